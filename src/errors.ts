@@ -1,0 +1,79 @@
+/**
+ * The one error class of the project: a stable code, the file and the offset it is about.
+ * Nothing here may import another layer.
+ */
+
+/** Every code an error of this package can carry; codes are never renamed or reused. */
+export type CowherdErrorCode =
+  | 'ERR_COWHERD_INVALID_ARGUMENT'
+  | 'ERR_COWHERD_OUT_OF_RANGE'
+  | 'ERR_COWHERD_IO'
+  | 'ERR_COWHERD_NOT_FOUND'
+  | 'ERR_COWHERD_EXISTS'
+  | 'ERR_COWHERD_ACCESS'
+  | 'ERR_COWHERD_NO_SPACE'
+  | 'ERR_COWHERD_LOCKED'
+  | 'ERR_COWHERD_UNKNOWN_FORMAT'
+  | 'ERR_COWHERD_INVALID_IMAGE'
+  | 'ERR_COWHERD_CORRUPT'
+  | 'ERR_COWHERD_UNSUPPORTED'
+  | 'ERR_COWHERD_READ_ONLY'
+  | 'ERR_COWHERD_BACKING'
+  | 'ERR_COWHERD_CLOSED'
+  | 'ERR_COWHERD_ABORTED';
+
+/** Where an error happened, as far as it is known. */
+export interface CowherdErrorDetails {
+  /** Name of the file concerned, as the caller gave it. */
+  readonly filename?: string | undefined;
+  /** Offset in bytes: a host offset for storage and metadata errors, a guest offset for requests. */
+  readonly offset?: number | undefined;
+  /** The error of the layer below. */
+  readonly cause?: unknown;
+}
+
+const brand = Symbol.for('cowherd.error');
+
+/** An error of this package. Its brand survives two copies of the package in one program. */
+export class CowherdError extends Error {
+  readonly code: CowherdErrorCode;
+  readonly filename: string | undefined;
+  readonly offset: number | undefined;
+  readonly [brand] = true;
+
+  constructor(code: CowherdErrorCode, message: string, details: CowherdErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = 'CowherdError';
+    this.code = code;
+    this.filename = details.filename;
+    this.offset = details.offset;
+  }
+
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === 'object' && value !== null && brand in value;
+  }
+}
+
+const codeOfErrno: Readonly<Record<string, CowherdErrorCode>> = {
+  ENOENT: 'ERR_COWHERD_NOT_FOUND',
+  EEXIST: 'ERR_COWHERD_EXISTS',
+  EACCES: 'ERR_COWHERD_ACCESS',
+  EPERM: 'ERR_COWHERD_ACCESS',
+  EROFS: 'ERR_COWHERD_ACCESS',
+  ENOSPC: 'ERR_COWHERD_NO_SPACE',
+  EDQUOT: 'ERR_COWHERD_NO_SPACE',
+};
+
+/**
+ * The error for a failed system call.
+ *
+ * @param errno its symbolic name, such as `ENOSPC`
+ * @param message one line naming what was attempted and why it failed
+ */
+export function errorFromErrno(
+  errno: string,
+  message: string,
+  details: CowherdErrorDetails = {},
+): CowherdError {
+  return new CowherdError(codeOfErrno[errno] ?? 'ERR_COWHERD_IO', message, details);
+}

@@ -1,0 +1,231 @@
+/**
+ * What people hold: the types of an open image, its queues, and what they report.
+ * Types only; `open.ts` and `create.ts` make these.
+ */
+import type { AioMode, CacheMode } from '../storage/storage.js';
+
+export type { AioMode, CacheMode } from '../storage/storage.js';
+
+/** Formats of an image file. */
+export type ImageFormat = 'qcow2' | 'raw';
+
+/** Space reserved at creation, as QEMU's `preallocation`. */
+export type Preallocation = 'off' | 'metadata' | 'falloc' | 'full';
+
+/** Options of the qcow2 format at creation, QEMU's names in camel case. */
+export interface CreateOptions {
+  /** Bytes, a power of two from 512 to 2 MiB; default 65536. */
+  readonly clusterSize?: number | string;
+  /** `0.10` (version 2) or `1.1` (version 3); `v2` and `v3` mean the same. Default `1.1`. */
+  readonly compat?: '0.10' | '1.1' | 'v2' | 'v3';
+  /** Width of a reference count in bits: 1, 2, 4, 8, 16, 32 or 64; default 16. */
+  readonly refcountBits?: number;
+  readonly lazyRefcounts?: boolean;
+  readonly extendedL2?: boolean;
+  readonly compressionType?: 'zlib' | 'zstd';
+  /** Name stored in the image; relative names are relative to the image's folder. */
+  readonly backingFile?: string;
+  readonly backingFormat?: ImageFormat;
+  /** Name of the external data file, which is created. */
+  readonly dataFile?: string;
+  readonly dataFileRaw?: boolean;
+  readonly preallocation?: Preallocation;
+}
+
+/** Arguments of `createImage`. */
+export interface CreateImageOptions extends CreateOptions {
+  readonly format: ImageFormat;
+  /** Virtual size in bytes, or with a suffix (`512`, `10k`, `20G`); may be left out with a backing file. */
+  readonly size?: number | string;
+  /** Do not open the backing file to check it and learn its size (`qemu-img create -u`). */
+  readonly backingUnchecked?: boolean;
+}
+
+/** Arguments of `openImage`. */
+export interface OpenImageOptions {
+  /** Left out, the format is probed from the first bytes. */
+  readonly format?: ImageFormat | undefined;
+  readonly readOnly?: boolean | undefined;
+  readonly cache?: CacheMode | undefined;
+  readonly aio?: AioMode | undefined;
+  /** Budget of the metadata cache in bytes. */
+  readonly cacheSize?: number | undefined;
+  /** Whether the backing files an image names may be opened; default `allow`. */
+  readonly backing?: 'allow' | 'deny' | undefined;
+  /** Turn written zeroes into `writeZeroes`; `unmap` lets them free clusters. Default `off`. */
+  readonly detectZeroes?: 'off' | 'on' | 'unmap' | undefined;
+  /** Read even if another process has the image open for writing (`qemu-img -U`). */
+  readonly forceShare?: boolean | undefined;
+  /** Read the state of this internal snapshot (id or name) instead of the active one; read-only. */
+  readonly snapshot?: string | undefined;
+}
+
+/** How a stretch of the virtual disk is stored, as `qemu-img map` reports it. */
+export interface Extent {
+  /** Guest offset in bytes. */
+  readonly start: number;
+  /** Bytes. */
+  readonly length: number;
+  /** 0 for this image, n for the n-th backing file below it. */
+  readonly depth: number;
+  /** Whether the image at `depth` holds an allocation for the range. */
+  readonly present: boolean;
+  /** Whether the range reads as zeroes. */
+  readonly zero: boolean;
+  /** Whether the range is stored as data. */
+  readonly data: boolean;
+  readonly compressed: boolean;
+  /** Host offset in bytes in `filename`, where the range lies there uncompressed. */
+  readonly offset?: number;
+  /** The file that holds `offset`. */
+  readonly filename?: string;
+}
+
+/** An internal snapshot as `info` reports it. */
+export interface SnapshotInfo {
+  readonly id: string;
+  readonly name: string;
+  readonly vmStateSize: number;
+  readonly dateSeconds: number;
+  readonly dateNanoseconds: number;
+  readonly vmClockSeconds: number;
+  readonly vmClockNanoseconds: number;
+  /** Guest instructions executed, where the snapshot records it. */
+  readonly icount?: number;
+}
+
+/** Facts of the qcow2 format as `info` reports them. */
+export interface Qcow2Info {
+  readonly type: 'qcow2';
+  readonly compat: '0.10' | '1.1';
+  readonly compressionType: 'zlib' | 'zstd';
+  readonly refcountBits: number;
+  /** The remaining facts exist for version 3 only. */
+  readonly lazyRefcounts?: boolean;
+  readonly corrupt?: boolean;
+  readonly extendedL2?: boolean;
+  readonly dataFile?: string;
+  readonly dataFileRaw?: boolean;
+  readonly bitmaps?: readonly BitmapInfo[];
+}
+
+/** A persistent dirty bitmap as `info` reports it. */
+export interface BitmapInfo {
+  readonly name: string;
+  /** Bytes one bit covers. */
+  readonly granularity: number;
+  readonly flags: readonly ('in-use' | 'auto')[];
+}
+
+/** Facts about one image, without its backing chain. */
+export interface ImageInfo {
+  readonly filename: string;
+  readonly format: ImageFormat;
+  /** Bytes. */
+  readonly virtualSize: number;
+  /** Length of the image file in bytes (the end of it, holes included). */
+  readonly fileLength: number;
+  /** Bytes the image file occupies; undefined where the host does not say. */
+  readonly actualSize: number | undefined;
+  readonly clusterSize?: number;
+  readonly dirtyFlag: boolean;
+  /** Whether the file is a block device. */
+  readonly blockDevice: boolean;
+  readonly encrypted?: boolean;
+  /** As stored in the image. */
+  readonly backingFilename?: string;
+  /** Resolved against the image's folder. */
+  readonly fullBackingFilename?: string;
+  readonly backingFormat?: string;
+  readonly snapshots: readonly SnapshotInfo[];
+  readonly formatSpecific?: Qcow2Info;
+  /** The external data file, where there is one. */
+  readonly dataFile?: {
+    readonly filename: string;
+    readonly fileLength: number;
+    readonly actualSize: number | undefined;
+  };
+}
+
+/** What `check` found, with qemu-img's counts. */
+export interface CheckResult {
+  readonly filename: string;
+  readonly format: ImageFormat;
+  readonly checkErrors: number;
+  readonly corruptions: number;
+  readonly leaks: number;
+  /** One line a finding, in qemu-img's words. */
+  readonly findings: readonly CheckFinding[];
+  /** Host offset in bytes after the last cluster in use. */
+  readonly imageEndOffset: number;
+  readonly totalClusters: number;
+  readonly allocatedClusters: number;
+  readonly fragmentedClusters: number;
+  readonly compressedClusters: number;
+}
+
+/** One finding of `check`. */
+export interface CheckFinding {
+  readonly kind: 'corruption' | 'leak' | 'error';
+  readonly message: string;
+}
+
+/** Cancels and observes a long operation. */
+export interface LongOperationOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
+}
+
+/** How far a long operation is. */
+export interface Progress {
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
+/** The request methods that an image and each of its queues share. */
+export interface RequestTarget {
+  /** Fills the whole buffer from the guest offset. */
+  read(buffer: Uint8Array, offset: number): Promise<void>;
+  /** Writes the whole buffer at the guest offset. */
+  write(buffer: Uint8Array, offset: number): Promise<void>;
+  /** Makes a guest range read as zeroes; with `unmap` its clusters may be freed. */
+  writeZeroes(offset: number, length: number, options?: { readonly unmap?: boolean }): Promise<void>;
+  /** Frees what can be freed of a guest range, which then reads as zeroes where it was freed. */
+  discard(offset: number, length: number): Promise<void>;
+  /** Makes every request that completed before this call durable. */
+  flush(): Promise<void>;
+}
+
+/** Another queue of an open image on this thread. */
+export interface ImageQueue extends RequestTarget, AsyncDisposable {
+  /** Waits for this queue's requests and leaves the image. */
+  close(): Promise<void>;
+}
+
+/** An open image. */
+export interface Image extends RequestTarget, AsyncDisposable {
+  readonly filename: string;
+  readonly format: ImageFormat;
+  readonly readOnly: boolean;
+  /** Virtual size in bytes. */
+  readonly size: number;
+  /** The image below in the chain, if one is open. */
+  readonly backing: Image | undefined;
+
+  info(): Promise<ImageInfo>;
+  map(range?: {
+    readonly offset?: number;
+    readonly length?: number;
+    readonly signal?: AbortSignal;
+  }): AsyncIterable<Extent>;
+  check(options?: LongOperationOptions): Promise<CheckResult>;
+  /**
+   * Stores whole clusters compressed: the buffer is one cluster (or the image's shorter last one)
+   * at a cluster's guest offset, which must be unallocated.
+   * @throws ERR_COWHERD_UNSUPPORTED for formats without compression
+   */
+  writeCompressed(buffer: Uint8Array, offset: number): Promise<void>;
+  openQueue(): Promise<ImageQueue>;
+  /** Waits for every request, makes everything durable, and releases the image. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,120 @@
+/**
+ * The protocol layer's one interface: a file of bytes, opened for one queue.
+ * Implementations and filters live beside it; this file holds no behaviour.
+ */
+
+/**
+ * What a storage request calls when it has ended. An object instead of a closure, so that a
+ * pooled request can be its own completion and the hot path allocates nothing.
+ */
+export interface Completion {
+  /** @param error null on success. Called exactly once, never from within the submitting call. */
+  complete(error: Error | null): void;
+}
+
+/** How a storage file is to be opened. */
+export interface StorageOpenOptions {
+  readonly readOnly?: boolean;
+  /**
+   * Host page cache and durability, QEMU's cache modes: `none` and `directsync` bypass the page
+   * cache (O_DIRECT); `writethrough` and `directsync` make every write durable before it completes;
+   * `unsafe` ignores flushes. The default is `writeback`.
+   */
+  readonly cache?: CacheMode;
+  /** I/O engine of the native backend; `auto` picks per operation whatever measured fastest. */
+  readonly aio?: AioMode;
+  /** Take no image locks that conflict with other processes (`qemu-img -U`). */
+  readonly forceShare?: boolean;
+}
+
+export type CacheMode = 'writeback' | 'none' | 'writethrough' | 'directsync' | 'unsafe';
+export type AioMode = 'auto' | 'io_uring' | 'threads';
+
+/** How `allocate` reserves space. */
+export type AllocateMode =
+  /** fallocate(2) mode 0: reserve blocks and grow the file. */
+  | 'falloc'
+  /** Reserve by writing zeroes over the range, which must hold no data yet. */
+  | 'full';
+
+/** A stretch of a file as `status` reports it. */
+export interface StorageStatus {
+  /** False where the file system knows the range as a hole, which reads as zeroes. */
+  readonly data: boolean;
+  /** Bytes from the queried offset that share this state, at least 1. */
+  readonly length: number;
+}
+
+/** Facts about an open file that its users plan by. */
+export interface StorageLimits {
+  /** Alignment in bytes that requests should have to be fast; others are handled, at a cost. */
+  readonly requestAlignment: number;
+  /** Whether bytes in a range just grown by `truncate`, or punched by `discard`, read as zeroes. */
+  readonly zeroInit: boolean;
+  /** Whether `status` can tell holes from data. */
+  readonly detectsHoles: boolean;
+  /** True for a block device, whose size is fixed. */
+  readonly blockDevice: boolean;
+}
+
+/**
+ * A file of bytes, opened by and for one queue. Methods may be called concurrently without limit.
+ *
+ * Reads beyond the end of the file yield zeroes, except that a read may not start or end beyond
+ * 2^53 - 1. Every read and write transfers its whole buffer or fails. Buffers may lie on a
+ * SharedArrayBuffer. Failures are `CowherdError`s that name the file and the offset.
+ */
+export interface StorageFile {
+  readonly filename: string;
+  readonly readOnly: boolean;
+  readonly limits: StorageLimits;
+
+  /** Length of the file in bytes. */
+  size(): Promise<number>;
+  /** Bytes the file occupies on its file system, or undefined where that is not known. */
+  allocatedSize(): Promise<number | undefined>;
+
+  /** Hot path of `read`: no promise. The buffer belongs to the file until completion. */
+  submitRead(buffer: Uint8Array, offset: number, completion: Completion): void;
+  /** Hot path of `write`: no promise. The buffer belongs to the file until completion. */
+  submitWrite(buffer: Uint8Array, offset: number, completion: Completion): void;
+
+  read(buffer: Uint8Array, offset: number): Promise<void>;
+  write(buffer: Uint8Array, offset: number): Promise<void>;
+  /** Reads consecutive bytes from `offset` into the buffers, one after the other. */
+  readVector(buffers: readonly Uint8Array[], offset: number): Promise<void>;
+  /** Writes the buffers one after the other from `offset`, as one request where the host can. */
+  writeVector(buffers: readonly Uint8Array[], offset: number): Promise<void>;
+
+  /** Makes every write completed before this call durable (fdatasync(2)). */
+  flush(): Promise<void>;
+  /** Sets the file's length in bytes. */
+  truncate(size: number): Promise<void>;
+  /** Reserves space for a range, growing the file if need be. */
+  allocate(offset: number, length: number, mode: AllocateMode): Promise<void>;
+  /** Makes a range read as zeroes, growing the file if need be; with `unmap` it may become a hole. */
+  writeZeroes(offset: number, length: number, unmap: boolean): Promise<void>;
+  /**
+   * Tells the host that a range is no longer needed (hole punching, keeping the file's size).
+   * @returns true if the range is now known to read as zeroes; false where the host cannot do it,
+   *   which is no error
+   */
+  discard(offset: number, length: number): Promise<boolean>;
+  /** State of the bytes from `offset` on, looking at most `length` bytes ahead. */
+  status(offset: number, length: number): Promise<StorageStatus>;
+  /**
+   * Copies within the host (copy_file_range(2)).
+   * @returns false, with nothing promised about the range, where the host cannot do it for this pair
+   */
+  copyFrom(
+    source: StorageFile,
+    sourceOffset: number,
+    offset: number,
+    length: number,
+  ): Promise<boolean>;
+
+  /** The same open file for another queue: shares the descriptor and locks, has a ring of its own. */
+  openQueue(): StorageFile;
+  /** Ends this queue's use; the last of a file's queues to close releases descriptor and locks. */
+  close(): Promise<void>;
+}
