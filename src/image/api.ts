@@ -189,7 +189,11 @@ export interface RequestTarget {
   /** Writes the whole buffer at the guest offset. */
   write(buffer: Uint8Array, offset: number): Promise<void>;
   /** Makes a guest range read as zeroes; with `unmap` its clusters may be freed. */
-  writeZeroes(offset: number, length: number, options?: { readonly unmap?: boolean }): Promise<void>;
+  writeZeroes(
+    offset: number,
+    length: number,
+    options?: { readonly unmap?: boolean },
+  ): Promise<void>;
   /** Frees what can be freed of a guest range, which then reads as zeroes where it was freed. */
   discard(offset: number, length: number): Promise<void>;
   /** Makes every request that completed before this call durable. */

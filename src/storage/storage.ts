@@ -27,7 +27,9 @@ export interface StorageOpenOptions {
   readonly forceShare?: boolean;
 }
 
+/** QEMU's cache modes; `StorageOpenOptions.cache` says what each does. */
 export type CacheMode = 'writeback' | 'none' | 'writethrough' | 'directsync' | 'unsafe';
+/** I/O engines of the native backend. */
 export type AioMode = 'auto' | 'io_uring' | 'threads';
 
 /** How `allocate` reserves space. */

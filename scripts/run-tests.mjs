@@ -1,0 +1,37 @@
+// Runs the compiled tests: `node scripts/run-tests.mjs [filter...] [-- node options]`.
+// A filter keeps the test files whose path contains it. Node 20 expands no patterns for --test,
+// so the files are listed here.
+import { spawn } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+const separator = process.argv.indexOf('--');
+const filters = process.argv.slice(2, separator === -1 ? undefined : separator);
+const nodeOptions = separator === -1 ? [] : process.argv.slice(separator + 1);
+
+const folder = path.join(root, 'dist', 'test');
+const compiled = existsSync(folder) ? readdirSync(folder, { recursive: true }) : [];
+const files = compiled
+  .filter((name) => name.endsWith('.test.js'))
+  // What a deleted or renamed source left behind in dist is no test any more.
+  .filter((name) => existsSync(path.join(root, 'test', name.replace(/\.js$/, '.ts'))))
+  .map((name) => path.join('dist', 'test', name))
+  .filter((name) => filters.every((filter) => name.includes(filter)))
+  .sort();
+
+if (files.length === 0) {
+  console.error('run-tests: no test file matches; was `npm run build` run?');
+  process.exit(1);
+}
+
+const child = spawn(
+  process.execPath,
+  ['--enable-source-maps', '--test', '--test-reporter=spec', ...nodeOptions, ...files],
+  { cwd: root, stdio: 'inherit' },
+);
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => child.kill(signal));
+child.on('exit', (code, signal) => {
+  process.exit(signal === null ? (code ?? 1) : 1);
+});

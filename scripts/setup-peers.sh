@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Installs what the tests compare with: QEMU 10's own tools, taken from the distribution's
+# backports where the release itself is older, and e2fsprogs. Safe to run again; a machine that
+# has them already needs neither root nor network.
+set -euo pipefail
+
+has_reference() {
+  qemu-img --version 2>/dev/null | grep -q 'version 1[0-9]' &&
+    command -v qemu-io >/dev/null && command -v qemu-nbd >/dev/null
+}
+has_file_system_tools() { command -v mkfs.ext4 >/dev/null && command -v e2fsck >/dev/null; }
+export PATH="$PATH:/usr/sbin:/sbin"
+export DEBIAN_FRONTEND=noninteractive
+
+if ! has_reference; then
+  . /etc/os-release
+  suite="${VERSION_CODENAME}-backports"
+  list=/etc/apt/sources.list.d/cowherd-backports.sources
+  main=$(grep -lE "^Suites:.*\\b${VERSION_CODENAME}\\b" /etc/apt/sources.list.d/*.sources | grep -v backports | head -n 1)
+  # The distribution's own first stanza, pointed at its backports.
+  awk -v suite="$suite" '/^$/ { exit } /^Suites:/ { print "Suites: " suite; next } { print }' "$main" >"$list"
+  apt-get update -q
+  apt-get install -y -q --no-install-recommends -t "$suite" qemu-utils
+fi
+if ! has_file_system_tools; then
+  apt-get install -y -q --no-install-recommends e2fsprogs
+fi
+
+qemu-img --version | head -n 1

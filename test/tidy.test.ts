@@ -1,0 +1,160 @@
+/** The tree's own rules: layering, size, documentation and style, held by a test, not by habit. */
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+import ts from 'typescript';
+import { filesBelow, parse, projectImports, visit } from './support/source-tree.js';
+import type { SourceText } from './support/source-tree.js';
+import { projectFolder } from './support/tools.js';
+
+const sources = filesBelow(['src'], ['.ts']);
+const allTypeScript = [
+  ...sources,
+  ...filesBelow(['test', 'bench', 'fixtures', 'scripts'], ['.ts']),
+];
+
+/** What each layer may import besides itself and the leaves: folders, or path prefixes of files. */
+const layers: Readonly<Record<string, readonly string[] | undefined>> = {
+  cli: ['src/jobs/', 'src/image/'],
+  export: ['src/image/'],
+  jobs: ['src/image/', 'src/native/zero-scan'],
+  image: ['src/format/', 'src/storage/', 'src/engine/'],
+  format: ['src/engine/', 'src/storage/', 'src/native/codec', 'src/native/zero-scan'],
+  engine: ['src/storage/'],
+  storage: ['src/native/'],
+  native: [],
+};
+const leaves = ['src/errors.ts', 'src/units.ts', 'src/limits.ts'];
+
+test('imports point downwards only', () => {
+  const wrong: string[] = [];
+  for (const source of sources) {
+    if (source.name === 'src/index.ts') continue;
+    const layer = source.name.split('/')[1];
+    const isLeaf = leaves.includes(source.name);
+    if (!isLeaf && layers[layer] === undefined) {
+      wrong.push(`${source.name} lies in no known layer`);
+      continue;
+    }
+    const allowed = isLeaf ? leaves : [`src/${layer}/`, ...leaves, ...layers[layer]!];
+    for (const imported of projectImports(source)) {
+      if (!allowed.some((prefix) => imported.startsWith(prefix))) {
+        wrong.push(`${source.name} imports ${imported}`);
+      }
+    }
+  }
+  assert.deepEqual(wrong, []);
+});
+
+test('no file is longer than 600 lines, no function of src longer than 120', () => {
+  const wrong: string[] = [];
+  for (const source of allTypeScript) {
+    const count = source.text.split('\n').length - 1;
+    if (count > 600) wrong.push(`${source.name} has ${count} lines`);
+  }
+  for (const source of sources) {
+    const tree = parse(source);
+    visit(tree, (node) => {
+      if (!ts.isFunctionLike(node)) return;
+      const first = tree.getLineAndCharacterOfPosition(node.getStart()).line;
+      const last = tree.getLineAndCharacterOfPosition(node.getEnd()).line;
+      const length = last - first + 1;
+      if (length > 120) wrong.push(`${source.name}:${first + 1} has a function of ${length} lines`);
+    });
+  }
+  assert.deepEqual(wrong, []);
+});
+
+test('every source file starts by saying what it is for', () => {
+  const wrong = sources.filter(({ text }) => !/^(#!.*\n)?\/\*\*\s+(\*\s+)?[A-Z`]/.test(text));
+  assert.deepEqual(names(wrong), []);
+});
+
+test('every exported symbol of src has a doc comment', () => {
+  const wrong: string[] = [];
+  for (const source of sources) {
+    for (const statement of parse(source).statements) {
+      if (!isExportedDeclaration(statement) || ts.getJSDocCommentsAndTags(statement).length > 0) {
+        continue;
+      }
+      if (isLaterOverload(statement)) continue;
+      wrong.push(`${source.name}: ${statement.getText().split('\n')[0]}`);
+    }
+  }
+  assert.deepEqual(wrong, []);
+});
+
+function isExportedDeclaration(statement: ts.Statement): boolean {
+  return (
+    ts.canHaveModifiers(statement) &&
+    (ts.getModifiers(statement) ?? []).some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword)
+  );
+}
+
+/** The first signature of an overloaded function carries the comment for all. */
+function isLaterOverload(statement: ts.Statement): boolean {
+  const siblings = statement.parent.getChildAt(0).getChildren();
+  const index = siblings.indexOf(statement);
+  const previous = siblings[index - 1];
+  return (
+    index > 0 &&
+    ts.isFunctionDeclaration(statement) &&
+    ts.isFunctionDeclaration(previous) &&
+    previous.name?.text === statement.name?.text
+  );
+}
+
+test('tests lie where their subject lies', () => {
+  const wrong = filesBelow(['test'], ['.ts']).filter(({ name }) => {
+    const folder = path.posix.dirname(name);
+    if (folder === 'test' || folder === 'test/support') return false;
+    const mirrored = folder.slice('test/'.length);
+    return ![`src/${mirrored}`, mirrored].some((place) =>
+      existsSync(path.join(projectFolder, place)),
+    );
+  });
+  assert.deepEqual(names(wrong), []);
+});
+
+test('nothing is left for later, nobody prints behind the command line, nothing is `any`', () => {
+  const wrong: string[] = [];
+  for (const source of allTypeScript) {
+    if (/\b(?:TO-?DO|FIX-?ME|X{3})\b/.test(source.text)) wrong.push(`${source.name} is unfinished`);
+    const mayPrint = /^(?:src\/cli|scripts|bench)\//.test(source.name);
+    visit(parse(source), (node) => {
+      if (node.kind === ts.SyntaxKind.AnyKeyword) wrong.push(`${source.name} uses any`);
+      if (!mayPrint && ts.isPropertyAccessExpression(node)) {
+        if (node.expression.getText() === 'console') wrong.push(`${source.name} prints`);
+      }
+    });
+  }
+  assert.deepEqual(wrong, []);
+});
+
+test('no BigInt on the hot path', () => {
+  const hot = sources.filter(({ name }) => /^src\/(?:engine\/|format\/qcow2\/mapping)/.test(name));
+  const wrong: string[] = [];
+  for (const source of hot) {
+    visit(parse(source), (node) => {
+      const isCall = ts.isCallExpression(node) && node.expression.getText() === 'BigInt';
+      if (isCall || ts.isBigIntLiteral(node)) wrong.push(source.name);
+    });
+  }
+  assert.deepEqual(wrong, []);
+});
+
+test('no path of somebody’s machine', () => {
+  const texts = [
+    ...allTypeScript,
+    ...filesBelow(['docs', '.ci', 'native'], ['']),
+    ...filesBelow(['scripts', 'fixtures'], ['.mjs', '.sh', '.json', '.md']),
+    ...filesBelow(['.'], ['.md', '.json', '.js']).filter(({ name }) => !name.includes('/')),
+  ];
+  const personal = /\/(?:home|root|Users|work|mnt)\/[\w.-]+/;
+  assert.deepEqual(names(texts.filter(({ text }) => personal.test(text))), []);
+});
+
+function names(files: readonly SourceText[]): readonly string[] {
+  return files.map(({ name }) => name);
+}
