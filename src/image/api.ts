@@ -50,8 +50,11 @@ export interface OpenImageOptions {
   readonly aio?: AioMode | undefined;
   /** Budget of the metadata cache in bytes. */
   readonly cacheSize?: number | undefined;
-  /** Whether the backing files an image names may be opened; default `allow`. */
-  readonly backing?: 'allow' | 'deny' | undefined;
+  /**
+   * Whether the backing files (and external data files) an image names may be opened; default
+   * `allow`. `ignore` opens the image alone, without its backing file.
+   */
+  readonly backing?: 'allow' | 'deny' | 'ignore' | undefined;
   /** Turn written zeroes into `writeZeroes`; `unmap` lets them free clusters. Default `off`. */
   readonly detectZeroes?: 'off' | 'on' | 'unmap' | undefined;
   /** Read even if another process has the image open for writing (`qemu-img -U`). */
@@ -213,6 +216,8 @@ export interface Image extends RequestTarget, AsyncDisposable {
   readonly readOnly: boolean;
   /** Virtual size in bytes. */
   readonly size: number;
+  /** Bytes of a cluster; undefined for a format that has none. */
+  readonly clusterSize: number | undefined;
   /** The image below in the chain, if one is open. */
   readonly backing: Image | undefined;
 

@@ -1,0 +1,45 @@
+/**
+ * Claims: a mark per table entry while a request allocates its cluster. Marks are read and changed
+ * only under the slot's spinning word; a slot with claims is pinned, so marks never move.
+ */
+
+/** The claim marks of every slot of a slice cache. */
+export class ClaimMarks {
+  readonly #marks: Int32Array;
+  readonly #wordsPerSlot: number;
+
+  constructor(memory: SharedArrayBuffer, slots: number) {
+    this.#marks = new Int32Array(memory);
+    this.#wordsPerSlot = this.#marks.length / slots;
+  }
+
+  /** Makes the shared memory for slots of `entries` entries each. */
+  static allocate(slots: number, entries: number): SharedArrayBuffer {
+    return new SharedArrayBuffer(slots * Math.ceil(entries / 32) * 4);
+  }
+
+  /** Whether an entry is claimed. */
+  has(slot: number, entry: number): boolean {
+    return ((this.#marks[this.#word(slot, entry)] as number) & (1 << (entry & 31))) !== 0;
+  }
+
+  /** Claims `count` entries, none of which is claimed. */
+  add(slot: number, entry: number, count: number): void {
+    for (let index = entry; index < entry + count; index++) {
+      const word = this.#word(slot, index);
+      this.#marks[word] = (this.#marks[word] as number) | (1 << (index & 31));
+    }
+  }
+
+  /** Ends the claims on `count` entries. */
+  remove(slot: number, entry: number, count: number): void {
+    for (let index = entry; index < entry + count; index++) {
+      const word = this.#word(slot, index);
+      this.#marks[word] = (this.#marks[word] as number) & ~(1 << (index & 31));
+    }
+  }
+
+  #word(slot: number, entry: number): number {
+    return slot * this.#wordsPerSlot + (entry >> 5);
+  }
+}

@@ -1,0 +1,87 @@
+/**
+ * Pooled requests for the hot path: one storage request, a promise for the caller, and a step when
+ * it has ended. In the steady state nothing but the promise is allocated.
+ */
+import type { Completion, StorageFile } from '../storage/storage.js';
+
+class PooledRequest implements Completion {
+  resolve: (() => void) | undefined;
+  reject: ((error: Error) => void) | undefined;
+  epoch = 0;
+  readonly #pool: RequestPool;
+
+  constructor(pool: RequestPool) {
+    this.#pool = pool;
+  }
+
+  complete(error: Error | null): void {
+    const { resolve, reject } = this;
+    this.resolve = undefined;
+    this.reject = undefined;
+    this.#pool.ended(this);
+    if (error === null) resolve?.();
+    else reject?.(error);
+  }
+}
+
+/** The requests of one kind of one queue. */
+export class RequestPool {
+  readonly #idle: PooledRequest[] = [];
+  readonly #onEnd: (epoch: number) => void;
+  #resolve: (() => void) | undefined;
+  #reject: ((error: Error) => void) | undefined;
+  readonly #executor = (resolve: () => void, reject: (error: Error) => void): void => {
+    this.#resolve = resolve;
+    this.#reject = reject;
+  };
+
+  /** @param onEnd called with its epoch when a request has ended */
+  constructor(onEnd: (epoch: number) => void) {
+    this.#onEnd = onEnd;
+  }
+
+  /** Reads the whole buffer from a host offset in bytes. */
+  submitRead(
+    file: StorageFile,
+    buffer: Uint8Array,
+    hostOffset: number,
+    epoch: number,
+  ): Promise<void> {
+    const request = this.#take(epoch);
+    const promise = this.#arm(request);
+    file.submitRead(buffer, hostOffset, request);
+    return promise;
+  }
+
+  /** Writes the whole buffer at a host offset in bytes. */
+  submitWrite(
+    file: StorageFile,
+    buffer: Uint8Array,
+    hostOffset: number,
+    epoch: number,
+  ): Promise<void> {
+    const request = this.#take(epoch);
+    const promise = this.#arm(request);
+    file.submitWrite(buffer, hostOffset, request);
+    return promise;
+  }
+
+  /** Takes a request back. */
+  ended(request: PooledRequest): void {
+    this.#idle.push(request);
+    this.#onEnd(request.epoch);
+  }
+
+  #take(epoch: number): PooledRequest {
+    const request = this.#idle.pop() ?? new PooledRequest(this);
+    request.epoch = epoch;
+    return request;
+  }
+
+  #arm(request: PooledRequest): Promise<void> {
+    const promise = new Promise<void>(this.#executor);
+    request.resolve = this.#resolve;
+    request.reject = this.#reject;
+    return promise;
+  }
+}

@@ -1,0 +1,57 @@
+/**
+ * What every image format offers to the layer above: an image open on one thread, its queues, and
+ * the reports about it. The image layer knows formats only through this.
+ */
+import type { StorageFile } from '../storage/storage.js';
+
+/** The image below another one, as a queue of the upper one reads it. */
+export interface BackingReader {
+  /** Virtual size in bytes; what lies beyond reads as zeroes and is not asked for. */
+  readonly size: number;
+  /** Fills the buffer, all of which lies within `size`. */
+  read(buffer: Uint8Array, offset: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** How guest bytes are stored in one image, its backing chain aside. */
+export interface StoredExtent {
+  /** Guest offset in bytes. */
+  readonly start: number;
+  /** Bytes. */
+  readonly length: number;
+  /** Whether this image, not its backing file, says what the bytes are. */
+  readonly present: boolean;
+  readonly zero: boolean;
+  readonly data: boolean;
+  readonly compressed: boolean;
+  /** Host offset in bytes, where the bytes lie uncompressed in `filename`. */
+  readonly offset?: number;
+  readonly filename?: string;
+}
+
+/** One queue of an open image. Offsets are guest offsets within the image's size. */
+export interface FormatQueue {
+  read(buffer: Uint8Array, offset: number): Promise<void>;
+  write(buffer: Uint8Array, offset: number): Promise<void>;
+  writeZeroes(offset: number, length: number, unmap: boolean): Promise<void>;
+  discard(offset: number, length: number): Promise<void>;
+  /** Stores one cluster compressed. */
+  writeCompressed(buffer: Uint8Array, offset: number): Promise<void>;
+  flush(): Promise<void>;
+  /** Waits for the queue's requests and leaves the image. */
+  close(): Promise<void>;
+}
+
+/** An image of some format, open on this thread. */
+export interface FormatImage {
+  /** Virtual size in bytes. */
+  readonly size: number;
+  /** Bytes of a cluster; undefined for a format that has none. */
+  readonly clusterSize: number | undefined;
+  /** Adds a queue, which reads what is not here through `backing`. */
+  openQueue(file: StorageFile, dataFile: StorageFile | undefined, backing: BackingReader | undefined): FormatQueue;
+  /** How a guest range is stored, in ascending extents that cover it. */
+  extents(offset: number, length: number, signal?: AbortSignal): AsyncIterable<StoredExtent>;
+  /** Makes everything durable and releases what the image holds; every queue has left before. */
+  close(): Promise<void>;
+}

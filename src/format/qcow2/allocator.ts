@@ -1,0 +1,252 @@
+/**
+ * Where host clusters come from: runs freed earlier, else the end of the file. Reserving a run
+ * raises its reference counts in memory, so nothing can point at a cluster that is not counted.
+ *
+ * Growth of the refcount structures, inside the run that needs it:
+ *
+ *     end of file ──▶ [ new refcount table? ][ new refcount blocks ][ clusters handed out … ]
+ *                       only if the old one     one for each range     counted, with the rest
+ *                       is too short            not covered yet        of the run, in the blocks
+ */
+import type { LongMutex } from '../../engine/long-mutex.js';
+import { CowherdError } from '../../errors.js';
+import { maxRefcountTableBytes } from '../../limits.js';
+import type { StorageFile } from '../../storage/storage.js';
+import type { Geometry } from './geometry.js';
+import type { Refcounts } from './refcounts.js';
+
+/** Refcount slices that one reservation may search for free clusters before it appends. */
+const slicesPerSearch = 16;
+
+/** Consecutive host clusters, counted once each and pointed at by nothing. */
+export interface ClusterRun {
+  readonly cluster: number;
+  readonly length: number;
+  /** Whether the clusters read as zeroes. */
+  readonly knownZero: boolean;
+}
+
+/** What the allocator shares among threads, guarded by the refcount mutex. */
+export interface AllocatorMemory {
+  /**
+   * [0] first cluster beyond everything in use; [1] where the search for free clusters goes on;
+   * [2] the file's end when it was opened.
+   */
+  readonly marks: SharedArrayBuffer;
+}
+
+/** Makes the shared memory for a file that ends at host cluster `end`. */
+export function allocateAllocatorMemory(end: number): AllocatorMemory {
+  const marks = new SharedArrayBuffer(24);
+  new Float64Array(marks).set([end, 0, end]);
+  return { marks };
+}
+
+/**
+ * Writes a longer refcount table, with new blocks in it, to a host offset in bytes and makes the
+ * header point at it, durably; the blocks' counts reach the disk before.
+ */
+export type RefcountTableMover = (
+  hostOffset: number,
+  entries: number,
+  blocks: ReadonlyMap<number, number>,
+) => Promise<void>;
+
+/** One thread's access to the allocation of host clusters. */
+export class Allocator {
+  readonly #file: StorageFile;
+  readonly #geometry: Geometry;
+  readonly #refcounts: Refcounts;
+  readonly #mutex: LongMutex;
+  readonly #marks: Float64Array;
+  readonly #moveTable: RefcountTableMover;
+
+  constructor(
+    file: StorageFile,
+    geometry: Geometry,
+    refcounts: Refcounts,
+    mutex: LongMutex,
+    memory: AllocatorMemory,
+    moveTable: RefcountTableMover,
+  ) {
+    this.#file = file;
+    this.#geometry = geometry;
+    this.#refcounts = refcounts;
+    this.#mutex = mutex;
+    this.#marks = new Float64Array(memory.marks);
+    this.#moveTable = moveTable;
+  }
+
+  /** First host cluster beyond everything in use. */
+  get end(): number {
+    return this.#marks[0] as number;
+  }
+
+  /**
+   * Reserves consecutive host clusters.
+   *
+   * @param wanted how many, at least 1
+   * @param exact whether fewer will not do
+   * @throws ERR_COWHERD_NO_SPACE if the file cannot grow
+   */
+  reserve(wanted: number, exact = false): Promise<ClusterRun> {
+    return this.#mutex.runExclusive(
+      async () => (await this.#reuse(wanted, exact)) ?? (await this.#append(wanted)),
+    );
+  }
+
+  /** Counts one more reference to consecutive host clusters. */
+  raise(cluster: number, count: number): Promise<void> {
+    return this.#mutex.runExclusive(() => this.#refcounts.change(cluster, count, 1));
+  }
+
+  /** Counts one reference less to consecutive host clusters, which no table on disk may still hold. */
+  lower(cluster: number, count: number): Promise<void> {
+    return this.#mutex.runExclusive(async () => {
+      await this.#refcounts.change(cluster, count, -1);
+      this.#marks[1] = Math.min(this.#marks[1] as number, cluster);
+    });
+  }
+
+  /** Cuts free clusters off the file's end, but none that the file had when it was opened. */
+  trim(): Promise<void> {
+    return this.#mutex.runExclusive(async () => {
+      let end = this.end;
+      const openedWith = this.#marks[2] as number;
+      while (end > openedWith && (await this.#refcounts.get(end - 1)) === 0) end--;
+      if (end === this.end || this.#file.limits.blockDevice) return;
+      this.#marks[0] = end;
+      this.#marks[1] = Math.min(this.#marks[1] as number, end);
+      if ((await this.#file.size()) > end * this.#geometry.clusterSize) {
+        await this.#file.truncate(end * this.#geometry.clusterSize);
+      }
+    });
+  }
+
+  async #reuse(wanted: number, exact: boolean): Promise<ClusterRun | undefined> {
+    const perSlice = this.#geometry.refcountsPerSlice;
+    for (let searched = 0; searched < slicesPerSearch; searched++) {
+      const from = this.#marks[1] as number;
+      if (from >= this.end) return undefined;
+      const sliceEnd = (Math.floor(from / perSlice) + 1) * perSlice;
+      if (!this.#refcounts.hasBlock(from)) {
+        this.#marks[1] = sliceEnd;
+        continue;
+      }
+      const limit = Math.min(wanted, this.end - from);
+      const found = await this.#refcounts.findFree(from, limit);
+      const length = Math.min(found.length, this.end - found.cluster);
+      if (length <= 0) {
+        this.#marks[1] = sliceEnd;
+      } else if (exact && length < wanted) {
+        // Too short for this caller; the next, less exacting one will begin the search here.
+        return undefined;
+      } else {
+        await this.#refcounts.change(found.cluster, length, 1);
+        this.#marks[1] = found.cluster + length;
+        return { cluster: found.cluster, length, knownZero: false };
+      }
+    }
+    return undefined;
+  }
+
+  async #append(wanted: number): Promise<ClusterRun> {
+    const { clusterSize } = this.#geometry;
+    const start = await this.#uncountedEnd(wanted);
+    const growth = this.#planGrowth(start, wanted);
+    const end = start + growth.tableClusters + growth.blocks.length + wanted;
+    await this.#extendFile(end);
+    const knownZero = this.#file.limits.zeroInit && !this.#file.limits.blockDevice;
+    const blocks = await this.#zeroNewBlocks(start, growth, knownZero);
+    const { table } = this.#refcounts;
+    const old = { cluster: table.hostOffset / clusterSize, clusters: table.length * 8 / clusterSize };
+    await this.#refcounts.withNewBlocks(blocks, async () => {
+      await this.#refcounts.change(start, end - start, 1);
+      if (growth.tableClusters === 0) return;
+      const entries = (growth.tableClusters * clusterSize) / 8;
+      await this.#moveTable(start * clusterSize, entries, blocks);
+    });
+    for (const [block, hostOffset] of blocks) table.set(block, hostOffset, false);
+    const searchedAll = (this.#marks[1] as number) >= start;
+    this.#marks[0] = end;
+    if (searchedAll) this.#marks[1] = end;
+    if (growth.tableClusters > 0) await this.#refcounts.change(old.cluster, old.clusters, -1);
+    return { cluster: end - wanted, length: wanted, knownZero };
+  }
+
+  /** The end of the file, moved beyond clusters that are counted although they lie past it. */
+  async #uncountedEnd(wanted: number): Promise<number> {
+    let start = this.end;
+    for (let cluster = start; cluster < start + wanted && this.#refcounts.hasBlock(cluster); ) {
+      const found = await this.#refcounts.findFree(cluster, wanted);
+      if (found.cluster > cluster) {
+        start = found.cluster;
+        cluster = found.cluster;
+      }
+      cluster += found.length;
+    }
+    return start;
+  }
+
+  /** Which blocks, and whether a longer table, a run of `wanted` clusters at `start` needs. */
+  #planGrowth(start: number, wanted: number): { tableClusters: number; blocks: number[] } {
+    const { refcountsPerBlock, clusterSize } = this.#geometry;
+    let tableClusters = 0;
+    let blocks: number[] = [];
+    for (;;) {
+      const end = start + tableClusters + blocks.length + wanted;
+      const lastBlock = Math.floor((end - 1) / refcountsPerBlock);
+      const missing: number[] = [];
+      for (let block = Math.floor(start / refcountsPerBlock); block <= lastBlock; block++) {
+        if (!this.#refcounts.hasBlock(block * refcountsPerBlock)) missing.push(block);
+      }
+      let table = tableClusters;
+      if (lastBlock >= this.#refcounts.table.length && table * clusterSize < (lastBlock + 1) * 8) {
+        // Half as long again, so that growing stays rare.
+        table = Math.ceil((Math.ceil((lastBlock + 1) * 1.5) * 8) / clusterSize);
+      }
+      if (table === tableClusters && missing.length === blocks.length) break;
+      tableClusters = table;
+      blocks = missing;
+    }
+    if (tableClusters * clusterSize > maxRefcountTableBytes) {
+      throw new CowherdError(
+        'ERR_COWHERD_NO_SPACE',
+        `'${this.#file.filename}': the reference count table cannot grow further; the image file is too large for its cluster size`,
+        { filename: this.#file.filename },
+      );
+    }
+    return { tableClusters, blocks };
+  }
+
+  /** Makes sure that new refcount blocks read as zeroes. @returns their host offsets in bytes */
+  async #zeroNewBlocks(
+    start: number,
+    growth: { tableClusters: number; blocks: number[] },
+    knownZero: boolean,
+  ): Promise<Map<number, number>> {
+    const { clusterSize } = this.#geometry;
+    const first = (start + growth.tableClusters) * clusterSize;
+    if (!knownZero && growth.blocks.length > 0) {
+      await this.#file.writeZeroes(first, growth.blocks.length * clusterSize, false);
+    }
+    return new Map(growth.blocks.map((block, index) => [block, first + index * clusterSize]));
+  }
+
+  async #extendFile(end: number): Promise<void> {
+    const { filename } = this.#file;
+    const bytes = end * this.#geometry.clusterSize;
+    if (bytes > Number.MAX_SAFE_INTEGER) {
+      throw new CowherdError('ERR_COWHERD_NO_SPACE', `'${filename}' cannot grow further`, { filename });
+    }
+    const size = await this.#file.size();
+    if (size >= bytes) return;
+    if (this.#file.limits.blockDevice) {
+      throw new CowherdError('ERR_COWHERD_NO_SPACE', `No space left on device '${filename}'`, {
+        filename,
+        offset: bytes,
+      });
+    }
+    await this.#file.truncate(bytes);
+  }
+}

@@ -1,0 +1,185 @@
+/**
+ * Writing compressed clusters. Compressed data are packed one after the other into runs of host
+ * clusters, across cluster boundaries; what is packed within one turn of the event loop goes out as
+ * one write. An entry is linked only once its data are written.
+ */
+import { CowherdError } from '../../errors.js';
+import { type Codec, codecFor } from '../../native/codec.js';
+import type { QueueContext, RemovedClusters } from './context.js';
+import { intoLimbo } from './context.js';
+import type { CompressionType } from './header.js';
+import { removedByEntry } from './removed.js';
+import type { Writer } from './writer.js';
+
+/** Bytes reserved at a time for compressed data. */
+const reservationBytes = 4 * 1024 * 1024;
+
+/** Compressed data that have a place in the file and wait to be written. */
+interface Packed {
+  readonly data: Uint8Array;
+  readonly hostOffset: number;
+  readonly written: () => void;
+  readonly failed: (error: unknown) => void;
+}
+
+/** One queue's compressed writes. */
+export class CompressedWriter {
+  readonly #context: QueueContext;
+  readonly #writer: Writer;
+  readonly #type: CompressionType;
+  #codec: Codec | undefined;
+  /** Where the next data go, and the end of the reserved run, in bytes. */
+  #next = 0;
+  #end = 0;
+  /** References to the cluster at `#next` from data packed before, if `#next` lies within it. */
+  #references = 0;
+  #packed: Packed[] = [];
+  #packing: Promise<unknown> = Promise.resolve();
+
+  constructor(context: QueueContext, writer: Writer, type: CompressionType) {
+    this.#context = context;
+    this.#writer = writer;
+    this.#type = type;
+  }
+
+  /**
+   * Stores one cluster compressed, or as it is where it does not shrink.
+   *
+   * @param buffer a cluster, or what the disk has of its last one
+   * @param offset guest offset in bytes of a cluster
+   */
+  async write(buffer: Uint8Array, offset: number): Promise<void> {
+    const { metadata, externalData, file } = this.#context;
+    const { clusterSize } = metadata.geometry;
+    if (externalData) {
+      throw new CowherdError(
+        'ERR_COWHERD_UNSUPPORTED',
+        `'${file.filename}': clusters of an external data file cannot be compressed`,
+        { filename: file.filename, offset },
+      );
+    }
+    const cluster = buffer.length === clusterSize ? buffer : padded(buffer, clusterSize);
+    const output = new Uint8Array(clusterSize);
+    this.#codec ??= codecFor(this.#type);
+    const length = await this.#codec.compress(cluster, output);
+    if (length < 0 || length >= clusterSize) {
+      await this.#writer.write(buffer, offset);
+      return;
+    }
+    const data = output.subarray(0, length);
+    const hostOffset = await this.#pack(length);
+    await this.#writePacked(data, hostOffset);
+    await this.#link(offset, hostOffset, length);
+    metadata.flushOrder.noteData();
+  }
+
+  /** Gives up what was reserved and not used; no write may be under way. */
+  async drain(): Promise<void> {
+    const { clusterSize } = this.#context.metadata.geometry;
+    const firstUnused = Math.ceil(this.#next / clusterSize);
+    const unused = this.#end / clusterSize - firstUnused;
+    this.#next = 0;
+    this.#end = 0;
+    if (unused > 0) await this.#context.metadata.allocator.lower(firstUnused, unused);
+  }
+
+  /** Finds a place for compressed data and counts its references, one caller after the other. */
+  #pack(length: number): Promise<number> {
+    const place = this.#packing.then(() => this.#place(length));
+    this.#packing = place.catch(() => undefined);
+    return place;
+  }
+
+  async #place(length: number): Promise<number> {
+    const { allocator, geometry } = this.#context.metadata;
+    const { clusterSize, maxRefcount } = geometry;
+    if (this.#next % clusterSize !== 0 && this.#references >= maxRefcount) {
+      this.#next = geometry.clusterEnd(this.#next);
+    }
+    if (this.#next + length > this.#end) {
+      await this.drain();
+      const wanted = Math.max(2, Math.floor(reservationBytes / clusterSize));
+      let run = await allocator.reserve(wanted);
+      if (run.length * clusterSize < length) {
+        await allocator.lower(run.cluster, run.length);
+        run = await allocator.reserve(wanted, true);
+      }
+      this.#next = run.cluster * clusterSize;
+      this.#end = this.#next + run.length * clusterSize;
+    }
+    const hostOffset = this.#next;
+    const first = Math.floor(hostOffset / clusterSize);
+    const last = Math.floor((hostOffset + length - 1) / clusterSize);
+    // A reserved cluster is counted once, which covers the first data that touch it.
+    const shares = hostOffset % clusterSize !== 0;
+    if (shares) await allocator.raise(first, 1);
+    this.#references = shares && last === first ? this.#references + 1 : 1;
+    this.#next = hostOffset + length;
+    return hostOffset;
+  }
+
+  #writePacked(data: Uint8Array, hostOffset: number): Promise<void> {
+    return new Promise((written, failed) => {
+      this.#packed.push({ data, hostOffset, written, failed });
+      if (this.#packed.length === 1) setImmediate(() => void this.#writeAll());
+    });
+  }
+
+  async #writeAll(): Promise<void> {
+    const packed = this.#packed.sort((a, b) => a.hostOffset - b.hostOffset);
+    this.#packed = [];
+    const groups: Packed[][] = [];
+    let end = -1;
+    for (const piece of packed) {
+      if (piece.hostOffset !== end) groups.push([]);
+      groups.at(-1)?.push(piece);
+      end = piece.hostOffset + piece.data.length;
+    }
+    await Promise.all(groups.map((group) => this.#writeGroup(group)));
+  }
+
+  async #writeGroup(group: readonly Packed[]): Promise<void> {
+    const first = group[0] as Packed;
+    try {
+      await this.#context.file.writeVector(
+        group.map((piece) => piece.data),
+        first.hostOffset,
+      );
+      for (const piece of group) piece.written();
+    } catch (error) {
+      for (const piece of group) piece.failed(error);
+    }
+  }
+
+  async #link(offset: number, hostOffset: number, length: number): Promise<void> {
+    const { metadata } = this.#context;
+    const { geometry, l2Cache, claims, entries } = metadata;
+    const entry = Math.floor(offset / geometry.clusterSize) % geometry.l2EntriesPerSlice;
+    const removed: RemovedClusters[] = [];
+    for (;;) {
+      const slot = await metadata.acquireWritableSlice(offset, (table) => {
+        removed.push({ cluster: table / geometry.clusterSize, count: 1 });
+      });
+      l2Cache.lockExclusive(slot);
+      const claimed = claims.has(slot, entry);
+      if (!claimed) {
+        const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
+        removedByEntry(this.#context, at, removed);
+        entries.setCompressed(l2Cache.view, at, hostOffset, length);
+        l2Cache.markDirty(slot);
+      }
+      l2Cache.unlockExclusive(slot);
+      const claimEnds = claimed ? l2Cache.waiting.wait(slot) : undefined;
+      l2Cache.unpin(slot);
+      if (claimEnds === undefined) break;
+      await claimEnds;
+    }
+    intoLimbo(this.#context, removed, false);
+  }
+}
+
+function padded(buffer: Uint8Array, length: number): Uint8Array {
+  const whole = new Uint8Array(length);
+  whole.set(buffer);
+  return whole;
+}

@@ -1,0 +1,50 @@
+/** What the parts of one queue work with: its files, its share of the allocation, its limbo. */
+import type { Arena } from '../../engine/arena.js';
+import type { Limbo } from '../../engine/limbo.js';
+import type { StorageFile } from '../../storage/storage.js';
+import type { BackingReader } from '../driver.js';
+import type { Qcow2Metadata } from './metadata.js';
+
+/** One queue's resources. */
+export interface QueueContext {
+  readonly metadata: Qcow2Metadata;
+  /** The image file through this queue's ring. */
+  readonly file: StorageFile;
+  /** Where uncompressed guest data lie: the external data file, or the image file. */
+  readonly dataFile: StorageFile;
+  /** Whether guest data lie in an external data file, at their guest offsets. */
+  readonly externalData: boolean;
+  /** Whether the external data file must at every instant be readable as a raw image. */
+  readonly rawExternalData: boolean;
+  readonly backing: BackingReader | undefined;
+  /** Virtual size in bytes. */
+  readonly size: number;
+  /** Format version: 2 has no zero clusters. */
+  readonly version: 2 | 3;
+  readonly arena: Arena;
+  readonly limbo: Limbo;
+}
+
+/** Host clusters that lost a reference, before they have an epoch. */
+export interface RemovedClusters {
+  readonly cluster: number;
+  readonly count: number;
+}
+
+/** Puts clusters whose references were just removed from the tables into limbo. */
+export function intoLimbo(
+  context: QueueContext,
+  removed: readonly RemovedClusters[],
+  punch: boolean,
+): void {
+  if (removed.length === 0) return;
+  const { epoch, round } = context.metadata.closeEpoch();
+  for (const { cluster, count } of removed) {
+    context.limbo.add({ cluster, count, epoch, round, punch });
+  }
+}
+
+/** Whether guest bytes that are not in this image read as zeroes from a guest offset on. */
+export function nothingBelow(context: QueueContext, guestOffset: number): boolean {
+  return context.backing === undefined || guestOffset >= context.backing.size;
+}

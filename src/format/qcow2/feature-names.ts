@@ -1,0 +1,44 @@
+/** The feature name table, by which an unknown feature is named (specification, same heading). */
+
+const entrySize = 48;
+const kinds = { incompatible: 0, compatible: 1, autoclear: 2 } as const;
+
+/** Kinds of feature bits. */
+export type FeatureKind = keyof typeof kinds;
+
+const known: readonly (readonly [FeatureKind, number, string])[] = [
+  ['incompatible', 0, 'dirty bit'],
+  ['incompatible', 1, 'corrupt bit'],
+  ['incompatible', 2, 'external data file'],
+  ['incompatible', 3, 'compression type'],
+  ['incompatible', 4, 'extended L2 entries'],
+  ['compatible', 0, 'lazy refcounts'],
+  ['autoclear', 0, 'bitmaps'],
+  ['autoclear', 1, 'raw external data'],
+];
+
+/** The table written into new images: every feature this engine knows. */
+export function knownFeatureTable(): Uint8Array {
+  const bytes = new Uint8Array(known.length * entrySize);
+  known.forEach(([kind, bit, name], index) => {
+    bytes[index * entrySize] = kinds[kind];
+    bytes[index * entrySize + 1] = bit;
+    bytes.set(new TextEncoder().encode(name), index * entrySize + 2);
+  });
+  return bytes;
+}
+
+/** The name an image's table gives to a feature bit, or one made from its number. */
+export function featureName(
+  table: Uint8Array | undefined,
+  kind: FeatureKind,
+  bit: number,
+): string {
+  for (let offset = 0; table && offset + entrySize <= table.length; offset += entrySize) {
+    if (table[offset] !== kinds[kind] || table[offset + 1] !== bit) continue;
+    const name = table.subarray(offset + 2, offset + entrySize);
+    const end = name.indexOf(0);
+    return new TextDecoder().decode(end < 0 ? name : name.subarray(0, end));
+  }
+  return `Unknown ${kind} feature: ${(2 ** bit).toString(16)}`;
+}

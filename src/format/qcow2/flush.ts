@@ -1,0 +1,184 @@
+/**
+ * The order in which metadata reaches the disk, and group commit.
+ *
+ * A round first copies what is dirty: L1 sectors, then L2 slices, then refcount table sectors, then
+ * refcount slices, so that each copy is covered by the ones taken after it. Then it writes them the
+ * other way round, with a barrier wherever one must not overtake another:
+ *
+ *     refcount slices ▏ refcount table ▏ L2 slices ▏ L1 table ▏
+ *
+ * Other requests go on meanwhile; what they change stays dirty for the next round.
+ */
+import { ControlWord } from '../../engine/control-block.js';
+import type { LongMutex } from '../../engine/long-mutex.js';
+import type { DirtySlice, SliceCache } from '../../engine/slice-cache.js';
+import type { StorageFile } from '../../storage/storage.js';
+import type { DirtySector, PointerTable } from './pointer-table.js';
+
+/** What a round writes, and where. */
+export interface FlushParts {
+  readonly control: Int32Array;
+  readonly mutex: LongMutex;
+  readonly file: StorageFile;
+  readonly dataFile: StorageFile | undefined;
+  readonly l1: PointerTable;
+  readonly l2Cache: SliceCache;
+  readonly refcountTable: PointerTable;
+  readonly refcountCache: SliceCache;
+  /** Whether reference counts may reach the disk late, because the dirty bit is set there. */
+  readonly lazyRefcounts: () => boolean;
+}
+
+/** Pieces of at most this many bytes are joined into one write. */
+const maxJoinedBytes = 1 << 20;
+
+/** One thread's access to the flush order of an open image. */
+export class FlushOrder {
+  readonly #parts: FlushParts;
+  #next: Promise<void> | undefined;
+  /** Whether data was written that no barrier has covered yet. */
+  #unflushedData = false;
+  /** Whether an L2 table was written around the cache, which its L1 entry must not overtake. */
+  #unflushedTable = false;
+  #lazyEnded = false;
+
+  constructor(parts: FlushParts) {
+    this.#parts = parts;
+  }
+
+  /** Notes that guest data was written, which the next flush has to make durable. */
+  noteData(): void {
+    this.#unflushedData = true;
+  }
+
+  /** Notes that an L2 table was written directly; call before its L1 entry is set. */
+  noteTable(): void {
+    this.#unflushedTable = true;
+  }
+
+  /** From now on reference counts reach the disk in order again, before the dirty bit is cleared. */
+  endLaziness(): void {
+    this.#lazyEnded = true;
+  }
+
+  /**
+   * Makes every request completed before this call durable. Calls that arrive while a round runs
+   * share the one after it.
+   */
+  async flush(): Promise<void> {
+    // A round that has not begun copying will see everything its callers have completed.
+    this.#next ??= this.#parts.mutex.runExclusive(async () => {
+      this.#next = undefined;
+      await this.#round();
+    });
+    await this.#next;
+  }
+
+  /**
+   * Makes dirty refcount slices clean. Counts may reach the disk before what they count, so this
+   * needs nothing else to be written first; lowered ones were durable removals already.
+   */
+  writeRefcounts(): Promise<void> {
+    return this.#parts.mutex.runExclusive(() => this.settleRefcounts());
+  }
+
+  /** Writes every dirty refcount slice, durably; the caller holds the flush mutex. */
+  async settleRefcounts(): Promise<void> {
+    const { refcountCache, file } = this.#parts;
+    await this.#writeSlices(refcountCache, refcountCache.copyDirty());
+    await file.flush();
+  }
+
+  /** Number of the last round begun; what was removed before it is copied is durable after it. */
+  get begun(): number {
+    return Atomics.load(this.#parts.control, ControlWord.roundsBegun);
+  }
+
+  /** Number of the last completed round. */
+  get completed(): number {
+    return Atomics.load(this.#parts.control, ControlWord.roundsCompleted);
+  }
+
+  async #round(): Promise<void> {
+    const { control, file, dataFile, l1, l2Cache, refcountTable, refcountCache } = this.#parts;
+    const round = Atomics.add(control, ControlWord.roundsBegun, 1) + 1;
+    const data = this.#unflushedData;
+    const table = this.#unflushedTable;
+    this.#unflushedData = false;
+    this.#unflushedTable = false;
+    const l1Sectors = l1.copyDirty();
+    const l2Slices = l2Cache.copyDirty();
+    const lazy = !this.#lazyEnded && this.#parts.lazyRefcounts();
+    const tableSectors = lazy ? [] : refcountTable.copyDirty();
+    const refcountSlices = lazy ? [] : refcountCache.copyDirty();
+    try {
+      await this.#writeSlices(refcountCache, refcountSlices);
+      if (tableSectors.length > 0) {
+        if (refcountSlices.length > 0) await file.flush();
+        await this.#writeSectors(refcountTable, tableSectors);
+      }
+      const counted = refcountSlices.length + tableSectors.length > 0;
+      if (counted && l2Slices.length + l1Sectors.length > 0) await file.flush();
+      await this.#writeSlices(l2Cache, l2Slices);
+      if (l1Sectors.length > 0) {
+        if (table || l2Slices.length > 0) await file.flush();
+        await this.#writeSectors(l1, l1Sectors);
+      }
+      if (counted || data || l2Slices.length + l1Sectors.length > 0) {
+        await Promise.all([file.flush(), dataFile?.flush()]);
+      }
+    } catch (error) {
+      this.#unflushedData ||= data;
+      this.#unflushedTable ||= table;
+      throw error;
+    }
+    Atomics.store(control, ControlWord.roundsCompleted, round);
+  }
+
+  async #writeSlices(cache: SliceCache, copies: readonly DirtySlice[]): Promise<void> {
+    const { file } = this.#parts;
+    await Promise.all(
+      joined(copies).map(async (group) => {
+        const first = group[0] as DirtySlice;
+        await file.writeVector(
+          group.map((copy) => copy.bytes),
+          first.hostOffset,
+        );
+        for (const copy of group) cache.markClean(copy);
+      }),
+    );
+  }
+
+  async #writeSectors(table: PointerTable, copies: readonly DirtySector[]): Promise<void> {
+    const { file } = this.#parts;
+    await Promise.all(
+      joined(copies).map(async (group) => {
+        const first = group[0] as DirtySector;
+        await file.writeVector(
+          group.map((copy) => copy.bytes),
+          first.hostOffset,
+        );
+        for (const copy of group) table.markClean(copy);
+      }),
+    );
+  }
+}
+
+/** Groups pieces, ordered by host offset, that lie one after the other. */
+function joined<Piece extends { readonly hostOffset: number; readonly bytes: Uint8Array }>(
+  pieces: readonly Piece[],
+): Piece[][] {
+  const groups: Piece[][] = [];
+  let end = -1;
+  let size = 0;
+  for (const piece of pieces) {
+    if (piece.hostOffset !== end || size + piece.bytes.length > maxJoinedBytes) {
+      groups.push([]);
+      size = 0;
+    }
+    (groups.at(-1) as Piece[]).push(piece);
+    end = piece.hostOffset + piece.bytes.length;
+    size += piece.bytes.length;
+  }
+  return groups;
+}

@@ -1,0 +1,64 @@
+/** The list of header extensions, to and from bytes (specification, "Header extensions"). */
+import type { CowherdError } from '../../errors.js';
+
+/** Types of header extensions. */
+export const ExtensionType = {
+  end: 0,
+  backingFormat: 0xe2792aca,
+  featureNames: 0x6803f857,
+  bitmaps: 0x23852875,
+  fullDiskEncryption: 0x0537be77,
+  externalDataFile: 0x44415441,
+} as const;
+
+/** One extension; unknown types are kept as they are. */
+export interface HeaderExtension {
+  readonly type: number;
+  readonly data: Uint8Array;
+}
+
+/** Reads the extensions between two offsets of the header cluster. */
+export function decodeExtensions(
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  invalid: (message: string) => CowherdError,
+): HeaderExtension[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const limit = Math.min(end, bytes.length);
+  const extensions: HeaderExtension[] = [];
+  for (let offset = start; offset + 8 <= limit; ) {
+    const type = view.getUint32(offset);
+    const length = view.getUint32(offset + 4);
+    if (type === ExtensionType.end) break;
+    if (length > limit - offset - 8) throw invalid('Header extension too large');
+    extensions.push({ type, data: bytes.slice(offset + 8, offset + 8 + length) });
+    offset += 8 + Math.ceil(length / 8) * 8;
+  }
+  return extensions;
+}
+
+/** The bytes of a list of extensions, its end marker included. */
+export function encodeExtensions(extensions: readonly HeaderExtension[]): Uint8Array {
+  const padded = (length: number): number => Math.ceil(length / 8) * 8;
+  const total = extensions.reduce((sum, { data }) => sum + 8 + padded(data.length), 8);
+  const bytes = new Uint8Array(total);
+  const view = new DataView(bytes.buffer);
+  let offset = 0;
+  for (const { type, data } of extensions) {
+    view.setUint32(offset, type);
+    view.setUint32(offset + 4, data.length);
+    bytes.set(data, offset + 8);
+    offset += 8 + padded(data.length);
+  }
+  return bytes;
+}
+
+/** The content of a textual extension, or undefined if it is absent. */
+export function extensionText(
+  extensions: readonly HeaderExtension[],
+  type: number,
+): string | undefined {
+  const extension = extensions.find((candidate) => candidate.type === type);
+  return extension && new TextDecoder().decode(extension.data);
+}

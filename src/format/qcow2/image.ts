@@ -1,0 +1,166 @@
+/** An open qcow2 image: made from its header, it gives queues and reports, and ends cleanly. */
+import { CowherdError } from '../../errors.js';
+import type { StorageFile } from '../../storage/storage.js';
+import type { BackingReader, FormatImage, StoredExtent } from '../driver.js';
+import { storedExtents } from './extents.js';
+import {
+  Autoclear,
+  Compatible,
+  CryptMethod,
+  Incompatible,
+  type Qcow2Header,
+  decodeHeader,
+} from './header.js';
+import { type Qcow2Facts, qcow2Facts } from './info.js';
+import { Qcow2Metadata, geometryOf, loadQcow2Memory } from './metadata.js';
+import { Qcow2Queue } from './queue.js';
+import { findSnapshot, readSnapshots } from './snapshots.js';
+
+/** How an image is to be opened. */
+export interface Qcow2OpenOptions {
+  readonly dataFile: StorageFile | undefined;
+  readonly readOnly: boolean;
+  /** Budget of the metadata cache in bytes. */
+  readonly cacheBytes: number;
+  /** Id or name of the internal snapshot to read. */
+  readonly snapshot: string | undefined;
+}
+
+/** Reads and checks the header of an image. */
+export async function readQcow2Header(file: StorageFile): Promise<Qcow2Header> {
+  const probe = new Uint8Array(512);
+  await file.read(probe, 0);
+  const length = await file.size();
+  // The header cluster is not larger than 2 MiB, whatever a hostile header says.
+  const clusterBits = Math.min(21, new DataView(probe.buffer).getUint32(20));
+  const bytes = new Uint8Array(Math.min(length, Math.max(512, 2 ** clusterBits)));
+  await file.read(bytes, 0);
+  return decodeHeader(bytes, file.filename);
+}
+
+/** Opens an image whose header was read. */
+export async function openQcow2(
+  file: StorageFile,
+  header: Qcow2Header,
+  options: Qcow2OpenOptions,
+): Promise<Qcow2Image> {
+  const { filename } = file;
+  const refuse = (code: 'ERR_COWHERD_UNSUPPORTED' | 'ERR_COWHERD_CORRUPT', why: string): never => {
+    throw new CowherdError(code, `Could not open '${filename}': ${why}`, { filename });
+  };
+  if (header.cryptMethod !== CryptMethod.none) {
+    refuse('ERR_COWHERD_UNSUPPORTED', 'Encrypted images are not supported yet');
+  }
+  const has = (bit: number): boolean => (header.incompatibleFeatures & bit) !== 0;
+  if (!options.readOnly && has(Incompatible.corrupt)) {
+    refuse('ERR_COWHERD_CORRUPT', 'Image is corrupt; cannot be opened read/write');
+  }
+  if (!options.readOnly && has(Incompatible.dirty)) {
+    refuse(
+      'ERR_COWHERD_UNSUPPORTED',
+      "Image was not closed cleanly; repair it with 'qemu-img check -r all' before writing to it",
+    );
+  }
+  const geometry = geometryOf(header);
+  let l1 = { offset: header.l1TableOffset, entries: header.l1Entries };
+  let { size } = header;
+  if (options.snapshot !== undefined) {
+    const { snapshots } = await readSnapshots(file, header);
+    const snapshot = findSnapshot(snapshots, options.snapshot);
+    if (snapshot === undefined) {
+      throw new CowherdError(
+        'ERR_COWHERD_NOT_FOUND',
+        `Can't find snapshot '${options.snapshot}' in '${filename}'`,
+        { filename },
+      );
+    }
+    l1 = { offset: snapshot.l1Offset, entries: snapshot.l1Entries };
+    size = snapshot.size;
+  }
+  if (l1.entries < geometry.l1Entries(size) || l1.offset % geometry.clusterSize !== 0) {
+    refuse('ERR_COWHERD_CORRUPT', 'L1 table is too small or misaligned');
+  }
+  const memory = await loadQcow2Memory(file, geometry, header, l1, options.cacheBytes);
+  const metadata = new Qcow2Metadata(file, options.dataFile, header, memory);
+  return new Qcow2Image(metadata, options.dataFile, size, options.readOnly);
+}
+
+/** A qcow2 image open on this thread. */
+export class Qcow2Image implements FormatImage {
+  readonly size: number;
+  readonly clusterSize: number;
+  readonly metadata: Qcow2Metadata;
+  readonly #dataFile: StorageFile | undefined;
+  readonly #readOnly: boolean;
+  #prepared: Promise<void> | undefined;
+
+  constructor(
+    metadata: Qcow2Metadata,
+    dataFile: StorageFile | undefined,
+    size: number,
+    readOnly: boolean,
+  ) {
+    this.metadata = metadata;
+    this.size = size;
+    this.clusterSize = metadata.geometry.clusterSize;
+    this.#dataFile = dataFile;
+    this.#readOnly = readOnly;
+  }
+
+  openQueue(
+    file: StorageFile,
+    dataFile: StorageFile | undefined,
+    backing: BackingReader | undefined,
+  ): Qcow2Queue {
+    return new Qcow2Queue({
+      metadata: this.metadata,
+      header: this.metadata.headerFile.header,
+      size: this.size,
+      file,
+      dataFile,
+      backing,
+      beforeFirstChange: () => (this.#prepared ??= this.#prepareForChanges()),
+    });
+  }
+
+  async *extents(
+    offset: number,
+    length: number,
+    signal?: AbortSignal,
+  ): AsyncGenerator<StoredExtent> {
+    if (!this.#readOnly) await this.metadata.flushOrder.flush();
+    const { file } = this.metadata;
+    const dataFile = this.#dataFile ?? file;
+    const externalData = this.#dataFile !== undefined;
+    yield* storedExtents(
+      { metadata: this.metadata, file, dataFile, externalData, signal },
+      offset,
+      length,
+    );
+  }
+
+  /** The facts that `info` reports. */
+  facts(): Promise<Qcow2Facts> {
+    return qcow2Facts(this.metadata.file, this.metadata.headerFile.header);
+  }
+
+  async close(): Promise<void> {
+    if (this.#prepared === undefined) return;
+    const { allocator, flushOrder, headerFile } = this.metadata;
+    await allocator.trim();
+    flushOrder.endLaziness();
+    await flushOrder.flush();
+    await headerFile.setDirty(false);
+  }
+
+  /** Before guest data change: clears what would become untrue, and sets the dirty bit if lazy. */
+  async #prepareForChanges(): Promise<void> {
+    const { headerFile } = this.metadata;
+    if (headerFile.header.version !== 3) return;
+    // Bitmaps are not kept up to date, and unknown autoclear features cannot be.
+    await headerFile.clearAutoclear(Autoclear.rawExternalData);
+    if ((headerFile.header.compatibleFeatures & Compatible.lazyRefcounts) !== 0) {
+      await headerFile.setDirty(true);
+    }
+  }
+}

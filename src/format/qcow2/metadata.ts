@@ -1,0 +1,260 @@
+/**
+ * One thread's access to the metadata of an open image: the shared tables and caches, the locks
+ * over them, and the steps that need several of them, such as adding an L2 table.
+ */
+import { ClaimMarks } from '../../engine/claim-marks.js';
+import { ControlWord, allocateControlBlock } from '../../engine/control-block.js';
+import { closeEpoch } from '../../engine/epochs.js';
+import { LongMutex } from '../../engine/long-mutex.js';
+import { type SliceCacheMemory, SliceCache, allocateSliceCache } from '../../engine/slice-cache.js';
+import { CowherdError } from '../../errors.js';
+import { maxRefcountTableBytes, minCacheBytes } from '../../limits.js';
+import type { StorageFile } from '../../storage/storage.js';
+import { type AllocatorMemory, Allocator, allocateAllocatorMemory } from './allocator.js';
+import { FlushOrder } from './flush.js';
+import { Geometry } from './geometry.js';
+import { type Qcow2Header, Incompatible } from './header.js';
+import { HeaderFile } from './header-file.js';
+import { L2EntryView } from './l2-entry.js';
+import { ReadPlanner } from './mapping.js';
+import {
+  type PointerTableMemory,
+  PointerTable,
+  allocatePointerTable,
+} from './pointer-table.js';
+import { Refcounts } from './refcounts.js';
+
+/** Share of the cache budget that L2 slices get; refcount slices get the rest. */
+const l2Share = 7 / 8;
+
+/** The shared memory of an open image; structured-cloneable. */
+export interface Qcow2Memory {
+  readonly control: Int32Array;
+  readonly l1: PointerTableMemory;
+  readonly l2: SliceCacheMemory;
+  readonly claims: SharedArrayBuffer;
+  readonly refcountTable: PointerTableMemory;
+  readonly refcounts: SliceCacheMemory;
+  readonly allocator: AllocatorMemory;
+}
+
+/** The tables an image is opened with: the active ones, or those of an internal snapshot. */
+export interface L1Place {
+  readonly offset: number;
+  readonly entries: number;
+}
+
+/** Makes the shared memory of an image and reads its L1 and refcount tables into it. */
+export async function loadQcow2Memory(
+  file: StorageFile,
+  geometry: Geometry,
+  header: Qcow2Header,
+  l1Place: L1Place,
+  cacheBytes: number,
+): Promise<Qcow2Memory> {
+  const budget = Math.max(cacheBytes, minCacheBytes);
+  const l2 = allocateSliceCache(budget * l2Share, geometry.sliceSize);
+  const fileEnd = geometry.clusters(await file.size());
+  const refcountEntries = (header.refcountTableClusters * geometry.clusterSize) / 8;
+  const memory: Qcow2Memory = {
+    control: allocateControlBlock(),
+    l1: allocatePointerTable(l1Place.entries),
+    l2,
+    claims: ClaimMarks.allocate(l2.slots, geometry.l2EntriesPerSlice),
+    refcountTable: allocatePointerTable(maxRefcountTableBytes / 8),
+    refcounts: allocateSliceCache(budget * (1 - l2Share), geometry.sliceSize),
+    allocator: allocateAllocatorMemory(fileEnd),
+  };
+  await loadTable(file, memory.l1, l1Place.offset, l1Place.entries);
+  await loadTable(file, memory.refcountTable, header.refcountTableOffset, refcountEntries);
+  return memory;
+}
+
+async function loadTable(
+  file: StorageFile,
+  memory: PointerTableMemory,
+  hostOffset: number,
+  entries: number,
+): Promise<void> {
+  const table = new PointerTable(memory);
+  table.place(hostOffset, entries);
+  if (entries > 0) await file.read(table.bytes.subarray(0, entries * 8), hostOffset);
+}
+
+/** What every request of one thread works on. */
+export class Qcow2Metadata {
+  readonly geometry: Geometry;
+  readonly entries: L2EntryView;
+  readonly planner: ReadPlanner;
+  readonly control: Int32Array;
+  readonly l1: PointerTable;
+  readonly l2Cache: SliceCache;
+  readonly claims: ClaimMarks;
+  readonly refcounts: Refcounts;
+  readonly allocator: Allocator;
+  readonly flushOrder: FlushOrder;
+  readonly headerFile: HeaderFile;
+  readonly file: StorageFile;
+  readonly #l1Mutex: LongMutex;
+
+  constructor(
+    file: StorageFile,
+    dataFile: StorageFile | undefined,
+    header: Qcow2Header,
+    memory: Qcow2Memory,
+  ) {
+    const { control } = memory;
+    this.file = file;
+    this.geometry = geometryOf(header);
+    const externalData = (header.incompatibleFeatures & Incompatible.externalDataFile) !== 0;
+    this.entries = new L2EntryView(this.geometry, externalData);
+    this.planner = new ReadPlanner(this.geometry, this.entries);
+    this.control = control;
+    this.l1 = new PointerTable(memory.l1);
+    this.l2Cache = new SliceCache(memory.l2, (key) => this.#locateSlice(key));
+    this.claims = new ClaimMarks(memory.claims, memory.l2.slots);
+    this.#l1Mutex = new LongMutex(control, ControlWord.l1Mutex);
+    const refcountTable = new PointerTable(memory.refcountTable);
+    this.refcounts = new Refcounts(file, this.geometry, refcountTable, memory.refcounts);
+    this.headerFile = new HeaderFile(file, header);
+    const flushMutex = new LongMutex(control, ControlWord.flushMutex);
+    this.flushOrder = new FlushOrder({
+      control,
+      mutex: flushMutex,
+      file,
+      dataFile,
+      l1: this.l1,
+      l2Cache: this.l2Cache,
+      refcountTable,
+      refcountCache: this.refcounts.cache,
+      lazyRefcounts: () => this.headerFile.isDirty,
+    });
+    this.l2Cache.writeBack = () => this.flushOrder.flush();
+    this.refcounts.cache.writeBack = () => this.flushOrder.writeRefcounts();
+    this.allocator = new Allocator(
+      file,
+      this.geometry,
+      this.refcounts,
+      new LongMutex(control, ControlWord.refcountMutex),
+      memory.allocator,
+      (hostOffset, entries, blocks) =>
+        flushMutex.runExclusive(() => this.#moveRefcountTable(hostOffset, entries, blocks)),
+    );
+  }
+
+  /** Key in the L2 cache of the slice that maps a guest offset in bytes. */
+  sliceKey(guestOffset: number): number {
+    return Math.floor(guestOffset / this.geometry.sliceReach);
+  }
+
+  /** Whether a guest offset has an L2 table in this image. */
+  hasTable(guestOffset: number): boolean {
+    return this.l1.offset(Math.floor(guestOffset / this.geometry.tableReach)) !== 0;
+  }
+
+  /** The slice of a key, pinned; its L2 table must exist. */
+  acquireSlice(key: number): Promise<number> {
+    return this.l2Cache.acquire(key, (bytes) => this.#loadSlice(key, bytes));
+  }
+
+  /**
+   * The slice that maps a guest offset, pinned, in an L2 table that belongs to this image alone;
+   * the table is made, or copied from one that a snapshot holds, where need be.
+   *
+   * @param release receives the host cluster of a table that was replaced
+   */
+  async acquireWritableSlice(
+    guestOffset: number,
+    release: (hostOffset: number) => void,
+  ): Promise<number> {
+    const index = Math.floor(guestOffset / this.geometry.tableReach);
+    if (!this.ownsTable(index)) {
+      await this.#l1Mutex.runExclusive(() => this.#makeOwnTable(index, release));
+    }
+    return this.acquireSlice(this.sliceKey(guestOffset));
+  }
+
+  /** Whether an L1 entry points at an L2 table that no snapshot shares. */
+  ownsTable(l1Index: number): boolean {
+    return this.l1.isCopied(l1Index);
+  }
+
+  /** Ends the epoch in which references were removed. @returns what limbo has to wait for */
+  closeEpoch(): { readonly epoch: number; readonly round: number } {
+    return { epoch: closeEpoch(this.control), round: this.flushOrder.begun + 1 };
+  }
+
+  async #makeOwnTable(index: number, release: (hostOffset: number) => void): Promise<void> {
+    if (this.ownsTable(index)) return;
+    const { clusterSize } = this.geometry;
+    const old = this.l1.offset(index);
+    const run = await this.allocator.reserve(1);
+    const hostOffset = run.cluster * clusterSize;
+    try {
+      if (old !== 0) {
+        this.#checkTableOffset(index, old);
+        // A shared table is never changed in place, so the disk has its current content.
+        const content = new Uint8Array(clusterSize);
+        await this.file.read(content, old);
+        await this.file.write(content, hostOffset);
+        this.flushOrder.noteTable();
+      } else if (!run.knownZero) {
+        await this.file.writeZeroes(hostOffset, clusterSize, false);
+        this.flushOrder.noteTable();
+      }
+    } catch (error) {
+      await this.allocator.lower(run.cluster, 1);
+      throw error;
+    }
+    this.l1.set(index, hostOffset, true);
+    if (old !== 0) release(old);
+  }
+
+  async #loadSlice(key: number, bytes: Uint8Array): Promise<void> {
+    await this.file.read(bytes, this.#locateSlice(key));
+  }
+
+  #locateSlice(key: number): number {
+    const { slicesPerTable, sliceSize } = this.geometry;
+    const index = Math.floor(key / slicesPerTable);
+    const table = this.l1.offset(index);
+    this.#checkTableOffset(index, table);
+    return table + (key % slicesPerTable) * sliceSize;
+  }
+
+  #checkTableOffset(index: number, offset: number): void {
+    if (offset !== 0 && offset % this.geometry.clusterSize === 0) return;
+    const { filename } = this.file;
+    throw new CowherdError(
+      'ERR_COWHERD_CORRUPT',
+      `'${filename}': L1 entry ${index} points at no valid L2 table (host offset ${offset})`,
+      { filename, offset },
+    );
+  }
+
+  async #moveRefcountTable(
+    hostOffset: number,
+    entries: number,
+    blocks: ReadonlyMap<number, number>,
+  ): Promise<void> {
+    await this.flushOrder.settleRefcounts();
+    const { table } = this.refcounts;
+    const bytes = new Uint8Array(entries * 8);
+    bytes.set(table.bytes.subarray(0, table.length * 8));
+    const view = new DataView(bytes.buffer);
+    for (const [block, blockOffset] of blocks) view.setBigUint64(block * 8, BigInt(blockOffset));
+    await this.file.write(bytes, hostOffset);
+    await this.file.flush();
+    await this.headerFile.moveRefcountTable(hostOffset, bytes.length / this.geometry.clusterSize);
+    table.place(hostOffset, entries);
+  }
+}
+
+/** The geometry of an image with a header. */
+export function geometryOf(header: Qcow2Header): Geometry {
+  return new Geometry({
+    clusterBits: header.clusterBits,
+    refcountOrder: header.refcountOrder,
+    extendedL2: (header.incompatibleFeatures & Incompatible.extendedL2) !== 0,
+  });
+}

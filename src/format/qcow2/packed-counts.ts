@@ -1,0 +1,114 @@
+/**
+ * A count for every host cluster in two bits each, for walks over whole images: counts of three and
+ * more, which are rare, stand in a map beside it.
+ */
+
+const perByte = 4;
+const overflow = 3;
+/** Four counts of one in a byte. */
+const allOnes = 0x55;
+
+/** Counts of host clusters, all zero at first. */
+export class PackedCounts {
+  readonly #length: number;
+  readonly #bytes: Uint8Array;
+  readonly #large = new Map<number, number>();
+
+  /** @param length number of clusters; counts beyond it go to the map */
+  constructor(length: number) {
+    this.#length = length;
+    this.#bytes = new Uint8Array(Math.ceil(length / perByte));
+  }
+
+  /** The count of a cluster. */
+  get(cluster: number): number {
+    if (cluster >= this.#length) return this.#large.get(cluster) ?? 0;
+    const count = ((this.#bytes[Math.floor(cluster / perByte)] as number) >> shift(cluster)) & 3;
+    return count < overflow ? count : (this.#large.get(cluster) as number);
+  }
+
+  /** Sets the count of a cluster. */
+  set(cluster: number, count: number): void {
+    if (cluster < this.#length) {
+      const at = Math.floor(cluster / perByte);
+      const rest = (this.#bytes[at] as number) & ~(3 << shift(cluster));
+      this.#bytes[at] = rest | (Math.min(count, overflow) << shift(cluster));
+      if (count < overflow) return;
+    }
+    this.#large.set(cluster, count);
+  }
+
+  /** Adds one to the counts of consecutive clusters. */
+  increment(cluster: number, count: number): void {
+    let next = cluster;
+    const end = cluster + count;
+    while (next < end) {
+      const at = Math.floor(next / perByte);
+      if (next % perByte === 0 && end - next >= perByte && end <= this.#length && this.#bytes[at] === 0) {
+        this.#bytes[at] = allOnes;
+        next += perByte;
+      } else {
+        this.set(next, this.get(next) + 1);
+        next++;
+      }
+    }
+  }
+
+  /** Whether every one of consecutive clusters has the count 1. */
+  areAllOne(cluster: number, count: number): boolean {
+    let next = cluster;
+    const end = cluster + count;
+    while (next < end) {
+      if (next % perByte === 0 && end - next >= perByte && end <= this.#length) {
+        if (this.#bytes[next / perByte] !== allOnes) return false;
+        next += perByte;
+      } else if (this.get(next) === 1) {
+        next++;
+      } else {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  /** Calls back for each cluster whose counts differ between this and another of the same length. */
+  forEachDifference(
+    other: PackedCounts,
+    report: (cluster: number, mine: number, others: number) => void,
+  ): void {
+    const compare = (cluster: number): void => {
+      const mine = this.get(cluster);
+      const others = other.get(cluster);
+      if (mine !== others) report(cluster, mine, others);
+    };
+    for (let at = 0; at < this.#bytes.length; at++) {
+      const byte = this.#bytes[at] as number;
+      // A pair of set bits is a large count, whose value is in the map.
+      if (byte === other.#bytes[at] && (byte & (byte >> 1) & allOnes) === 0) continue;
+      const first = at * perByte;
+      const end = Math.min(first + perByte, this.#length);
+      for (let cluster = first; cluster < end; cluster++) compare(cluster);
+    }
+    const beyond = new Set([...this.#large.keys(), ...other.#large.keys()]);
+    for (const cluster of [...beyond].sort((a, b) => a - b)) {
+      if (cluster >= this.#length) compare(cluster);
+    }
+  }
+
+  /** The highest cluster with a count other than zero, or -1. */
+  highest(): number {
+    let highest = -1;
+    for (const [cluster, count] of this.#large) if (count > 0) highest = Math.max(highest, cluster);
+    for (let at = this.#bytes.length - 1; at >= 0; at--) {
+      if (this.#bytes[at] === 0) continue;
+      for (let cluster = at * perByte + perByte - 1; cluster >= at * perByte; cluster--) {
+        if (cluster < this.#length && this.get(cluster) > 0) return Math.max(highest, cluster);
+      }
+    }
+    return highest;
+  }
+}
+
+function shift(cluster: number): number {
+  return (cluster % perByte) * 2;
+}

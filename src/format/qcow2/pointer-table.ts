@@ -1,0 +1,125 @@
+/**
+ * A table of 64-bit host offsets held whole in shared memory, in on-disk byte order: the L1 table
+ * and the refcount table. Entries are touched only under the table's spinning word, and changes are
+ * tracked by sector, the unit that reaches the disk at once.
+ */
+import {
+  lockExclusive,
+  lockShared,
+  unlockExclusive,
+  unlockShared,
+} from '../../engine/spin-word.js';
+
+const sectorSize = 512;
+const two32 = 0x100000000;
+const offsetHighMask = 0x00ffffff;
+const offsetLowMask = 0xfffffe00;
+const copiedHigh = 0x80000000;
+
+/** The shared memory of one table; structured-cloneable. */
+export interface PointerTableMemory {
+  readonly data: SharedArrayBuffer;
+  /** Two versions a sector, changed and cleaned; then the lock, the entry count, the host offset. */
+  readonly words: SharedArrayBuffer;
+}
+
+/** A copy of a dirty sector on its way to the disk. */
+export interface DirtySector {
+  readonly sector: number;
+  readonly hostOffset: number;
+  readonly bytes: Uint8Array;
+  readonly version: number;
+}
+
+/** Makes the memory of a table that may grow to `capacity` entries; untouched pages cost nothing. */
+export function allocatePointerTable(capacity: number): PointerTableMemory {
+  const sectors = Math.ceil((capacity * 8) / sectorSize);
+  return {
+    data: new SharedArrayBuffer(Math.max(sectors, 1) * sectorSize),
+    words: new SharedArrayBuffer((Math.max(sectors, 1) * 2 + 4) * 4),
+  };
+}
+
+/** One thread's view of a pointer table. */
+export class PointerTable {
+  readonly capacity: number;
+  readonly bytes: Uint8Array;
+  readonly #view: DataView;
+  readonly #words: Int32Array;
+  readonly #lock: number;
+
+  constructor(memory: PointerTableMemory) {
+    this.bytes = new Uint8Array(memory.data);
+    this.#view = new DataView(memory.data);
+    this.#words = new Int32Array(memory.words);
+    this.capacity = memory.data.byteLength / 8;
+    this.#lock = this.#words.length - 4;
+  }
+
+  /** Entries in use. */
+  get length(): number {
+    return this.#words[this.#lock + 1] as number;
+  }
+
+  /** Host offset of the table in bytes. */
+  get hostOffset(): number {
+    const low = this.#words[this.#lock + 2] as number;
+    return ((this.#words[this.#lock + 3] as number) * 0x80000000 + low) * sectorSize;
+  }
+
+  /** Notes where the table lies, in bytes, and how many entries it has. */
+  place(hostOffset: number, entries: number): void {
+    const unit = hostOffset / sectorSize;
+    this.#words[this.#lock + 1] = entries;
+    this.#words[this.#lock + 2] = unit % 0x80000000;
+    this.#words[this.#lock + 3] = Math.floor(unit / 0x80000000);
+  }
+
+  /** Offset part of an entry in bytes, 0 where it points at nothing. */
+  offset(index: number): number {
+    lockShared(this.#words, this.#lock);
+    const high = this.#view.getUint32(index * 8) & offsetHighMask;
+    const low = (this.#view.getUint32(index * 8 + 4) & offsetLowMask) >>> 0;
+    unlockShared(this.#words, this.#lock);
+    return high * two32 + low;
+  }
+
+  /** Whether an entry has the COPIED flag: its table has exactly one reference. */
+  isCopied(index: number): boolean {
+    return (this.#view.getUint32(index * 8) & copiedHigh) !== 0;
+  }
+
+  /** Sets an entry to a host offset in bytes. */
+  set(index: number, hostOffset: number, copied: boolean): void {
+    lockExclusive(this.#words, this.#lock);
+    const flag = copied ? copiedHigh : 0;
+    this.#view.setUint32(index * 8, flag + Math.floor(hostOffset / two32));
+    this.#view.setUint32(index * 8 + 4, hostOffset % two32);
+    const sector = Math.floor((index * 8) / sectorSize);
+    this.#words[sector * 2] = (this.#words[sector * 2] as number) + 1;
+    unlockExclusive(this.#words, this.#lock);
+  }
+
+  /** Copies every sector changed since it was last written. */
+  copyDirty(): DirtySector[] {
+    const copies: DirtySector[] = [];
+    lockShared(this.#words, this.#lock);
+    const sectors = Math.ceil((this.length * 8) / sectorSize);
+    for (let sector = 0; sector < sectors; sector++) {
+      const version = this.#words[sector * 2] as number;
+      if (version === this.#words[sector * 2 + 1]) continue;
+      const start = sector * sectorSize;
+      // An L1 table may end within its last sector; bytes beyond it are not ours to write.
+      const end = Math.min(start + sectorSize, this.length * 8);
+      const bytes = this.bytes.slice(start, end);
+      copies.push({ sector, hostOffset: this.hostOffset + start, bytes, version });
+    }
+    unlockShared(this.#words, this.#lock);
+    return copies;
+  }
+
+  /** Notes that a copied sector is on disk; it stays dirty if it has changed since. */
+  markClean(copy: DirtySector): void {
+    this.#words[copy.sector * 2 + 1] = copy.version;
+  }
+}

@@ -1,0 +1,182 @@
+/**
+ * One queue of an open qcow2 image: passes requests through the gate, takes the short way for those
+ * whose clusters are mapped and cached, and gives the others to the parts that execute them.
+ */
+import { Arena } from '../../engine/arena.js';
+import { QueueGate } from '../../engine/gate.js';
+import { Limbo } from '../../engine/limbo.js';
+import { RequestPool } from '../../engine/request-pool.js';
+import type { StorageFile } from '../../storage/storage.js';
+import type { BackingReader, FormatQueue } from '../driver.js';
+import { CompressedReader } from './compressed-reader.js';
+import { CompressedWriter } from './compressed-writer.js';
+import type { QueueContext } from './context.js';
+import { Autoclear, type Qcow2Header } from './header.js';
+import type { Qcow2Metadata } from './metadata.js';
+import { Reader } from './reader.js';
+import { reclaim } from './reclaim.js';
+import { Writer } from './writer.js';
+import { Zeroing } from './zeroing.js';
+
+/** Bytes of clusters in limbo beyond which a flush is begun to get them back. */
+const limboBytesBeforeFlush = 64 * 1024 * 1024;
+
+/** What a queue is opened with. */
+export interface Qcow2QueueOptions {
+  readonly metadata: Qcow2Metadata;
+  readonly header: Qcow2Header;
+  readonly size: number;
+  readonly file: StorageFile;
+  readonly dataFile: StorageFile | undefined;
+  readonly backing: BackingReader | undefined;
+  /** Makes the header ready for the first change of guest data. */
+  readonly beforeFirstChange: () => Promise<void>;
+}
+
+/** One queue of a qcow2 image. */
+export class Qcow2Queue implements FormatQueue {
+  readonly #context: QueueContext;
+  readonly #gate: QueueGate;
+  readonly #reader: Reader;
+  readonly #writer: Writer;
+  readonly #zeroing: Zeroing;
+  readonly #compressedWriter: CompressedWriter;
+  readonly #reads: RequestPool;
+  readonly #writes: RequestPool;
+  readonly #beforeFirstChange: () => Promise<void>;
+  #changed = false;
+  #reclaiming: Promise<void> | undefined;
+
+  constructor(options: Qcow2QueueOptions) {
+    const { metadata, header, file, dataFile, backing, size } = options;
+    const { geometry, allocator, control } = metadata;
+    this.#context = {
+      metadata,
+      file,
+      dataFile: dataFile ?? file,
+      externalData: dataFile !== undefined,
+      rawExternalData: (header.autoclearFeatures & Autoclear.rawExternalData) !== 0,
+      backing,
+      size,
+      version: header.version,
+      arena: new Arena((wanted) => allocator.reserve(wanted), geometry.clusterSize),
+      limbo: new Limbo(),
+    };
+    this.#beforeFirstChange = options.beforeFirstChange;
+    this.#gate = new QueueGate(control);
+    const compressed = new CompressedReader(
+      file,
+      geometry.clusterSize,
+      control,
+      header.compressionType,
+    );
+    this.#reader = new Reader(this.#context, compressed);
+    this.#writer = new Writer(this.#context, this.#reader);
+    this.#zeroing = new Zeroing(this.#context, this.#reader, this.#writer);
+    this.#compressedWriter = new CompressedWriter(
+      this.#context,
+      this.#writer,
+      header.compressionType,
+    );
+    this.#reads = new RequestPool((epoch) => {
+      this.#gate.leave(epoch);
+    });
+    this.#writes = new RequestPool((epoch) => {
+      metadata.flushOrder.noteData();
+      this.#gate.leave(epoch);
+    });
+  }
+
+  read(buffer: Uint8Array, offset: number): Promise<void> {
+    const epoch = this.#gate.tryEnter();
+    if (epoch >= 0) {
+      const hostOffset = this.#reader.locate(offset, buffer.length);
+      if (hostOffset >= 0) {
+        return this.#reads.submitRead(this.#context.dataFile, buffer, hostOffset, epoch);
+      }
+    }
+    return this.#run(epoch, () => this.#reader.read(buffer, offset));
+  }
+
+  write(buffer: Uint8Array, offset: number): Promise<void> {
+    const epoch = this.#gate.tryEnter();
+    if (epoch >= 0 && this.#changed) {
+      const hostOffset = this.#writer.locate(offset, buffer.length);
+      if (hostOffset >= 0) {
+        return this.#writes.submitWrite(this.#context.dataFile, buffer, hostOffset, epoch);
+      }
+    }
+    return this.#runChange(epoch, () => this.#writer.write(buffer, offset));
+  }
+
+  writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
+    return this.#runChange(this.#gate.tryEnter(), () =>
+      this.#zeroing.writeZeroes(offset, length, unmap),
+    );
+  }
+
+  discard(offset: number, length: number): Promise<void> {
+    return this.#runChange(this.#gate.tryEnter(), () => this.#zeroing.discard(offset, length));
+  }
+
+  writeCompressed(buffer: Uint8Array, offset: number): Promise<void> {
+    return this.#runChange(this.#gate.tryEnter(), () =>
+      this.#compressedWriter.write(buffer, offset),
+    );
+  }
+
+  async flush(): Promise<void> {
+    await this.#context.metadata.flushOrder.flush();
+    await this.#reclaim();
+  }
+
+  async close(): Promise<void> {
+    const { arena, limbo, metadata, backing } = this.#context;
+    await this.#gate.idle();
+    if (this.#changed) {
+      await this.#reclaiming;
+      await this.#compressedWriter.drain();
+      for (const run of arena.drain()) await metadata.allocator.lower(run.cluster, run.length);
+      while (limbo.clusters > 0) {
+        await metadata.flushOrder.flush();
+        await this.#reclaim();
+        // What is left waits for a request of another queue.
+        if (limbo.clusters > 0) await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+    }
+    this.#gate.release();
+    await backing?.close();
+  }
+
+  /** Runs a request that takes the long way; `epoch` is -1 if the gate is yet to be passed. */
+  async #run(epoch: number, request: () => Promise<void>): Promise<void> {
+    const entered = epoch >= 0 ? epoch : await this.#gate.enter();
+    try {
+      await request();
+    } finally {
+      this.#gate.leave(entered);
+    }
+  }
+
+  async #runChange(epoch: number, request: () => Promise<void>): Promise<void> {
+    await this.#run(epoch, async () => {
+      if (!this.#changed) {
+        await this.#beforeFirstChange();
+        this.#changed = true;
+      }
+      await request();
+    });
+    const { limbo, metadata } = this.#context;
+    if (limbo.clusters * metadata.geometry.clusterSize > limboBytesBeforeFlush) {
+      await this.flush();
+    }
+  }
+
+  /** Concurrent calls share one pass. */
+  async #reclaim(): Promise<void> {
+    this.#reclaiming ??= reclaim(this.#context).finally(() => {
+      this.#reclaiming = undefined;
+    });
+    await this.#reclaiming;
+  }
+}

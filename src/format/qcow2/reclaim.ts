@@ -1,0 +1,47 @@
+/** Handing clusters that have passed limbo's gates back to the allocator. */
+import { ControlWord } from '../../engine/control-block.js';
+import { oldestEpoch } from '../../engine/epochs.js';
+import type { QueueContext } from './context.js';
+
+/**
+ * Lowers the counts of every cluster of the queue's limbo that no request can still reach and whose
+ * removal is durable; a cluster that becomes free is punched first, where that was asked for, so that
+ * no late punch can meet its next use.
+ */
+export async function reclaim(context: QueueContext): Promise<void> {
+  const { limbo, metadata, file } = context;
+  if (limbo.clusters === 0) return;
+  const { control, allocator, flushOrder, geometry } = metadata;
+  const entries = limbo.takeReleasable(oldestEpoch(control), flushOrder.completed);
+  if (entries.length === 0) return;
+  Atomics.add(control, ControlWord.compressedGeneration, 1);
+  for (const entry of entries) {
+    try {
+      if (entry.punch) {
+        for (const run of await lastReferences(context, entry.cluster, entry.count)) {
+          await file.discard(run.cluster * geometry.clusterSize, run.count * geometry.clusterSize);
+        }
+      }
+    } catch (error) {
+      limbo.putBack(entry);
+      throw error;
+    }
+    await allocator.lower(entry.cluster, entry.count);
+  }
+}
+
+/** The clusters of a run that have exactly one reference left: the one about to go. */
+async function lastReferences(
+  context: QueueContext,
+  cluster: number,
+  count: number,
+): Promise<{ cluster: number; count: number }[]> {
+  const runs: { cluster: number; count: number }[] = [];
+  for (let next = cluster; next < cluster + count; next++) {
+    if ((await context.metadata.refcounts.get(next)) !== 1) continue;
+    const last = runs.at(-1);
+    if (last !== undefined && last.cluster + last.count === next) last.count++;
+    else runs.push({ cluster: next, count: 1 });
+  }
+  return runs;
+}

@@ -1,0 +1,170 @@
+/**
+ * Reference counts of host clusters: look-up and change through the cache of refcount slices.
+ * Where clusters come from is the allocator's business.
+ */
+import { SliceCache, type SliceCacheMemory } from '../../engine/slice-cache.js';
+import { CowherdError } from '../../errors.js';
+import type { StorageFile } from '../../storage/storage.js';
+import type { Geometry } from './geometry.js';
+import type { PointerTable } from './pointer-table.js';
+import { type RefcountWidth, refcountWidth } from './refcount-width.js';
+
+/** One thread's access to the reference counts of an open image. */
+export class Refcounts {
+  readonly table: PointerTable;
+  readonly cache: SliceCache;
+  readonly #file: StorageFile;
+  readonly #geometry: Geometry;
+  readonly #width: RefcountWidth;
+  /** Blocks being added: counted in memory, but not yet in the table, where a flush would see them. */
+  readonly #pendingBlocks = new Map<number, number>();
+
+  constructor(
+    file: StorageFile,
+    geometry: Geometry,
+    table: PointerTable,
+    cacheMemory: SliceCacheMemory,
+  ) {
+    this.#file = file;
+    this.#geometry = geometry;
+    this.table = table;
+    this.cache = new SliceCache(cacheMemory, (key) => this.locate(key));
+    this.#width = refcountWidth(geometry.refcountOrder);
+  }
+
+  /** Whether a refcount block exists for a host cluster. */
+  hasBlock(cluster: number): boolean {
+    const block = Math.floor(cluster / this.#geometry.refcountsPerBlock);
+    return this.#blockOffset(block) !== 0;
+  }
+
+  /**
+   * Runs `count`, which may change counts in new, zeroed blocks at the given host offsets in bytes;
+   * if it fails, the blocks are forgotten. Whoever calls then puts the blocks into the table.
+   */
+  async withNewBlocks(
+    blocks: ReadonlyMap<number, number>,
+    count: () => Promise<void>,
+  ): Promise<void> {
+    for (const [block, hostOffset] of blocks) this.#pendingBlocks.set(block, hostOffset);
+    try {
+      await count();
+    } catch (error) {
+      const { slicesPerTable } = this.#geometry;
+      for (const block of blocks.keys()) {
+        for (let slice = 0; slice < slicesPerTable; slice++) {
+          this.cache.drop(block * slicesPerTable + slice);
+        }
+      }
+      throw error;
+    } finally {
+      this.#pendingBlocks.clear();
+    }
+  }
+
+  /** The reference count of a host cluster. */
+  async get(cluster: number): Promise<number> {
+    if (!this.hasBlock(cluster)) return 0;
+    return this.#inSlice(cluster, (start, index) =>
+      this.#width.get(this.cache.view, start, index),
+    );
+  }
+
+  /**
+   * Changes the counts of consecutive host clusters by 1 or -1; blocks must exist for all of them.
+   *
+   * @throws ERR_COWHERD_CORRUPT if a count would leave its range; counts before it are then changed
+   */
+  async change(cluster: number, count: number, delta: 1 | -1): Promise<void> {
+    const perSlice = this.#geometry.refcountsPerSlice;
+    for (let next = cluster; next < cluster + count; ) {
+      const first = next % perSlice;
+      const last = Math.min(perSlice, first + cluster + count - next);
+      await this.#inSlice(next, (start, index, slot) => {
+        for (let at = index; at < last; at++) {
+          const value = this.#width.get(this.cache.view, start, at) + delta;
+          if (value < 0 || value > this.#geometry.maxRefcount) {
+            throw this.#outOfRange(next + at - index, value);
+          }
+          this.#width.set(this.cache.view, start, at, value);
+        }
+        this.cache.markDirty(slot);
+      });
+      next += last - first;
+    }
+  }
+
+  /**
+   * Looks for free clusters in the slice that counts `cluster`, from there to the slice's end.
+   *
+   * @returns the first run of free clusters, at most `wanted` long; length 0 if there is none
+   */
+  async findFree(cluster: number, wanted: number): Promise<{ cluster: number; length: number }> {
+    const perSlice = this.#geometry.refcountsPerSlice;
+    return this.#inSlice(cluster, (start, index) => {
+      let at = index;
+      while (at < perSlice && this.#width.get(this.cache.view, start, at) !== 0) at++;
+      let end = at;
+      while (end < perSlice && end - at < wanted && this.#width.get(this.cache.view, start, end) === 0) {
+        end++;
+      }
+      return { cluster: cluster + at - index, length: end - at };
+    });
+  }
+
+  async #inSlice<Result>(
+    cluster: number,
+    section: (start: number, index: number, slot: number) => Result,
+  ): Promise<Result> {
+    const key = Math.floor(cluster / this.#geometry.refcountsPerSlice);
+    const slot = await this.cache.acquire(key, (bytes) =>
+      this.#file.read(bytes, this.locate(key)),
+    );
+    this.cache.lockExclusive(slot);
+    try {
+      return section(slot * this.cache.sliceSize, cluster % this.#geometry.refcountsPerSlice, slot);
+    } finally {
+      this.cache.unlockExclusive(slot);
+      this.cache.unpin(slot);
+    }
+  }
+
+  /** How many of the first `entries` counts of a refcount block are not zero. */
+  countUsed(block: DataView, entries: number): number {
+    let used = 0;
+    for (let index = 0; index < entries; index++) {
+      if (this.#width.get(block, 0, index) !== 0) used++;
+    }
+    return used;
+  }
+
+  /** Host offset in bytes of the refcount slice of a key. */
+  locate(key: number): number {
+    const { slicesPerTable, sliceSize, clusterSize } = this.#geometry;
+    const block = Math.floor(key / slicesPerTable);
+    const hostOffset = this.#blockOffset(block);
+    if (hostOffset === 0 || hostOffset % clusterSize !== 0) {
+      throw new CowherdError(
+        'ERR_COWHERD_CORRUPT',
+        `'${this.#file.filename}': refcount block ${block} is missing or misaligned`,
+        { filename: this.#file.filename, offset: hostOffset },
+      );
+    }
+    return hostOffset + (key % slicesPerTable) * sliceSize;
+  }
+
+  #blockOffset(block: number): number {
+    const pending = this.#pendingBlocks.get(block);
+    if (pending !== undefined) return pending;
+    return block < this.table.length ? this.table.offset(block) : 0;
+  }
+
+  #outOfRange(cluster: number, value: number): CowherdError {
+    const offset = cluster * this.#geometry.clusterSize;
+    return new CowherdError(
+      'ERR_COWHERD_CORRUPT',
+      `'${this.#file.filename}': reference count of the cluster at host offset ${offset} cannot become ${value}`,
+      { filename: this.#file.filename, offset },
+    );
+  }
+}

@@ -1,0 +1,31 @@
+/** Which host clusters an L2 entry holds references to, for when the entry goes. */
+import type { QueueContext, RemovedClusters } from './context.js';
+import { ClusterKind } from './l2-entry.js';
+
+/**
+ * Appends the host clusters that lose a reference when the entry at a position is overwritten.
+ * Compressed data hold one reference to every cluster they touch (specification, "Compressed
+ * Clusters Descriptor"). Clusters of an external data file are not counted.
+ */
+export function removedByEntry(context: QueueContext, at: number, removed: RemovedClusters[]): void {
+  const { entries, l2Cache, geometry } = context.metadata;
+  const { view } = l2Cache;
+  const kind = entries.kind(view, at);
+  if (kind === ClusterKind.compressed) {
+    const offset = entries.compressedOffset(view, at);
+    const first = Math.floor(offset / geometry.clusterSize);
+    const end = geometry.clusters(offset + entries.compressedSize(view, at));
+    removed.push({ cluster: first, count: end - first });
+  } else if (
+    (kind === ClusterKind.normal || kind === ClusterKind.zeroAllocated) &&
+    !context.externalData
+  ) {
+    const cluster = entries.hostOffset(view, at) / geometry.clusterSize;
+    const last = removed.at(-1);
+    if (last !== undefined && last.cluster + last.count === cluster) {
+      removed[removed.length - 1] = { cluster: last.cluster, count: last.count + 1 };
+    } else {
+      removed.push({ cluster, count: 1 });
+    }
+  }
+}

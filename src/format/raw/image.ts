@@ -1,0 +1,99 @@
+/** The raw format: guest offsets are file offsets. The disk ends on a sector, as QEMU has it. */
+import { CowherdError } from '../../errors.js';
+import type { StorageFile } from '../../storage/storage.js';
+import type { FormatImage, FormatQueue, StoredExtent } from '../driver.js';
+
+const sectorSize = 512;
+
+/** Opens a file as a raw image. */
+export async function openRaw(file: StorageFile): Promise<RawImage> {
+  const length = await file.size();
+  return new RawImage(file, Math.ceil(length / sectorSize) * sectorSize);
+}
+
+/** A raw image open on this thread. */
+export class RawImage implements FormatImage {
+  readonly size: number;
+  readonly clusterSize = undefined;
+  readonly #file: StorageFile;
+
+  constructor(file: StorageFile, size: number) {
+    this.#file = file;
+    this.size = size;
+  }
+
+  openQueue(file: StorageFile): FormatQueue {
+    return new RawQueue(file);
+  }
+
+  async *extents(
+    offset: number,
+    length: number,
+    signal?: AbortSignal,
+  ): AsyncGenerator<StoredExtent> {
+    const { filename } = this.#file;
+    const end = offset + length;
+    for (let start = offset; start < end; ) {
+      signal?.throwIfAborted();
+      const status = await this.#file.status(start, end - start);
+      const part = Math.min(status.length, end - start);
+      yield {
+        start,
+        length: part,
+        present: true,
+        zero: !status.data,
+        data: status.data,
+        compressed: false,
+        offset: start,
+        filename,
+      };
+      start += part;
+    }
+  }
+
+  async close(): Promise<void> {
+    if (!this.#file.readOnly) await this.#file.flush();
+  }
+}
+
+class RawQueue implements FormatQueue {
+  readonly #file: StorageFile;
+
+  constructor(file: StorageFile) {
+    this.#file = file;
+  }
+
+  read(buffer: Uint8Array, offset: number): Promise<void> {
+    return this.#file.read(buffer, offset);
+  }
+
+  write(buffer: Uint8Array, offset: number): Promise<void> {
+    return this.#file.write(buffer, offset);
+  }
+
+  writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
+    return this.#file.writeZeroes(offset, length, unmap);
+  }
+
+  async discard(offset: number, length: number): Promise<void> {
+    await this.#file.discard(offset, length);
+  }
+
+  writeCompressed(): Promise<void> {
+    return Promise.reject(
+      new CowherdError(
+        'ERR_COWHERD_UNSUPPORTED',
+        `'${this.#file.filename}': the raw format does not support compression`,
+        { filename: this.#file.filename },
+      ),
+    );
+  }
+
+  flush(): Promise<void> {
+    return this.#file.flush();
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+}

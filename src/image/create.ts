@@ -1,0 +1,104 @@
+/** Creating image files. */
+import { CowherdError } from '../errors.js';
+import { createQcow2 } from '../format/qcow2/create.js';
+import { createStorageFile } from '../storage/open-file.js';
+import type { StorageFile } from '../storage/storage.js';
+import type { CreateImageOptions, CreateOptions, ImageFormat } from './api.js';
+import { decideCreateOptions } from './create-options.js';
+import { openImage } from './open.js';
+import { resolveReference } from './reference.js';
+import { parseSize } from './size.js';
+
+const sectorSize = 512;
+
+/**
+ * Makes an image file; a file that exists is overwritten.
+ *
+ * @throws CowherdError naming the file or option that is wrong; a file begun is then removed again
+ */
+export async function createImage(path: string, options: CreateImageOptions): Promise<void> {
+  const size = await decideSize(path, options);
+  const file = await createStorageFile(path, {});
+  try {
+    await formatFile(file, { ...options, size });
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * Makes an empty storage file into an image.
+ *
+ * @param options their size is decided, in bytes
+ */
+export async function formatFile(
+  file: StorageFile,
+  options: CreateOptions & { readonly format: ImageFormat; readonly size: number },
+): Promise<void> {
+  if (options.format === 'raw') {
+    await file.truncate(options.size);
+    const { preallocation } = options;
+    if ((preallocation === 'falloc' || preallocation === 'full') && options.size > 0) {
+      await file.allocate(0, options.size, preallocation);
+    }
+    return;
+  }
+  const decided = decideCreateOptions(options, options.size);
+  let dataFile: StorageFile | undefined;
+  if (options.dataFile !== undefined) {
+    dataFile = await createStorageFile(resolveReference(file.filename, options.dataFile), {});
+  }
+  try {
+    await createQcow2(file, dataFile, decided);
+  } finally {
+    await dataFile?.close();
+  }
+}
+
+/** The size of the new disk in bytes: what the caller says, or that of the backing file. */
+async function decideSize(path: string, options: CreateImageOptions): Promise<number> {
+  checkOptions(path, options);
+  let backingSize: number | undefined;
+  if (options.backingFile !== undefined && options.backingUnchecked !== true) {
+    const backing = await openImage(resolveReference(path, options.backingFile), {
+      format: options.backingFormat,
+      readOnly: true,
+    });
+    backingSize = backing.size;
+    await backing.close();
+  }
+  const size = options.size === undefined ? backingSize : parseSize(options.size, 'image size');
+  if (size === undefined) {
+    throw new CowherdError(
+      'ERR_COWHERD_INVALID_ARGUMENT',
+      `'${path}': Image creation needs a size parameter`,
+      { filename: path },
+    );
+  }
+  const rounded = Math.ceil(size / sectorSize) * sectorSize;
+  // Refuses a bad combination before the file is touched.
+  if (options.format === 'qcow2') decideCreateOptions(options, rounded);
+  return rounded;
+}
+
+function checkOptions(path: string, options: CreateImageOptions): void {
+  const refuse = (message: string): never => {
+    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', `'${path}': ${message}`, {
+      filename: path,
+    });
+  };
+  if ((options.format as string) !== 'qcow2' && (options.format as string) !== 'raw') {
+    throw new CowherdError(
+      'ERR_COWHERD_UNKNOWN_FORMAT',
+      `Unknown file format '${options.format as string}'`,
+    );
+  }
+  if (options.format === 'raw') {
+    if (options.backingFile !== undefined) refuse("Backing file not supported for file format 'raw'");
+    if (options.preallocation === 'metadata') refuse("Unsupported preallocation mode 'metadata'");
+  }
+  if (options.backingFile !== undefined && options.backingFormat === undefined) {
+    refuse('Backing file specified without backing format');
+  }
+  if (options.backingFile === '') refuse('The backing file name is empty');
+}

@@ -1,0 +1,73 @@
+/** How a guest range is stored, through the whole backing chain: the extents of `map`. */
+import type { FormatImage } from '../format/driver.js';
+import type { Extent } from './api.js';
+
+/** One image of a chain, as far as `map` needs it. */
+export interface ChainLink {
+  readonly format: FormatImage;
+  readonly below: ChainLink | undefined;
+}
+
+/** Extents of a guest range, ascending; neighbours that are stored alike are joined. */
+export async function* mapChain(
+  top: ChainLink,
+  offset: number,
+  length: number,
+  signal?: AbortSignal,
+): AsyncGenerator<Extent> {
+  let last: Extent | undefined;
+  for await (const extent of extentsFrom(top, 0, offset, length, signal)) {
+    if (last !== undefined && joins(last, extent)) {
+      last = { ...last, length: last.length + extent.length };
+    } else {
+      if (last !== undefined) yield last;
+      last = extent;
+    }
+  }
+  if (last !== undefined) yield last;
+}
+
+async function* extentsFrom(
+  link: ChainLink,
+  depth: number,
+  offset: number,
+  length: number,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Extent> {
+  for await (const stored of link.format.extents(offset, length, signal)) {
+    if (stored.present) {
+      yield { ...stored, depth };
+      continue;
+    }
+    const belowEnd = Math.min(stored.start + stored.length, link.below?.format.size ?? 0);
+    const shown = Math.max(0, belowEnd - stored.start);
+    if (link.below !== undefined && shown > 0) {
+      yield* extentsFrom(link.below, depth + 1, stored.start, shown, signal);
+    }
+    if (shown < stored.length) {
+      yield {
+        start: stored.start + shown,
+        length: stored.length - shown,
+        depth,
+        present: false,
+        zero: true,
+        data: false,
+        compressed: false,
+      };
+    }
+  }
+}
+
+function joins(last: Extent, next: Extent): boolean {
+  return (
+    last.depth === next.depth &&
+    last.present === next.present &&
+    last.zero === next.zero &&
+    last.data === next.data &&
+    last.compressed === next.compressed &&
+    last.filename === next.filename &&
+    (last.offset === undefined
+      ? next.offset === undefined
+      : last.offset + last.length === next.offset)
+  );
+}

@@ -1,0 +1,198 @@
+/**
+ * Opening an image and what it stands on: probing its format, its external data file, and its
+ * backing chain under the caller's policy.
+ */
+import { realpath } from 'node:fs/promises';
+import { CowherdError } from '../errors.js';
+import type { FormatImage } from '../format/driver.js';
+import { Incompatible, backingFormatOf, dataFileNameOf, isQcow2 } from '../format/qcow2/header.js';
+import { openQcow2, readQcow2Header } from '../format/qcow2/image.js';
+import { openRaw } from '../format/raw/image.js';
+import { defaultCacheBytes, maxChainDepth } from '../limits.js';
+import { openStorageFile } from '../storage/open-file.js';
+import type { StorageFile } from '../storage/storage.js';
+import type { Image, ImageFormat, OpenImageOptions } from './api.js';
+import { OpenedImage } from './opened-image.js';
+import { resolveReference } from './reference.js';
+
+const formats: readonly ImageFormat[] = ['qcow2', 'raw'];
+const probeBytes = 512;
+
+/**
+ * Opens an image, its backing chain and its external data file.
+ *
+ * @param path name of the image file
+ * @throws CowherdError naming the file, if any of them cannot be opened or is no valid image
+ */
+export async function openImage(path: string, options: OpenImageOptions = {}): Promise<Image> {
+  return openLink(path, options, []);
+}
+
+/** Opens an image that lies in a storage file already open; the image then owns the file. */
+export async function openImageOn(
+  file: StorageFile,
+  options: OpenImageOptions = {},
+): Promise<Image> {
+  return openOn(file, options, [file.filename]);
+}
+
+async function openLink(
+  path: string,
+  options: OpenImageOptions,
+  above: readonly string[],
+): Promise<OpenedImage> {
+  checkFormat(options.format);
+  const file = await openStorageFile(path, {
+    readOnly: options.readOnly === true || options.snapshot !== undefined,
+    cache: options.cache ?? 'writeback',
+    aio: options.aio ?? 'auto',
+    forceShare: options.forceShare ?? false,
+  });
+  try {
+    const identity = await realpath(path);
+    if (above.includes(identity)) {
+      throw new CowherdError(
+        'ERR_COWHERD_BACKING',
+        `Backing file '${path}' creates an infinite loop.`,
+        { filename: path },
+      );
+    }
+    if (above.length >= maxChainDepth) {
+      throw new CowherdError(
+        'ERR_COWHERD_BACKING',
+        `'${path}': the backing chain is longer than ${maxChainDepth} images`,
+        { filename: path },
+      );
+    }
+    return await openOn(file, options, [...above, identity]);
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+async function openOn(
+  file: StorageFile,
+  options: OpenImageOptions,
+  chain: readonly string[],
+): Promise<OpenedImage> {
+  const format = options.format ?? (await probeFormat(file));
+  if (format === 'qcow2') return openQcow2Image(file, options, chain);
+  if (options.snapshot !== undefined) {
+    throw new CowherdError(
+      'ERR_COWHERD_UNSUPPORTED',
+      `'${file.filename}': the raw format has no internal snapshots`,
+      { filename: file.filename },
+    );
+  }
+  return new OpenedImage({ file, dataFile: undefined, format: await openRaw(file), backing: undefined, options });
+}
+
+async function openQcow2Image(
+  file: StorageFile,
+  options: OpenImageOptions,
+  chain: readonly string[],
+): Promise<OpenedImage> {
+  const header = await readQcow2Header(file);
+  const opened: { close(): Promise<void> }[] = [];
+  try {
+    let dataFile: StorageFile | undefined;
+    if ((header.incompatibleFeatures & Incompatible.externalDataFile) !== 0) {
+      dataFile = await openDataFile(file, dataFileNameOf(header), options);
+      opened.push(dataFile);
+    }
+    const readOnly = options.readOnly === true || options.snapshot !== undefined;
+    const format: FormatImage = await openQcow2(file, header, {
+      dataFile,
+      readOnly,
+      cacheBytes: options.cacheSize ?? defaultCacheBytes,
+      snapshot: options.snapshot,
+    });
+    let backing: OpenedImage | undefined;
+    if (header.backingFile !== undefined && options.backing !== 'ignore') {
+      backing = await openBacking(file, header.backingFile, backingFormatOf(header), options, chain);
+      opened.push(backing);
+    }
+    return new OpenedImage({ file, dataFile, format, backing, options });
+  } catch (error) {
+    for (const closable of opened) await closable.close();
+    throw error;
+  }
+}
+
+async function openBacking(
+  file: StorageFile,
+  name: string,
+  storedFormat: string | undefined,
+  options: OpenImageOptions,
+  chain: readonly string[],
+): Promise<OpenedImage> {
+  const { filename } = file;
+  if (options.backing === 'deny') {
+    throw new CowherdError(
+      'ERR_COWHERD_BACKING',
+      `'${filename}' has the backing file '${name}', and opening backing files is denied`,
+      { filename },
+    );
+  }
+  const path = resolveReference(filename, name);
+  try {
+    checkFormat(storedFormat);
+    return await openLink(
+      path,
+      {
+        ...options,
+        format: storedFormat as ImageFormat | undefined,
+        readOnly: true,
+        snapshot: undefined,
+      },
+      chain,
+    );
+  } catch (error) {
+    if (!(error instanceof CowherdError)) throw error;
+    throw new CowherdError(error.code, `Could not open backing file: ${error.message}`, {
+      filename: error.filename ?? path,
+      cause: error,
+    });
+  }
+}
+
+async function openDataFile(
+  file: StorageFile,
+  name: string | undefined,
+  options: OpenImageOptions,
+): Promise<StorageFile> {
+  const { filename } = file;
+  if (name === undefined) {
+    throw new CowherdError(
+      'ERR_COWHERD_INVALID_IMAGE',
+      `Could not open '${filename}': the image names no external data file`,
+      { filename },
+    );
+  }
+  if (options.backing === 'deny') {
+    throw new CowherdError(
+      'ERR_COWHERD_BACKING',
+      `'${filename}' has the external data file '${name}', and opening other files is denied`,
+      { filename },
+    );
+  }
+  return openStorageFile(resolveReference(filename, name), {
+    readOnly: file.readOnly,
+    cache: options.cache ?? 'writeback',
+    aio: options.aio ?? 'auto',
+    forceShare: options.forceShare ?? false,
+  });
+}
+
+/** The format of a file by its first bytes; what is nothing else is raw. */
+export async function probeFormat(file: StorageFile): Promise<ImageFormat> {
+  const bytes = new Uint8Array(probeBytes);
+  await file.read(bytes, 0);
+  return isQcow2(bytes) ? 'qcow2' : 'raw';
+}
+
+function checkFormat(format: string | undefined): void {
+  if (format === undefined || (formats as readonly string[]).includes(format)) return;
+  throw new CowherdError('ERR_COWHERD_UNKNOWN_FORMAT', `Unknown driver '${format}'`);
+}
