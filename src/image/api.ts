@@ -199,6 +199,12 @@ export interface RequestTarget {
   ): Promise<void>;
   /** Frees what can be freed of a guest range, which then reads as zeroes where it was freed. */
   discard(offset: number, length: number): Promise<void>;
+  /**
+   * Stores whole clusters compressed: the buffer is one cluster (or the image's shorter last one)
+   * at a cluster's guest offset, which must be unallocated.
+   * @throws ERR_COWHERD_UNSUPPORTED for formats without compression
+   */
+  writeCompressed(buffer: Uint8Array, offset: number): Promise<void>;
   /** Makes every request that completed before this call durable. */
   flush(): Promise<void>;
 }
@@ -228,12 +234,6 @@ export interface Image extends RequestTarget, AsyncDisposable {
     readonly signal?: AbortSignal;
   }): AsyncIterable<Extent>;
   check(options?: LongOperationOptions): Promise<CheckResult>;
-  /**
-   * Stores whole clusters compressed: the buffer is one cluster (or the image's shorter last one)
-   * at a cluster's guest offset, which must be unallocated.
-   * @throws ERR_COWHERD_UNSUPPORTED for formats without compression
-   */
-  writeCompressed(buffer: Uint8Array, offset: number): Promise<void>;
   openQueue(): Promise<ImageQueue>;
   /** Waits for every request, makes everything durable, and releases the image. */
   close(): Promise<void>;

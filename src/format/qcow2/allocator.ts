@@ -83,15 +83,14 @@ export class Allocator {
   }
 
   /**
-   * Reserves consecutive host clusters.
+   * Reserves consecutive host clusters, fewer than wanted where that fills a gap.
    *
    * @param wanted how many, at least 1
-   * @param exact whether fewer will not do
    * @throws ERR_COWHERD_NO_SPACE if the file cannot grow
    */
-  reserve(wanted: number, exact = false): Promise<ClusterRun> {
+  reserve(wanted: number): Promise<ClusterRun> {
     return this.#mutex.runExclusive(
-      async () => (await this.#reuse(wanted, exact)) ?? (await this.#append(wanted)),
+      async () => (await this.#reuse(wanted)) ?? (await this.#append(wanted)),
     );
   }
 
@@ -123,7 +122,7 @@ export class Allocator {
     });
   }
 
-  async #reuse(wanted: number, exact: boolean): Promise<ClusterRun | undefined> {
+  async #reuse(wanted: number): Promise<ClusterRun | undefined> {
     const perSlice = this.#geometry.refcountsPerSlice;
     for (let searched = 0; searched < slicesPerSearch; searched++) {
       const from = this.#marks[1] as number;
@@ -138,9 +137,6 @@ export class Allocator {
       const length = Math.min(found.length, this.end - found.cluster);
       if (length <= 0) {
         this.#marks[1] = sliceEnd;
-      } else if (exact && length < wanted) {
-        // Too short for this caller; the next, less exacting one will begin the search here.
-        return undefined;
       } else {
         await this.#refcounts.change(found.cluster, length, 1);
         this.#marks[1] = found.cluster + length;

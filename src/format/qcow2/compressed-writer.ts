@@ -6,13 +6,11 @@
 import { CowherdError } from '../../errors.js';
 import { type Codec, codecFor } from '../../native/codec.js';
 import type { QueueContext, RemovedClusters } from './context.js';
-import { intoLimbo } from './context.js';
+import { acquireWritableSlice, intoLimbo } from './context.js';
 import type { CompressionType } from './header.js';
 import { removedByEntry } from './removed.js';
 import type { Writer } from './writer.js';
 
-/** Bytes reserved at a time for compressed data. */
-const reservationBytes = 4 * 1024 * 1024;
 
 /** Compressed data that have a place in the file and wait to be written. */
 interface Packed {
@@ -28,7 +26,7 @@ export class CompressedWriter {
   readonly #writer: Writer;
   readonly #type: CompressionType;
   #codec: Codec | undefined;
-  /** Where the next data go, and the end of the reserved run, in bytes. */
+  /** Where the next data go, and the end of the last cluster taken for them, in bytes. */
   #next = 0;
   #end = 0;
   /** References to the cluster at `#next` from data packed before, if `#next` lies within it. */
@@ -67,20 +65,12 @@ export class CompressedWriter {
       return;
     }
     const data = output.subarray(0, length);
+    // A new L2 table goes before the data it maps, so that the file can end with them.
+    metadata.l2Cache.unpin(await acquireWritableSlice(this.#context, offset));
     const hostOffset = await this.#pack(length);
     await this.#writePacked(data, hostOffset);
     await this.#link(offset, hostOffset, length);
     metadata.flushOrder.noteData();
-  }
-
-  /** Gives up what was reserved and not used; no write may be under way. */
-  async drain(): Promise<void> {
-    const { clusterSize } = this.#context.metadata.geometry;
-    const firstUnused = Math.ceil(this.#next / clusterSize);
-    const unused = this.#end / clusterSize - firstUnused;
-    this.#next = 0;
-    this.#end = 0;
-    if (unused > 0) await this.#context.metadata.allocator.lower(firstUnused, unused);
   }
 
   /** Finds a place for compressed data and counts its references, one caller after the other. */
@@ -91,28 +81,21 @@ export class CompressedWriter {
   }
 
   async #place(length: number): Promise<number> {
-    const { allocator, geometry } = this.#context.metadata;
-    const { clusterSize, maxRefcount } = geometry;
-    if (this.#next % clusterSize !== 0 && this.#references >= maxRefcount) {
-      this.#next = geometry.clusterEnd(this.#next);
-    }
-    if (this.#next + length > this.#end) {
-      await this.drain();
-      const wanted = Math.max(2, Math.floor(reservationBytes / clusterSize));
-      let run = await allocator.reserve(wanted);
-      if (run.length * clusterSize < length) {
-        await allocator.lower(run.cluster, run.length);
-        run = await allocator.reserve(wanted, true);
-      }
-      this.#next = run.cluster * clusterSize;
-      this.#end = this.#next + run.length * clusterSize;
+    const { arena, metadata } = this.#context;
+    const { clusterSize, maxRefcount } = metadata.geometry;
+    if (this.#references >= maxRefcount) this.#next = metadata.geometry.clusterEnd(this.#next);
+    while (this.#next + length > this.#end) {
+      if (arena.available === 0) await arena.refill();
+      const start = arena.take(1) * clusterSize;
+      if (start !== this.#end) this.#next = start;
+      this.#end = start + clusterSize;
     }
     const hostOffset = this.#next;
     const first = Math.floor(hostOffset / clusterSize);
     const last = Math.floor((hostOffset + length - 1) / clusterSize);
     // A reserved cluster is counted once, which covers the first data that touch it.
     const shares = hostOffset % clusterSize !== 0;
-    if (shares) await allocator.raise(first, 1);
+    if (shares) await metadata.allocator.raise(first, 1);
     this.#references = shares && last === first ? this.#references + 1 : 1;
     this.#next = hostOffset + length;
     return hostOffset;
@@ -157,9 +140,7 @@ export class CompressedWriter {
     const entry = Math.floor(offset / geometry.clusterSize) % geometry.l2EntriesPerSlice;
     const removed: RemovedClusters[] = [];
     for (;;) {
-      const slot = await metadata.acquireWritableSlice(offset, (table) => {
-        removed.push({ cluster: table / geometry.clusterSize, count: 1 });
-      });
+      const slot = await acquireWritableSlice(this.#context, offset);
       l2Cache.lockExclusive(slot);
       const claimed = claims.has(slot, entry);
       if (!claimed) {

@@ -48,3 +48,15 @@ export function intoLimbo(
 export function nothingBelow(context: QueueContext, guestOffset: number): boolean {
   return context.backing === undefined || guestOffset >= context.backing.size;
 }
+
+/**
+ * The slice that maps a guest offset in bytes, pinned, in an L2 table that belongs to this image
+ * alone; new tables come from the queue's arena, replaced ones go into limbo.
+ */
+export function acquireWritableSlice(context: QueueContext, guestOffset: number): Promise<number> {
+  const { metadata, arena } = context;
+  return metadata.acquireWritableSlice(guestOffset, arena, (hostOffset) => {
+    const cluster = hostOffset / metadata.geometry.clusterSize;
+    intoLimbo(context, [{ cluster, count: 1 }], false);
+  });
+}

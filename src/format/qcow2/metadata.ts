@@ -2,6 +2,7 @@
  * One thread's access to the metadata of an open image: the shared tables and caches, the locks
  * over them, and the steps that need several of them, such as adding an L2 table.
  */
+import type { Arena } from '../../engine/arena.js';
 import { ClaimMarks } from '../../engine/claim-marks.js';
 import { ControlWord, allocateControlBlock } from '../../engine/control-block.js';
 import { closeEpoch } from '../../engine/epochs.js';
@@ -161,15 +162,17 @@ export class Qcow2Metadata {
    * The slice that maps a guest offset, pinned, in an L2 table that belongs to this image alone;
    * the table is made, or copied from one that a snapshot holds, where need be.
    *
-   * @param release receives the host cluster of a table that was replaced
+   * @param arena gives the host cluster of a new table
+   * @param release receives the host offset in bytes of a table that was replaced
    */
   async acquireWritableSlice(
     guestOffset: number,
+    arena: Arena,
     release: (hostOffset: number) => void,
   ): Promise<number> {
     const index = Math.floor(guestOffset / this.geometry.tableReach);
     if (!this.ownsTable(index)) {
-      await this.#l1Mutex.runExclusive(() => this.#makeOwnTable(index, release));
+      await this.#l1Mutex.runExclusive(() => this.#makeOwnTable(index, arena, release));
     }
     return this.acquireSlice(this.sliceKey(guestOffset));
   }
@@ -184,12 +187,18 @@ export class Qcow2Metadata {
     return { epoch: closeEpoch(this.control), round: this.flushOrder.begun + 1 };
   }
 
-  async #makeOwnTable(index: number, release: (hostOffset: number) => void): Promise<void> {
+  async #makeOwnTable(
+    index: number,
+    arena: Arena,
+    release: (hostOffset: number) => void,
+  ): Promise<void> {
     if (this.ownsTable(index)) return;
     const { clusterSize } = this.geometry;
     const old = this.l1.offset(index);
-    const run = await this.allocator.reserve(1);
-    const hostOffset = run.cluster * clusterSize;
+    while (arena.available === 0) await arena.refill();
+    const { knownZero } = arena;
+    const cluster = arena.take(1);
+    const hostOffset = cluster * clusterSize;
     try {
       if (old !== 0) {
         this.#checkTableOffset(index, old);
@@ -198,12 +207,12 @@ export class Qcow2Metadata {
         await this.file.read(content, old);
         await this.file.write(content, hostOffset);
         this.flushOrder.noteTable();
-      } else if (!run.knownZero) {
+      } else if (!knownZero) {
         await this.file.writeZeroes(hostOffset, clusterSize, false);
         this.flushOrder.noteTable();
       }
     } catch (error) {
-      await this.allocator.lower(run.cluster, 1);
+      arena.giveBack(cluster, 1);
       throw error;
     }
     this.l1.set(index, hostOffset, true);

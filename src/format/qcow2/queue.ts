@@ -135,7 +135,6 @@ export class Qcow2Queue implements FormatQueue {
     await this.#gate.idle();
     if (this.#changed) {
       await this.#reclaiming;
-      await this.#compressedWriter.drain();
       for (const run of arena.drain()) await metadata.allocator.lower(run.cluster, run.length);
       while (limbo.clusters > 0) {
         await metadata.flushOrder.flush();

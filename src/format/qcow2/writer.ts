@@ -5,7 +5,7 @@
  * ends the claim. Steps of one write run side by side.
  */
 import type { QueueContext, RemovedClusters } from './context.js';
-import { intoLimbo, nothingBelow } from './context.js';
+import { acquireWritableSlice, intoLimbo, nothingBelow } from './context.js';
 import { ClusterKind } from './l2-entry.js';
 import { Run, RunKind } from './mapping.js';
 import { type Reader, corruptEntry } from './reader.js';
@@ -106,9 +106,7 @@ export class Writer {
     const { metadata, arena } = this.#context;
     const { l2Cache } = metadata;
     for (;;) {
-      const slot = await metadata.acquireWritableSlice(offset, (table) => {
-        this.#releaseTable(table);
-      });
+      const slot = await acquireWritableSlice(this.#context, offset);
       l2Cache.lockExclusive(slot);
       let step: Step;
       try {
@@ -364,11 +362,6 @@ export class Writer {
       const end = Math.min(within + length, (cluster + 1) * clusterSize);
       return entries.subclusterMask(start - cluster * clusterSize, end - start);
     };
-  }
-
-  #releaseTable(hostOffset: number): void {
-    const cluster = hostOffset / this.#context.metadata.geometry.clusterSize;
-    intoLimbo(this.#context, [{ cluster, count: 1 }], false);
   }
 }
 

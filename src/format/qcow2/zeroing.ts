@@ -3,7 +3,7 @@
  * subclusters); what remains at the edges is written as data.
  */
 import type { QueueContext, RemovedClusters } from './context.js';
-import { intoLimbo, nothingBelow } from './context.js';
+import { acquireWritableSlice, intoLimbo, nothingBelow } from './context.js';
 import { ClusterKind } from './l2-entry.js';
 import { Run, RunKind } from './mapping.js';
 import type { Reader } from './reader.js';
@@ -178,10 +178,7 @@ export class Zeroing {
     const entry = Math.floor(offset / geometry.clusterSize) % geometry.l2EntriesPerSlice;
     const last = Math.min(entry + count, geometry.l2EntriesPerSlice);
     for (;;) {
-      const slot = await metadata.acquireWritableSlice(offset, (hostOffset) => {
-        const cluster = hostOffset / geometry.clusterSize;
-        intoLimbo(this.#context, [{ cluster, count: 1 }], false);
-      });
+      const slot = await acquireWritableSlice(this.#context, offset);
       l2Cache.lockExclusive(slot);
       let next = entry;
       let dirty = false;

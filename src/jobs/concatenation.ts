@@ -1,0 +1,50 @@
+/** Several source images read as one disk, one after the other, as `qemu-img convert` takes them. */
+import type { Extent, Image, RequestTarget } from '../image/api.js';
+
+/** What convert reads from. */
+export interface Source {
+  /** Bytes. */
+  readonly size: number;
+  /** How the disk is stored, ascending and covering it. */
+  map(signal?: AbortSignal): AsyncIterable<Extent>;
+  /** Fills the buffer; `lane` chooses one of the queues. */
+  read(buffer: Uint8Array, offset: number, lane: number): Promise<void>;
+}
+
+/** One image of a concatenation, with the queues that read it. */
+export interface SourcePart {
+  readonly image: Image;
+  readonly queues: readonly Pick<RequestTarget, 'read'>[];
+}
+
+/** Reads the parts as one disk. */
+export function concatenate(parts: readonly SourcePart[]): Source {
+  const starts: number[] = [];
+  let size = 0;
+  for (const { image } of parts) {
+    starts.push(size);
+    size += image.size;
+  }
+  return {
+    size,
+    async *map(signal) {
+      for (const [index, { image }] of parts.entries()) {
+        const base = starts[index] as number;
+        for await (const extent of image.map(signal === undefined ? {} : { signal })) {
+          yield { ...extent, start: extent.start + base };
+        }
+      }
+    },
+    async read(buffer, offset, lane) {
+      for (const [index, { image, queues }] of parts.entries()) {
+        const base = starts[index] as number;
+        const from = Math.max(offset, base);
+        const to = Math.min(offset + buffer.length, base + image.size);
+        if (from >= to) continue;
+        const queue = queues[lane % queues.length] as Pick<RequestTarget, 'read'>;
+        const whole = to - from === buffer.length;
+        await queue.read(whole ? buffer : buffer.subarray(from - offset, to - offset), from - base);
+      }
+    },
+  };
+}

@@ -1,0 +1,244 @@
+/** Converting images: one or several sources, read as one disk, into a target of any format. */
+import { stat, unlink } from 'node:fs/promises';
+import { CowherdError } from '../errors.js';
+import type {
+  AioMode,
+  CacheMode,
+  CreateOptions,
+  Image,
+  ImageFormat,
+  LongOperationOptions,
+  RequestTarget,
+} from '../image/api.js';
+import { createImage } from '../image/create.js';
+import { openImage } from '../image/open.js';
+import { type SourcePart, concatenate } from './concatenation.js';
+import { Copier } from './copier.js';
+
+const defaultParallel = 16;
+const defaultSparseBytes = 4096;
+
+/** Options of `convert`; those of `qemu-img convert` under the library's names. */
+export interface ConvertOptions extends LongOperationOptions {
+  /** Format of the sources; probed if left out. */
+  readonly from?: ImageFormat | undefined;
+  /** Format of the target; default `raw`. */
+  readonly to?: ImageFormat | undefined;
+  /** Options of the new target. */
+  readonly options?: CreateOptions | undefined;
+  /** Store clusters compressed. */
+  readonly compress?: boolean | undefined;
+  /** Pieces copied at the same time; default 16. */
+  readonly parallel?: number | undefined;
+  /** Queues that source and target are each used through; default 1. */
+  readonly queues?: number | undefined;
+  /** The target exists and is kept, not created. */
+  readonly skipCreate?: boolean | undefined;
+  /**
+   * Consecutive zero bytes from which on data become holes or zero clusters; default 4096. With 0
+   * zeroes are written like data.
+   */
+  readonly sparseSize?: number | undefined;
+  /** An existing target is known to read as zeroes. */
+  readonly targetIsZero?: boolean | undefined;
+  /** Internal snapshot of the source to convert, by id or name. */
+  readonly snapshot?: string | undefined;
+  /** Read errors become zeroes, with a warning for each range. */
+  readonly salvage?: boolean | undefined;
+  readonly onWarning?: ((message: string) => void) | undefined;
+  /** Backing file of the target; what the source's own backing file holds is not copied. */
+  readonly backing?: string | undefined;
+  readonly backingFormat?: ImageFormat | undefined;
+  /** Bytes a second to copy at most. */
+  readonly rateLimit?: number | undefined;
+  readonly sourceCache?: CacheMode | undefined;
+  /** Default `unsafe`, as the whole target is made durable, or given up, at the end. */
+  readonly targetCache?: CacheMode | undefined;
+  readonly aio?: AioMode | undefined;
+  readonly forceShare?: boolean | undefined;
+}
+
+/**
+ * Copies the guest content of one or several images, one after the other, into a target image.
+ * If it fails or is cancelled, a target that it created is removed.
+ *
+ * @throws CowherdError; ERR_COWHERD_ABORTED if the signal said so
+ */
+export async function convert(
+  source: string | readonly string[],
+  target: string,
+  options: ConvertOptions = {},
+): Promise<void> {
+  const sources = typeof source === 'string' ? [source] : source;
+  checkOptions(sources, target, options);
+  const parts: SourcePart[] = [];
+  try {
+    for (const path of sources) parts.push(await openSource(path, options));
+    await refuseOverwriting(parts, target);
+    const size = parts.reduce((sum, { image }) => sum + image.size, 0);
+    if (options.skipCreate === true) await copyInto(parts, target, size, options, false);
+    else await createAndCopy(parts, target, size, options);
+  } catch (error) {
+    throw options.signal?.aborted === true ? aborted(target, error) : error;
+  } finally {
+    for (const { image } of parts) await image.close();
+  }
+}
+
+function checkOptions(
+  sources: readonly string[],
+  target: string,
+  options: ConvertOptions,
+): void {
+  const refuse = (message: string): never => {
+    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename: target });
+  };
+  if (sources.length === 0) refuse('Must specify at least one source image');
+  if (options.targetIsZero === true && options.skipCreate !== true) {
+    refuse('--target-is-zero requires use of -n flag');
+  }
+  if (options.targetIsZero === true && options.backing !== undefined) {
+    refuse('Cannot use --target-is-zero when the destination image has a backing file');
+  }
+  if (options.compress === true && (options.to ?? 'raw') === 'raw') {
+    refuse('Compression not supported for this file format');
+  }
+  if (options.compress === true && options.options?.dataFile !== undefined) {
+    refuse('Compression and data file cannot be used together');
+  }
+  if (options.snapshot !== undefined && sources.length > 1) {
+    refuse('No support for concatenating multiple snapshot');
+  }
+  if (options.backing !== undefined && sources.length > 1) {
+    refuse('Having a backing file for the target makes no sense when concatenating multiple input images');
+  }
+}
+
+async function openSource(path: string, options: ConvertOptions): Promise<SourcePart> {
+  const image = await openImage(path, {
+    format: options.from,
+    readOnly: true,
+    cache: options.sourceCache,
+    aio: options.aio,
+    snapshot: options.snapshot,
+    forceShare: options.forceShare,
+  });
+  return { image, queues: await openQueues(image, options.queues) };
+}
+
+async function openQueues(image: Image, count = 1): Promise<RequestTarget[]> {
+  const queues: RequestTarget[] = [image];
+  while (queues.length < count) queues.push(await image.openQueue());
+  return queues;
+}
+
+/** Refuses a target that is a source, or a file a source stands on, before it is touched. */
+async function refuseOverwriting(parts: readonly SourcePart[], target: string): Promise<void> {
+  const existing = await stat(target).catch(() => undefined);
+  if (existing === undefined) return;
+  for (const { image } of parts) {
+    for (let link: Image | undefined = image; link !== undefined; link = link.backing) {
+      const file = await stat(link.filename);
+      if (file.dev === existing.dev && file.ino === existing.ino) {
+        throw new CowherdError(
+          'ERR_COWHERD_INVALID_ARGUMENT',
+          `'${target}' is the source, or part of its backing chain; it would be overwritten`,
+          { filename: target },
+        );
+      }
+    }
+  }
+}
+
+async function createAndCopy(
+  parts: readonly SourcePart[],
+  target: string,
+  size: number,
+  options: ConvertOptions,
+): Promise<void> {
+  const existed = await stat(target).catch(() => undefined);
+  try {
+    await createImage(target, {
+      ...options.options,
+      format: options.to ?? 'raw',
+      size,
+      ...(options.backing !== undefined && { backingFile: options.backing }),
+      ...(options.backingFormat !== undefined && { backingFormat: options.backingFormat }),
+    });
+    await copyInto(parts, target, size, options, true);
+  } catch (error) {
+    // Nothing half-written may be taken for the result; devices are not ours to remove.
+    if (existed === undefined || existed.isFile()) await unlink(target).catch(() => undefined);
+    throw error;
+  }
+}
+
+async function copyInto(
+  parts: readonly SourcePart[],
+  path: string,
+  size: number,
+  options: ConvertOptions,
+  created: boolean,
+): Promise<void> {
+  const target = await openImage(path, {
+    format: options.to ?? (created ? 'raw' : undefined),
+    cache: options.targetCache ?? 'unsafe',
+    aio: options.aio,
+  });
+  let failed = true;
+  try {
+    if (target.size < size) {
+      throw new CowherdError(
+        'ERR_COWHERD_INVALID_ARGUMENT',
+        `'${path}': output file is smaller than input file`,
+        { filename: path },
+      );
+    }
+    const source = concatenate(parts);
+    const sparseSize = options.sparseSize ?? defaultSparseBytes;
+    const copier = new Copier({
+      source,
+      targets: await openQueues(target, options.queues),
+      size,
+      parallel: options.parallel ?? defaultParallel,
+      granularity: options.compress === true ? (target.clusterSize ?? 1) : 1,
+      compress: options.compress ?? false,
+      sparseSize,
+      zeroInit: await readsAsZero(target, options, created),
+      leaveBacking: options.backing !== undefined,
+      salvage: options.salvage ?? false,
+      rateLimit: options.rateLimit,
+      onWarning: options.onWarning,
+      onProgress: options.onProgress,
+      signal: options.signal,
+    });
+    await copier.run();
+    await target.flush();
+    failed = false;
+  } finally {
+    // After a failure it is the failure that counts, not what closing has to say.
+    await target.close().catch((error: unknown) => {
+      if (!failed) throw error;
+    });
+  }
+}
+
+/** Whether what is not written to the target reads as zeroes. */
+async function readsAsZero(
+  target: Image,
+  options: ConvertOptions,
+  created: boolean,
+): Promise<boolean> {
+  if (options.targetIsZero === true) return true;
+  if (!created || target.backing !== undefined) return false;
+  const { blockDevice } = await target.info();
+  const preallocated = (options.options?.preallocation ?? 'off') !== 'off';
+  return !blockDevice || (target.format === 'qcow2' && !preallocated);
+}
+
+function aborted(target: string, cause: unknown): CowherdError {
+  return new CowherdError('ERR_COWHERD_ABORTED', `Conversion to '${target}' was cancelled`, {
+    filename: target,
+    cause,
+  });
+}

@@ -1,0 +1,160 @@
+/** Copying a disk piece by piece, many pieces at a time: the engine of `convert`. */
+import type { Progress, RequestTarget } from '../image/api.js';
+import { isZero, zeroRuns } from '../native/zero-scan.js';
+import type { Source } from './concatenation.js';
+import { type Piece, cutPieces } from './copy-pieces.js';
+import { RateLimit } from './rate-limit.js';
+
+/** Bytes of data copied at a time, unless a cluster is larger. */
+const chunkBytes = 1024 * 1024;
+/** Bytes that are given up together when a source cannot be read. */
+const salvageBytes = 4096;
+
+/** What is copied, and how. */
+export interface CopyPlan {
+  readonly source: Source;
+  readonly targets: readonly RequestTarget[];
+  /** Bytes to copy. */
+  readonly size: number;
+  /** Pieces under way at a time. */
+  readonly parallel: number;
+  /** Bytes that pieces of data are aligned to. */
+  readonly granularity: number;
+  readonly compress: boolean;
+  /** Zero bytes in a row that are not written as data; 0 writes all of them. */
+  readonly sparseSize: number;
+  /** Whether what is not written reads as zeroes in the target. */
+  readonly zeroInit: boolean;
+  readonly leaveBacking: boolean;
+  readonly salvage: boolean;
+  /** Bytes a second. */
+  readonly rateLimit: number | undefined;
+  readonly onWarning: ((message: string) => void) | undefined;
+  readonly onProgress: ((progress: Progress) => void) | undefined;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** One copy of one disk. */
+export class Copier {
+  readonly #plan: CopyPlan;
+  readonly #rateLimit: RateLimit | undefined;
+  readonly #chunkBytes: number;
+  #doneBytes = 0;
+  #failure: { readonly error: unknown } | undefined;
+
+  constructor(plan: CopyPlan) {
+    this.#plan = plan;
+    this.#chunkBytes = Math.max(chunkBytes, plan.granularity);
+    if (plan.rateLimit !== undefined) this.#rateLimit = new RateLimit(plan.rateLimit);
+  }
+
+  /** Copies everything; after a failure nothing is under way any more. */
+  async run(): Promise<void> {
+    const { source, size, granularity, leaveBacking, sparseSize, parallel, signal } = this.#plan;
+    const pieces = cutPieces(source.map(signal), {
+      granularity,
+      chunkBytes: this.#chunkBytes,
+      size,
+      leaveBacking,
+      copyZeroes: sparseSize === 0,
+    });
+    const lanes = Array.from({ length: parallel }, (_, lane) => this.#runLane(pieces, lane));
+    await Promise.all(lanes);
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  async #runLane(pieces: AsyncGenerator<Piece>, lane: number): Promise<void> {
+    let buffer: Uint8Array | undefined;
+    try {
+      while (this.#failure === undefined) {
+        this.#plan.signal?.throwIfAborted();
+        const next = await pieces.next();
+        if (next.done === true) return;
+        const piece = next.value;
+        if (piece.kind === 'data') {
+          buffer ??= new Uint8Array(this.#chunkBytes);
+          await this.#rateLimit?.take(piece.length);
+          await this.#copyData(piece, buffer.subarray(0, piece.length), lane);
+        } else if (piece.kind === 'zero') {
+          await this.#zero(piece.start, piece.length, lane);
+        }
+        this.#doneBytes += piece.length;
+        this.#plan.onProgress?.({ doneBytes: this.#doneBytes, totalBytes: this.#plan.size });
+      }
+    } catch (error) {
+      this.#failure ??= { error };
+    }
+  }
+
+  async #copyData(piece: Piece, data: Uint8Array, lane: number): Promise<void> {
+    await this.#read(data, piece.start, lane);
+    if (this.#plan.compress) await this.#writeCompressed(data, piece.start, lane);
+    else if (this.#plan.sparseSize > 0) await this.#writeSparse(data, piece.start, lane);
+    else await this.#target(lane).write(data, piece.start);
+  }
+
+  async #read(data: Uint8Array, offset: number, lane: number): Promise<void> {
+    try {
+      await this.#plan.source.read(data, offset, lane);
+    } catch (error) {
+      if (!this.#plan.salvage) throw error;
+      for (let done = 0; done < data.length; done += salvageBytes) {
+        const part = data.subarray(done, done + salvageBytes);
+        await this.#plan.source.read(part, offset + done, lane).catch((reason: unknown) => {
+          part.fill(0);
+          const why = reason instanceof Error ? reason.message : String(reason);
+          this.#plan.onWarning?.(`error while reading offset ${offset + done}: ${why}`);
+        });
+      }
+    }
+  }
+
+  async #writeSparse(data: Uint8Array, offset: number, lane: number): Promise<void> {
+    const target = this.#target(lane);
+    const lengths = zeroRuns(data, this.#plan.sparseSize);
+    const writes: Promise<void>[] = [];
+    let start = 0;
+    for (let index = 0; index < lengths.length; index++) {
+      const length = lengths[index] as number;
+      if (length > 0) {
+        writes.push(
+          index % 2 === 0
+            ? target.write(data.subarray(start, start + length), offset + start)
+            : this.#zero(offset + start, length, lane),
+        );
+      }
+      start += length;
+    }
+    await settled(writes);
+  }
+
+  async #writeCompressed(data: Uint8Array, offset: number, lane: number): Promise<void> {
+    const target = this.#target(lane);
+    const writes: Promise<void>[] = [];
+    for (let start = 0; start < data.length; start += this.#plan.granularity) {
+      const cluster = data.subarray(start, start + this.#plan.granularity);
+      writes.push(
+        this.#plan.sparseSize > 0 && isZero(cluster)
+          ? this.#zero(offset + start, cluster.length, lane)
+          : target.writeCompressed(cluster, offset + start),
+      );
+    }
+    await settled(writes);
+  }
+
+  async #zero(offset: number, length: number, lane: number): Promise<void> {
+    if (this.#plan.zeroInit) return;
+    await this.#target(lane).writeZeroes(offset, length, { unmap: true });
+  }
+
+  #target(lane: number): RequestTarget {
+    const { targets } = this.#plan;
+    return targets[lane % targets.length] as RequestTarget;
+  }
+}
+
+/** Waits for every write, since their buffer is used again, and then fails as the first one did. */
+async function settled(writes: readonly Promise<void>[]): Promise<void> {
+  await Promise.allSettled(writes);
+  await Promise.all(writes);
+}
