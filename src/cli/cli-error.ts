@@ -1,0 +1,41 @@
+/** The failures that the command line reports as text of its own, with the exit code that goes with them. */
+
+/** How a failure is reported besides its text. */
+export interface CliErrorDetails {
+  /** Exit code of the program; default 1. */
+  readonly exitCode?: number;
+  /** The command whose help is pointed at, or an empty string for the program's own help. */
+  readonly helpOf?: string;
+  /** The command named in front of the message, as option parsing does it. */
+  readonly command?: string;
+  readonly cause?: unknown;
+}
+
+/** A failure whose message is complete: it is printed after the program's name, nothing added. */
+export class CliError extends Error {
+  readonly exitCode: number;
+  readonly helpOf: string | undefined;
+  readonly command: string | undefined;
+
+  constructor(message: string, details: CliErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = 'CliError';
+    this.exitCode = details.exitCode ?? 1;
+    this.helpOf = details.helpOf;
+    this.command = details.command;
+  }
+
+  /** The lines for standard error. */
+  report(): string {
+    const name = this.command ? `cowherd ${this.command}` : 'cowherd';
+    const lines = `${name}: ${this.message}\n`;
+    if (this.helpOf === undefined) return lines;
+    const command = this.helpOf === '' ? 'cowherd' : `cowherd ${this.helpOf}`;
+    return `${lines}Try '${command} --help' for more info\n`;
+  }
+}
+
+/** A command line that cannot be understood. */
+export function usageError(command: string, message: string): CliError {
+  return new CliError(message, { helpOf: command });
+}

@@ -1,0 +1,164 @@
+/** The options of `cowherd convert` and what their arguments may be. */
+import type { CacheMode } from '../image/api.js';
+import { CliError } from './cli-error.js';
+import { parseOptionList } from './option-list.js';
+import type { OptionSpecs } from './options.js';
+import * as shared from './shared-options.js';
+import { parseSize } from './size.js';
+
+/** The options. */
+export const convertOptions = {
+  ...shared.helpOption,
+  ...shared.quietOption,
+  ...shared.progressOption,
+  format: {
+    short: 'f',
+    long: 'source-format',
+    argument: 'FORMAT',
+    help: 'format of the sources, raw or qcow2; left out, it is probed',
+  },
+  imageOpts: {
+    long: 'image-opts',
+    help: 'sources are named by lists such as driver=qcow2,file.filename=NAME',
+  },
+  sourceImageOpts: { long: 'source-image-opts', help: 'the same as --image-opts' },
+  snapshot: {
+    short: 'l',
+    long: 'source-snapshot',
+    argument: 'SNAPSHOT',
+    help: 'convert this internal snapshot, by id or name, or as snapshot.id=ID',
+  },
+  sourceCache: {
+    short: 'T',
+    long: 'source-cache',
+    argument: 'MODE',
+    help: 'cache mode of sources',
+  },
+  targetFormat: {
+    short: 'O',
+    long: 'target-format',
+    argument: 'FORMAT',
+    help: 'format of the target; default raw',
+  },
+  targetImageOpts: {
+    long: 'target-image-opts',
+    help: 'the target is named by a list; requires -n',
+  },
+  options: {
+    short: 'o',
+    long: 'target-options',
+    argument: 'LIST',
+    help: 'options of the new image as name=value,name=value; `-o help` lists them',
+  },
+  compress: { short: 'c', long: 'compress', help: 'store clusters compressed (qcow2 only)' },
+  targetCache: { short: 't', long: 'target-cache', argument: 'MODE', help: 'cache mode of target' },
+  backing: {
+    short: 'B',
+    long: 'backing',
+    argument: 'NAME',
+    help: 'the image below the target, whose content is not copied',
+  },
+  backingFormat: { short: 'F', long: 'backing-format', argument: 'FORMAT', help: 'its format' },
+  skipCreate: { short: 'n', long: 'no-create', help: 'the target exists and is written into' },
+  targetIsZero: { long: 'target-is-zero', help: 'the existing target reads as zeroes' },
+  sparseSize: {
+    short: 'S',
+    long: 'sparse-size',
+    argument: 'SIZE',
+    help: 'so many zero bytes in a row are not written; 0 writes all',
+  },
+  bitmaps: { long: 'bitmaps', help: 'not supported yet' },
+  skipBrokenBitmaps: { long: 'skip-broken-bitmaps', help: 'not supported yet' },
+  forceShare: {
+    short: 'U',
+    long: 'force-share',
+    help: 'read even while another process writes to the sources',
+  },
+  rateLimit: { short: 'r', long: 'rate', argument: 'RATE', help: 'bytes a second at most' },
+  parallel: {
+    short: 'm',
+    long: 'parallel',
+    argument: 'N',
+    help: 'pieces under way at once, 1 to 16',
+  },
+  copyRange: {
+    short: 'C',
+    long: 'copy-range-offloading',
+    help: 'accepted; data is read and written',
+  },
+  salvage: { long: 'salvage', help: 'what cannot be read becomes zeroes, with a warning' },
+  outOfOrder: { short: 'W', long: 'oob-writes', help: 'write pieces in any order' },
+  object: { long: 'object', argument: 'DEFINITION', help: 'not supported' },
+  queues: { long: 'queues', argument: 'N', help: 'queues on the source and on the target' },
+  aio: { long: 'aio', argument: 'ENGINE', help: 'I/O engine: io_uring, threads or auto' },
+} as const satisfies OptionSpecs<string>;
+
+/** The number of pieces under way at once. */
+export function parseParallel(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  if (!/^\s*[+-]?\d+$/.test(text)) {
+    throw new CliError(`Invalid number of coroutines specified: '${text}'.`);
+  }
+  const parallel = Number(text);
+  if (parallel >= 1 && parallel <= 16) return parallel;
+  throw new CliError('Invalid number of coroutines specified. Must be between 1 and 16.');
+}
+
+/** The number of queues. */
+export function parseQueues(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const queues = Number(text);
+  if (/^\d+$/.test(text) && queues >= 1 && queues <= 64) return queues;
+  throw new CliError(`Invalid number of queues specified: '${text}'. Must be between 1 and 64.`);
+}
+
+const largestSparseSize = 16 * 1024 * 1024;
+
+/** The number of zero bytes in a row that are not written. */
+export function parseSparseSize(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const size = parseSize(text);
+  if (size === 'invalid') {
+    throw new CliError(`Invalid buffer size for sparse output specified: '${text}'.`);
+  }
+  if (size === 'out-of-range' || size % 512n !== 0n || size > largestSparseSize) {
+    throw new CliError(
+      'Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to ' +
+        `${largestSparseSize}. Select 0 to disable sparse detection (fully allocates output).`,
+    );
+  }
+  return Number(size);
+}
+
+/** Bytes a second. */
+export function parseRateLimit(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const rate = parseSize(text);
+  if (typeof rate === 'bigint') return Number(rate);
+  if (rate === 'invalid') throw new CliError(`Invalid rate limit specified: '${text}'.`);
+  throw new CliError('Invalid rate limit specified. Must be between 0 and 9223372036854775807.');
+}
+
+/** The cache mode of the target. */
+export function parseTargetCache(name: string | undefined): CacheMode | undefined {
+  if (name === undefined) return undefined;
+  const mode = shared.parseCacheMode(name);
+  if (mode === undefined) throw new CliError(`Invalid cache option: ${name}`);
+  return mode;
+}
+
+/** The snapshot's id or name, from either of the forms it can be given in. */
+export function parseSnapshot(text: string | undefined): string | undefined {
+  if (text?.startsWith('snapshot.') !== true) return text;
+  let chosen: string | undefined;
+  for (const { name, value } of parseOptionList(text)) {
+    if (name === 'snapshot.id') chosen = value;
+    else if (name === 'snapshot.name') chosen ??= value;
+    else {
+      throw new CliError(
+        `Invalid parameter '${name}'\ncowherd: Failed in parsing snapshot param '${text}'`,
+      );
+    }
+  }
+  return chosen;
+}

@@ -1,0 +1,274 @@
+/** `cowherd convert`: copies the content of images into a new or existing one. */
+import { CowherdError } from '../errors.js';
+import type { CreateOptions, Image, ImageFormat, OpenImageOptions } from '../image/api.js';
+import { convert } from '../jobs/convert.js';
+import { CliError } from './cli-error.js';
+import type { Command } from './command.js';
+import * as parse from './convert-options.js';
+import { CreateOptionValues, createOptionsHelp } from './create-options.js';
+import type { ImageName } from './image-name.js';
+import { parseImageName, pathOfName } from './image-name.js';
+import { openFailure, openNamed } from './open.js';
+import { asksForHelp, joinOptionLists } from './option-list.js';
+import type { ParsedCommandLine } from './options.js';
+import { parseCommandLine } from './options.js';
+import { progressDisplay } from './progress.js';
+import type { Session } from './session.js';
+import * as shared from './shared-options.js';
+import { spoolStandardInput, standardStream, writeStandardOutput } from './standard-streams.js';
+
+type Line = ParsedCommandLine<keyof typeof parse.convertOptions>;
+
+/** The command. */
+export const convertCommand: Command = {
+  name: 'convert',
+  summary: 'Copy the content of images into another one, of the same or another format',
+  operands: 'SOURCE... TARGET',
+  options: parse.convertOptions,
+  async run(words, session) {
+    const line = parseCommandLine('convert', parse.convertOptions, words);
+    const lists = line.all('options');
+    const list = lists.length > 0 ? joinOptionLists(lists) : undefined;
+    if (list !== undefined && asksForHelp(list)) {
+      await session.print(createOptionsHelp(targetFormat(line)));
+      return 0;
+    }
+    refuseContradictions(line, list);
+    const target = line.operands.at(-1);
+    const given = line.operands.slice(0, -1);
+    if (target === undefined || given.length === 0) {
+      throw new CliError('Must specify image file name');
+    }
+    const plan = readPlan(line);
+    const toOutput = target === standardStream;
+    const progress = progressDisplay(session, {
+      wanted: line.has('progress'),
+      argument: line.last('progress'),
+      quiet: line.has('quiet') || toOutput,
+      stepPercent: 1,
+    });
+    try {
+      await using input = given.includes(standardStream) ? await spoolStandardInput(session) : null;
+      const sources = given.map((name) => sourceName(line, name, input?.path));
+      const hooks = { signal: session.signal, onProgress: progress.update };
+      if (toOutput) await convertToOutput(line, plan, sources, session, hooks);
+      else await convertToFile(line, list, plan, sources, target, session, hooks);
+    } finally {
+      await progress.end();
+    }
+    return 0;
+  },
+};
+
+type Hooks = Pick<NonNullable<Parameters<typeof convert>[2]>, 'signal' | 'onProgress'>;
+
+/** The options whose arguments are checked before anything is opened. */
+function readPlan(line: Line) {
+  return {
+    sparseSize: parse.parseSparseSize(line.last('sparseSize')),
+    parallel: parse.parseParallel(line.last('parallel')),
+    queues: parse.parseQueues(line.last('queues')),
+    rateLimit: parse.parseRateLimit(line.last('rateLimit')),
+    snapshot: parse.parseSnapshot(line.last('snapshot')),
+    targetCache: parse.parseTargetCache(line.last('targetCache')),
+    sourceCache: shared.parseSourceCache(line.last('sourceCache')),
+    aio: shared.parseAio(line.last('aio')),
+    forceShare: line.has('forceShare'),
+  };
+}
+
+type Plan = ReturnType<typeof readPlan>;
+
+function refuseContradictions(line: Line, list: string | undefined): void {
+  const skipCreate = line.has('skipCreate');
+  const refuse = (isWrong: boolean, message: string): void => {
+    if (isWrong) throw new CliError(message);
+  };
+  shared.refuseObjects(line.all('object'));
+  refuse(
+    line.has('targetImageOpts') && line.has('targetFormat'),
+    '--image-opts and --format are mutually exclusive',
+  );
+  refuse(line.has('targetImageOpts') && !skipCreate, '--target-image-opts requires use of -n flag');
+  refuse(skipCreate && list !== undefined, '-o has no effect when skipping image creation');
+  refuse(line.has('targetIsZero') && !skipCreate, '--target-is-zero requires use of -n flag');
+  refuse(
+    line.has('skipBrokenBitmaps') && !line.has('bitmaps'),
+    'Use of --skip-broken-bitmaps requires --bitmaps',
+  );
+  refuse(line.has('bitmaps'), 'Copying bitmaps is not supported yet');
+  refuse(
+    line.has('copyRange') && line.has('sparseSize'),
+    'Cannot enable copy offloading when -S is used',
+  );
+  refuse(
+    line.has('copyRange') && line.has('salvage'),
+    'Cannot use copy offloading in salvaging mode',
+  );
+  if (line.operands.length <= 2) return;
+  refuse(line.has('snapshot'), 'No support for concatenating multiple snapshot');
+  refuse(
+    line.has('backing'),
+    'Having a backing file for the target makes no sense when concatenating multiple input images',
+  );
+}
+
+function sourceName(line: Line, name: string, inputPath: string | undefined): ImageName {
+  const format = line.last('format');
+  if (name === standardStream && inputPath !== undefined) {
+    if (format !== undefined && format !== 'raw') {
+      throw new CliError('Standard input can only be read as a raw image');
+    }
+    return { given: name, path: inputPath, format: 'raw' };
+  }
+  const imageOpts = line.has('imageOpts') || line.has('sourceImageOpts');
+  return parseImageName(name, { format, imageOpts });
+}
+
+function targetFormat(line: Line): ImageFormat {
+  const format = line.last('targetFormat') ?? 'raw';
+  if (shared.isImageFormat(format)) return format;
+  throw new CliError(`Unknown file format '${format}'`);
+}
+
+async function convertToOutput(
+  line: Line,
+  plan: Plan,
+  sources: readonly ImageName[],
+  session: Session,
+  hooks: Hooks,
+): Promise<void> {
+  const other = (['skipCreate', 'compress', 'options', 'backing'] as const).find((key) =>
+    line.has(key),
+  );
+  if (targetFormat(line) !== 'raw' || other !== undefined) {
+    throw new CliError('Standard output can only be written as a new raw image');
+  }
+  const opening: OpenImageOptions = {
+    readOnly: true,
+    cache: plan.sourceCache,
+    aio: plan.aio,
+    forceShare: plan.forceShare,
+    snapshot: plan.snapshot,
+  };
+  const images: Image[] = [];
+  try {
+    for (const name of sources) images.push(await openNamed(name, opening));
+    await writeStandardOutput(images, session, hooks);
+  } catch (error) {
+    if (session.signal.aborted || !(error instanceof CowherdError)) throw error;
+    throw failure(error, sources);
+  } finally {
+    for (const image of images) await image.close();
+  }
+}
+
+async function convertToFile(
+  line: Line,
+  list: string | undefined,
+  plan: Plan,
+  sources: readonly ImageName[],
+  given: string,
+  session: Session,
+  hooks: Hooks,
+): Promise<void> {
+  const target: ImageName = line.has('targetImageOpts')
+    ? parseImageName(given, { imageOpts: true })
+    : { given, path: targetPath(given), format: targetFormat(line) };
+  const format = target.format ?? 'raw';
+  const created = line.has('skipCreate') ? undefined : createOptions(line, format, list);
+  if (line.has('compress') && format === 'raw') {
+    throw new CliError('Compression not supported for this file format');
+  }
+  const formats = new Set(sources.map((source) => source.format));
+  if (formats.size > 1) throw new CliError('All sources have to be of one format');
+  try {
+    await convert(
+      sources.map(({ path }) => path),
+      target.path,
+      {
+        ...plan,
+        ...hooks,
+        from: sources[0].format,
+        to: format,
+        options: created,
+        backing: created?.backingFile,
+        backingFormat: created?.backingFormat,
+        compress: line.has('compress'),
+        skipCreate: line.has('skipCreate'),
+        targetIsZero: line.has('targetIsZero'),
+        salvage: line.has('salvage'),
+        onWarning: (message) => {
+          if (!line.has('quiet')) session.complain(`cowherd: warning: ${message}\n`);
+        },
+      },
+    );
+  } catch (error) {
+    if (session.signal.aborted || !(error instanceof CowherdError)) throw error;
+    throw failure(error, sources, { ...target, format, created: !line.has('skipCreate') });
+  }
+}
+
+function targetPath(given: string): string {
+  return pathOfName(given, (message) => new CliError(`${given}: ${message}`));
+}
+
+/** The options of the image to be made. */
+function createOptions(line: Line, format: ImageFormat, list: string | undefined): CreateOptions {
+  const values = new CreateOptionValues(format, list);
+  for (const [option, name, label] of [
+    ['backing', 'backing_file', 'Backing file'],
+    ['backingFormat', 'backing_fmt', 'Backing format'],
+  ] as const) {
+    const value = line.last(option);
+    if (value === undefined) continue;
+    if (!values.knows(name)) {
+      throw new CliError(`${label} not supported for file format '${format}'`);
+    }
+    values.set(name, value);
+  }
+  const backingFormat = values.get('backing_fmt');
+  if (values.get('backing_file') !== undefined && backingFormat === undefined) {
+    throw new CliError('Use of backing file requires explicit backing format');
+  }
+  const preallocation = values.get('preallocation') ?? 'off';
+  if (line.has('compress') && format === 'qcow2' && preallocation !== 'off') {
+    throw new CliError('Compression and preallocation not supported at the same time');
+  }
+  const target = line.operands.at(-1) ?? '';
+  const prefix = `${target}: error while converting ${format}: `;
+  if (backingFormat !== undefined && !shared.isImageFormat(backingFormat)) {
+    throw new CliError(`${prefix}Unknown driver '${backingFormat}'`);
+  }
+  try {
+    return values.toCreateOptions();
+  } catch (error) {
+    if (error instanceof CliError) throw new CliError(`${prefix}${error.message}`);
+    throw error;
+  }
+}
+
+/** The failure of a conversion in qemu-img's words, as far as it is known which file failed. */
+function failure(
+  error: CowherdError,
+  sources: readonly ImageName[],
+  target?: ImageName & { readonly created: boolean },
+): unknown {
+  const { filename, offset, message } = error;
+  const wrap = (text: string): CliError => new CliError(text, { cause: error });
+  if (message.startsWith("Can't find snapshot")) {
+    return wrap("Failed to load snapshot: Can't find snapshot");
+  }
+  if (target !== undefined && filename === target.path) {
+    if (offset !== undefined) return wrap(`error while writing at byte ${offset}: ${message}`);
+    const prefix = `'${filename}': `;
+    const bare = message.startsWith(prefix) ? message.slice(prefix.length) : message;
+    if (target.created) {
+      return wrap(`${target.given}: error while converting ${target.format ?? 'raw'}: ${bare}`);
+    }
+    return bare === message ? openFailure(target, error) : wrap(bare);
+  }
+  const source = sources.find(({ path }) => path === filename);
+  if (offset !== undefined) return wrap(`error while reading at byte ${offset}: ${message}`);
+  return source === undefined ? wrap(message) : openFailure(source, error);
+}

@@ -1,0 +1,91 @@
+/** `cowherd info`: the facts about an image, and about those below it. */
+import path from 'node:path';
+import type { ImageInfo, OpenImageOptions } from '../image/api.js';
+import { CliError, usageError } from './cli-error.js';
+import type { Command } from './command.js';
+import type { ImageName } from './image-name.js';
+import { parseImageName } from './image-name.js';
+import { infoText } from './info-human.js';
+import { infoJson } from './info-json.js';
+import { openNamed } from './open.js';
+import type { OptionSpecs } from './options.js';
+import { parseCommandLine } from './options.js';
+import { formatQemuJson } from './qemu-json.js';
+import * as shared from './shared-options.js';
+
+const options = {
+  ...shared.helpOption,
+  ...shared.formatOption,
+  ...shared.readerOptions,
+  ...shared.outputOption,
+  backingChain: {
+    short: 'b',
+    long: 'backing-chain',
+    help: 'show the images below it in the chain as well',
+  },
+} as const satisfies OptionSpecs<string>;
+
+/** The command. */
+export const infoCommand: Command = {
+  name: 'info',
+  summary: 'Show facts about an image',
+  operands: 'IMAGE',
+  options,
+  async run(words, session) {
+    const line = parseCommandLine('info', options, words);
+    const json = shared.wantsJson('info', line.last('output'));
+    if (line.operands.length !== 1) throw usageError('info', 'Expecting one image file name');
+    shared.refuseObjects(line.all('object'));
+    const name = parseImageName(line.operands[0], {
+      format: line.last('format'),
+      imageOpts: line.has('imageOpts'),
+    });
+    const opening: OpenImageOptions = {
+      readOnly: true,
+      backing: 'ignore',
+      forceShare: line.has('forceShare'),
+      aio: shared.parseAio(line.last('aio')),
+    };
+    const chain = line.has('backingChain');
+    const infos = await collectInfos(name, opening, chain);
+    if (json) {
+      const values = infos.map(infoJson);
+      await session.print(`${formatQemuJson(chain ? values : values[0])}\n`);
+    } else {
+      await session.print(infos.map(infoText).join('\n'));
+    }
+    return 0;
+  },
+};
+
+/** The facts about an image and, for a chain, about each image below it. */
+async function collectInfos(
+  first: ImageName,
+  opening: OpenImageOptions,
+  chain: boolean,
+): Promise<readonly ImageInfo[]> {
+  const infos: ImageInfo[] = [];
+  const seen = new Set<string>();
+  let name: ImageName | undefined = first;
+  while (name !== undefined) {
+    const place = path.resolve(name.path);
+    if (seen.has(place)) {
+      throw new CliError(`Backing file '${name.path}' creates an infinite loop.`);
+    }
+    seen.add(place);
+    const info = await infoOf(name, opening);
+    infos.push(info);
+    name = chain ? backingName(info) : undefined;
+  }
+  return infos;
+}
+
+async function infoOf(name: ImageName, opening: OpenImageOptions): Promise<ImageInfo> {
+  await using image = await openNamed(name, opening);
+  return await image.info();
+}
+
+function backingName({ fullBackingFilename, backingFormat }: ImageInfo): ImageName | undefined {
+  if (fullBackingFilename === undefined) return undefined;
+  return parseImageName(fullBackingFilename, { format: backingFormat });
+}

@@ -1,0 +1,262 @@
+/**
+ * Whether two images show the same content: walks how both are stored, skips what both know to be
+ * zeroes, and reads the rest of both sides with several requests in flight. Never writes.
+ */
+import type {
+  AioMode,
+  CacheMode,
+  Extent,
+  Image,
+  ImageFormat,
+  LongOperationOptions,
+} from '../image/api.js';
+import { openImage } from '../image/open.js';
+import { CowherdError } from '../errors.js';
+import { firstDifference, firstNonZero } from './differences.js';
+import { zipExtents } from './zip-extents.js';
+
+/** How two open images are compared. */
+export interface CompareImagesOptions extends LongOperationOptions {
+  /** Sizes have to be equal, and every range has to be stored alike. Default false. */
+  readonly strict?: boolean | undefined;
+  /** Requests in flight on each side; default 4. */
+  readonly parallel?: number | undefined;
+}
+
+/** How two image files are opened and compared. */
+export interface CompareOptions extends CompareImagesOptions {
+  /** Left out, the format is probed. */
+  readonly formatA?: ImageFormat | undefined;
+  readonly formatB?: ImageFormat | undefined;
+  readonly cache?: CacheMode | undefined;
+  readonly aio?: AioMode | undefined;
+  readonly forceShare?: boolean | undefined;
+}
+
+/** What a comparison found. */
+export interface CompareResult {
+  readonly identical: boolean;
+  /** Virtual sizes in bytes. Unless strict, what is longer has to be zeroes beyond the other's end. */
+  readonly sizeA: number;
+  readonly sizeB: number;
+  /**
+   * The first difference where they are not identical. `size` and `status` (how a range is stored)
+   * make a difference in strict mode only; its offset is a guest offset in bytes.
+   */
+  readonly difference?: { readonly kind: 'size' | 'status' | 'content'; readonly offset: number };
+}
+
+/**
+ * Compares the content of two image files.
+ *
+ * @throws CowherdError if one of them cannot be opened or read
+ */
+export async function compare(
+  a: string,
+  b: string,
+  options: CompareOptions = {},
+): Promise<CompareResult> {
+  const { cache, aio, forceShare } = options;
+  const common = { readOnly: true, cache, aio, forceShare };
+  await using imageA = await openImage(a, { ...common, format: options.formatA });
+  await using imageB = await openImage(b, { ...common, format: options.formatB });
+  return await compareImages(imageA, imageB, options);
+}
+
+/** Compares the content of two open images, which stay open. */
+export async function compareImages(
+  a: Image,
+  b: Image,
+  options: CompareImagesOptions = {},
+): Promise<CompareResult> {
+  const sizes = { sizeA: a.size, sizeB: b.size };
+  const strict = options.strict ?? false;
+  if (strict && a.size !== b.size) {
+    const offset = Math.min(a.size, b.size);
+    return { identical: false, ...sizes, difference: { kind: 'size', offset } };
+  }
+  const comparison = new Comparison(a, b, strict, options);
+  const difference = await comparison.run();
+  return difference === undefined
+    ? { identical: true, ...sizes }
+    : { identical: false, ...sizes, difference };
+}
+
+type Difference = NonNullable<CompareResult['difference']>;
+
+/** Bytes read at once from each side. */
+const requestBytes = 2 * 1024 * 1024;
+/** Ranges that are no further apart are read as one: a request costs more than what it skips. */
+const joinedGapBytes = 64 * 1024;
+
+/** A guest range to be read: on both sides, or on the one that is not known to be zeroes. */
+interface Work {
+  readonly offset: number;
+  length: number;
+  readA: boolean;
+  readB: boolean;
+}
+
+class Comparison {
+  readonly #total: number;
+  readonly #parallel: number;
+  readonly #inFlight = new Set<Promise<void>>();
+  readonly #freeBuffers: Uint8Array[] = [];
+  #first: Difference | undefined;
+  #failure: unknown;
+  #doneBytes = 0;
+
+  constructor(
+    private readonly a: Image,
+    private readonly b: Image,
+    private readonly strict: boolean,
+    private readonly options: CompareImagesOptions,
+  ) {
+    this.#total = Math.max(a.size, b.size);
+    this.#parallel = Math.max(1, options.parallel ?? 4);
+  }
+
+  async run(): Promise<Difference | undefined> {
+    try {
+      await this.#walk();
+    } finally {
+      // Buffers belong to their requests until these have ended, whatever became of the walk.
+      await Promise.all(this.#inFlight);
+    }
+    if (this.#failure !== undefined) throw this.#failure as Error;
+    return this.#first;
+  }
+
+  async #walk(): Promise<void> {
+    const { signal } = this.options;
+    let pending: Work | undefined;
+    for await (const pair of zipExtents(this.a, this.b, signal)) {
+      throwIfAborted(signal);
+      if (this.#ended()) return;
+      if (this.strict && !storedAlike(pair.a, pair.b, this.#total)) {
+        if (pending !== undefined) await this.#start(pending);
+        await Promise.all(this.#inFlight);
+        this.#found({ kind: 'status', offset: pair.offset });
+        return;
+      }
+      const end = pair.offset + pair.length;
+      const readA = !readsAsZeroes(pair.a);
+      const readB = !readsAsZeroes(pair.b);
+      if (!readA && !readB) {
+        if (pending === undefined) this.#advance(pair.length);
+        continue;
+      }
+      if (pending !== undefined && end - pending.offset <= requestBytes) {
+        const gap = pair.offset - (pending.offset + pending.length);
+        if (gap <= joinedGapBytes) {
+          pending.length = end - pending.offset;
+          pending.readA ||= readA;
+          pending.readB ||= readB;
+          continue;
+        }
+      }
+      if (pending !== undefined) {
+        await this.#start(pending);
+        this.#advance(pair.offset - (pending.offset + pending.length));
+      }
+      pending = undefined;
+      for (let offset = pair.offset; offset < end; offset += requestBytes) {
+        const work = { offset, length: Math.min(requestBytes, end - offset), readA, readB };
+        if (work.offset + work.length === end) pending = work;
+        else await this.#start(work);
+        if (this.#ended()) return;
+      }
+    }
+    if (pending === undefined || this.#ended()) return;
+    await this.#start(pending);
+    this.#advance(this.#total - (pending.offset + pending.length));
+  }
+
+  #ended(): boolean {
+    return this.#first !== undefined || this.#failure !== undefined;
+  }
+
+  /** Starts a piece of work as soon as fewer than the allowed number are under way. */
+  async #start(work: Work): Promise<void> {
+    while (this.#inFlight.size >= this.#parallel) await Promise.race(this.#inFlight);
+    if (this.#ended()) return;
+    throwIfAborted(this.options.signal);
+    const running = this.#perform(work)
+      .catch((error: unknown) => {
+        this.#failure ??= error;
+      })
+      .finally(() => {
+        this.#inFlight.delete(running);
+      });
+    this.#inFlight.add(running);
+  }
+
+  async #perform({ offset, length, readA, readB }: Work): Promise<void> {
+    const bytesA = readA ? this.#takeBuffer() : undefined;
+    const bytesB = readB ? this.#takeBuffer() : undefined;
+    const results = await Promise.allSettled([
+      bytesA && readWithin(this.a, bytesA.subarray(0, length), offset),
+      bytesB && readWithin(this.b, bytesB.subarray(0, length), offset),
+    ]);
+    for (const result of results) if (result.status === 'rejected') throw result.reason as Error;
+    const at = whereDifferent(bytesA?.subarray(0, length), bytesB?.subarray(0, length));
+    if (bytesA) this.#freeBuffers.push(bytesA);
+    if (bytesB) this.#freeBuffers.push(bytesB);
+    if (at !== -1) this.#found({ kind: 'content', offset: offset + at });
+    else this.#advance(length);
+  }
+
+  /** Pieces end in any order: the first difference is the one with the lowest offset. */
+  #found(difference: Difference): void {
+    if (this.#first === undefined || difference.offset < this.#first.offset) {
+      this.#first = difference;
+    }
+  }
+
+  #advance(length: number): void {
+    if (length === 0) return;
+    this.#doneBytes += length;
+    this.options.onProgress?.({ doneBytes: this.#doneBytes, totalBytes: this.#total });
+  }
+
+  #takeBuffer(): Uint8Array {
+    return this.#freeBuffers.pop() ?? new Uint8Array(requestBytes);
+  }
+}
+
+function readsAsZeroes(extent: Extent | undefined): boolean {
+  return extent === undefined || extent.zero || !extent.present;
+}
+
+/** Whether QEMU sees the same state in both, which includes whether it lasts to the end. */
+function storedAlike(a: Extent | undefined, b: Extent | undefined, size: number): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return (
+    a.present === b.present &&
+    a.zero === b.zero &&
+    a.data === b.data &&
+    a.compressed === b.compressed &&
+    (a.offset === undefined) === (b.offset === undefined) &&
+    (a.start + a.length === size) === (b.start + b.length === size)
+  );
+}
+
+/** Reads what lies within the image; beyond its end there are zeroes. */
+async function readWithin(image: Image, buffer: Uint8Array, offset: number): Promise<void> {
+  const inside = Math.max(0, Math.min(buffer.length, image.size - offset));
+  buffer.fill(0, inside);
+  if (inside > 0) await image.read(buffer.subarray(0, inside), offset);
+}
+
+function whereDifferent(a: Uint8Array | undefined, b: Uint8Array | undefined): number {
+  if (a !== undefined && b !== undefined) return firstDifference(a, b);
+  const only = a ?? b;
+  return only === undefined ? -1 : firstNonZero(only);
+}
+
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted !== true) return;
+  throw new CowherdError('ERR_COWHERD_ABORTED', 'The comparison was aborted', {
+    cause: signal.reason,
+  });
+}
