@@ -88,7 +88,7 @@ export async function runAlone<Result>(
   try {
     for (let queue = 0; queue < maxQueues; queue++) {
       const active = queueWord(queue, QueueWord.active);
-      for (let count; (count = Atomics.load(control, active)) > 0; ) {
+      for (let count; (count = Atomics.load(control, active)) > 0;) {
         await Atomics.waitAsync(control, active, count).value;
       }
     }

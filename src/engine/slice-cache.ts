@@ -193,12 +193,12 @@ export class SliceCache {
       this.lockShared(slot);
       const line = slot * wordsPerSlot;
       if (this.#isDirty(slot) && this.#words[line + Word.state] === State.ready) {
-        const key = (this.#words[line + Word.key] as number) - 1;
+        const key = (this.#words[line + Word.key]) - 1;
         copies.push({
           slot,
           hostOffset: this.#locate(key),
           bytes: this.sliceBytes(slot).slice(),
-          version: this.#words[line + Word.changed] as number,
+          version: this.#words[line + Word.changed],
         });
       }
       this.unlockShared(slot);
@@ -290,7 +290,7 @@ export class SliceCache {
     const line = slot * wordsPerSlot;
     this.#words[line + Word.key] = 0;
     this.#words[line + Word.state] = State.empty;
-    this.#words[line + Word.cleaned] = this.#words[line + Word.changed] as number;
+    this.#words[line + Word.cleaned] = this.#words[line + Word.changed];
   }
 
   async #fill(slot: number, load: SliceLoader): Promise<void> {

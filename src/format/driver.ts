@@ -49,7 +49,11 @@ export interface FormatImage {
   /** Bytes of a cluster; undefined for a format that has none. */
   readonly clusterSize: number | undefined;
   /** Adds a queue, which reads what is not here through `backing`. */
-  openQueue(file: StorageFile, dataFile: StorageFile | undefined, backing: BackingReader | undefined): FormatQueue;
+  openQueue(
+    file: StorageFile,
+    dataFile: StorageFile | undefined,
+    backing: BackingReader | undefined,
+  ): FormatQueue;
   /** How a guest range is stored, in ascending extents that cover it. */
   extents(offset: number, length: number, signal?: AbortSignal): AsyncIterable<StoredExtent>;
   /** Makes everything durable and releases what the image holds; every queue has left before. */

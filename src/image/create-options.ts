@@ -54,7 +54,8 @@ export function decideCreateOptions(options: CreateOptions, size: number): Qcow2
     dataFileName: options.dataFile,
     dataFileRaw: options.dataFileRaw ?? false,
     // A raw data file is to be readable by itself, so no cluster may read differently through qcow2.
-    preallocation: options.dataFileRaw === true && preallocation === 'off' ? 'metadata' : preallocation,
+    preallocation:
+      options.dataFileRaw === true && preallocation === 'off' ? 'metadata' : preallocation,
   };
 }
 

@@ -85,7 +85,13 @@ async function openOn(
       { filename: file.filename },
     );
   }
-  return new OpenedImage({ file, dataFile: undefined, format: await openRaw(file), backing: undefined, options });
+  return new OpenedImage({
+    file,
+    dataFile: undefined,
+    format: await openRaw(file),
+    backing: undefined,
+    options,
+  });
 }
 
 async function openQcow2Image(
@@ -110,7 +116,13 @@ async function openQcow2Image(
     });
     let backing: OpenedImage | undefined;
     if (header.backingFile !== undefined && options.backing !== 'ignore') {
-      backing = await openBacking(file, header.backingFile, backingFormatOf(header), options, chain);
+      backing = await openBacking(
+        file,
+        header.backingFile,
+        backingFormatOf(header),
+        options,
+        chain,
+      );
       opened.push(backing);
     }
     return new OpenedImage({ file, dataFile, format, backing, options });
@@ -177,7 +189,7 @@ async function openDataFile(
       { filename },
     );
   }
-  return openStorageFile(resolveReference(filename, name), {
+  return await openStorageFile(resolveReference(filename, name), {
     readOnly: file.readOnly,
     cache: options.cache ?? 'writeback',
     aio: options.aio ?? 'auto',

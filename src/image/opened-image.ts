@@ -14,7 +14,6 @@ import type {
   ImageQueue,
   LongOperationOptions,
   OpenImageOptions,
-
 } from './api.js';
 import { imageInfo } from './info.js';
 import { type ChainLink, mapChain } from './map.js';
@@ -291,7 +290,9 @@ export class OpenedImage implements Image {
   }
 
   #link(): ChainLink {
-    return { format: this.#parts.format, below: this.backing === undefined ? undefined : this.backing.#link() };
+    return {
+      format: this.#parts.format,
+      below: this.backing === undefined ? undefined : this.backing.#link(),
+    };
   }
 }
-

@@ -29,7 +29,7 @@ export function concatenate(parts: readonly SourcePart[]): Source {
     size,
     async *map(signal) {
       for (const [index, { image }] of parts.entries()) {
-        const base = starts[index] as number;
+        const base = starts[index];
         for await (const extent of image.map(signal === undefined ? {} : { signal })) {
           yield { ...extent, start: extent.start + base };
         }
@@ -37,11 +37,11 @@ export function concatenate(parts: readonly SourcePart[]): Source {
     },
     async read(buffer, offset, lane) {
       for (const [index, { image, queues }] of parts.entries()) {
-        const base = starts[index] as number;
+        const base = starts[index];
         const from = Math.max(offset, base);
         const to = Math.min(offset + buffer.length, base + image.size);
         if (from >= to) continue;
-        const queue = queues[lane % queues.length] as Pick<RequestTarget, 'read'>;
+        const queue = queues[lane % queues.length];
         const whole = to - from === buffer.length;
         await queue.read(whole ? buffer : buffer.subarray(from - offset, to - offset), from - base);
       }

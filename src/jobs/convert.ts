@@ -85,11 +85,7 @@ export async function convert(
   }
 }
 
-function checkOptions(
-  sources: readonly string[],
-  target: string,
-  options: ConvertOptions,
-): void {
+function checkOptions(sources: readonly string[], target: string, options: ConvertOptions): void {
   const refuse = (message: string): never => {
     throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename: target });
   };
@@ -110,7 +106,9 @@ function checkOptions(
     refuse('No support for concatenating multiple snapshot');
   }
   if (options.backing !== undefined && sources.length > 1) {
-    refuse('Having a backing file for the target makes no sense when concatenating multiple input images');
+    refuse(
+      'Having a backing file for the target makes no sense when concatenating multiple input images',
+    );
   }
 }
 

@@ -149,7 +149,7 @@ export class Copier {
 
   #target(lane: number): RequestTarget {
     const { targets } = this.#plan;
-    return targets[lane % targets.length] as RequestTarget;
+    return targets[lane % targets.length];
   }
 }
 

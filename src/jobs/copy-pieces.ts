@@ -71,7 +71,7 @@ function kindOf(extent: Extent, rule: CutRule): Piece['kind'] {
 }
 
 function* cut(kind: Piece['kind'], start: number, end: number, most: number): Generator<Piece> {
-  for (let from = start; from < end; ) {
+  for (let from = start; from < end;) {
     // Ends at multiples, so that one unaligned begin does not make every piece unaligned.
     const to = Math.min(end, (Math.floor(from / most) + 1) * most);
     yield { kind, start: from, length: to - from };

@@ -79,7 +79,7 @@ export class Allocator {
 
   /** First host cluster beyond everything in use. */
   get end(): number {
-    return this.#marks[0] as number;
+    return this.#marks[0];
   }
 
   /**
@@ -103,7 +103,7 @@ export class Allocator {
   lower(cluster: number, count: number): Promise<void> {
     return this.#mutex.runExclusive(async () => {
       await this.#refcounts.change(cluster, count, -1);
-      this.#marks[1] = Math.min(this.#marks[1] as number, cluster);
+      this.#marks[1] = Math.min(this.#marks[1], cluster);
     });
   }
 
@@ -111,11 +111,11 @@ export class Allocator {
   trim(): Promise<void> {
     return this.#mutex.runExclusive(async () => {
       let end = this.end;
-      const openedWith = this.#marks[2] as number;
+      const openedWith = this.#marks[2];
       while (end > openedWith && (await this.#refcounts.get(end - 1)) === 0) end--;
       if (end === this.end || this.#file.limits.blockDevice) return;
       this.#marks[0] = end;
-      this.#marks[1] = Math.min(this.#marks[1] as number, end);
+      this.#marks[1] = Math.min(this.#marks[1], end);
       if ((await this.#file.size()) > end * this.#geometry.clusterSize) {
         await this.#file.truncate(end * this.#geometry.clusterSize);
       }
@@ -125,7 +125,7 @@ export class Allocator {
   async #reuse(wanted: number): Promise<ClusterRun | undefined> {
     const perSlice = this.#geometry.refcountsPerSlice;
     for (let searched = 0; searched < slicesPerSearch; searched++) {
-      const from = this.#marks[1] as number;
+      const from = this.#marks[1];
       if (from >= this.end) return undefined;
       const sliceEnd = (Math.floor(from / perSlice) + 1) * perSlice;
       if (!this.#refcounts.hasBlock(from)) {
@@ -155,7 +155,10 @@ export class Allocator {
     const knownZero = this.#file.limits.zeroInit && !this.#file.limits.blockDevice;
     const blocks = await this.#zeroNewBlocks(start, growth, knownZero);
     const { table } = this.#refcounts;
-    const old = { cluster: table.hostOffset / clusterSize, clusters: table.length * 8 / clusterSize };
+    const old = {
+      cluster: table.hostOffset / clusterSize,
+      clusters: (table.length * 8) / clusterSize,
+    };
     await this.#refcounts.withNewBlocks(blocks, async () => {
       await this.#refcounts.change(start, end - start, 1);
       if (growth.tableClusters === 0) return;
@@ -163,7 +166,7 @@ export class Allocator {
       await this.#moveTable(start * clusterSize, entries, blocks);
     });
     for (const [block, hostOffset] of blocks) table.set(block, hostOffset, false);
-    const searchedAll = (this.#marks[1] as number) >= start;
+    const searchedAll = (this.#marks[1]) >= start;
     this.#marks[0] = end;
     if (searchedAll) this.#marks[1] = end;
     if (growth.tableClusters > 0) await this.#refcounts.change(old.cluster, old.clusters, -1);
@@ -173,7 +176,7 @@ export class Allocator {
   /** The end of the file, moved beyond clusters that are counted although they lie past it. */
   async #uncountedEnd(wanted: number): Promise<number> {
     let start = this.end;
-    for (let cluster = start; cluster < start + wanted && this.#refcounts.hasBlock(cluster); ) {
+    for (let cluster = start; cluster < start + wanted && this.#refcounts.hasBlock(cluster);) {
       const found = await this.#refcounts.findFree(cluster, wanted);
       if (found.cluster > cluster) {
         start = found.cluster;
@@ -233,7 +236,9 @@ export class Allocator {
     const { filename } = this.#file;
     const bytes = end * this.#geometry.clusterSize;
     if (bytes > Number.MAX_SAFE_INTEGER) {
-      throw new CowherdError('ERR_COWHERD_NO_SPACE', `'${filename}' cannot grow further`, { filename });
+      throw new CowherdError('ERR_COWHERD_NO_SPACE', `'${filename}' cannot grow further`, {
+        filename,
+      });
     }
     const size = await this.#file.size();
     if (size >= bytes) return;

@@ -40,14 +40,17 @@ export async function readBitmaps(
   const { filename } = file;
   const invalid = (message: string): CowherdError =>
     new CowherdError('ERR_COWHERD_INVALID_IMAGE', `'${filename}': ${message}`, { filename });
-  if (extension.data.length !== extensionLength) throw invalid('bitmaps_ext: Invalid extension length');
+  if (extension.data.length !== extensionLength)
+    throw invalid('bitmaps_ext: Invalid extension length');
   const fields = new DataView(extension.data.buffer, extension.data.byteOffset);
   const count = fields.getUint32(0);
   const directoryBytes = Number(fields.getBigUint64(8));
   const directoryOffset = Number(fields.getBigUint64(16));
-  if (count === 0 || count > maxBitmaps) throw invalid(`bitmaps_ext: invalid number of bitmaps (${count})`);
+  if (count === 0 || count > maxBitmaps)
+    throw invalid(`bitmaps_ext: invalid number of bitmaps (${count})`);
   if (directoryBytes > maxBitmapDirectoryBytes) throw invalid('bitmaps_ext: directory too large');
-  if (directoryOffset % 2 ** header.clusterBits !== 0) throw invalid('bitmaps_ext: unaligned directory');
+  if (directoryOffset % 2 ** header.clusterBits !== 0)
+    throw invalid('bitmaps_ext: unaligned directory');
   if (directoryOffset + directoryBytes > (await file.size())) {
     throw invalid('bitmaps_ext: directory lies beyond the end of the file');
   }

@@ -37,7 +37,7 @@ export class L2Checker {
     const { geometry } = this.#context;
     const { l2EntrySize, l2EntriesPerTable } = geometry;
     this.#contiguous = 0;
-    for (let index = 0; index < l2EntriesPerTable; ) {
+    for (let index = 0; index < l2EntriesPerTable;) {
       const run = geometry.extendedL2 ? 0 : this.#plainRun(view, index);
       if (run > 0) {
         index += run;
@@ -59,7 +59,11 @@ export class L2Checker {
     const low = view.getUint32(first * 8 + 4);
     let index = first + 1;
     if (high === 0 && low === 0) {
-      while (index < l2EntriesPerTable && view.getUint32(index * 8 + 4) === 0 && view.getUint32(index * 8) === 0) {
+      while (
+        index < l2EntriesPerTable &&
+        view.getUint32(index * 8 + 4) === 0 &&
+        view.getUint32(index * 8) === 0
+      ) {
         index++;
       }
       return index - first;
@@ -145,7 +149,10 @@ export class L2Checker {
       findings.corruption(`ERROR compressed cluster ${cluster} with data file, entry=0x${entry}`);
       return;
     }
-    if (geometry.extendedL2 && (entries.allocatedBits(view, at) | entries.zeroBits(view, at)) !== 0) {
+    if (
+      geometry.extendedL2 &&
+      (entries.allocatedBits(view, at) | entries.zeroBits(view, at)) !== 0
+    ) {
       findings.corruption(
         `ERROR compressed cluster ${cluster} with non-zero subcluster allocation bitmap, entry=0x${entry}`,
       );

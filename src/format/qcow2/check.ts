@@ -18,8 +18,7 @@ import { type TablePointer, walkTables } from './table-walk.js';
 export interface CheckOptions {
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?:
-    | ((progress: { readonly doneBytes: number; readonly totalBytes: number }) => void)
-    | undefined;
+    ((progress: { readonly doneBytes: number; readonly totalBytes: number }) => void) | undefined;
 }
 
 const l1ReservedHigh = 0x7f000000;
@@ -165,7 +164,9 @@ class Checker {
       const hostOffset = (high & offsetHighMask) * two32 + ((low & ~l1ReservedLow) >>> 0);
       if (hostOffset === 0) continue;
       if ((high & l1ReservedHigh) !== 0 || (low & l1ReservedLow) !== 0) {
-        this.#findings.corruption(`ERROR found L1 entry with reserved bits set: ${entryHex(high, low)}`);
+        this.#findings.corruption(
+          `ERROR found L1 entry with reserved bits set: ${entryHex(high, low)}`,
+        );
       }
       this.#count(hostOffset, clusterSize);
       if (hostOffset % clusterSize !== 0) {
@@ -251,4 +252,3 @@ class Checker {
 function hex(value: number): string {
   return value.toString(16);
 }
-

@@ -22,12 +22,7 @@ export class CompressedReader {
   #codec: Codec | undefined;
   #generation: number;
 
-  constructor(
-    file: StorageFile,
-    clusterSize: number,
-    control: Int32Array,
-    type: CompressionType,
-  ) {
+  constructor(file: StorageFile, clusterSize: number, control: Int32Array, type: CompressionType) {
     this.#file = file;
     this.#clusterSize = clusterSize;
     this.#control = control;

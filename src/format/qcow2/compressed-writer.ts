@@ -11,7 +11,6 @@ import type { CompressionType } from './header.js';
 import { removedByEntry } from './removed.js';
 import type { Writer } from './writer.js';
 
-
 /** Compressed data that have a place in the file and wait to be written. */
 interface Packed {
   readonly data: Uint8Array;
@@ -122,7 +121,7 @@ export class CompressedWriter {
   }
 
   async #writeGroup(group: readonly Packed[]): Promise<void> {
-    const first = group[0] as Packed;
+    const first = group[0];
     try {
       await this.#context.file.writeVector(
         group.map((piece) => piece.data),

@@ -129,11 +129,7 @@ function planLayout(geometry: Geometry, options: Qcow2CreateOptions, external: b
   };
 }
 
-function headerBytes(
-  options: Qcow2CreateOptions,
-  layout: Layout,
-  geometry: Geometry,
-): Uint8Array {
+function headerBytes(options: Qcow2CreateOptions, layout: Layout, geometry: Geometry): Uint8Array {
   const { clusterSize } = geometry;
   const l1Entries = geometry.l1Entries(options.size);
   let incompatibleFeatures = 0;

@@ -70,7 +70,11 @@ async function* tableRuns(
     next += run.length;
   };
   const run = new Run();
-  for await (const table of walkTables(file, tablePointers(metadata, start, end), geometry.clusterSize)) {
+  for await (const table of walkTables(
+    file,
+    tablePointers(metadata, start, end),
+    geometry.clusterSize,
+  )) {
     const tableStart = table.index * geometry.tableReach;
     if (tableStart > next) add(unallocated(Math.min(tableStart, end)));
     const tableEnd = Math.min(tableStart + geometry.tableReach, end);
@@ -116,7 +120,7 @@ function continues(last: TableRun, run: Run): boolean {
 }
 
 async function* splitByHoles(source: ExtentSource, run: TableRun): AsyncGenerator<StoredExtent> {
-  for (let done = 0; done < run.length; ) {
+  for (let done = 0; done < run.length;) {
     const status = await source.dataFile.status(run.hostOffset + done, run.length - done);
     const length = Math.min(status.length, run.length - done);
     const part = { ...run, start: run.start + done, length, hostOffset: run.hostOffset + done };

@@ -29,11 +29,7 @@ export function knownFeatureTable(): Uint8Array {
 }
 
 /** The name an image's table gives to a feature bit, or one made from its number. */
-export function featureName(
-  table: Uint8Array | undefined,
-  kind: FeatureKind,
-  bit: number,
-): string {
+export function featureName(table: Uint8Array | undefined, kind: FeatureKind, bit: number): string {
   for (let offset = 0; table && offset + entrySize <= table.length; offset += entrySize) {
     if (table[offset] !== kinds[kind] || table[offset + 1] !== bit) continue;
     const name = table.subarray(offset + 2, offset + entrySize);

@@ -139,7 +139,7 @@ export class FlushOrder {
     const { file } = this.#parts;
     await Promise.all(
       joined(copies).map(async (group) => {
-        const first = group[0] as DirtySlice;
+        const first = group[0];
         await file.writeVector(
           group.map((copy) => copy.bytes),
           first.hostOffset,
@@ -153,7 +153,7 @@ export class FlushOrder {
     const { file } = this.#parts;
     await Promise.all(
       joined(copies).map(async (group) => {
-        const first = group[0] as DirtySector;
+        const first = group[0];
         await file.writeVector(
           group.map((copy) => copy.bytes),
           first.hostOffset,
@@ -176,7 +176,7 @@ function joined<Piece extends { readonly hostOffset: number; readonly bytes: Uin
       groups.push([]);
       size = 0;
     }
-    (groups.at(-1) as Piece[]).push(piece);
+    (groups.at(-1)!).push(piece);
     end = piece.hostOffset + piece.bytes.length;
     size += piece.bytes.length;
   }

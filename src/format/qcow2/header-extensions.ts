@@ -27,7 +27,7 @@ export function decodeExtensions(
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const limit = Math.min(end, bytes.length);
   const extensions: HeaderExtension[] = [];
-  for (let offset = start; offset + 8 <= limit; ) {
+  for (let offset = start; offset + 8 <= limit;) {
     const type = view.getUint32(offset);
     const length = view.getUint32(offset + 4);
     if (type === ExtensionType.end) break;

@@ -122,7 +122,8 @@ export function decodeHeader(bytes: Uint8Array, filename: string): Qcow2Header {
   if (headerLength > clusterSize) throw invalid('qcow2 header exceeds cluster size');
   const features = version === 3 ? decodeFeatures(view) : noFeatures;
   const backingFile = decodeBackingName(bytes, view, clusterSize, invalid);
-  const extensionsEnd = backingFile === undefined ? clusterSize : bigValue(8, 'Backing file offset');
+  const extensionsEnd =
+    backingFile === undefined ? clusterSize : bigValue(8, 'Backing file offset');
   const extensions = decodeExtensions(bytes, headerLength, extensionsEnd, invalid);
   refuseUnknownFeatures(features, extensions, filename);
   const header: Qcow2Header = {
@@ -294,7 +295,7 @@ function decodeCompressionType(
   incompatible: number,
   invalid: (message: string) => CowherdError,
 ): CompressionType {
-  const value = headerLength > 104 ? (bytes[104] as number) : 0;
+  const value = headerLength > 104 ? (bytes[104]) : 0;
   if (value > 1) throw invalid(`Unknown compression type: ${value}`);
   const flagged = (incompatible & Incompatible.compressionType) !== 0;
   if (flagged !== (value !== 0)) {
@@ -312,7 +313,8 @@ function checkBounds(header: Qcow2Header, invalid: (message: string) => CowherdE
   if (extendedL2 && header.clusterBits < minExtendedClusterBits) {
     throw invalid('Extended L2 entries need clusters of at least 16 KiB');
   }
-  if (header.refcountOrder > 6) throw invalid('Reference count entry width too large; may not exceed 64 bits');
+  if (header.refcountOrder > 6)
+    throw invalid('Reference count entry width too large; may not exceed 64 bits');
   if (header.cryptMethod > CryptMethod.luks) {
     throw invalid(`Unsupported encryption method ${header.cryptMethod}`);
   }
@@ -325,12 +327,15 @@ function checkBounds(header: Qcow2Header, invalid: (message: string) => CowherdE
   if (header.refcountTableClusters * clusterSize > maxRefcountTableBytes) {
     throw invalid('Image contains a too large reference count table');
   }
-  if (header.refcountTableClusters === 0) throw invalid('Image does not contain a reference count table');
+  if (header.refcountTableClusters === 0)
+    throw invalid('Image does not contain a reference count table');
   aligned(header.refcountTableOffset, 'Reference count table offset');
   if (header.snapshotCount > maxSnapshots) throw invalid('Snapshot table too large');
   if (header.snapshotCount > 0) aligned(header.snapshotsOffset, 'Snapshot table offset');
-  if ((header.autoclearFeatures & Autoclear.rawExternalData) !== 0 &&
-    (header.incompatibleFeatures & Incompatible.externalDataFile) === 0) {
+  if (
+    (header.autoclearFeatures & Autoclear.rawExternalData) !== 0 &&
+    (header.incompatibleFeatures & Incompatible.externalDataFile) === 0
+  ) {
     throw invalid('Raw external data bit set on an image without an external data file');
   }
 }

@@ -54,7 +54,10 @@ export async function qcow2Facts(file: StorageFile, header: Qcow2Header): Promis
     bitmaps: (directory?.bitmaps ?? []).map((bitmap) => ({
       name: bitmap.name,
       granularity: 2 ** bitmap.granularityBits,
-      flags: [...(bitmap.inUse ? ['in-use' as const] : []), ...(bitmap.auto ? ['auto' as const] : [])],
+      flags: [
+        ...(bitmap.inUse ? ['in-use' as const] : []),
+        ...(bitmap.auto ? ['auto' as const] : []),
+      ],
     })),
   };
 }

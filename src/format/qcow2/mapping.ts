@@ -82,7 +82,7 @@ export class ReadPlanner {
     }
     run.hasHost = kind >= ClusterKind.zeroAllocated;
     run.hostOffset = run.hasHost ? entries.hostOffset(view, at) + within : 0;
-    run.kind = runKindOf[kind] as RunKind;
+    run.kind = runKindOf[kind];
     if (run.hasHost && !isValidHost(run.hostOffset - within, clusterSize)) {
       run.kind = RunKind.corrupt;
     }

@@ -18,11 +18,7 @@ import { type Qcow2Header, Incompatible } from './header.js';
 import { HeaderFile } from './header-file.js';
 import { L2EntryView } from './l2-entry.js';
 import { ReadPlanner } from './mapping.js';
-import {
-  type PointerTableMemory,
-  PointerTable,
-  allocatePointerTable,
-} from './pointer-table.js';
+import { type PointerTableMemory, PointerTable, allocatePointerTable } from './pointer-table.js';
 import { Refcounts } from './refcounts.js';
 
 /** Share of the cache budget that L2 slices get; refcount slices get the rest. */

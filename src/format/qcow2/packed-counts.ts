@@ -23,15 +23,15 @@ export class PackedCounts {
   /** The count of a cluster. */
   get(cluster: number): number {
     if (cluster >= this.#length) return this.#large.get(cluster) ?? 0;
-    const count = ((this.#bytes[Math.floor(cluster / perByte)] as number) >> shift(cluster)) & 3;
-    return count < overflow ? count : (this.#large.get(cluster) as number);
+    const count = ((this.#bytes[Math.floor(cluster / perByte)]) >> shift(cluster)) & 3;
+    return count < overflow ? count : (this.#large.get(cluster)!);
   }
 
   /** Sets the count of a cluster. */
   set(cluster: number, count: number): void {
     if (cluster < this.#length) {
       const at = Math.floor(cluster / perByte);
-      const rest = (this.#bytes[at] as number) & ~(3 << shift(cluster));
+      const rest = (this.#bytes[at]) & ~(3 << shift(cluster));
       this.#bytes[at] = rest | (Math.min(count, overflow) << shift(cluster));
       if (count < overflow) return;
     }
@@ -44,7 +44,12 @@ export class PackedCounts {
     const end = cluster + count;
     while (next < end) {
       const at = Math.floor(next / perByte);
-      if (next % perByte === 0 && end - next >= perByte && end <= this.#length && this.#bytes[at] === 0) {
+      if (
+        next % perByte === 0 &&
+        end - next >= perByte &&
+        end <= this.#length &&
+        this.#bytes[at] === 0
+      ) {
         this.#bytes[at] = allOnes;
         next += perByte;
       } else {
@@ -82,7 +87,7 @@ export class PackedCounts {
       if (mine !== others) report(cluster, mine, others);
     };
     for (let at = 0; at < this.#bytes.length; at++) {
-      const byte = this.#bytes[at] as number;
+      const byte = this.#bytes[at];
       // A pair of set bits is a large count, whose value is in the map.
       if (byte === other.#bytes[at] && (byte & (byte >> 1) & allOnes) === 0) continue;
       const first = at * perByte;

@@ -58,13 +58,13 @@ export class PointerTable {
 
   /** Entries in use. */
   get length(): number {
-    return this.#words[this.#lock + 1] as number;
+    return this.#words[this.#lock + 1];
   }
 
   /** Host offset of the table in bytes. */
   get hostOffset(): number {
-    const low = this.#words[this.#lock + 2] as number;
-    return ((this.#words[this.#lock + 3] as number) * 0x80000000 + low) * sectorSize;
+    const low = this.#words[this.#lock + 2];
+    return ((this.#words[this.#lock + 3]) * 0x80000000 + low) * sectorSize;
   }
 
   /** Notes where the table lies, in bytes, and how many entries it has. */
@@ -96,7 +96,7 @@ export class PointerTable {
     this.#view.setUint32(index * 8, flag + Math.floor(hostOffset / two32));
     this.#view.setUint32(index * 8 + 4, hostOffset % two32);
     const sector = Math.floor((index * 8) / sectorSize);
-    this.#words[sector * 2] = (this.#words[sector * 2] as number) + 1;
+    this.#words[sector * 2] = (this.#words[sector * 2]) + 1;
     unlockExclusive(this.#words, this.#lock);
   }
 
@@ -106,7 +106,7 @@ export class PointerTable {
     lockShared(this.#words, this.#lock);
     const sectors = Math.ceil((this.length * 8) / sectorSize);
     for (let sector = 0; sector < sectors; sector++) {
-      const version = this.#words[sector * 2] as number;
+      const version = this.#words[sector * 2];
       if (version === this.#words[sector * 2 + 1]) continue;
       const start = sector * sectorSize;
       // An L1 table may end within its last sector; bytes beyond it are not ours to write.

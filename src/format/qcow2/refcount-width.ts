@@ -12,7 +12,7 @@ export interface RefcountWidth {
 
 /** The reader and writer of counts of 2^order bits. */
 export function refcountWidth(order: number): RefcountWidth {
-  return widths[order] as RefcountWidth;
+  return widths[order];
 }
 
 function packed(order: number): RefcountWidth {

@@ -65,9 +65,7 @@ export class Refcounts {
   /** The reference count of a host cluster. */
   async get(cluster: number): Promise<number> {
     if (!this.hasBlock(cluster)) return 0;
-    return this.#inSlice(cluster, (start, index) =>
-      this.#width.get(this.cache.view, start, index),
-    );
+    return this.#inSlice(cluster, (start, index) => this.#width.get(this.cache.view, start, index));
   }
 
   /**
@@ -77,7 +75,7 @@ export class Refcounts {
    */
   async change(cluster: number, count: number, delta: 1 | -1): Promise<void> {
     const perSlice = this.#geometry.refcountsPerSlice;
-    for (let next = cluster; next < cluster + count; ) {
+    for (let next = cluster; next < cluster + count;) {
       const first = next % perSlice;
       const last = Math.min(perSlice, first + cluster + count - next);
       await this.#inSlice(next, (start, index, slot) => {
@@ -105,7 +103,11 @@ export class Refcounts {
       let at = index;
       while (at < perSlice && this.#width.get(this.cache.view, start, at) !== 0) at++;
       let end = at;
-      while (end < perSlice && end - at < wanted && this.#width.get(this.cache.view, start, end) === 0) {
+      while (
+        end < perSlice &&
+        end - at < wanted &&
+        this.#width.get(this.cache.view, start, end) === 0
+      ) {
         end++;
       }
       return { cluster: cluster + at - index, length: end - at };
@@ -117,9 +119,7 @@ export class Refcounts {
     section: (start: number, index: number, slot: number) => Result,
   ): Promise<Result> {
     const key = Math.floor(cluster / this.#geometry.refcountsPerSlice);
-    const slot = await this.cache.acquire(key, (bytes) =>
-      this.#file.read(bytes, this.locate(key)),
-    );
+    const slot = await this.cache.acquire(key, (bytes) => this.#file.read(bytes, this.locate(key)));
     this.cache.lockExclusive(slot);
     try {
       return section(slot * this.cache.sliceSize, cluster % this.#geometry.refcountsPerSlice, slot);

@@ -7,7 +7,11 @@ import { ClusterKind } from './l2-entry.js';
  * Compressed data hold one reference to every cluster they touch (specification, "Compressed
  * Clusters Descriptor"). Clusters of an external data file are not counted.
  */
-export function removedByEntry(context: QueueContext, at: number, removed: RemovedClusters[]): void {
+export function removedByEntry(
+  context: QueueContext,
+  at: number,
+  removed: RemovedClusters[],
+): void {
   const { entries, l2Cache, geometry } = context.metadata;
   const { view } = l2Cache;
   const kind = entries.kind(view, at);

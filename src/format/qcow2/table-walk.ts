@@ -43,7 +43,7 @@ export async function* walkTables(
   };
   for (let count = 0; count < depth; count++) start();
   try {
-    for (let next; (next = ahead.shift()) !== undefined; ) {
+    for (let next; (next = ahead.shift()) !== undefined;) {
       await next.read;
       yield { ...next.pointer, view: new DataView(next.bytes.buffer) };
       spare.push(next.bytes);

@@ -79,7 +79,7 @@ export class Writer {
   async write(buffer: Uint8Array, offset: number): Promise<void> {
     const steps: Promise<void>[] = [];
     try {
-      for (let done = 0; done < buffer.length; ) {
+      for (let done = 0; done < buffer.length;) {
         const rest = done === 0 ? buffer : buffer.subarray(done);
         const step = await this.#next(offset + done, rest.length);
         const part = rest.length === step.length ? rest : rest.subarray(0, step.length);
@@ -99,10 +99,7 @@ export class Writer {
   }
 
   /** Plans the next step, waiting for whatever stands in its way. */
-  async #next(
-    offset: number,
-    length: number,
-  ): Promise<Extract<Step, { readonly length: number }>> {
+  async #next(offset: number, length: number): Promise<Extract<Step, { readonly length: number }>> {
     const { metadata, arena } = this.#context;
     const { l2Cache } = metadata;
     for (;;) {
@@ -251,11 +248,7 @@ export class Writer {
     intoLimbo(this.#context, removed, false);
   }
 
-  async #writeWithEdges(
-    allocation: Allocation,
-    data: Uint8Array,
-    offset: number,
-  ): Promise<void> {
+  async #writeWithEdges(allocation: Allocation, data: Uint8Array, offset: number): Promise<void> {
     const { edges, knownZero, guestOffset, hostOffset } = allocation;
     const buffers: Uint8Array[] = [];
     let start = hostOffset + offset - guestOffset;
@@ -375,7 +368,7 @@ function distanceToMultiple(offset: number, granule: number): number {
 function trimTo(buffers: Uint8Array[], length: number): void {
   let left = length;
   for (let index = 0; index < buffers.length; index++) {
-    const buffer = buffers[index] as Uint8Array;
+    const buffer = buffers[index];
     if (buffer.length > left) buffers[index] = buffer.subarray(0, Math.max(0, left));
     left -= buffer.length;
   }

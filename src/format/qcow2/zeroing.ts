@@ -91,21 +91,22 @@ export class Zeroing {
     const { geometry, entries, l2Cache } = this.#context.metadata;
     const within = offset % geometry.clusterSize;
     const mask = entries.subclusterMask(within, length);
-    let asData = false;
+    // Compressed clusters have no subclusters.
+    const compressed: number[] = [];
     await this.#inSlice(offset, 1, (at) => {
-      // Compressed clusters have no subclusters.
-      asData = entries.kind(l2Cache.view, at) === ClusterKind.compressed;
-      if (!asData) entries.setZeroSubclusters(l2Cache.view, at, mask);
-      return !asData;
+      const isCompressed = entries.kind(l2Cache.view, at) === ClusterKind.compressed;
+      if (isCompressed) compressed.push(at);
+      else entries.setZeroSubclusters(l2Cache.view, at, mask);
+      return !isCompressed;
     });
-    if (asData) await this.#writer.write(new Uint8Array(length), offset);
+    if (compressed.length > 0) await this.#writer.write(new Uint8Array(length), offset);
   }
 
   async #changeClusters(offset: number, length: number, mode: ZeroMode): Promise<void> {
     const { metadata, version } = this.#context;
     const { geometry } = metadata;
     const end = offset + length;
-    for (let next = offset; next < end; ) {
+    for (let next = offset; next < end;) {
       const count = geometry.clusters(end - next);
       if (mode.discard && !metadata.hasTable(next) && nothingBelow(this.#context, next)) {
         next += geometry.tableReach - (next % geometry.tableReach);
@@ -144,7 +145,11 @@ export class Zeroing {
     const { view } = l2Cache;
     const hasHost = kind === ClusterKind.normal || kind === ClusterKind.zeroAllocated;
     const keepHost = hasHost && (!mode.unmap || externalData) && version === 3;
-    if (mode.discard && kind === ClusterKind.unallocated && nothingBelow(this.#context, guestOffset)) {
+    if (
+      mode.discard &&
+      kind === ClusterKind.unallocated &&
+      nothingBelow(this.#context, guestOffset)
+    ) {
       return false;
     }
     const alreadyZero =
@@ -168,11 +173,7 @@ export class Zeroing {
    *
    * @returns how many entries it was run on
    */
-  async #inSlice(
-    offset: number,
-    count: number,
-    change: (at: number) => boolean,
-  ): Promise<number> {
+  async #inSlice(offset: number, count: number, change: (at: number) => boolean): Promise<number> {
     const { metadata } = this.#context;
     const { geometry, l2Cache, claims } = metadata;
     const entry = Math.floor(offset / geometry.clusterSize) % geometry.l2EntriesPerSlice;

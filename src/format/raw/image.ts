@@ -33,7 +33,7 @@ export class RawImage implements FormatImage {
   ): AsyncGenerator<StoredExtent> {
     const { filename } = this.#file;
     const end = offset + length;
-    for (let start = offset; start < end; ) {
+    for (let start = offset; start < end;) {
       signal?.throwIfAborted();
       const status = await this.#file.status(start, end - start);
       const part = Math.min(status.length, end - start);

@@ -1,0 +1,39 @@
+/** Reports and creation of an 8 TiB image with all its metadata, against qemu-img. */
+import { rm } from 'node:fs/promises';
+import path from 'node:path';
+import type { Duel } from '../duel.js';
+import { settle, timeCowherd, timeQemu } from '../programs.js';
+
+const options = ['-f', 'qcow2', '-o', 'preallocation=metadata'];
+
+/** Duels over an 8 TiB image, which is made anew by each side of the one that creates it. */
+export async function metadataDuels(folder: string): Promise<Duel[]> {
+  const image = path.join(folder, 'metadata.qcow2');
+  await timeQemu('create', '-q', ...options, image, '8T');
+  const created = path.join(folder, 'created.qcow2');
+  const create = async (time: typeof timeQemu): Promise<number> => {
+    await rm(created, { force: true });
+    await settle();
+    const seconds = await time('create', '-q', ...options, created, '8T');
+    await rm(created, { force: true });
+    return seconds;
+  };
+  const report = (name: string, ...parameters: readonly string[]): Duel => ({
+    name,
+    unit: 's',
+    goal: 3,
+    ours: { label: 'cowherd', run: () => timeCowherd(...parameters, image) },
+    peer: { label: 'qemu-img', run: () => timeQemu(...parameters, image) },
+  });
+  return [
+    report('check of 8 TiB of metadata', 'check', '-q'),
+    report('map of 8 TiB of metadata', 'map', '--output=json'),
+    {
+      name: 'create 8 TiB with metadata',
+      unit: 's',
+      goal: 3,
+      ours: { label: 'cowherd', run: () => create(timeCowherd) },
+      peer: { label: 'qemu-img', run: () => create(timeQemu) },
+    },
+  ];
+}

@@ -1,0 +1,71 @@
+/** Running the two programs that race, timed; and files for them to work on. */
+import { type SpawnOptions, spawn } from 'node:child_process';
+import { readFile, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+const distFolder = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
+const cli = path.join(distFolder, 'src', 'cli', 'main.js');
+const memoryProbe = pathToFileURL(path.join(distFolder, 'bench', 'memory-probe.js')).href;
+
+/** What a finished program left behind. */
+export interface Finished {
+  readonly seconds: number;
+  readonly stdout: string;
+}
+
+/** Runs a program to its end. @throws if it does not exit with 0 */
+export async function runProgram(
+  command: string,
+  parameters: readonly string[],
+  options: SpawnOptions = {},
+): Promise<Finished> {
+  const start = performance.now();
+  const child = spawn(command, parameters, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
+  let stdout = '';
+  let stderr = '';
+  child.stdout?.on(
+    'data',
+    (chunk: Buffer) => (stdout += chunk.length < 65536 ? chunk.toString() : ''),
+  );
+  child.stderr?.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+  const code = await new Promise<number | null>((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', resolve);
+  });
+  const seconds = (performance.now() - start) / 1000;
+  if (code !== 0) throw new Error(`${command} ${parameters.join(' ')} failed: ${stderr}`);
+  return { seconds, stdout };
+}
+
+/** Seconds that the real tool takes. */
+export async function timeQemu(...parameters: readonly string[]): Promise<number> {
+  return (await runProgram('qemu-img', parameters)).seconds;
+}
+
+/** Seconds that our command line takes, the start of Node included. */
+export async function timeCowherd(...parameters: readonly string[]): Promise<number> {
+  return (await runProgram(process.execPath, [cli, ...parameters])).seconds;
+}
+
+/** Seconds that Node takes to start and stop. */
+export async function timeNode(): Promise<number> {
+  return (await runProgram(process.execPath, ['-e', '0'])).seconds;
+}
+
+/** Peak memory in MiB of our command line, or of a bare Node without parameters. */
+export async function peakMemory(...parameters: readonly string[]): Promise<number> {
+  const report = path.join(distFolder, `.memory-${process.pid}`);
+  const program = parameters.length > 0 ? [cli, ...parameters] : ['-e', '0'];
+  await runProgram(process.execPath, ['--import', memoryProbe, ...program], {
+    env: { ...process.env, COWHERD_MEMORY_REPORT: report },
+  });
+  const kib = Number(await readFile(report, 'utf8'));
+  await rm(report);
+  return kib / 1024;
+}
+
+/** Makes sure that what was written before does not disturb what is timed next. */
+export async function settle(): Promise<void> {
+  await runProgram('sync', []);
+}
