@@ -3,6 +3,7 @@ import { CowherdError } from '../errors.js';
 import type { CheckResult } from '../image/api.js';
 import { CliError, usageError } from './cli-error.js';
 import type { Command } from './command.js';
+import { toFixedEven } from './decimal.js';
 import { parseImageName } from './image-name.js';
 import { openNamed } from './open.js';
 import type { OptionSpecs } from './options.js';
@@ -113,7 +114,7 @@ export function checkText(result: CheckResult): string {
 }
 
 function percent(part: number, whole: number): string {
-  return `${((part / whole) * 100).toFixed(2)}%`;
+  return `${toFixedEven((part / whole) * 100, 2)}%`;
 }
 
 /** The result as JSON, keys in QEMU's order and counts of nothing left out. */

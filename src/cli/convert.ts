@@ -259,9 +259,10 @@ function failure(
   if (message.startsWith("Can't find snapshot")) {
     return wrap("Failed to load snapshot: Can't find snapshot");
   }
-  if (target !== undefined && filename === target.path) {
+  // What names no file is about the options of the one to be made.
+  if (target !== undefined && (filename === undefined || filename === target.path)) {
     if (offset !== undefined) return wrap(`error while writing at byte ${offset}: ${message}`);
-    const prefix = `'${filename}': `;
+    const prefix = `'${target.path}': `;
     const bare = message.startsWith(prefix) ? message.slice(prefix.length) : message;
     if (target.created) {
       return wrap(`${target.given}: error while converting ${target.format ?? 'raw'}: ${bare}`);

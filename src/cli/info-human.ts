@@ -1,6 +1,6 @@
 /** The facts about an image as text for people, laid out as qemu-img does. */
 import type { ImageInfo, SnapshotInfo } from '../image/api.js';
-import { qcow2Json } from './info-json.js';
+import { qcow2Json, wholeSectors } from './info-json.js';
 import type { JsonValue } from './qemu-json.js';
 import { formatSize, formatSizeAndBytes } from './size.js';
 
@@ -26,7 +26,7 @@ export function infoText(info: ImageInfo): string {
     "Child node '/file':",
     `    filename: ${info.filename}`,
     `    protocol type: ${info.blockDevice ? 'host_device' : 'file'}`,
-    `    file length: ${formatSizeAndBytes(info.fileLength)}`,
+    `    file length: ${formatSizeAndBytes(wholeSectors(info.fileLength))}`,
     `    disk size: ${diskSize}`,
   );
   return lines.map((line) => `${line}\n`).join('');

@@ -28,13 +28,18 @@ export function infoJson(info: ImageInfo): JsonValue {
 function fileJson(info: ImageInfo): JsonValue {
   return {
     children: [],
-    'virtual-size': info.fileLength,
+    'virtual-size': wholeSectors(info.fileLength),
     filename: info.filename,
     format: info.blockDevice ? 'host_device' : 'file',
     'actual-size': info.actualSize,
     'format-specific': { type: 'file', data: {} },
     'dirty-flag': false,
   };
+}
+
+/** The length of a file as QEMU has it: it thinks of files in sectors. */
+export function wholeSectors(lengthBytes: number): number {
+  return Math.ceil(lengthBytes / 512) * 512;
 }
 
 function snapshotJson(snapshot: SnapshotInfo): JsonValue {

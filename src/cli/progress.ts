@@ -2,6 +2,7 @@
 import { writeSync } from 'node:fs';
 import type { Progress } from '../image/api.js';
 import { CliError } from './cli-error.js';
+import { toFixedEven } from './decimal.js';
 import type { Session } from './session.js';
 
 /** What a command reports its progress to. */
@@ -46,7 +47,7 @@ function percentOf({ doneBytes, totalBytes }: Progress): number {
 }
 
 function formatPercent(percent: number): string {
-  return `    (${percent.toFixed(2)}/100%)`;
+  return `    (${toFixedEven(percent, 2)}/100%)`;
 }
 
 /** One line on standard output that is written over and over. */

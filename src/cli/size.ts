@@ -1,4 +1,5 @@
 /** Sizes as people write and read them: parsing with QEMU's suffixes, printing as qemu-img does. */
+import { toPrecisionEven } from './decimal.js';
 
 /** Why a text is no size: not a number at all, or one beyond 0 to 2^63 - 1. */
 export type SizeFailure = 'invalid' | 'out-of-range';
@@ -42,7 +43,7 @@ export function formatSize(bytes: number): string {
 
 /** A number as C's `%.3g` prints it, within what sizes need. */
 function threeDigits(value: number): string {
-  const [mantissa, exponent] = value.toPrecision(3).split('e+');
+  const [mantissa, exponent] = toPrecisionEven(value, 3).split('e+');
   if (exponent) return `${Number(mantissa)}e+${exponent.padStart(2, '0')}`;
   return String(Number(mantissa));
 }

@@ -198,7 +198,11 @@ class Comparison {
       bytesA && readWithin(this.a, bytesA.subarray(0, length), offset),
       bytesB && readWithin(this.b, bytesB.subarray(0, length), offset),
     ]);
-    for (const result of results) if (result.status === 'rejected') throw result.reason as Error;
+    for (const [index, result] of results.entries()) {
+      if (result.status === 'fulfilled') continue;
+      const image = index === 0 ? this.a : this.b;
+      throw await locateFailure(image, offset, length, result.reason);
+    }
     const at = whereDifferent(bytesA?.subarray(0, length), bytesB?.subarray(0, length));
     if (bytesA) this.#freeBuffers.push(bytesA);
     if (bytesB) this.#freeBuffers.push(bytesB);
@@ -246,6 +250,31 @@ async function readWithin(image: Image, buffer: Uint8Array, offset: number): Pro
   const inside = Math.max(0, Math.min(buffer.length, image.size - offset));
   buffer.fill(0, inside);
   if (inside > 0) await image.read(buffer.subarray(0, inside), offset);
+}
+
+/** Failures are looked for in steps of this size. */
+const locatedBytes = 4096;
+
+/** The failure of a read, with the name of the image and the first guest offset that fails. */
+async function locateFailure(
+  image: Image,
+  offset: number,
+  length: number,
+  failure: unknown,
+): Promise<unknown> {
+  if (!(failure instanceof CowherdError)) return failure;
+  const part = new Uint8Array(locatedBytes);
+  for (let done = 0; done < length; done += locatedBytes) {
+    const wanted = part.subarray(0, Math.min(locatedBytes, length - done));
+    try {
+      await readWithin(image, wanted, offset + done);
+    } catch (error) {
+      if (!(error instanceof CowherdError)) return error;
+      const details = { filename: image.filename, offset: offset + done, cause: error };
+      return new CowherdError(error.code, error.message, details);
+    }
+  }
+  return failure;
 }
 
 function whereDifferent(a: Uint8Array | undefined, b: Uint8Array | undefined): number {

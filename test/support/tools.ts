@@ -53,6 +53,8 @@ export function runBytes(
 ): Promise<{ stdout: Buffer; stderr: string; code: number }> {
   return new Promise((resolve, reject) => {
     const child = spawn(findTool(command) ?? command, commandArguments, {
+      // Tools put the name they were called by in front of messages.
+      argv0: command,
       cwd: options.cwd,
       env: { ...process.env, LC_ALL: 'C', TZ: 'UTC', ...options.env },
       timeout: options.timeoutMs ?? 120_000,

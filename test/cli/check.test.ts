@@ -1,0 +1,78 @@
+/** `check` prints what qemu-img prints, of every fixture, and exits as it does. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { checkJson, checkText } from '../../src/cli/check.js';
+import type { CheckResult } from '../../src/image/api.js';
+import { assertSame, runCowherd } from '../support/both-tools.js';
+import { fixture, fixtures, unpackFixtures } from '../support/fixtures.js';
+import { needsTool } from '../support/tools.js';
+
+test('check of every fixture that can be opened', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const folder = await unpackFixtures(t);
+  for (const { file, checkExitCode } of fixtures) {
+    if (checkExitCode === undefined || /^(?:encrypted-|backing-missing)/.test(file)) continue;
+    await t.test(file, async () => {
+      // What a table of text means is found in another order.
+      const stderr = file !== 'table-unaligned.qcow2';
+      await assertSame(['check', file], folder, { stderr });
+      await assertSame(['check', '--output=json', file], folder, { stderr });
+    });
+  }
+});
+
+test('quiet, raw images, and refusals', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const folder = await unpackFixtures(t, [fixture('leak.qcow2'), fixture('base.raw')]);
+  await assertSame(['check', '-q', 'leak.qcow2'], folder);
+  await assertSame(['check', '-f', 'raw', 'leak.qcow2'], folder);
+  await assertSame(['check', '--output=json', 'base.raw'], folder);
+  await assertSame(['check', '-T', 'none', 'leak.qcow2'], folder);
+  await assertSame(['check', '--image-opts', '--output=json', 'file.filename=leak.qcow2'], folder);
+  const { code, stderr } = await runCowherd(['check', '-r', 'all', 'leak.qcow2'], folder);
+  assert.deepEqual([code, stderr], [1, 'cowherd: Repairing images is not supported yet\n']);
+});
+
+const clean: CheckResult = {
+  filename: 'a.qcow2',
+  format: 'qcow2',
+  checkErrors: 0,
+  corruptions: 0,
+  leaks: 0,
+  findings: [],
+  imageEndOffset: 262144,
+  totalClusters: 16,
+  allocatedClusters: 0,
+  fragmentedClusters: 0,
+  compressedClusters: 0,
+};
+
+test('the text counts what was found, and what is allocated if anything is', () => {
+  assert.equal(checkText(clean), 'No errors were found on the image.\nImage end offset: 262144\n');
+  assert.equal(
+    checkText({ ...clean, checkErrors: 2, corruptions: 3, leaks: 4, allocatedClusters: 8 }),
+    [
+      '',
+      '3 errors were found on the image.',
+      'Data may be corrupted, or further writes to the image may corrupt it.',
+      '',
+      '4 leaked clusters were found on the image.',
+      'This means waste of disk space, but no harm to data.',
+      '',
+      '2 internal errors have occurred during the check.',
+      '8/16 = 50.00% allocated, 0.00% fragmented, 0.00% compressed clusters',
+      'Image end offset: 262144',
+      '',
+    ].join('\n'),
+  );
+});
+
+test('the JSON leaves out what is zero, except the errors of the check itself', () => {
+  assert.deepEqual(Object.keys(JSON.parse(checkJson(clean)) as object), [
+    'image-end-offset',
+    'total-clusters',
+    'check-errors',
+    'filename',
+    'format',
+  ]);
+});
