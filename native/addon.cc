@@ -1,0 +1,202 @@
+#include <napi.h>
+
+#include "codec.h"
+#include "environment.h"
+#include "file-facts.h"
+#include "ring.h"
+#include "zero-scan.h"
+
+namespace cowherd {
+
+namespace {
+
+/** The memory of any typed array, also over a SharedArrayBuffer. */
+bool viewMemory(napi_env env, napi_value value, void** memory, size_t* lengthBytes) {
+  napi_typedarray_type type;
+  size_t length;
+  napi_value buffer;
+  size_t offset;
+  if (napi_get_typedarray_info(env, value, &type, &length, memory, &buffer, &offset) != napi_ok) {
+    napi_throw_type_error(env, nullptr, "a typed array is expected");
+    return false;
+  }
+  size_t elementBytes = 1;
+  if (type == napi_int32_array || type == napi_uint32_array) elementBytes = 4;
+  if (type == napi_float64_array) elementBytes = 8;
+  *lengthBytes = length * elementBytes;
+  return true;
+}
+
+/** (view) => address of its first byte. Exact as a double: addresses have at most 52 bits. */
+napi_value addressOf(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value argument;
+  napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr);
+  void* memory;
+  size_t length;
+  if (!viewMemory(env, argument, &memory, &length)) return nullptr;
+  napi_value result;
+  napi_create_double(env, static_cast<double>(reinterpret_cast<uintptr_t>(memory)), &result);
+  return result;
+}
+
+napi_value isZeroView(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value argument;
+  napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr);
+  void* memory;
+  size_t length;
+  if (!viewMemory(env, argument, &memory, &length)) return nullptr;
+  napi_value result;
+  napi_get_boolean(env, isZero(static_cast<const uint8_t*>(memory), length), &result);
+  return result;
+}
+
+napi_value zeroRunsOfView(napi_env env, napi_callback_info info) {
+  size_t count = 3;
+  napi_value arguments[3];
+  napi_get_cb_info(env, info, &count, arguments, nullptr, nullptr);
+  void* memory;
+  size_t length;
+  void* lengths;
+  size_t lengthsBytes;
+  uint32_t granularity = 0;
+  if (!viewMemory(env, arguments[0], &memory, &length) ||
+      !viewMemory(env, arguments[2], &lengths, &lengthsBytes)) {
+    return nullptr;
+  }
+  napi_get_value_uint32(env, arguments[1], &granularity);
+  napi_value result;
+  napi_create_int32(env,
+                    granularity == 0 ? -1
+                                     : zeroRuns(static_cast<const uint8_t*>(memory), length,
+                                                granularity, static_cast<int32_t*>(lengths),
+                                                lengthsBytes / sizeof(int32_t)),
+                    &result);
+  return result;
+}
+
+Ring* ringOf(napi_env env, napi_callback_info info, size_t* count, napi_value* arguments) {
+  void* data = nullptr;
+  napi_get_cb_info(env, info, count, arguments, nullptr, &data);
+  return static_cast<Ring*>(data);
+}
+
+napi_value submit(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value argument;
+  Ring* const ring = ringOf(env, info, &count, &argument);
+  uint32_t pending = 0;
+  napi_get_value_uint32(env, argument, &pending);
+  napi_value completed;
+  napi_create_uint32(env, ring->submit(pending), &completed);
+  return completed;
+}
+
+napi_value setVector(napi_env env, napi_callback_info info) {
+  size_t count = 2;
+  napi_value arguments[2];
+  Ring* const ring = ringOf(env, info, &count, arguments);
+  uint32_t slot = 0;
+  uint32_t views = 0;
+  napi_get_value_uint32(env, arguments[0], &slot);
+  if (slot >= ring->slots() ||
+      napi_get_array_length(env, arguments[1], &views) != napi_ok) {
+    napi_throw_type_error(env, nullptr, "a slot and an array are expected");
+    return nullptr;
+  }
+  std::vector<iovec>& vector = ring->vectorOf(slot);
+  vector.clear();
+  double total = 0;
+  for (uint32_t index = 0; index < views; index += 1) {
+    napi_value view;
+    napi_get_element(env, arguments[1], index, &view);
+    iovec part;
+    if (!viewMemory(env, view, &part.iov_base, &part.iov_len)) return nullptr;
+    if (part.iov_len == 0) continue;
+    vector.push_back(part);
+    total += static_cast<double>(part.iov_len);
+  }
+  napi_value result;
+  napi_create_double(env, total, &result);
+  return result;
+}
+
+napi_value closeRing(napi_env env, napi_callback_info info) {
+  size_t count = 0;
+  ringOf(env, info, &count, nullptr)->close();
+  return nullptr;
+}
+
+/**
+ * (engine, table, pending, completed, onCompletions) => ring | -errno
+ */
+Napi::Value createRing(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  void* table = nullptr;
+  void* pending = nullptr;
+  void* completed = nullptr;
+  size_t tableBytes = 0;
+  size_t pendingBytes = 0;
+  size_t completedBytes = 0;
+  if (!viewMemory(env, info[1], &table, &tableBytes) ||
+      !viewMemory(env, info[2], &pending, &pendingBytes) ||
+      !viewMemory(env, info[3], &completed, &completedBytes)) {
+    return env.Undefined();
+  }
+  const size_t slots = tableBytes / (Ring::kRecordFields * sizeof(double));
+  if (pendingBytes < slots * sizeof(int32_t) || completedBytes < slots * sizeof(int32_t)) {
+    Napi::TypeError::New(env, "pending and completed need room for every slot")
+        .ThrowAsJavaScriptException();
+    return env.Undefined();
+  }
+  const Ring::Shared shared = {static_cast<double*>(table), static_cast<const int32_t*>(pending),
+                               static_cast<int32_t*>(completed), static_cast<uint32_t>(slots)};
+  void* environment = nullptr;
+  napi_get_instance_data(env, &environment);
+  int error = 0;
+  Ring* const ring =
+      Ring::create(env, static_cast<Environment*>(environment),
+                   static_cast<Engine>(info[0].As<Napi::Number>().Int32Value()), shared, info[4],
+                   &error);
+  if (ring == nullptr) return Napi::Number::New(env, error);
+
+  Napi::Object object = Napi::Object::New(env);
+  const napi_property_descriptor properties[] = {
+      {"submit", nullptr, submit, nullptr, nullptr, nullptr, napi_enumerable, ring},
+      {"setVector", nullptr, setVector, nullptr, nullptr, nullptr, napi_enumerable, ring},
+      {"close", nullptr, closeRing, nullptr, nullptr, nullptr, napi_enumerable, ring},
+  };
+  napi_define_properties(env, object, sizeof(properties) / sizeof(properties[0]), properties);
+  object["usesUring"] = ring->usesUring();
+  napi_wrap(
+      env, object, ring,
+      [](napi_env, void* data, void*) {
+        Ring* const ring = static_cast<Ring*>(data);
+        ring->close();
+        ring->unreference();
+      },
+      nullptr, nullptr);
+  return object;
+}
+
+Napi::Object initialize(Napi::Env env, Napi::Object exports) {
+  Environment::create(env);
+  exportFileFacts(exports);
+  const napi_property_descriptor properties[] = {
+      {"addressOf", nullptr, addressOf, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"isZero", nullptr, isZeroView, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"zeroRuns", nullptr, zeroRunsOfView, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+  };
+  napi_define_properties(env, exports, sizeof(properties) / sizeof(properties[0]), properties);
+  exports["createRing"] = Napi::Function::New(env, createRing, "createRing");
+  exports["hasZlib"] = zlibAvailable();
+  return exports;
+}
+
+}  // namespace
+
+}  // namespace cowherd
+
+using cowherd::initialize;
+NODE_API_MODULE(cowherd, initialize)

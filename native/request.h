@@ -1,0 +1,102 @@
+#ifndef COWHERD_REQUEST_H
+#define COWHERD_REQUEST_H
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace cowherd {
+
+class File;
+class Ring;
+
+/** What a request does. The numbers are shared with src/native/ring.ts. */
+enum class Opcode : int {
+  kRead = 0,
+  kWrite = 1,
+  kReadVector = 2,
+  kWriteVector = 3,
+  kFlush = 4,
+  kTruncate = 5,
+  kAllocate = 6,
+  kWriteZeroes = 7,
+  kDiscard = 8,
+  kCopyRange = 9,
+  kClose = 10,
+  kZstdCompress = 11,
+  kZstdDecompress = 12,
+  kDeflate = 13,
+  kInflate = 14,
+};
+
+/** Bytes of a file that a write touches; end is exclusive. */
+struct Range {
+  uint64_t start = 0;
+  uint64_t end = 0;
+  bool overlaps(const Range& other) const { return start < other.end && other.start < end; }
+};
+
+/**
+ * One slot of a ring's request table: an operation under way. Exactly one party owns it at a time:
+ * the ring's thread, the kernel, a pool thread or a write gate; whoever owns it may change it.
+ */
+struct Request {
+  Opcode opcode = Opcode::kRead;
+  int slot = 0;
+  Ring* ring = nullptr;
+  File* file = nullptr;
+
+  /** Where the rest of the transfer goes, advanced as parts of it complete. */
+  uint64_t offset = 0;
+  uint64_t remaining = 0;
+  uint64_t transferred = 0;
+  /** Buffers of the rest: `single` for plain transfers, `vector` from `vectorIndex` on otherwise. */
+  iovec single = {};
+  std::vector<iovec> vector;
+  size_t vectorIndex = 0;
+
+  /** A codec's output, or a copy's source offset in `secondAddress`. */
+  char* output = nullptr;
+  uint64_t outputLength = 0;
+  uint64_t sourceOffset = 0;
+  File* source = nullptr;
+  /** A level, a flag: what the operation defines. */
+  int parameter = 0;
+
+  /** Bytes, or a negated errno. */
+  int64_t result = 0;
+
+  /** Link of whichever list the owner keeps: pool queue, mailbox, gate queue. */
+  Request* next = nullptr;
+
+  /** State of a write to an O_DIRECT file in its gate. */
+  Range gated;
+  bool gateExclusive = false;
+  bool inGate = false;
+  Request* gatePrevious = nullptr;
+  Request* gateNext = nullptr;
+
+  bool isRead() const { return opcode == Opcode::kRead || opcode == Opcode::kReadVector; }
+  bool isWrite() const { return opcode == Opcode::kWrite || opcode == Opcode::kWriteVector; }
+  bool isVector() const {
+    return opcode == Opcode::kReadVector || opcode == Opcode::kWriteVector;
+  }
+  bool isCodec() const { return opcode >= Opcode::kZstdCompress; }
+
+  /** The buffers still to be transferred; at most IOV_MAX of them. */
+  const iovec* buffers() const { return isVector() ? &vector[vectorIndex] : &single; }
+  int bufferCount() const;
+
+  /** Takes note that the next `count` bytes are done. */
+  void advance(uint64_t count);
+  /** Fills what a read past the end of the file left with zeroes. */
+  void zeroRest();
+  /** Whether every address, length and the offset are multiples of the given powers of two. */
+  bool aligned(uint32_t requestAlignment, uint32_t memoryAlignment) const;
+};
+
+}  // namespace cowherd
+
+#endif

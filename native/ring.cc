@@ -1,0 +1,473 @@
+#include "ring.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "environment.h"
+#include "file.h"
+#include "thread-pool.h"
+
+namespace cowherd {
+
+namespace {
+
+constexpr unsigned kUringEntries = 256;
+/** Longest buffered read tried inline: copying more would hold JavaScript up for too long. */
+constexpr uint64_t kInlineBytes = 256 * 1024;
+/** Longest single transfer asked of the kernel, whose own limit is a page short of 2 GiB. */
+constexpr uint64_t kTransferBytes = 1 << 30;
+
+unsigned powerOfTwoAtLeast(unsigned value) {
+  unsigned power = 1;
+  while (power < value) power *= 2;
+  return power;
+}
+
+}  // namespace
+
+Ring* Ring::create(napi_env env, Environment* environment, Engine engine, const Shared& shared,
+                   napi_value onCompletions, int* error) {
+  uv_loop_t* loop = nullptr;
+  if (napi_get_uv_event_loop(env, &loop) != napi_ok) {
+    *error = -EINVAL;
+    return nullptr;
+  }
+  std::unique_ptr<Uring> uring;
+  if (engine != Engine::kThreads) {
+    uring = Uring::create(kUringEntries, powerOfTwoAtLeast(std::max(shared.slots, kUringEntries)),
+                          error);
+    if (uring == nullptr && engine == Engine::kUring) return nullptr;
+  }
+  Ring* const ring = new Ring();
+  ring->env_ = env;
+  ring->environment_ = environment;
+  ring->engine_ = uring == nullptr ? Engine::kThreads : engine;
+  ring->shared_ = shared;
+  ring->uring_ = std::move(uring);
+  ring->requests_ = std::vector<Request>(shared.slots);
+  for (uint32_t slot = 0; slot < shared.slots; slot += 1) {
+    ring->requests_[slot].slot = static_cast<int>(slot);
+    ring->requests_[slot].ring = ring;
+  }
+  napi_create_reference(env, onCompletions, 1, &ring->callback_);
+  napi_value name;
+  napi_create_string_utf8(env, "cowherd.ring", NAPI_AUTO_LENGTH, &name);
+  napi_async_init(env, nullptr, name, &ring->context_);
+
+  ring->async_.data = ring;
+  uv_async_init(loop, &ring->async_,
+                [](uv_async_t* handle) { onWakeup(static_cast<Ring*>(handle->data)); });
+  uv_unref(reinterpret_cast<uv_handle_t*>(&ring->async_));
+  ring->references_ += 1;
+  if (ring->uring_ != nullptr) {
+    ring->poll_.data = ring;
+    uv_poll_init(loop, &ring->poll_, ring->uring_->descriptor());
+    uv_poll_start(&ring->poll_, UV_READABLE, [](uv_poll_t* handle, int, int) {
+      onWakeup(static_cast<Ring*>(handle->data));
+    });
+    uv_unref(reinterpret_cast<uv_handle_t*>(&ring->poll_));
+    ring->references_ += 1;
+  }
+  environment->add(ring);
+  return ring;
+}
+
+uint32_t Ring::submit(uint32_t count) {
+  if (closed_) return 0;
+  completedCount_ = 0;
+  for (uint32_t index = 0; index < count; index += 1) {
+    const uint32_t slot = static_cast<uint32_t>(shared_.pending[index]);
+    if (slot >= shared_.slots) continue;
+    const double* const record = &shared_.table[slot * kRecordFields];
+    Request* const request = &requests_[slot];
+    request->opcode = static_cast<Opcode>(static_cast<int>(record[3]));
+    request->offset = static_cast<uint64_t>(record[1]);
+    request->remaining = static_cast<uint64_t>(record[2]);
+    request->transferred = 0;
+    request->single.iov_base = reinterpret_cast<void*>(static_cast<uintptr_t>(record[0]));
+    request->single.iov_len = request->remaining;
+    request->vectorIndex = 0;
+    request->parameter = static_cast<int>(record[5]);
+    request->output = reinterpret_cast<char*>(static_cast<uintptr_t>(record[6]));
+    request->outputLength = static_cast<uint64_t>(record[7]);
+    request->sourceOffset = static_cast<uint64_t>(record[6]);
+    request->file = request->isCodec() ? nullptr : File::find(record[4]);
+    request->source =
+        request->opcode == Opcode::kCopyRange ? File::find(record[7]) : nullptr;
+    inFlight_ += 1;
+    start(request);
+  }
+  flush();
+  keepLoopAlive(inFlight_ > 0);
+  return completedCount_;
+}
+
+void Ring::start(Request* request) {
+  if (request->isCodec()) {
+    toPool(request);
+    return;
+  }
+  if (request->file == nullptr) {
+    finish(request, -EBADF);
+    return;
+  }
+  if ((request->isRead() || request->isWrite()) && request->remaining == 0) {
+    finish(request, 0);
+    return;
+  }
+  if (request->opcode == Opcode::kClose) environment_->forget(request->file);
+  if (request->isRead()) {
+    startRead(request);
+  } else if (enterGate(request)) {
+    startAdmitted(request);
+  }
+}
+
+void Ring::startRead(Request* request) {
+  File* const file = request->file;
+  if (file->direct) {
+    if (uring_ != nullptr && request->aligned(file->requestAlignment, file->memoryAlignment)) {
+      toUring(request);
+    } else {
+      toPool(request);
+    }
+    return;
+  }
+  if (engine_ == Engine::kUring) {
+    toUring(request);
+    return;
+  }
+  // What is in the page cache is quickest copied here and now.
+  if (request->remaining <= kInlineBytes && !file->refusesNowait.load(std::memory_order_relaxed)) {
+    const ssize_t count =
+        ::preadv2(file->descriptor(), request->buffers(), request->bufferCount(),
+                  static_cast<off_t>(request->offset), RWF_NOWAIT);
+    if (count > 0) {
+      request->advance(static_cast<uint64_t>(count));
+      if (request->remaining == 0) {
+        finish(request, 0);
+        return;
+      }
+    } else if (count < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
+      file->refusesNowait.store(true, std::memory_order_relaxed);
+    }
+  }
+  if (uring_ != nullptr && request->remaining <= kInlineBytes) {
+    toUring(request);
+  } else {
+    toPool(request);
+  }
+}
+
+bool Ring::enterGate(Request* request) {
+  File* const file = request->file;
+  if (!file->direct || request->opcode == Opcode::kFlush || request->opcode == Opcode::kClose) {
+    return true;
+  }
+  constexpr uint64_t kForever = std::numeric_limits<uint64_t>::max();
+  request->gateExclusive = false;
+  request->gated.start = request->offset;
+  request->gated.end = request->offset + request->remaining;
+  if (request->opcode == Opcode::kTruncate) {
+    request->gated.end = kForever;
+  } else if (request->isWrite() || request->opcode == Opcode::kWriteZeroes) {
+    const uint64_t mask = file->requestAlignment - 1;
+    if (((request->offset | request->remaining) & mask) != 0) {
+      request->gateExclusive = true;
+      request->gated.start &= ~mask;
+      request->gated.end = (request->gated.end + mask) & ~mask;
+      // Growing to an unaligned length means growing too far and cutting back.
+      struct stat facts;
+      if (::fstat(file->descriptor(), &facts) != 0 ||
+          static_cast<uint64_t>(facts.st_size) < request->gated.end) {
+        request->gated.end = kForever;
+      }
+    }
+  }
+  return file->gate.enter(request);
+}
+
+void Ring::startAdmitted(Request* request) {
+  const File* const file = request->file;
+  // The kernel's own workers take buffered writes from io_uring one by one; ours take a batch.
+  const bool byUring =
+      uring_ != nullptr && (engine_ == Engine::kUring || file->direct) &&
+      (request->opcode == Opcode::kFlush ||
+       (request->isWrite() && request->aligned(file->requestAlignment, file->memoryAlignment)));
+  if (byUring) {
+    toUring(request);
+  } else {
+    toPool(request);
+  }
+}
+
+void Ring::toUring(Request* request) {
+  io_uring_sqe* entry = uring_->prepare();
+  if (entry == nullptr) {
+    uring_->submit();
+    entry = uring_->prepare();
+    if (entry == nullptr) {
+      toPool(request);
+      return;
+    }
+  }
+  inUring_ += 1;
+  entry->user_data = reinterpret_cast<uintptr_t>(request);
+  entry->fd = request->file->descriptor();
+  if (request->opcode == Opcode::kFlush) {
+    entry->opcode = IORING_OP_FSYNC;
+    entry->fsync_flags = IORING_FSYNC_DATASYNC;
+    return;
+  }
+  entry->off = request->offset;
+  if (request->isVector()) {
+    entry->opcode = request->isRead() ? IORING_OP_READV : IORING_OP_WRITEV;
+    entry->addr = reinterpret_cast<uintptr_t>(request->buffers());
+    entry->len = static_cast<uint32_t>(request->bufferCount());
+  } else {
+    entry->opcode = request->isRead() ? IORING_OP_READ : IORING_OP_WRITE;
+    entry->addr = reinterpret_cast<uintptr_t>(request->single.iov_base);
+    entry->len = static_cast<uint32_t>(std::min<uint64_t>(request->remaining, kTransferBytes));
+  }
+}
+
+void Ring::toPool(Request* request) {
+  PoolList& list = request->isCodec() ? codecPool_ : filePool_;
+  request->next = nullptr;
+  if (list.last == nullptr) {
+    list.first = request;
+  } else {
+    list.last->next = request;
+  }
+  list.last = request;
+  list.count += 1;
+}
+
+void Ring::finish(Request* request, int64_t result) {
+  if (request->inGate) request->file->gate.leave(request);
+  request->file = nullptr;
+  inFlight_ -= 1;
+  shared_.table[static_cast<size_t>(request->slot) * kRecordFields] = static_cast<double>(result);
+  shared_.completed[completedCount_] = request->slot;
+  completedCount_ += 1;
+}
+
+void Ring::onUringResult(Request* request, int result) {
+  inUring_ -= 1;
+  if (result == -EINTR) {
+    toUring(request);
+  } else if (result == -EAGAIN) {
+    // The kernel cannot do it without waiting, nor wait by itself: one of our threads will.
+    toPool(request);
+  } else if (result < 0 || request->opcode == Opcode::kFlush) {
+    finish(request, result);
+  } else if (request->isRead()) {
+    request->advance(static_cast<uint64_t>(result));
+    const bool endOfFile = result == 0 || (request->file->direct &&
+                                           (result & (request->file->requestAlignment - 1)) != 0);
+    if (endOfFile) request->zeroRest();
+    if (request->remaining == 0) {
+      finish(request, 0);
+    } else {
+      toUring(request);
+    }
+  } else {
+    request->advance(static_cast<uint64_t>(result));
+    if (request->remaining == 0) {
+      finish(request, 0);
+    } else if (result == 0) {
+      finish(request, -ENOSPC);
+    } else {
+      toUring(request);
+    }
+  }
+}
+
+void Ring::flush() {
+  drainMailbox();
+  flushPools();
+  if (uring_ != nullptr) {
+    // Twice at most in practice: short transfers are continued at once.
+    while (inUring_ > 0) {
+      const int error = uring_->submit();
+      const unsigned reaped = uring_->reap([this](uint64_t userData, int result) {
+        onUringResult(reinterpret_cast<Request*>(userData), result);
+      });
+      if (error < 0 && reaped == 0) {
+        // The kernel is short of memory; what it did not take is offered again soon.
+        uv_async_send(&async_);
+        break;
+      }
+      if (uring_->prepared() == 0) break;
+    }
+  }
+  flushPools();
+}
+
+void Ring::flushPools() {
+  if (filePool_.count > 0) {
+    ThreadPool::files().submit(filePool_.first, filePool_.last, filePool_.count);
+    filePool_ = PoolList();
+  }
+  if (codecPool_.count > 0) {
+    ThreadPool::codecs().submit(codecPool_.first, codecPool_.last, codecPool_.count);
+    codecPool_ = PoolList();
+  }
+}
+
+void Ring::drainMailbox() {
+  if (mailbox_.load(std::memory_order_relaxed) == nullptr) return;
+  Request* newestFirst = mailbox_.exchange(nullptr, std::memory_order_acquire);
+  Request* oldestFirst = nullptr;
+  while (newestFirst != nullptr) {
+    Request* const request = newestFirst;
+    newestFirst = request->next;
+    request->next = oldestFirst;
+    oldestFirst = request;
+  }
+  while (oldestFirst != nullptr) {
+    Request* const request = oldestFirst;
+    oldestFirst = request->next;
+    // Still in its gate means let in just now, not ended: `post` leaves the gate first.
+    if (request->inGate && !draining_) {
+      startAdmitted(request);
+    } else {
+      finish(request, request->result);
+    }
+  }
+}
+
+void Ring::post(Request* request, bool wakeRing) {
+  visitors_.fetch_add(1);
+  if (request->inGate) request->file->gate.leave(request);
+  push(request);
+  if (wakeRing) wake();
+  visitors_.fetch_sub(1);
+}
+
+void Ring::resume(Request* request) {
+  visitors_.fetch_add(1);
+  request->result = -ECANCELED;
+  push(request);
+  wake();
+  visitors_.fetch_sub(1);
+}
+
+void Ring::push(Request* request) {
+  Request* head = mailbox_.load(std::memory_order_relaxed);
+  do {
+    request->next = head;
+  } while (!mailbox_.compare_exchange_weak(head, request, std::memory_order_release,
+                                           std::memory_order_relaxed));
+}
+
+void Ring::wake() { uv_async_send(&async_); }
+
+void Ring::keepLoopAlive(bool alive) {
+  if (alive == loopKeptAlive_) return;
+  loopKeptAlive_ = alive;
+  if (alive) {
+    uv_ref(reinterpret_cast<uv_handle_t*>(&async_));
+  } else {
+    uv_unref(reinterpret_cast<uv_handle_t*>(&async_));
+  }
+}
+
+void Ring::onWakeup(Ring* ring) {
+  if (ring->closed_) return;
+  ring->completedCount_ = 0;
+  ring->flush();
+  ring->keepLoopAlive(ring->inFlight_ > 0);
+  if (ring->completedCount_ > 0) ring->deliver();
+}
+
+void Ring::deliver() {
+  napi_handle_scope scope;
+  napi_open_handle_scope(env_, &scope);
+  napi_value callback;
+  napi_value global;
+  napi_value count;
+  napi_get_reference_value(env_, callback_, &callback);
+  napi_get_global(env_, &global);
+  napi_create_uint32(env_, completedCount_, &count);
+  if (napi_make_callback(env_, context_, global, callback, 1, &count, nullptr) ==
+      napi_pending_exception) {
+    napi_value exception;
+    napi_get_and_clear_last_exception(env_, &exception);
+    napi_fatal_exception(env_, exception);
+  }
+  napi_close_handle_scope(env_, scope);
+}
+
+void Ring::close() {
+  if (closed_) return;
+  draining_ = true;
+  completedCount_ = 0;
+  const auto drop = [this](Request* list) {
+    while (list != nullptr) {
+      Request* const request = list;
+      list = request->next;
+      if (request->opcode == Opcode::kClose) request->file->release();
+      finish(request, -ECANCELED);
+    }
+  };
+  const PoolList unsent[] = {filePool_, codecPool_};
+  filePool_ = PoolList();
+  codecPool_ = PoolList();
+  for (const PoolList& list : unsent) drop(list.first);
+  while (inFlight_ > 0 || visitors_.load() > 0) {
+    // Completed slots have no reader any more.
+    completedCount_ = 0;
+    drop(ThreadPool::files().abandon(this));
+    drop(ThreadPool::codecs().abandon(this));
+    for (Request& request : requests_) {
+      // A file being closed has nothing else under way, and may be gone by now.
+      if (request.opcode != Opcode::kClose && request.file != nullptr && request.file->direct) {
+        drop(request.file->gate.abandon(this));
+      }
+    }
+    drainMailbox();
+    if (inUring_ > 0) {
+      uring_->submit(1);
+      uring_->reap([this](uint64_t userData, int result) {
+        inUring_ -= 1;
+        finish(reinterpret_cast<Request*>(userData), result);
+      });
+    } else if (inFlight_ > 0 || visitors_.load() > 0) {
+      ::usleep(50);
+    }
+  }
+  closed_ = true;
+  keepLoopAlive(false);
+  environment_->remove(this);
+  napi_delete_reference(env_, callback_);
+  napi_async_destroy(env_, context_);
+
+  const auto onClose = [](uv_handle_t* handle) {
+    Ring* const ring = static_cast<Ring*>(handle->data);
+    Environment* const environment = ring->environment_;
+    ring->unreference();
+    environment->handleClosed();
+  };
+  environment_->handleClosing();
+  uv_close(reinterpret_cast<uv_handle_t*>(&async_), onClose);
+  if (uring_ != nullptr) {
+    environment_->handleClosing();
+    uv_poll_stop(&poll_);
+    uv_close(reinterpret_cast<uv_handle_t*>(&poll_), onClose);
+    uring_.reset();
+  }
+}
+
+void Ring::unreference() {
+  references_ -= 1;
+  if (references_ == 0) delete this;
+}
+
+}  // namespace cowherd

@@ -1,0 +1,98 @@
+/** The typed loader of the native addon; nothing else. */
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+
+/** Facts about a file that `openFile` opened; `file` names it in every other call. */
+export interface OpenedFile {
+  readonly file: number;
+  readonly blockDevice: boolean;
+  /** Alignment in bytes of offsets and lengths; 1 without O_DIRECT. */
+  readonly requestAlignment: number;
+  readonly device: number;
+  readonly inode: number;
+  readonly detectsHoles: boolean;
+}
+
+/** Bits of `openFile`'s flags. */
+export const OpenFlag = {
+  write: 1,
+  create: 2,
+  /** O_DIRECT */
+  direct: 4,
+  /** Every change is durable when it completes. */
+  durable: 8,
+  /** Behave as if the file system knew no fallocate(2). */
+  refuseFallocate: 16,
+} as const;
+
+/** A native ring; see native/ring.h for the table it shares with us. */
+export interface NativeRing {
+  readonly usesUring: boolean;
+  /** Starts `pending[0..count)`. @returns how many slots of `completed` have ended */
+  submit(count: number): number;
+  /** Sets a slot's buffers for a vectored operation. @returns their length in bytes */
+  setVector(slot: number, buffers: readonly Uint8Array[]): number;
+  /** Waits for what is under way, drops the rest, and reports nothing any more. */
+  close(): void;
+}
+
+/** What the addon exports. A negative number as a result is a negated errno. */
+export interface Addon {
+  openFile(path: string, flags: number, mode: number): OpenedFile | number;
+  /** Takes another reference for this thread. @returns false if the file is no longer open */
+  retainFile(file: number): boolean;
+  fileSize(file: number): number;
+  allocatedSize(file: number): number;
+  /**
+   * @returns the end of the run that the offset lies in: `-end - 1` for a hole, 0 for a hole up to
+   *   the end of the file, otherwise data; `Number.MAX_SAFE_INTEGER` where nobody knows
+   */
+  seekRun(file: number, offset: number): number;
+  /** Takes or drops a shared lock on one byte (F_OFD_SETLK of fcntl(2)). */
+  lockByte(file: number, byte: number, lock: boolean): number;
+  /** @returns 1 if another open file holds a lock on this byte, 0 if none does */
+  testByte(file: number, byte: number): number;
+
+  createRing(
+    engine: number,
+    table: Float64Array,
+    pending: Int32Array,
+    completed: Int32Array,
+    onCompletions: (count: number) => void,
+  ): NativeRing | number;
+  /** Address of a view's first byte. */
+  addressOf(view: Uint8Array): number;
+
+  isZero(view: Uint8Array): boolean;
+  /**
+   * Lengths in bytes of alternating runs of data and zeroes, data first; runs end at multiples of
+   * the granularity.
+   * @returns how many lengths were stored, or -1 if there is no room for them all
+   */
+  zeroRuns(view: Uint8Array, granularity: number, lengths: Int32Array): number;
+  /** Whether the program carries a zlib that the codecs found. */
+  readonly hasZlib: boolean;
+}
+
+function load(): Addon | undefined {
+  if (process.env['COWHERD_NO_ADDON'] === '1') return undefined;
+  const require = createRequire(import.meta.url);
+  // Compiled, this file lies three levels below the package's root.
+  for (const place of [
+    `../../../prebuilt/${process.platform}-${process.arch}/cowherd.node`,
+    '../../../build/Release/cowherd.node',
+  ]) {
+    const file = fileURLToPath(new URL(place, import.meta.url));
+    if (!existsSync(file)) continue;
+    try {
+      return require(file) as Addon;
+    } catch {
+      // Made for another system or libc; the next one may do.
+    }
+  }
+  return undefined;
+}
+
+/** The addon, or undefined where none loads (or `COWHERD_NO_ADDON=1` is set). */
+export const addon: Addon | undefined = load();

@@ -1,0 +1,333 @@
+/**
+ * A thread's way to the native I/O engine: requests collected during one tick, handed over in one
+ * call, and their completions dispatched in batches.
+ */
+import type { Addon, NativeRing } from './addon.js';
+import { AddressBook } from './address.js';
+
+/** What a request does; the numbers are shared with native/request.h. */
+export const Operation = {
+  read: 0,
+  write: 1,
+  readVector: 2,
+  writeVector: 3,
+  flush: 4,
+  truncate: 5,
+  allocate: 6,
+  writeZeroes: 7,
+  discard: 8,
+  copyRange: 9,
+  close: 10,
+  zstdCompress: 11,
+  zstdDecompress: 12,
+  deflate: 13,
+  inflate: 14,
+} as const;
+export type Operation = (typeof Operation)[keyof typeof Operation];
+
+/** Which engine a ring uses; the numbers are shared with native/ring.h. */
+export const Engine = { auto: 0, io_uring: 1, threads: 2 } as const;
+export type EngineName = keyof typeof Engine;
+
+/** Who issued a request and hears of its end. */
+export interface RingClient<Token> {
+  /**
+   * @param token what was handed in with the request
+   * @param result at least 0, as the operation defines, or a negated errno
+   */
+  requestEnded(token: Token, result: number, operation: Operation, offset: number): void;
+}
+
+const slots = 1024;
+const recordFields = 8;
+/**
+ * Work that may be done from ticks and microtasks, in units of about 2 microseconds, before the
+ * event loop gets a turn: about a millisecond's.
+ */
+const turnBudget = 512;
+const bytesPerUnit = 16384;
+
+/** Memory through which a ring's requests and results pass; see native/ring.h. */
+interface SharedTable {
+  readonly records: Float64Array;
+  /** Slots to start with the next call. */
+  readonly pending: Int32Array;
+  /** Slots that ended, as the last call reports them. */
+  readonly completed: Int32Array;
+}
+
+/** See the file's comment. Get one from `acquireRing`. */
+export class Ring {
+  readonly #native: NativeRing;
+  readonly #addresses: AddressBook;
+  readonly #records: Float64Array;
+  readonly #pending: Int32Array;
+  readonly #completed: Int32Array;
+  readonly #free = new Int32Array(slots);
+  readonly #clients = new Array<RingClient<unknown> | undefined>(slots).fill(undefined);
+  readonly #tokens = new Array<unknown>(slots).fill(undefined);
+  /** Keeps memory that the kernel or a pool thread uses from being collected. */
+  readonly #buffers = new Array<unknown>(slots).fill(undefined);
+  readonly #outputs = new Array<unknown>(slots).fill(undefined);
+  /** Requests that found every slot taken, oldest first, from `#backlogHead` on. */
+  #backlog: (() => void)[] = [];
+  #backlogHead = 0;
+  #admitting = false;
+  #freeCount = slots;
+  #pendingCount = 0;
+  #scheduled = false;
+  #turnUnits = 0;
+  readonly #flushNow = (): void => {
+    this.#flush();
+  };
+  readonly #flushInNewTurn = (): void => {
+    this.#turnUnits = 0;
+    this.#flush();
+  };
+
+  private constructor(native: NativeRing, addresses: AddressBook, shared: SharedTable) {
+    this.#native = native;
+    this.#addresses = addresses;
+    this.#records = shared.records;
+    this.#pending = shared.pending;
+    this.#completed = shared.completed;
+    for (let slot = 0; slot < slots; slot += 1) this.#free[slot] = slots - 1 - slot;
+  }
+
+  /** @returns a ring, or the negated errno with which the system refused one */
+  static create(library: Addon, engine: EngineName): Ring | number {
+    const shared = {
+      records: new Float64Array(slots * recordFields),
+      pending: new Int32Array(slots),
+      completed: new Int32Array(slots),
+    };
+    let ring: Ring; // eslint-disable-line prefer-const -- the callback needs it before it exists
+    const onCompletions = (count: number): void => {
+      ring.#dispatchInNewTurn(count);
+    };
+    const native = library.createRing(
+      Engine[engine],
+      shared.records,
+      shared.pending,
+      shared.completed,
+      onCompletions,
+    );
+    if (typeof native === 'number') return native;
+    ring = new Ring(native, new AddressBook(library), shared);
+    return ring;
+  }
+
+  /** Whether io_uring serves this ring. */
+  get usesUring(): boolean {
+    return this.#native.usesUring;
+  }
+
+  /** Address of a view's first byte. */
+  addressOf(view: Uint8Array): number {
+    return this.#addresses.addressOf(view);
+  }
+
+  /** A read or write of one buffer: the hot path, which allocates nothing. */
+  transfer<Token>(
+    client: RingClient<Token>,
+    token: Token,
+    operation: Operation,
+    file: number,
+    buffer: Uint8Array,
+    offset: number,
+  ): void {
+    if (this.#full()) {
+      this.#backlog.push(() => {
+        this.transfer(client, token, operation, file, buffer, offset);
+      });
+      return;
+    }
+    const slot = this.#take(client, token, operation, file, offset, buffer.byteLength);
+    this.#buffers[slot] = buffer;
+    this.#records[slot * recordFields] = this.#addresses.addressOf(buffer);
+  }
+
+  /** A read or write of several buffers. */
+  transferVector<Token>(
+    client: RingClient<Token>,
+    token: Token,
+    operation: Operation,
+    file: number,
+    buffers: readonly Uint8Array[],
+    offset: number,
+  ): void {
+    if (this.#full()) {
+      this.#backlog.push(() => {
+        this.transferVector(client, token, operation, file, buffers, offset);
+      });
+      return;
+    }
+    const slot = this.#take(client, token, operation, file, offset, 0);
+    this.#buffers[slot] = buffers;
+    this.#records[slot * recordFields + 2] = this.#native.setVector(slot, buffers);
+  }
+
+  /**
+   * Any other operation on a file.
+   * @param sourceOffset where a copy begins in the file `source`
+   */
+  operate<Token>(
+    client: RingClient<Token>,
+    token: Token,
+    operation: Operation,
+    file: number,
+    offset: number,
+    length: number,
+    parameter: number,
+    sourceOffset = 0,
+    source = 0,
+  ): void {
+    if (this.#full()) {
+      this.#backlog.push(() => {
+        this.operate(
+          client,
+          token,
+          operation,
+          file,
+          offset,
+          length,
+          parameter,
+          sourceOffset,
+          source,
+        );
+      });
+      return;
+    }
+    const record = this.#take(client, token, operation, file, offset, length) * recordFields;
+    this.#records[record + 5] = parameter;
+    this.#records[record + 6] = sourceOffset;
+    this.#records[record + 7] = source;
+  }
+
+  /** A codec's run from `input` into `output`. */
+  convert<Token>(
+    client: RingClient<Token>,
+    token: Token,
+    operation: Operation,
+    input: Uint8Array,
+    output: Uint8Array,
+    level: number,
+  ): void {
+    if (this.#full()) {
+      this.#backlog.push(() => {
+        this.convert(client, token, operation, input, output, level);
+      });
+      return;
+    }
+    const slot = this.#take(client, token, operation, 0, 0, input.byteLength);
+    const record = slot * recordFields;
+    this.#buffers[slot] = input;
+    this.#outputs[slot] = output;
+    this.#records[record] = this.#addresses.addressOf(input);
+    this.#records[record + 5] = level;
+    this.#records[record + 6] = this.#addresses.addressOf(output);
+    this.#records[record + 7] = output.byteLength;
+  }
+
+  /** Gives the ring back to the system. Nothing may be under way. */
+  close(): void {
+    this.#native.close();
+  }
+
+  /** Whether a new request must queue: for want of a slot, or behind others that do. */
+  #full(): boolean {
+    return this.#freeCount === 0 || (this.#backlog.length > 0 && !this.#admitting);
+  }
+
+  #take<Token>(
+    client: RingClient<Token>,
+    token: Token,
+    operation: Operation,
+    file: number,
+    offset: number,
+    length: number,
+  ): number {
+    this.#freeCount -= 1;
+    const slot = this.#free[this.#freeCount];
+    const record = slot * recordFields;
+    const records = this.#records;
+    records[record + 1] = offset;
+    records[record + 2] = length;
+    records[record + 3] = operation;
+    records[record + 4] = file;
+    this.#clients[slot] = client;
+    this.#tokens[slot] = token;
+    this.#pending[this.#pendingCount] = slot;
+    this.#pendingCount += 1;
+    this.#turnUnits += 1 + length / bytesPerUnit;
+    if (!this.#scheduled) this.#schedule();
+    return slot;
+  }
+
+  #schedule(): void {
+    this.#scheduled = true;
+    if (this.#turnUnits > turnBudget) {
+      setImmediate(this.#flushInNewTurn);
+    } else {
+      process.nextTick(this.#flushNow);
+    }
+  }
+
+  #flush(): void {
+    this.#scheduled = false;
+    const count = this.#pendingCount;
+    this.#pendingCount = 0;
+    const completed = this.#native.submit(count);
+    if (completed > 0) this.#dispatch(completed);
+  }
+
+  #dispatchInNewTurn(count: number): void {
+    this.#turnUnits = 0;
+    this.#dispatch(count);
+  }
+
+  #dispatch(count: number): void {
+    for (let index = 0; index < count; index += 1) {
+      const slot = this.#completed[index];
+      const record = slot * recordFields;
+      const client = this.#clients[slot]!;
+      const token = this.#tokens[slot];
+      const result = this.#records[record];
+      const offset = this.#records[record + 1];
+      const operation = this.#records[record + 3] as Operation;
+      this.#clients[slot] = undefined;
+      this.#tokens[slot] = undefined;
+      this.#buffers[slot] = undefined;
+      this.#outputs[slot] = undefined;
+      this.#free[this.#freeCount] = slot;
+      this.#freeCount += 1;
+      try {
+        client.requestEnded(token, result, operation, offset);
+      } catch (error) {
+        // One client's mistake must not lose the others' completions.
+        process.nextTick(() => {
+          throw error;
+        });
+      }
+    }
+    if (this.#backlog.length > 0) this.#admit();
+  }
+
+  /** Starts what found no slot before, as far as there are slots now. */
+  #admit(): void {
+    this.#admitting = true;
+    while (this.#freeCount > 0 && this.#backlogHead < this.#backlog.length) {
+      const start = this.#backlog[this.#backlogHead];
+      this.#backlogHead += 1;
+      start();
+    }
+    this.#admitting = false;
+    if (this.#backlogHead === this.#backlog.length) {
+      this.#backlog = [];
+      this.#backlogHead = 0;
+    } else if (this.#backlogHead > slots) {
+      this.#backlog = this.#backlog.slice(this.#backlogHead);
+      this.#backlogHead = 0;
+    }
+  }
+}

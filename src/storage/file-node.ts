@@ -1,0 +1,289 @@
+/**
+ * Files through what Node offers, for where the addon does not load. Missing here: image locks,
+ * O_DIRECT, hole detection, hole punching and block device sizes.
+ */
+import fs from 'node:fs';
+import { promisify } from 'node:util';
+import type { CowherdError } from '../errors.js';
+import { BaseFile } from './base-file.js';
+import { openError, operationError } from './errno.js';
+import type {
+  AllocateMode,
+  CacheMode,
+  Completion,
+  StorageLimits,
+  StorageOpenOptions,
+  StorageStatus,
+} from './storage.js';
+
+const openAsync = promisify(fs.open);
+const closeAsync = promisify(fs.close);
+const fstatAsync = promisify(fs.fstat);
+const fdatasyncAsync = promisify(fs.fdatasync);
+const ftruncateAsync = promisify(fs.ftruncate);
+
+/** Zeroes written at a time. */
+const zeroes = new Uint8Array(1 << 20);
+
+/** What another thread needs to open the file too; can be cloned by structuredClone. */
+export interface FileNodeHandle {
+  readonly backend: 'file-node';
+  readonly filename: string;
+  readonly readOnly: boolean;
+  readonly cache: CacheMode;
+}
+
+/** The descriptor that the queues of one file share. */
+interface SharedDescriptor {
+  readonly descriptor: number;
+  users: number;
+}
+
+/**
+ * Opens a file.
+ * @throws CowherdError, worded as qemu-img words it
+ */
+export function openFileNode(filename: string, options: StorageOpenOptions): Promise<FileNode> {
+  const { O_RDONLY, O_RDWR } = fs.constants;
+  return open(filename, options, options.readOnly ? O_RDONLY : O_RDWR);
+}
+
+/** Creates a file, or empties it. Permissions are 0644 less the umask. */
+export function createFileNode(filename: string, options: StorageOpenOptions): Promise<FileNode> {
+  const { O_RDWR, O_CREAT, O_TRUNC } = fs.constants;
+  return open(filename, { ...options, readOnly: false }, O_RDWR | O_CREAT | O_TRUNC);
+}
+
+/** The same file for this thread, by a handle from another. */
+export function attachFileNode(handle: FileNodeHandle): Promise<FileNode> {
+  return openFileNode(handle.filename, handle);
+}
+
+async function open(
+  filename: string,
+  options: StorageOpenOptions,
+  access: number,
+): Promise<FileNode> {
+  const cache = options.cache ?? 'writeback';
+  const durable = cache === 'writethrough' || cache === 'directsync';
+  // Non-blocking, so that a pipe without a writer is refused rather than waited for.
+  const flags = access | fs.constants.O_NONBLOCK | (durable ? fs.constants.O_DSYNC : 0);
+  let descriptor: number;
+  try {
+    descriptor = await openAsync(filename, flags, 0o644);
+  } catch (error) {
+    throw openError(filename, nameOf(error), error);
+  }
+  const facts = await fstatAsync(descriptor);
+  if (!facts.isFile()) {
+    await closeAsync(descriptor);
+    throw openError(filename, facts.isDirectory() ? 'EISDIR' : 'ESPIPE');
+  }
+  return new FileNode(filename, options.readOnly ?? false, cache, { descriptor, users: 0 });
+}
+
+/** Symbolic errno of an error of `node:fs`. */
+function nameOf(error: unknown): string {
+  const code = (error as NodeJS.ErrnoException).code ?? 'EIO';
+  return code === 'ENOTSUP' ? 'EOPNOTSUPP' : code;
+}
+
+/** See the file's comment. */
+export class FileNode extends BaseFile {
+  readonly limits: StorageLimits = {
+    requestAlignment: 1,
+    zeroInit: true,
+    detectsHoles: false,
+    blockDevice: false,
+  };
+  readonly #cache: CacheMode;
+  readonly #shared: SharedDescriptor;
+
+  constructor(filename: string, readOnly: boolean, cache: CacheMode, shared: SharedDescriptor) {
+    super(filename, readOnly);
+    this.#cache = cache;
+    this.#shared = shared;
+    shared.users += 1;
+  }
+
+  /** What `attachFileNode` needs on another thread. */
+  handle(): FileNodeHandle {
+    return {
+      backend: 'file-node',
+      filename: this.filename,
+      readOnly: this.readOnly,
+      cache: this.#cache,
+    };
+  }
+
+  openQueue(): FileNode {
+    return new FileNode(this.filename, this.readOnly, this.#cache, this.#shared);
+  }
+
+  async size(): Promise<number> {
+    return (await this.#facts()).size;
+  }
+
+  async allocatedSize(): Promise<number> {
+    return (await this.#facts()).blocks * 512;
+  }
+
+  protected startRead(buffer: Uint8Array, offset: number, completion: Completion): void {
+    this.#finish(this.#read(buffer, offset), completion);
+  }
+
+  protected startWrite(buffer: Uint8Array, offset: number, completion: Completion): void {
+    this.#finish(this.#write(buffer, offset), completion);
+  }
+
+  protected async doReadVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
+    await Promise.all(this.#placed(buffers, offset, (buffer, at) => this.#read(buffer, at)));
+  }
+
+  protected async doWriteVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
+    await Promise.all(this.#placed(buffers, offset, (buffer, at) => this.#write(buffer, at)));
+  }
+
+  protected async doFlush(): Promise<void> {
+    if (this.#cache === 'unsafe') return;
+    try {
+      await fdatasyncAsync(this.#shared.descriptor);
+    } catch (error) {
+      throw this.#failure('flush', undefined, error);
+    }
+  }
+
+  protected async doTruncate(size: number): Promise<void> {
+    try {
+      await ftruncateAsync(this.#shared.descriptor, size);
+    } catch (error) {
+      throw this.#failure('resize', size, error);
+    }
+    await this.#makeDurable();
+  }
+
+  protected async doAllocate(offset: number, length: number, mode: AllocateMode): Promise<void> {
+    // All that can be reserved without touching data is what lies beyond the end.
+    const from = mode === 'full' ? offset : Math.max(offset, await this.size());
+    if (from < offset + length) await this.#writeZeroBytes(from, offset + length - from);
+  }
+
+  protected doWriteZeroes(offset: number, length: number): Promise<void> {
+    return this.#writeZeroBytes(offset, length);
+  }
+
+  protected doDiscard(): Promise<boolean> {
+    return Promise.resolve(false);
+  }
+
+  protected async doStatus(offset: number, length: number): Promise<StorageStatus> {
+    const size = await this.size();
+    if (offset >= size) return { data: false, length };
+    return { data: true, length: Math.min(length, size - offset) };
+  }
+
+  protected doCopyFrom(): Promise<boolean> {
+    return Promise.resolve(false);
+  }
+
+  protected async doClose(): Promise<void> {
+    this.#shared.users -= 1;
+    if (this.#shared.users > 0) return;
+    try {
+      await closeAsync(this.#shared.descriptor);
+    } catch (error) {
+      throw this.#failure('close', undefined, error);
+    }
+  }
+
+  async #facts(): Promise<fs.Stats> {
+    try {
+      return await fstatAsync(this.#shared.descriptor);
+    } catch (error) {
+      throw this.#failure('stat', undefined, error);
+    }
+  }
+
+  #finish(work: Promise<void>, completion: Completion): void {
+    work.then(
+      () => {
+        this.end();
+        completion.complete(null);
+      },
+      (error: unknown) => {
+        this.end();
+        completion.complete(error as Error);
+      },
+    );
+  }
+
+  #read(buffer: Uint8Array, offset: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const step = (done: number): void => {
+        const left = buffer.byteLength - done;
+        if (left === 0) {
+          resolve();
+          return;
+        }
+        fs.read(this.#shared.descriptor, buffer, done, left, offset + done, (error, count) => {
+          if (error !== null) {
+            reject(this.#failure('read from', offset, error));
+          } else if (count === 0) {
+            buffer.fill(0, done);
+            resolve();
+          } else {
+            step(done + count);
+          }
+        });
+      };
+      step(0);
+    });
+  }
+
+  #write(buffer: Uint8Array, offset: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const step = (done: number): void => {
+        const left = buffer.byteLength - done;
+        if (left === 0) {
+          resolve();
+          return;
+        }
+        fs.write(this.#shared.descriptor, buffer, done, left, offset + done, (error, count) => {
+          if (error !== null) reject(this.#failure('write to', offset, error));
+          else step(done + count);
+        });
+      };
+      step(0);
+    });
+  }
+
+  async #writeZeroBytes(offset: number, length: number): Promise<void> {
+    for (let done = 0; done < length; done += zeroes.byteLength) {
+      await this.#write(
+        zeroes.subarray(0, Math.min(zeroes.byteLength, length - done)),
+        offset + done,
+      );
+    }
+  }
+
+  #placed(
+    buffers: readonly Uint8Array[],
+    offset: number,
+    transfer: (buffer: Uint8Array, offset: number) => Promise<void>,
+  ): Promise<void>[] {
+    let at = offset;
+    return buffers.map((buffer) => {
+      const transferred = transfer(buffer, at);
+      at += buffer.byteLength;
+      return transferred;
+    });
+  }
+
+  async #makeDurable(): Promise<void> {
+    if (this.#cache === 'writethrough' || this.#cache === 'directsync') await this.doFlush();
+  }
+
+  #failure(attempt: string, offset: number | undefined, error: unknown): CowherdError {
+    return operationError(attempt, this.filename, offset, nameOf(error), error);
+  }
+}

@@ -1,0 +1,376 @@
+/** Files and block devices of the host, through the native addon. */
+import { CowherdError } from '../errors.js';
+import { type Addon, OpenFlag } from '../native/addon.js';
+import { Operation, type EngineName, type Ring, type RingClient } from '../native/ring.js';
+import { acquireRing, releaseRing } from '../native/thread-rings.js';
+import { BaseFile } from './base-file.js';
+import { errnoName, openError, operationError } from './errno.js';
+import { lockImage } from './file-posix-locks.js';
+import type {
+  AllocateMode,
+  CacheMode,
+  Completion,
+  StorageFile,
+  StorageLimits,
+  StorageOpenOptions,
+  StorageStatus,
+} from './storage.js';
+
+/** What another thread needs to use an open file too; can be cloned by structuredClone. */
+export interface FilePosixHandle {
+  readonly backend: 'file-posix';
+  readonly file: number;
+  readonly filename: string;
+  readonly readOnly: boolean;
+  readonly cache: CacheMode;
+  readonly aio: EngineName;
+  readonly limits: StorageLimits;
+}
+
+/** Words that follow "Could not" in messages. */
+const attempts: Readonly<Record<Operation, string>> = {
+  [Operation.read]: 'read from',
+  [Operation.write]: 'write to',
+  [Operation.readVector]: 'read from',
+  [Operation.writeVector]: 'write to',
+  [Operation.flush]: 'flush',
+  [Operation.truncate]: 'resize',
+  [Operation.allocate]: 'allocate space in',
+  [Operation.writeZeroes]: 'write zeroes to',
+  [Operation.discard]: 'discard',
+  [Operation.copyRange]: 'copy to',
+  [Operation.close]: 'close',
+  [Operation.zstdCompress]: 'compress',
+  [Operation.zstdDecompress]: 'decompress',
+  [Operation.deflate]: 'compress',
+  [Operation.inflate]: 'decompress',
+};
+
+/**
+ * Opens a file or block device.
+ * @throws CowherdError, worded as qemu-img words it
+ */
+export function openFilePosix(
+  addon: Addon,
+  filename: string,
+  options: StorageOpenOptions,
+): FilePosix {
+  const readOnly = options.readOnly ?? false;
+  return open(addon, filename, options, readOnly ? 0 : OpenFlag.write);
+}
+
+/** Creates a file, or empties it once its locks are taken. Permissions are 0644 less the umask. */
+export async function createFilePosix(
+  addon: Addon,
+  filename: string,
+  options: StorageOpenOptions,
+): Promise<FilePosix> {
+  const file = open(
+    addon,
+    filename,
+    { ...options, readOnly: false },
+    OpenFlag.write | OpenFlag.create,
+  );
+  try {
+    if (!file.limits.blockDevice) await file.truncate(0);
+    return file;
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+/** The same open file for this thread, by a handle from another. */
+export function attachFilePosix(addon: Addon, handle: FilePosixHandle): FilePosix {
+  const ring = ringFor(handle.filename, handle.aio);
+  if (!addon.retainFile(handle.file)) {
+    releaseRing(ring);
+    throw new CowherdError('ERR_COWHERD_CLOSED', `'${handle.filename}' is closed`, {
+      filename: handle.filename,
+    });
+  }
+  return new FilePosix(addon, ring, handle);
+}
+
+function open(
+  addon: Addon,
+  filename: string,
+  options: StorageOpenOptions,
+  access: number,
+): FilePosix {
+  const cache = options.cache ?? 'writeback';
+  const aio = options.aio ?? 'auto';
+  const ring = ringFor(filename, aio);
+  let flags = access;
+  if (cache === 'none' || cache === 'directsync') flags |= OpenFlag.direct;
+  if (cache === 'writethrough' || cache === 'directsync') flags |= OpenFlag.durable;
+  if (process.env['COWHERD_NO_FALLOCATE'] === '1') flags |= OpenFlag.refuseFallocate;
+  const opened = addon.openFile(filename, flags, 0o644);
+  if (typeof opened === 'number') {
+    releaseRing(ring);
+    throw openError(filename, errnoName(opened));
+  }
+  const readOnly = options.readOnly ?? false;
+  const file = new FilePosix(addon, ring, {
+    backend: 'file-posix',
+    file: opened.file,
+    filename,
+    readOnly,
+    cache,
+    aio,
+    limits: {
+      requestAlignment: opened.requestAlignment,
+      zeroInit: !opened.blockDevice,
+      detectsHoles: opened.detectsHoles,
+      blockDevice: opened.blockDevice,
+    },
+  });
+  try {
+    lockImage(addon, opened.file, filename, readOnly, options.forceShare ?? false);
+  } catch (error) {
+    void file.close();
+    throw error;
+  }
+  return file;
+}
+
+function ringFor(filename: string, aio: EngineName): Ring {
+  const ring = acquireRing(aio);
+  if (typeof ring !== 'number') return ring;
+  throw new CowherdError(
+    'ERR_COWHERD_UNSUPPORTED',
+    `Could not open '${filename}': the ${aio} engine is not available here (${errnoName(ring)})`,
+    { filename },
+  );
+}
+
+/** Settles a promise with the result of a ring's request. */
+class ResultPromise implements RingClient<undefined> {
+  readonly #file: FilePosix;
+  readonly #resolve: (result: number) => void;
+  readonly #reject: (error: Error) => void;
+
+  constructor(file: FilePosix, resolve: (result: number) => void, reject: (error: Error) => void) {
+    this.#file = file;
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  requestEnded(_token: undefined, result: number, operation: Operation, offset: number): void {
+    if (result >= 0) this.#resolve(result);
+    else this.#reject(this.#file.failure(result, operation, offset));
+  }
+}
+
+/** A stretch of the file whose state was looked up. */
+interface KnownRun {
+  readonly start: number;
+  readonly end: number;
+  readonly data: boolean;
+}
+
+/** See the file's comment. */
+export class FilePosix extends BaseFile implements RingClient<Completion> {
+  readonly limits: StorageLimits;
+  readonly #addon: Addon;
+  readonly #ring: Ring;
+  readonly #file: number;
+  readonly #handle: FilePosixHandle;
+  /** The last answer of `status`, as long as it may be repeated. */
+  #knownRun: KnownRun | undefined;
+
+  constructor(addon: Addon, ring: Ring, handle: FilePosixHandle) {
+    super(handle.filename, handle.readOnly);
+    this.limits = handle.limits;
+    this.#addon = addon;
+    this.#ring = ring;
+    this.#file = handle.file;
+    this.#handle = handle;
+  }
+
+  /** What `attachFilePosix` needs on another thread, as long as this queue or another is open. */
+  handle(): FilePosixHandle {
+    return this.#handle;
+  }
+
+  openQueue(): FilePosix {
+    return attachFilePosix(this.#addon, this.#handle);
+  }
+
+  // Not async, but for failures: both are single cheap system calls.
+  // eslint-disable-next-line @typescript-eslint/require-await
+  async size(): Promise<number> {
+    return this.#checked(this.#addon.fileSize(this.#file));
+  }
+
+  // eslint-disable-next-line @typescript-eslint/require-await
+  async allocatedSize(): Promise<number> {
+    return this.#checked(this.#addon.allocatedSize(this.#file));
+  }
+
+  /** @internal */
+  requestEnded(completion: Completion, result: number, operation: Operation, offset: number): void {
+    this.end();
+    completion.complete(result >= 0 ? null : this.failure(result, operation, offset));
+  }
+
+  /** @internal The error for a negated errno. */
+  failure(result: number, operation: Operation, offset: number): CowherdError {
+    const place = operation === Operation.flush || operation === Operation.close;
+    return operationError(
+      attempts[operation],
+      this.filename,
+      place ? undefined : offset,
+      errnoName(result),
+    );
+  }
+
+  protected startRead(buffer: Uint8Array, offset: number, completion: Completion): void {
+    this.#ring.transfer(this, completion, Operation.read, this.#file, buffer, offset);
+  }
+
+  protected startWrite(buffer: Uint8Array, offset: number, completion: Completion): void {
+    if (this.#knownRun !== undefined) this.#forgetHole();
+    this.#ring.transfer(this, completion, Operation.write, this.#file, buffer, offset);
+  }
+
+  protected doReadVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
+    return this.#transferVector(Operation.readVector, buffers, offset);
+  }
+
+  protected doWriteVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
+    this.#forgetHole();
+    return this.#transferVector(Operation.writeVector, buffers, offset);
+  }
+
+  protected async doFlush(): Promise<void> {
+    if (this.#handle.cache === 'unsafe') return;
+    await this.#operate(Operation.flush, 0, 0, 0);
+  }
+
+  protected async doTruncate(size: number): Promise<void> {
+    this.#knownRun = undefined;
+    if (!this.limits.blockDevice) {
+      await this.#operate(Operation.truncate, size, 0, 0);
+    } else if (size > (await this.size())) {
+      throw new CowherdError(
+        'ERR_COWHERD_UNSUPPORTED',
+        `Could not resize '${this.filename}': a block device has a fixed size`,
+        { filename: this.filename },
+      );
+    }
+  }
+
+  protected async doAllocate(offset: number, length: number, mode: AllocateMode): Promise<void> {
+    this.#knownRun = undefined;
+    await this.#operate(Operation.allocate, offset, length, mode === 'full' ? 1 : 0);
+  }
+
+  protected async doWriteZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
+    this.#knownRun = undefined;
+    await this.#operate(Operation.writeZeroes, offset, length, unmap ? 1 : 0);
+    this.#knownRun = undefined;
+  }
+
+  protected async doDiscard(offset: number, length: number): Promise<boolean> {
+    const zeroes = await this.#operate(Operation.discard, offset, length, 0);
+    this.#knownRun = undefined;
+    return zeroes === 1;
+  }
+
+  protected doStatus(offset: number, length: number): StorageStatus {
+    let run = this.#knownRun;
+    if (run === undefined || offset < run.start || offset >= run.end) {
+      run = this.#lookUpRun(offset);
+      // Data may be reported once too often; a hole only while nobody can have filled it.
+      if (run.data || this.readOnly) this.#knownRun = run;
+    }
+    return { data: run.data, length: Math.min(length, run.end - offset) };
+  }
+
+  protected async doCopyFrom(
+    source: StorageFile,
+    sourceOffset: number,
+    offset: number,
+    length: number,
+  ): Promise<boolean> {
+    if (!(source instanceof FilePosix) || source.closing) return false;
+    this.#forgetHole();
+    source.begin();
+    try {
+      const copied = await this.#operate(
+        Operation.copyRange,
+        offset,
+        length,
+        0,
+        sourceOffset,
+        source.#file,
+      );
+      return copied === 1;
+    } finally {
+      source.end();
+    }
+  }
+
+  protected async doClose(): Promise<void> {
+    try {
+      await this.#operate(Operation.close, 0, 0, 0);
+    } finally {
+      releaseRing(this.#ring);
+    }
+  }
+
+  #forgetHole(): void {
+    if (this.#knownRun?.data === false) this.#knownRun = undefined;
+  }
+
+  #lookUpRun(offset: number): KnownRun {
+    if (!this.limits.detectsHoles) {
+      const size = this.#checked(this.#addon.fileSize(this.#file));
+      if (offset < size) return { start: offset, end: size, data: true };
+      return { start: offset, end: Infinity, data: false };
+    }
+    const end = this.#addon.seekRun(this.#file, offset);
+    if (end > 0) return { start: offset, end, data: true };
+    return { start: offset, end: end === 0 ? Infinity : -end - 1, data: false };
+  }
+
+  async #transferVector(
+    operation: Operation,
+    buffers: readonly Uint8Array[],
+    offset: number,
+  ): Promise<void> {
+    await new Promise<number>((resolve, reject) => {
+      const client = new ResultPromise(this, resolve, reject);
+      this.#ring.transferVector(client, undefined, operation, this.#file, buffers, offset);
+    });
+  }
+
+  #operate(
+    operation: Operation,
+    offset: number,
+    length: number,
+    parameter: number,
+    sourceOffset = 0,
+    source = 0,
+  ): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#ring.operate(
+        new ResultPromise(this, resolve, reject),
+        undefined,
+        operation,
+        this.#file,
+        offset,
+        length,
+        parameter,
+        sourceOffset,
+        source,
+      );
+    });
+  }
+
+  #checked(result: number): number {
+    if (result >= 0) return result;
+    throw operationError('stat', this.filename, undefined, errnoName(result));
+  }
+}

@@ -1,0 +1,83 @@
+/** Opens files of the host with the best backend that loads. */
+import { CowherdError } from '../errors.js';
+import { addon } from '../native/addon.js';
+import {
+  attachFileNode,
+  createFileNode,
+  FileNode,
+  type FileNodeHandle,
+  openFileNode,
+} from './file-node.js';
+import {
+  attachFilePosix,
+  createFilePosix,
+  FilePosix,
+  type FilePosixHandle,
+  openFilePosix,
+} from './file-posix.js';
+import type { StorageFile, StorageOpenOptions } from './storage.js';
+
+/** An open file as another thread can attach to it; can be cloned by structuredClone. */
+export type StorageHandle = FilePosixHandle | FileNodeHandle;
+
+let warned = false;
+
+function warnOnce(): void {
+  if (warned) return;
+  warned = true;
+  process.emitWarning(
+    'the native addon is not available: files are not locked, not read past the page cache, and ' +
+      'holes are neither found nor made',
+    { code: 'COWHERD_NO_ADDON' },
+  );
+}
+
+/**
+ * Opens a regular file or block device.
+ *
+ * @throws CowherdError ERR_COWHERD_NOT_FOUND, ERR_COWHERD_ACCESS, ERR_COWHERD_LOCKED,
+ *   ERR_COWHERD_UNSUPPORTED (no regular file, or an engine that is not available) or ERR_COWHERD_IO
+ */
+ 
+export async function openStorageFile(
+  path: string,
+  options: StorageOpenOptions = {},
+): Promise<StorageFile> {
+  if (addon !== undefined) return openFilePosix(addon, path, options);
+  warnOnce();
+  return openFileNode(path, options);
+}
+
+/**
+ * Creates a file, or empties one that nobody else has locked, and opens it for writing.
+ * @throws CowherdError as `openStorageFile` does
+ */
+export async function createStorageFile(
+  path: string,
+  options: StorageOpenOptions = {},
+): Promise<StorageFile> {
+  if (addon !== undefined) return createFilePosix(addon, path, options);
+  warnOnce();
+  return createFileNode(path, options);
+}
+
+/**
+ * What another thread needs to attach to an open file while some queue of it stays open.
+ * @returns undefined for files that cannot be shared among threads
+ */
+export function storageHandle(file: StorageFile): StorageHandle | undefined {
+  if (file instanceof FilePosix || file instanceof FileNode) return file.handle();
+  return undefined;
+}
+
+/** The open file of a handle, for this thread: the same descriptor and locks, a ring of its own. */
+ 
+export async function attachStorageFile(handle: StorageHandle): Promise<StorageFile> {
+  if (handle.backend === 'file-node') return attachFileNode(handle);
+  if (addon !== undefined) return attachFilePosix(addon, handle);
+  throw new CowherdError(
+    'ERR_COWHERD_UNSUPPORTED',
+    `Could not attach to '${handle.filename}': the native addon is not available on this thread`,
+    { filename: handle.filename },
+  );
+}
