@@ -24,6 +24,7 @@ export interface Codec {
   decompress(input: Uint8Array, output: Uint8Array): Promise<void>;
 }
 
+/** Compression types of qcow2. */
 export type CodecName = 'zlib' | 'zstd';
 
 const noSpace = -28;

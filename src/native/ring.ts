@@ -23,10 +23,12 @@ export const Operation = {
   deflate: 13,
   inflate: 14,
 } as const;
+/** One of the operations. */
 export type Operation = (typeof Operation)[keyof typeof Operation];
 
 /** Which engine a ring uses; the numbers are shared with native/ring.h. */
 export const Engine = { auto: 0, io_uring: 1, threads: 2 } as const;
+/** Name of an engine. */
 export type EngineName = keyof typeof Engine;
 
 /** Who issued a request and hears of its end. */

@@ -11,6 +11,7 @@ import type {
 /** Runs a piece of work some time after the call returns, in whatever order it likes. */
 export type Schedule = (work: () => void) => void;
 
+/** How a memory file is made. */
 export interface MemoryFileOptions {
   readonly readOnly?: boolean;
   /** Bytes to begin with, shared with whoever else holds them; empty by default. */

@@ -38,7 +38,7 @@ function warnOnce(): void {
  * @throws CowherdError ERR_COWHERD_NOT_FOUND, ERR_COWHERD_ACCESS, ERR_COWHERD_LOCKED,
  *   ERR_COWHERD_UNSUPPORTED (no regular file, or an engine that is not available) or ERR_COWHERD_IO
  */
- 
+
 export async function openStorageFile(
   path: string,
   options: StorageOpenOptions = {},
@@ -71,7 +71,7 @@ export function storageHandle(file: StorageFile): StorageHandle | undefined {
 }
 
 /** The open file of a handle, for this thread: the same descriptor and locks, a ring of its own. */
- 
+
 export async function attachStorageFile(handle: StorageHandle): Promise<StorageFile> {
   if (handle.backend === 'file-node') return attachFileNode(handle);
   if (addon !== undefined) return attachFilePosix(addon, handle);

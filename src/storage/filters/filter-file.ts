@@ -1,0 +1,168 @@
+/** What filters share: a file that shows each operation to a hook and hands it on. */
+import type { CowherdError } from '../../errors.js';
+import { PromiseCompletion, totalLength } from '../base-file.js';
+import type {
+  AllocateMode,
+  Completion,
+  StorageFile,
+  StorageLimits,
+  StorageStatus,
+} from '../storage.js';
+
+/** Kinds of operations that a filter tells apart; vectored transfers count as plain ones. */
+export type OperationKind =
+  | 'read'
+  | 'write'
+  | 'flush'
+  | 'truncate'
+  | 'allocate'
+  | 'writeZeroes'
+  | 'discard'
+  | 'status'
+  | 'copyFrom'
+  | 'size'
+  | 'close';
+
+/** One operation as a filter sees it. */
+export interface StorageOperation {
+  readonly kind: OperationKind;
+  /** Bytes; for `truncate` the new size. */
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** See the file's comment. */
+export abstract class FilterFile implements StorageFile {
+  /** The file that is filtered. */
+  readonly inner: StorageFile;
+
+  protected constructor(inner: StorageFile) {
+    this.inner = inner;
+  }
+
+  /** Called before each operation. @returns an error to fail it with instead of handing it on */
+  protected abstract intercept(operation: StorageOperation): CowherdError | undefined;
+  abstract openQueue(): StorageFile;
+
+  get filename(): string {
+    return this.inner.filename;
+  }
+
+  get readOnly(): boolean {
+    return this.inner.readOnly;
+  }
+
+  get limits(): StorageLimits {
+    return this.inner.limits;
+  }
+
+  submitRead(buffer: Uint8Array, offset: number, completion: Completion): void {
+    if (this.#passes('read', offset, buffer.byteLength, completion)) {
+      this.inner.submitRead(buffer, offset, completion);
+    }
+  }
+
+  submitWrite(buffer: Uint8Array, offset: number, completion: Completion): void {
+    if (this.#passes('write', offset, buffer.byteLength, completion)) {
+      this.inner.submitWrite(buffer, offset, completion);
+    }
+  }
+
+  read(buffer: Uint8Array, offset: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.submitRead(buffer, offset, new PromiseCompletion(resolve, reject));
+    });
+  }
+
+  write(buffer: Uint8Array, offset: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.submitWrite(buffer, offset, new PromiseCompletion(resolve, reject));
+    });
+  }
+
+  readVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
+    return this.#run('read', offset, totalLength(buffers), () =>
+      this.inner.readVector(buffers, offset),
+    );
+  }
+
+  writeVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
+    return this.#run('write', offset, totalLength(buffers), () =>
+      this.inner.writeVector(buffers, offset),
+    );
+  }
+
+  size(): Promise<number> {
+    return this.#run('size', 0, 0, () => this.inner.size());
+  }
+
+  allocatedSize(): Promise<number | undefined> {
+    return this.#run('size', 0, 0, () => this.inner.allocatedSize());
+  }
+
+  flush(): Promise<void> {
+    return this.#run('flush', 0, 0, () => this.inner.flush());
+  }
+
+  truncate(size: number): Promise<void> {
+    return this.#run('truncate', size, 0, () => this.inner.truncate(size));
+  }
+
+  allocate(offset: number, length: number, mode: AllocateMode): Promise<void> {
+    return this.#run('allocate', offset, length, () => this.inner.allocate(offset, length, mode));
+  }
+
+  writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
+    return this.#run('writeZeroes', offset, length, () =>
+      this.inner.writeZeroes(offset, length, unmap),
+    );
+  }
+
+  discard(offset: number, length: number): Promise<boolean> {
+    return this.#run('discard', offset, length, () => this.inner.discard(offset, length));
+  }
+
+  status(offset: number, length: number): Promise<StorageStatus> {
+    return this.#run('status', offset, length, () => this.inner.status(offset, length));
+  }
+
+  copyFrom(
+    source: StorageFile,
+    sourceOffset: number,
+    offset: number,
+    length: number,
+  ): Promise<boolean> {
+    return this.#run('copyFrom', offset, length, () =>
+      this.inner.copyFrom(unfiltered(source), sourceOffset, offset, length),
+    );
+  }
+
+  close(): Promise<void> {
+    return this.#run('close', 0, 0, () => this.inner.close());
+  }
+
+  #passes(kind: OperationKind, offset: number, length: number, completion: Completion): boolean {
+    const error = this.intercept({ kind, offset, length });
+    if (error === undefined) return true;
+    process.nextTick(() => {
+      completion.complete(error);
+    });
+    return false;
+  }
+
+  async #run<Result>(
+    kind: OperationKind,
+    offset: number,
+    length: number,
+    action: () => Promise<Result>,
+  ): Promise<Result> {
+    const error = this.intercept({ kind, offset, length });
+    if (error !== undefined) throw error;
+    return await action();
+  }
+}
+
+/** The file under all filters. */
+function unfiltered(file: StorageFile): StorageFile {
+  return file instanceof FilterFile ? unfiltered(file.inner) : file;
+}
