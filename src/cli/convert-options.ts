@@ -24,7 +24,8 @@ export const convertOptions = {
   sourceImageOpts: { long: 'source-image-opts', help: 'the same as --image-opts' },
   snapshot: {
     short: 'l',
-    long: 'source-snapshot',
+    long: 'snapshot',
+    aliases: ['source-snapshot'],
     argument: 'SNAPSHOT',
     help: 'convert this internal snapshot, by id or name, or as snapshot.id=ID',
   },
@@ -36,7 +37,8 @@ export const convertOptions = {
   },
   targetFormat: {
     short: 'O',
-    long: 'target-format',
+    long: 'output-format',
+    aliases: ['target-format'],
     argument: 'FORMAT',
     help: 'format of the target; default raw',
   },
@@ -46,12 +48,19 @@ export const convertOptions = {
   },
   options: {
     short: 'o',
-    long: 'target-options',
+    long: 'options',
+    aliases: ['target-options'],
     argument: 'LIST',
     help: 'options of the new image as name=value,name=value; `-o help` lists them',
   },
   compress: { short: 'c', long: 'compress', help: 'store clusters compressed (qcow2 only)' },
-  targetCache: { short: 't', long: 'target-cache', argument: 'MODE', help: 'cache mode of target' },
+  targetCache: {
+    short: 't',
+    long: 'output-cache',
+    aliases: ['target-cache'],
+    argument: 'MODE',
+    help: 'cache mode of the target',
+  },
   backing: {
     short: 'B',
     long: 'backing',

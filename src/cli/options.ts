@@ -9,6 +9,8 @@ import { CliError } from './cli-error.js';
 export interface OptionSpec {
   readonly short?: string;
   readonly long?: string;
+  /** Other long names: those that versions of qemu-img use in turn. */
+  readonly aliases?: readonly string[];
   /** Name of the argument in the help text; without it the option takes none. */
   readonly argument?: string;
   /** The argument may be left out; then it can only be given with `=`. */
@@ -106,14 +108,18 @@ function parseLong<Key extends string>(
 }
 
 function findLong<Key extends string>(command: string, specs: OptionSpecs<Key>, name: string): Key {
-  const keys = Object.keys(specs) as Key[];
-  const exact = keys.find((key) => specs[key].long === name);
-  if (exact !== undefined) return exact;
-  const candidates = keys.filter((key) => specs[key].long?.startsWith(name));
-  if (candidates.length === 1) return candidates[0];
+  const names = (Object.keys(specs) as Key[]).flatMap((key) => {
+    const { long, aliases = [] }: OptionSpec = specs[key];
+    return [...(long === undefined ? [] : [long]), ...aliases].map((text) => ({ key, text }));
+  });
+  const exact = names.find(({ text }) => text === name);
+  if (exact !== undefined) return exact.key;
+  const candidates = names.filter(({ text }) => text.startsWith(name));
   if (candidates.length === 0) throw refuse(command, `unrecognized option '--${name}'`);
-  const names = candidates.map((key) => `'--${specs[key].long ?? ''}'`).join(' ');
-  throw refuse(command, `option '--${name}' is ambiguous; possibilities: ${names}`);
+  const [first, ...others] = candidates;
+  if (others.every(({ key }) => key === first.key)) return first.key;
+  const possibilities = candidates.map(({ text }) => `'--${text}'`).join(' ');
+  throw refuse(command, `option '--${name}' is ambiguous; possibilities: ${possibilities}`);
 }
 
 function* parseShort<Key extends string>(

@@ -8,7 +8,7 @@ import { parseCommandLine } from '../../src/cli/options.js';
 const specs = {
   help: { short: 'h', long: 'help', help: '' },
   quiet: { short: 'q', long: 'quiet', help: '' },
-  format: { short: 'f', long: 'format', argument: 'FORMAT', help: '' },
+  format: { short: 'f', long: 'format', aliases: ['fmt'], argument: 'FORMAT', help: '' },
   force: { long: 'force-share', help: '' },
   options: { short: 'o', argument: 'LIST', help: '' },
   progress: { short: 'p', long: 'progress', argument: 'TARGET', optional: true, help: '' },
@@ -33,6 +33,7 @@ test('short options combine and take arguments attached or apart', () => {
 test('long options take arguments with = or apart, and may be shortened', () => {
   assert.equal(parse('--format=raw').last('format'), 'raw');
   assert.equal(parse('--form', 'raw').last('format'), 'raw');
+  assert.equal(parse('--fm=raw').last('format'), 'raw');
   assert.ok(parse('--q').has('quiet'));
   assert.equal(parse('--format=').last('format'), '');
 });
