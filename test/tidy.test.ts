@@ -19,7 +19,7 @@ const layers: Readonly<Record<string, readonly string[] | undefined>> = {
   cli: ['src/jobs/', 'src/image/'],
   export: ['src/image/'],
   jobs: ['src/image/', 'src/native/zero-scan'],
-  image: ['src/format/', 'src/storage/', 'src/engine/'],
+  image: ['src/format/', 'src/storage/', 'src/engine/', 'src/native/zero-scan'],
   format: ['src/engine/', 'src/storage/', 'src/native/codec', 'src/native/zero-scan'],
   engine: ['src/storage/'],
   storage: ['src/native/'],
@@ -74,34 +74,40 @@ test('every source file starts by saying what it is for', () => {
 test('every exported symbol of src has a doc comment', () => {
   const wrong: string[] = [];
   for (const source of sources) {
+    const documented = new Set<string>();
+    let lastEnd = -1;
     for (const statement of parse(source).statements) {
-      if (!isExportedDeclaration(statement) || ts.getJSDocCommentsAndTags(statement).length > 0) {
-        continue;
+      const name = declaredName(statement);
+      // One comment may stand above lines without a gap, or above what shares its name: overloads,
+      // and a type beside the constant it is made of.
+      const continues = source.text.slice(lastEnd, statement.getStart()) === '\n';
+      const isDocumented =
+        ts.getJSDocCommentsAndTags(statement).length > 0 ||
+        documented.has(name) ||
+        (continues && lastEnd !== -1);
+      lastEnd = isDocumented ? statement.getEnd() : -1;
+      if (isDocumented) documented.add(name);
+      else if (isExportedDeclaration(statement)) {
+        wrong.push(`${source.name}: ${statement.getText().split('\n')[0]}`);
       }
-      if (isLaterOverload(statement)) continue;
-      wrong.push(`${source.name}: ${statement.getText().split('\n')[0]}`);
     }
   }
   assert.deepEqual(wrong, []);
 });
 
+/** The name a statement declares; its text if it declares several or none. */
+function declaredName(statement: ts.Statement): string {
+  const declaration = ts.isVariableStatement(statement)
+    ? statement.declarationList.declarations[0]
+    : statement;
+  const { name } = declaration as { name?: ts.Node };
+  return name === undefined ? statement.getText() : name.getText();
+}
+
 function isExportedDeclaration(statement: ts.Statement): boolean {
   return (
     ts.canHaveModifiers(statement) &&
     (ts.getModifiers(statement) ?? []).some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword)
-  );
-}
-
-/** The first signature of an overloaded function carries the comment for all. */
-function isLaterOverload(statement: ts.Statement): boolean {
-  const siblings = statement.parent.getChildAt(0).getChildren();
-  const index = siblings.indexOf(statement);
-  const previous = siblings[index - 1];
-  return (
-    index > 0 &&
-    ts.isFunctionDeclaration(statement) &&
-    ts.isFunctionDeclaration(previous) &&
-    previous.name?.text === statement.name?.text
   );
 }
 

@@ -76,7 +76,9 @@ export async function compareImages(
     return { identical: false, ...sizes, difference: { kind: 'size', offset } };
   }
   const comparison = new Comparison(a, b, strict, options);
-  const difference = await comparison.run();
+  const difference = await comparison.run().catch((error: unknown) => {
+    throw options.signal?.aborted === true ? aborted(error) : error;
+  });
   return difference === undefined
     ? { identical: true, ...sizes }
     : { identical: false, ...sizes, difference };
@@ -131,7 +133,7 @@ class Comparison {
     const { signal } = this.options;
     let pending: Work | undefined;
     for await (const pair of zipExtents(this.a, this.b, signal)) {
-      throwIfAborted(signal);
+      signal?.throwIfAborted();
       if (this.#ended()) return;
       if (this.strict && !storedAlike(pair.a, pair.b, this.#total)) {
         if (pending !== undefined) await this.#start(pending);
@@ -180,7 +182,7 @@ class Comparison {
   async #start(work: Work): Promise<void> {
     while (this.#inFlight.size >= this.#parallel) await Promise.race(this.#inFlight);
     if (this.#ended()) return;
-    throwIfAborted(this.options.signal);
+    this.options.signal?.throwIfAborted();
     const running = this.#perform(work)
       .catch((error: unknown) => {
         this.#failure ??= error;
@@ -283,9 +285,6 @@ function whereDifferent(a: Uint8Array | undefined, b: Uint8Array | undefined): n
   return only === undefined ? -1 : firstNonZero(only);
 }
 
-function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted !== true) return;
-  throw new CowherdError('ERR_COWHERD_ABORTED', 'The comparison was aborted', {
-    cause: signal.reason,
-  });
+function aborted(cause: unknown): CowherdError {
+  return new CowherdError('ERR_COWHERD_ABORTED', 'The comparison was cancelled', { cause });
 }
