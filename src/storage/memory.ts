@@ -61,7 +61,7 @@ export class MemoryContent {
     forEachPage(offset, buffer.byteLength, (page, start, length, done) => {
       this.#pageForWriting(page).set(buffer.subarray(done, done + length), start);
     });
-    this.#size = Math.max(this.#size, offset + buffer.byteLength);
+    if (buffer.byteLength > 0) this.extend(offset + buffer.byteLength);
   }
 
   truncate(size: number): void {
