@@ -265,7 +265,8 @@ function failure(
     const prefix = `'${target.path}': `;
     const bare = message.startsWith(prefix) ? message.slice(prefix.length) : message;
     if (target.created) {
-      return wrap(`${target.given}: error while converting ${target.format ?? 'raw'}: ${bare}`);
+      const reason = bare.replace(`Could not open ${prefix}`, '');
+      return wrap(`${target.given}: error while converting ${target.format ?? 'raw'}: ${reason}`);
     }
     return bare === message ? openFailure(target, error) : wrap(bare);
   }

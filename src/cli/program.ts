@@ -7,7 +7,7 @@ import { commands } from './commands.js';
 import type { OptionSpecs } from './options.js';
 import { parseCommandLine } from './options.js';
 import type { Session } from './session.js';
-import { OutputClosed } from './session.js';
+import { Interrupted } from './session.js';
 import { helpOption } from './shared-options.js';
 
 const options = {
@@ -17,9 +17,6 @@ const options = {
 
 /** What a shell makes of a program that was ended by SIGPIPE. */
 const outputClosedCode = 141;
-
-/** Exit code of a program that was interrupted by SIGINT. */
-export const interruptedCode = 130;
 
 /**
  * Runs the program.
@@ -74,7 +71,8 @@ ${list}`;
 /** Says what went wrong, and returns the exit code that goes with it. */
 function report(error: unknown, session: Session): number {
   if (session.signal.aborted) {
-    return session.signal.reason instanceof OutputClosed ? outputClosedCode : interruptedCode;
+    const reason: unknown = session.signal.reason;
+    return reason instanceof Interrupted ? reason.exitCode : outputClosedCode;
   }
   if (error instanceof CliError) {
     session.complain(error.report());

@@ -6,6 +6,16 @@ export class OutputClosed extends Error {
   override readonly name = 'OutputClosed';
 }
 
+/** Why a command was ended by a signal. */
+export class Interrupted extends Error {
+  override readonly name = 'Interrupted';
+
+  /** @param exitCode what the program exits with */
+  constructor(readonly exitCode: number) {
+    super('Interrupted');
+  }
+}
+
 /** One run of the program. */
 export class Session {
   #outputClosed = false;
@@ -28,9 +38,9 @@ export class Session {
     return this.#controller.signal;
   }
 
-  /** Ends the running command early. */
-  interrupt(): void {
-    this.#controller.abort();
+  /** Ends the running command early, and the program with that exit code. */
+  interrupt(exitCode: number): void {
+    this.#controller.abort(new Interrupted(exitCode));
   }
 
   /**
