@@ -20,14 +20,14 @@ export class ClaimMarks {
 
   /** Whether an entry is claimed. */
   has(slot: number, entry: number): boolean {
-    return ((this.#marks[this.#word(slot, entry)]) & (1 << (entry & 31))) !== 0;
+    return (this.#marks[this.#word(slot, entry)] & (1 << (entry & 31))) !== 0;
   }
 
   /** Claims `count` entries, none of which is claimed. */
   add(slot: number, entry: number, count: number): void {
     for (let index = entry; index < entry + count; index++) {
       const word = this.#word(slot, index);
-      this.#marks[word] = (this.#marks[word]) | (1 << (index & 31));
+      this.#marks[word] = this.#marks[word] | (1 << (index & 31));
     }
   }
 
@@ -35,7 +35,7 @@ export class ClaimMarks {
   remove(slot: number, entry: number, count: number): void {
     for (let index = entry; index < entry + count; index++) {
       const word = this.#word(slot, index);
-      this.#marks[word] = (this.#marks[word]) & ~(1 << (index & 31));
+      this.#marks[word] = this.#marks[word] & ~(1 << (index & 31));
     }
   }
 

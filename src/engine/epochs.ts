@@ -24,7 +24,7 @@ export class QueueEpochs {
     const now = Atomics.load(this.#control, ControlWord.epoch);
     const last = this.#epochs.length - 1;
     if (last >= 0 && this.#epochs[last] === now) {
-      this.#counts[last] = (this.#counts[last]) + 1;
+      this.#counts[last] = this.#counts[last] + 1;
       return now;
     }
     this.#epochs.push(now);
@@ -36,7 +36,7 @@ export class QueueEpochs {
   /** Marks a request of an epoch as ended. */
   end(epoch: number): void {
     const at = this.#epochs.indexOf(epoch);
-    const count = (this.#counts[at]) - 1;
+    const count = this.#counts[at] - 1;
     this.#counts[at] = count;
     if (count > 0 || at > 0) return;
     while (this.#counts.length > 0 && this.#counts[0] === 0) {

@@ -193,7 +193,7 @@ export class SliceCache {
       this.lockShared(slot);
       const line = slot * wordsPerSlot;
       if (this.#isDirty(slot) && this.#words[line + Word.state] === State.ready) {
-        const key = (this.#words[line + Word.key]) - 1;
+        const key = this.#words[line + Word.key] - 1;
         copies.push({
           slot,
           hostOffset: this.#locate(key),

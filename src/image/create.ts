@@ -1,4 +1,5 @@
 /** Creating image files. */
+import { unlink } from 'node:fs/promises';
 import { CowherdError } from '../errors.js';
 import { createQcow2 } from '../format/qcow2/create.js';
 import { createStorageFile } from '../storage/open-file.js';
@@ -6,7 +7,7 @@ import type { StorageFile } from '../storage/storage.js';
 import type { CreateImageOptions, CreateOptions, ImageFormat } from './api.js';
 import { decideCreateOptions } from './create-options.js';
 import { openImage } from './open.js';
-import { resolveReference } from './reference.js';
+import { dataFilePath, resolveReference } from './reference.js';
 import { parseSize } from './size.js';
 
 const sectorSize = 512;
@@ -21,8 +22,12 @@ export async function createImage(path: string, options: CreateImageOptions): Pr
   const file = await createStorageFile(path, {});
   try {
     await formatFile(file, { ...options, size });
-  } finally {
     await file.close();
+  } catch (error) {
+    const { blockDevice } = file.limits;
+    await file.close().catch(() => undefined);
+    if (!blockDevice) await unlink(path).catch(() => undefined);
+    throw error;
   }
 }
 
@@ -46,7 +51,7 @@ export async function formatFile(
   const decided = decideCreateOptions(options, options.size);
   let dataFile: StorageFile | undefined;
   if (options.dataFile !== undefined) {
-    dataFile = await createStorageFile(resolveReference(file.filename, options.dataFile), {});
+    dataFile = await createStorageFile(dataFilePath(file.filename, options.dataFile), {});
   }
   try {
     await createQcow2(file, dataFile, decided);

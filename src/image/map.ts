@@ -45,7 +45,10 @@ async function* extentsFrom(
       yield* extentsFrom(link.below, depth + 1, stored.start, shown, signal);
     }
     if (shown < stored.length) {
+      const { offset: hostOffset, filename } = stored;
       yield {
+        ...(hostOffset !== undefined && { offset: hostOffset + shown }),
+        ...(filename !== undefined && { filename }),
         start: stored.start + shown,
         length: stored.length - shown,
         depth,

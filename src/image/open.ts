@@ -13,7 +13,7 @@ import { openStorageFile } from '../storage/open-file.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { Image, ImageFormat, OpenImageOptions } from './api.js';
 import { OpenedImage } from './opened-image.js';
-import { resolveReference } from './reference.js';
+import { findDataFile, resolveReference } from './reference.js';
 
 const formats: readonly ImageFormat[] = ['qcow2', 'raw'];
 const probeBytes = 512;
@@ -189,7 +189,7 @@ async function openDataFile(
       { filename },
     );
   }
-  return await openStorageFile(resolveReference(filename, name), {
+  return await openStorageFile(await findDataFile(filename, name), {
     readOnly: file.readOnly,
     cache: options.cache ?? 'writeback',
     aio: options.aio ?? 'auto',

@@ -1,15 +1,38 @@
 /** Names by which an image refers to other files. */
+import { stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
 import { CowherdError } from '../errors.js';
 
 /**
- * Path of a file that an image names: relative names are relative to the image's folder.
+ * Path of a backing file that an image names: relative names are relative to the image's folder.
  *
  * @throws ERR_COWHERD_UNSUPPORTED for `json:` names and names with a protocol
  */
 export function resolveReference(image: string, name: string): string {
-  const protocol = /^([a-z][a-z0-9+.-]*):/i.exec(name)?.[1]?.toLowerCase();
-  if (protocol === 'file') return resolveReference(image, name.slice('file:'.length));
+  const path = withoutProtocol(image, name);
+  return isAbsolute(path) ? path : join(dirname(image), path);
+}
+
+/**
+ * Path of an external data file that an image names. Relative names are relative to the working
+ * directory, as QEMU has it.
+ *
+ * @throws as `resolveReference`
+ */
+export function dataFilePath(image: string, name: string): string {
+  return withoutProtocol(image, name);
+}
+
+/** The data file itself; one that is not in the working directory is looked for beside the image. */
+export async function findDataFile(image: string, name: string): Promise<string> {
+  const path = dataFilePath(image, name);
+  const found = await stat(path).catch(() => undefined);
+  return found === undefined ? resolveReference(image, name) : path;
+}
+
+function withoutProtocol(image: string, name: string): string {
+  const protocol = /^([a-z][a-z0-9+.-]*):/i.exec(name)?.[1].toLowerCase();
+  if (protocol === 'file') return name.slice('file:'.length);
   if (protocol !== undefined) {
     throw new CowherdError(
       'ERR_COWHERD_UNSUPPORTED',
@@ -17,5 +40,5 @@ export function resolveReference(image: string, name: string): string {
       { filename: image },
     );
   }
-  return isAbsolute(name) ? name : join(dirname(image), name);
+  return name;
 }

@@ -27,7 +27,7 @@ export function parseSize(size: number | string, name: string): number {
 function parseText(text: string): number | undefined {
   const match = /^(0x[0-9a-f]+|\d+(?:\.\d+)?|\.\d+)([bkmgtpe]?)$/i.exec(text.trim());
   if (match === null) return undefined;
-  const power = Math.max(0, suffixes.indexOf((match[2]).toLowerCase()));
-  if (power === 0 && (match[1]).includes('.')) return undefined;
+  const power = Math.max(0, suffixes.indexOf(match[2].toLowerCase()));
+  if (power === 0 && match[1].includes('.')) return undefined;
   return Math.floor(Number(match[1]) * 1024 ** power);
 }

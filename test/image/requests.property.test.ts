@@ -120,7 +120,13 @@ for (const storage of ['file', 'memory'] as const) {
       fc.asyncProperty(scenario, async (drawn) => {
         await runScenario(t, drawn, storage);
       }),
-      { seed, numRuns: runs, endOnFailure: false, interruptAfterTimeLimit: 120_000 },
+      {
+        seed,
+        numRuns: runs,
+        endOnFailure: false,
+        interruptAfterTimeLimit: 120_000,
+        includeErrorInReport: true,
+      },
     );
   });
 }
@@ -172,7 +178,9 @@ async function makeBacking(folder: string, drawn: Scenario, model: Buffer): Prom
   const factor = { raw: 1, qcow2: 1, short: 0.4, long: 1.7 }[drawn.backing];
   const size = Math.max(512, Math.floor((drawn.size * factor) / 512) * 512);
   const content = Buffer.alloc(size);
-  for (let at = 0; at < size; at += 4096) content.fill(((at / 4096) % 255) + 1, at, at + 4096);
+  for (let at = 0; at < size; at += 4096) {
+    content.fill(((at / 4096) % 255) + 1, at, Math.min(size, at + 4096));
+  }
   content.copy(model);
   const raw = path.join(folder, 'base.raw');
   await writeFile(raw, content);

@@ -61,7 +61,12 @@ test('an ext4 file system survives raw to qcow2 and back', async (t) => {
     await t.test(name, async () => {
       const target = path.join(folder, 'disk.qcow2');
       const back = path.join(folder, 'back.raw');
-      await convert(source, target, { from: 'raw', to: 'qcow2', ...options });
+      const dataFile = options.options?.dataFile;
+      const inFolder =
+        dataFile === undefined
+          ? options
+          : { options: { ...options.options, dataFile: path.join(folder, dataFile) } };
+      await convert(source, target, { from: 'raw', to: 'qcow2', ...inFolder });
       await expectSound(target, source);
       await convert(target, back, { from: 'qcow2', to: 'raw' });
       assert.ok(content.equals(await readFile(back)), 'the disk came back changed');

@@ -166,7 +166,7 @@ export class Allocator {
       await this.#moveTable(start * clusterSize, entries, blocks);
     });
     for (const [block, hostOffset] of blocks) table.set(block, hostOffset, false);
-    const searchedAll = (this.#marks[1]) >= start;
+    const searchedAll = this.#marks[1] >= start;
     this.#marks[0] = end;
     if (searchedAll) this.#marks[1] = end;
     if (growth.tableClusters > 0) await this.#refcounts.change(old.cluster, old.clusters, -1);

@@ -32,6 +32,7 @@ export class Findings {
   compressedClusters = 0;
   readonly #findings: Finding[] = [];
   readonly #copied: string[] = [];
+  #errors = 0;
   #corruptions = 0;
   #leaks = 0;
 
@@ -43,6 +44,12 @@ export class Findings {
   leak(message: string): void {
     this.#leaks++;
     this.#keep({ kind: 'leak', message });
+  }
+
+  /** Something that kept the check from looking. */
+  error(message: string): void {
+    this.#errors++;
+    this.#keep({ kind: 'error', message });
   }
 
   /** A COPIED flag that contradicts the reference count; reported after the counts themselves. */
@@ -63,7 +70,7 @@ export class Findings {
     return {
       ...facts,
       format: 'qcow2',
-      checkErrors: 0,
+      checkErrors: this.#errors,
       corruptions: this.#corruptions,
       leaks: this.#leaks,
       findings: this.#findings,

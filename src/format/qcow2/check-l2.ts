@@ -12,9 +12,14 @@ export interface L2CheckContext {
   /** Whether the table belongs to the active L1 table: only there COPIED flags and statistics count. */
   readonly active: boolean;
   readonly stored: PackedCounts;
+  /** Whether the reference count of a host cluster could be read. */
+  readonly isKnown: (cluster: number) => boolean;
   readonly findings: Findings;
-  /** Counts a reference to each cluster that a range of the file touches. */
-  readonly count: (hostOffset: number, length: number) => void;
+  /**
+   * Counts a reference to each cluster that a range of the file touches; `exact` is the offset in
+   * hexadecimal, where it may be too large for a number.
+   */
+  readonly count: (hostOffset: number, length: number, exact?: string) => void;
 }
 
 const copiedHigh = 0x80000000;
@@ -120,13 +125,15 @@ export class L2Checker {
     }
     if (!externalData) count(hostOffset, clusterSize);
     if (hostOffset % clusterSize !== 0) {
-      const what = kind === ClusterKind.zeroAllocated ? 'Preallocated cluster' : 'Cluster';
+      const what = kind === ClusterKind.zeroAllocated ? 'Preallocated cluster' : 'Data cluster';
       findings.corruption(
         `ERROR offset=${hostOffset.toString(16)}: ${what} is not properly aligned; L2 entry corrupted.`,
       );
     }
     if (!active) return;
-    const references = externalData ? 1 : stored.get(Math.floor(hostOffset / clusterSize));
+    const cluster = Math.floor(hostOffset / clusterSize);
+    const references = externalData ? 1 : stored.get(cluster);
+    if (!this.#context.isKnown(cluster)) return;
     if ((references === 1) !== entries.isCopied(view, at)) {
       const entry = entryHex(view.getUint32(at), view.getUint32(at + 4));
       findings.copiedCorruption(
@@ -157,7 +164,8 @@ export class L2Checker {
         `ERROR compressed cluster ${cluster} with non-zero subcluster allocation bitmap, entry=0x${entry}`,
       );
     }
-    count(hostOffset, entries.compressedSize(view, at));
+    const exact = entries.compressedOffsetText(view, at);
+    count(hostOffset, entries.compressedSize(view, at), exact);
     if (!active) return;
     findings.allocatedClusters++;
     findings.compressedClusters++;

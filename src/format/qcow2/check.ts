@@ -50,6 +50,8 @@ class Checker {
   /** References found, and reference counts on disk. */
   #found = new PackedCounts(0);
   #stored = new PackedCounts(0);
+  /** Refcount blocks that cannot be read, so that nothing is known of what they count. */
+  readonly #unreadable = new Set<number>();
 
   constructor(image: Qcow2Image, externalData: boolean, options: CheckOptions) {
     const { file, geometry, headerFile } = image.metadata;
@@ -75,21 +77,20 @@ class Checker {
     this.#countRefcountStructures();
     this.#compare();
     this.#findings.appendCopiedFindings();
-    const highest = Math.max(this.#found.highest(), this.#stored.highest());
     return this.#findings.report({
       filename: this.#file.filename,
-      imageEndOffset: (highest + 1) * this.#geometry.clusterSize,
+      imageEndOffset: (this.#highest() + 1) * this.#geometry.clusterSize,
       totalClusters: this.#geometry.clusters(this.#header.size),
     });
   }
 
   /** Counts a reference to every cluster that a range of the file touches. */
-  #count(hostOffset: number, length: number): void {
+  #count(hostOffset: number, length: number, exact = hex(hostOffset)): void {
     if (length === 0) return;
     const { clusterSize } = this.#geometry;
     if (hostOffset + length - this.#fileLength >= clusterSize) {
       this.#findings.corruption(
-        `ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset 0x${hex(hostOffset)} size 0x${hex(length)}`,
+        `ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset 0x${exact} size 0x${hex(length)}`,
       );
       return;
     }
@@ -104,8 +105,10 @@ class Checker {
     const pointers: TablePointer[] = [];
     for (let block = 0; block < table.length; block++) {
       const hostOffset = table.offset(block);
-      const valid = hostOffset % clusterSize === 0 && hostOffset < this.#fileLength;
-      if (hostOffset !== 0 && valid) pointers.push({ index: block, hostOffset });
+      if (hostOffset % clusterSize !== 0) this.#unreadable.add(block);
+      else if (hostOffset !== 0 && hostOffset < this.#fileLength) {
+        pointers.push({ index: block, hostOffset });
+      }
     }
     for await (const block of walkTables(this.#file, pointers, clusterSize)) {
       this.#options.signal?.throwIfAborted();
@@ -140,9 +143,10 @@ class Checker {
       externalData: this.#externalData,
       active,
       stored: this.#stored,
+      isKnown: (cluster) => this.#isKnown(cluster),
       findings: this.#findings,
-      count: (offset, length) => {
-        this.#count(offset, length);
+      count: (offset, length, exact) => {
+        this.#count(offset, length, exact);
       },
     });
     const pointers = this.#l2Pointers(l1, entries, active);
@@ -174,9 +178,10 @@ class Checker {
           `ERROR l2_offset=${hex(hostOffset)}: Table is not cluster aligned; L1 entry corrupted`,
         );
       }
-      const count = this.#stored.get(Math.floor(hostOffset / clusterSize));
+      const cluster = Math.floor(hostOffset / clusterSize);
+      const count = this.#stored.get(cluster);
       const copied = (high & copiedHigh) !== 0;
-      if (active && (count === 1) !== copied) {
+      if (active && this.#isKnown(cluster) && (count === 1) !== copied) {
         this.#findings.copiedCorruption(
           `ERROR OFLAG_COPIED L2 cluster: l1_index=${index} l1_entry=${entryHex(high, low)} refcount=${count}`,
         );
@@ -240,8 +245,30 @@ class Checker {
     }
   }
 
+  /** Whether the reference count of a cluster could be read. */
+  #isKnown(cluster: number): boolean {
+    if (this.#unreadable.size === 0) return true;
+    return !this.#unreadable.has(Math.floor(cluster / this.#geometry.refcountsPerBlock));
+  }
+
+  /** The last cluster in use, as far as counts are known; the header's at least. */
+  #highest(): number {
+    let highest = Math.max(this.#found.highest(), this.#stored.highest(), 0);
+    while (highest > 0 && !this.#isKnown(highest)) highest--;
+    return highest;
+  }
+
   #compare(): void {
+    const { refcountsPerBlock } = this.#geometry;
+    const clusters = this.#geometry.clusters(this.#fileLength);
+    for (const block of this.#unreadable) {
+      const end = Math.min(clusters, (block + 1) * refcountsPerBlock);
+      for (let cluster = block * refcountsPerBlock; cluster < end; cluster++) {
+        this.#findings.error(`Can't get refcount for cluster ${cluster}: Input/output error`);
+      }
+    }
     this.#stored.forEachDifference(this.#found, (cluster, stored, found) => {
+      if (!this.#isKnown(cluster)) return;
       const fact = `cluster ${cluster} refcount=${stored} reference=${found}`;
       if (stored > found) this.#findings.leak(`Leaked ${fact}`);
       else this.#findings.corruption(`ERROR ${fact}`);

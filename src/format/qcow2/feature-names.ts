@@ -28,13 +28,22 @@ export function knownFeatureTable(): Uint8Array {
   return bytes;
 }
 
-/** The name an image's table gives to a feature bit, or one made from its number. */
-export function featureName(table: Uint8Array | undefined, kind: FeatureKind, bit: number): string {
+/** The names an image's table gives to the bits of a mask; bits it does not name come as a number. */
+export function nameFeatures(
+  table: Uint8Array | undefined,
+  kind: FeatureKind,
+  mask: bigint,
+): string[] {
+  const names: string[] = [];
+  let nameless = mask;
   for (let offset = 0; table && offset + entrySize <= table.length; offset += entrySize) {
-    if (table[offset] !== kinds[kind] || table[offset + 1] !== bit) continue;
+    const bit = 1n << BigInt(table[offset + 1] & 63);
+    if (table[offset] !== kinds[kind] || (nameless & bit) === 0n) continue;
     const name = table.subarray(offset + 2, offset + entrySize);
     const end = name.indexOf(0);
-    return new TextDecoder().decode(end < 0 ? name : name.subarray(0, end));
+    names.push(new TextDecoder().decode(end < 0 ? name : name.subarray(0, end)));
+    nameless &= ~bit;
   }
-  return `Unknown ${kind} feature: ${(2 ** bit).toString(16)}`;
+  if (nameless !== 0n) names.push(`Unknown ${kind} feature: ${nameless.toString(16)}`);
+  return names;
 }

@@ -176,7 +176,7 @@ function joined<Piece extends { readonly hostOffset: number; readonly bytes: Uin
       groups.push([]);
       size = 0;
     }
-    (groups.at(-1)!).push(piece);
+    groups.at(-1)!.push(piece);
     end = piece.hostOffset + piece.bytes.length;
     size += piece.bytes.length;
   }

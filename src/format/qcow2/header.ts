@@ -20,7 +20,7 @@ import {
   extensionText,
   ExtensionType,
 } from './header-extensions.js';
-import { featureName, knownFeatureTable } from './feature-names.js';
+import { knownFeatureTable, nameFeatures } from './feature-names.js';
 
 const magic = 0x514649fb;
 const version2Length = 72;
@@ -153,7 +153,7 @@ export function decodeHeader(bytes: Uint8Array, filename: string): Qcow2Header {
 /** The header cluster's leading bytes: header, extensions, backing file name. */
 export function encodeHeader(header: Qcow2Header): Uint8Array {
   const headerLength = header.version === 3 ? version3Length : version2Length;
-  const extensions = encodeExtensions(header.extensions);
+  const extensions = encodeExtensions(extensionsThatFit(header, headerLength));
   const name = new TextEncoder().encode(header.backingFile ?? '');
   const nameOffset = headerLength + extensions.length;
   const bytes = new Uint8Array(nameOffset + name.length);
@@ -188,6 +188,14 @@ export function encodeHeader(header: Qcow2Header): Uint8Array {
   bytes.set(extensions, headerLength);
   bytes.set(name, nameOffset);
   return bytes;
+}
+
+/** The extensions; without the feature name table, a help for messages, where it has no room. */
+function extensionsThatFit(header: Qcow2Header, headerLength: number): readonly HeaderExtension[] {
+  const nameLength = new TextEncoder().encode(header.backingFile ?? '').length;
+  const whole = headerLength + encodeExtensions(header.extensions).length + nameLength;
+  if (whole <= 2 ** header.clusterBits) return header.extensions;
+  return header.extensions.filter(({ type }) => type !== ExtensionType.featureNames);
 }
 
 /** The extensions of a new image. */
@@ -228,7 +236,7 @@ interface Features {
   readonly autoclear: number;
   readonly hasUnknownAutoclear: boolean;
   readonly compatible: number;
-  /** Number of the lowest incompatible bit from 32 on, or -1. */
+  /** Incompatible bits 32 to 63. */
   readonly highIncompatible: number;
 }
 
@@ -237,7 +245,7 @@ const noFeatures: Features = {
   compatible: 0,
   autoclear: 0,
   hasUnknownAutoclear: false,
-  highIncompatible: -1,
+  highIncompatible: 0,
 };
 
 function decodeFeatures(view: DataView): Features {
@@ -248,7 +256,7 @@ function decodeFeatures(view: DataView): Features {
     // Unknown autoclear bits are to be cleared by whoever writes (specification, byte 88).
     autoclear: view.getUint32(92) & knownAutoclear,
     hasUnknownAutoclear: view.getUint32(88) !== 0 || (view.getUint32(92) & ~knownAutoclear) !== 0,
-    highIncompatible: high === 0 ? -1 : 32 + (31 - Math.clz32(high & -high)),
+    highIncompatible: high,
   };
 }
 
@@ -257,14 +265,12 @@ function refuseUnknownFeatures(
   extensions: readonly HeaderExtension[],
   filename: string,
 ): void {
-  const bits: number[] = [];
-  for (let bit = 0; bit < 32; bit++) {
-    if (((features.incompatible & ~knownIncompatible) >>> bit) & 1) bits.push(bit);
-  }
-  if (features.highIncompatible >= 0) bits.push(features.highIncompatible);
-  if (bits.length === 0) return;
+  const unknown =
+    BigInt(features.highIncompatible) * 2n ** 32n +
+    BigInt((features.incompatible & ~knownIncompatible) >>> 0);
+  if (unknown === 0n) return;
   const table = extensions.find((extension) => extension.type === ExtensionType.featureNames);
-  const names = bits.map((bit) => featureName(table?.data, 'incompatible', bit));
+  const names = nameFeatures(table?.data, 'incompatible', unknown);
   throw new CowherdError(
     'ERR_COWHERD_UNSUPPORTED',
     `Could not open '${filename}': Unsupported qcow2 feature(s): ${names.join(', ')}`,
@@ -295,7 +301,7 @@ function decodeCompressionType(
   incompatible: number,
   invalid: (message: string) => CowherdError,
 ): CompressionType {
-  const value = headerLength > 104 ? (bytes[104]) : 0;
+  const value = headerLength > 104 ? bytes[104] : 0;
   if (value > 1) throw invalid(`Unknown compression type: ${value}`);
   const flagged = (incompatible & Incompatible.compressionType) !== 0;
   if (flagged !== (value !== 0)) {

@@ -63,7 +63,7 @@ export async function openQcow2(
   }
   const geometry = geometryOf(header);
   let l1 = { offset: header.l1TableOffset, entries: header.l1Entries };
-  let { size } = header;
+  const { size } = header;
   if (options.snapshot !== undefined) {
     const { snapshots } = await readSnapshots(file, header);
     const snapshot = findSnapshot(snapshots, options.snapshot);
@@ -75,10 +75,9 @@ export async function openQcow2(
       );
     }
     l1 = { offset: snapshot.l1Offset, entries: snapshot.l1Entries };
-    size = snapshot.size;
   }
-  if (l1.entries < geometry.l1Entries(size) || l1.offset % geometry.clusterSize !== 0) {
-    refuse('ERR_COWHERD_CORRUPT', 'L1 table is too small or misaligned');
+  if (l1.offset % geometry.clusterSize !== 0) {
+    refuse('ERR_COWHERD_CORRUPT', 'The L1 table is not aligned to a cluster');
   }
   const memory = await loadQcow2Memory(file, geometry, header, l1, options.cacheBytes);
   const metadata = new Qcow2Metadata(file, options.dataFile, header, memory);

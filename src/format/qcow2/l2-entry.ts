@@ -74,6 +74,13 @@ export class L2EntryView {
     return high * two32 + view.getUint32(at + 4);
   }
 
+  /** The same in hexadecimal, exact also beyond 2^53. */
+  compressedOffsetText(view: DataView, at: number): string {
+    const high = view.getUint32(at) & ((1 << this.#compressedShift) - 1);
+    const low = view.getUint32(at + 4).toString(16);
+    return high === 0 ? low : high.toString(16) + low.padStart(8, '0');
+  }
+
   /** Bytes from a compressed cluster's data begin to the end of the last sector they touch. */
   compressedSize(view: DataView, at: number): number {
     const sectors = (view.getUint32(at) & ~(copiedHigh | compressedHigh)) >>> this.#compressedShift;

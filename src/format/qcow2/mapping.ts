@@ -29,7 +29,10 @@ export class Run {
   length = 0;
   /** Host offset in bytes of the run's first byte; of the data's begin for a compressed run. */
   hostOffset = 0;
-  /** Whether `hostOffset` means something: for data, and for zeroes that keep a host cluster. */
+  /**
+   * Whether `hostOffset` means something: for data, and for zeroes and unallocated subclusters that
+   * have a place in a host cluster.
+   */
   hasHost = false;
   /** Bytes that may hold a compressed cluster's data. */
   compressedSize = 0;
@@ -141,7 +144,7 @@ export class ReadPlanner {
     if ((allocated & zero) !== 0 || (allocated !== 0 && !normal)) run.kind = RunKind.corrupt;
     else if (zero !== 0) run.kind = RunKind.zero;
     else run.kind = allocated !== 0 ? RunKind.data : RunKind.unallocated;
-    run.hasHost = normal && run.kind !== RunKind.unallocated;
+    run.hasHost = normal;
     run.hostOffset = run.hasHost ? entries.hostOffset(view, at) : 0;
   }
 

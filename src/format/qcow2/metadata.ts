@@ -55,7 +55,8 @@ export async function loadQcow2Memory(
   const refcountEntries = (header.refcountTableClusters * geometry.clusterSize) / 8;
   const memory: Qcow2Memory = {
     control: allocateControlBlock(),
-    l1: allocatePointerTable(l1Place.entries),
+    // A snapshot of a smaller disk has a shorter table; what it lacks reads as unallocated.
+    l1: allocatePointerTable(Math.max(l1Place.entries, geometry.l1Entries(header.size))),
     l2,
     claims: ClaimMarks.allocate(l2.slots, geometry.l2EntriesPerSlice),
     refcountTable: allocatePointerTable(maxRefcountTableBytes / 8),

@@ -23,15 +23,15 @@ export class PackedCounts {
   /** The count of a cluster. */
   get(cluster: number): number {
     if (cluster >= this.#length) return this.#large.get(cluster) ?? 0;
-    const count = ((this.#bytes[Math.floor(cluster / perByte)]) >> shift(cluster)) & 3;
-    return count < overflow ? count : (this.#large.get(cluster)!);
+    const count = (this.#bytes[Math.floor(cluster / perByte)] >> shift(cluster)) & 3;
+    return count < overflow ? count : this.#large.get(cluster)!;
   }
 
   /** Sets the count of a cluster. */
   set(cluster: number, count: number): void {
     if (cluster < this.#length) {
       const at = Math.floor(cluster / perByte);
-      const rest = (this.#bytes[at]) & ~(3 << shift(cluster));
+      const rest = this.#bytes[at] & ~(3 << shift(cluster));
       this.#bytes[at] = rest | (Math.min(count, overflow) << shift(cluster));
       if (count < overflow) return;
     }

@@ -64,7 +64,7 @@ export class PointerTable {
   /** Host offset of the table in bytes. */
   get hostOffset(): number {
     const low = this.#words[this.#lock + 2];
-    return ((this.#words[this.#lock + 3]) * 0x80000000 + low) * sectorSize;
+    return (this.#words[this.#lock + 3] * 0x80000000 + low) * sectorSize;
   }
 
   /** Notes where the table lies, in bytes, and how many entries it has. */
@@ -96,7 +96,7 @@ export class PointerTable {
     this.#view.setUint32(index * 8, flag + Math.floor(hostOffset / two32));
     this.#view.setUint32(index * 8 + 4, hostOffset % two32);
     const sector = Math.floor((index * 8) / sectorSize);
-    this.#words[sector * 2] = (this.#words[sector * 2]) + 1;
+    this.#words[sector * 2] = this.#words[sector * 2] + 1;
     unlockExclusive(this.#words, this.#lock);
   }
 
