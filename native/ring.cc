@@ -103,6 +103,14 @@ uint32_t Ring::submit(uint32_t count) {
     inFlight_ += 1;
     start(request);
   }
+  // A batch of buffered writes is quickest on one of our threads, a single one on the kernel's.
+  if (uring_ != nullptr && filePool_.count == 1) {
+    Request* const lone = filePool_.first;
+    if (lone->isWrite() && !lone->file->direct) {
+      filePool_ = PoolList();
+      toUring(lone);
+    }
+  }
   flush();
   keepLoopAlive(inFlight_ > 0);
   return completedCount_;
@@ -195,7 +203,6 @@ bool Ring::enterGate(Request* request) {
 
 void Ring::startAdmitted(Request* request) {
   const File* const file = request->file;
-  // The kernel's own workers take buffered writes from io_uring one by one; ours take a batch.
   const bool byUring =
       uring_ != nullptr && (engine_ == Engine::kUring || file->direct) &&
       (request->opcode == Opcode::kFlush ||
