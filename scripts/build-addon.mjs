@@ -1,12 +1,22 @@
 /**
- * Builds the native addon into build/Release/cowherd.node, unless what is there is up to date.
- * A failure is a warning, not an error: without the addon the portable backends serve.
+ * Builds the native addon into build/Release/cowherd.node, unless what is there is up to date, and
+ * puts it where `npm pack` takes it into the package. A failure is a warning, not an error: without
+ * the addon the portable backends serve.
  *
- * COWHERD_SANITIZER=address|thread builds with that sanitizer.
+ * COWHERD_SANITIZER=address|thread builds with that sanitizer; such a binary is not packed.
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -14,6 +24,7 @@ import { fileURLToPath } from 'node:url';
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const product = path.join(root, 'build/Release/cowherd.node');
 const stampFile = path.join(root, 'build/cowherd.stamp');
+const prebuilt = path.join(root, 'prebuilt', `${process.platform}-${process.arch}`);
 const sanitizer = process.env.COWHERD_SANITIZER ?? '';
 
 /** A digest of everything the binary is made from. */
@@ -60,6 +71,32 @@ function build() {
   );
 }
 
+/**
+ * Puts the binary, and the licences of what is compiled into it, where the package has them. The
+ * loader prefers what it finds there, so nothing older than the build may stay.
+ */
+function ship() {
+  const place = path.join(prebuilt, 'cowherd.node');
+  if (sanitizer !== '') {
+    rmSync(prebuilt, { recursive: true, force: true });
+  } else if (!existsSync(place) || !readFileSync(place).equals(readFileSync(product))) {
+    mkdirSync(prebuilt, { recursive: true });
+    for (const [name, licence] of [
+      ['zstd', 'zstd-napi/deps/zstd/LICENSE'],
+      ['node-addon-api', 'node-addon-api/LICENSE.md'],
+    ]) {
+      copyFileSync(
+        path.join(root, 'node_modules', licence),
+        path.join(prebuilt, `LICENSE.${name}`),
+      );
+    }
+    // Renamed into place: a running process may have the old one mapped.
+    const draft = `${place}.${process.pid}`;
+    copyFileSync(product, draft);
+    renameSync(draft, place);
+  }
+}
+
 let warning;
 try {
   const wanted = stamp();
@@ -74,10 +111,12 @@ try {
       writeFileSync(stampFile, wanted);
     }
   }
+  if (warning === undefined) ship();
 } catch (error) {
   warning = String(error);
 }
 if (warning !== undefined) {
+  rmSync(prebuilt, { recursive: true, force: true });
   console.warn(
     `warning: the native addon was not built; portable file access will serve (${warning})`,
   );
