@@ -1,0 +1,105 @@
+/** Runs what README.md shows. */
+import assert from 'node:assert/strict';
+import { chmod, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { projectFolder, run, temporaryFolder } from './support/tools.js';
+
+/** A fenced block of the README: its language and its text. */
+interface Snippet {
+  readonly language: string;
+  readonly text: string;
+}
+
+const readme = await readFile(path.join(projectFolder, 'README.md'), 'utf8');
+const snippets: readonly Snippet[] = [...readme.matchAll(/^```(\w*)\n(.*?)^```$/gms)].map(
+  ([, language, text]) => ({ language, text }),
+);
+const npmCommands = snippets.filter(({ text }) => text.startsWith('npm '));
+const shell = snippets.filter(
+  ({ language, text }) => language === 'sh' && !text.startsWith('npm '),
+);
+const programs = snippets.filter(({ language }) => language === 'ts');
+
+test('every snippet is one of those that are run here', () => {
+  assert.ok(npmCommands.length > 0 && shell.length > 0 && programs.length > 0);
+  assert.equal(npmCommands.length + shell.length + programs.length, snippets.length);
+});
+
+test('the npm scripts it names exist', async () => {
+  const text = await readFile(path.join(projectFolder, 'package.json'), 'utf8');
+  const { scripts } = JSON.parse(text) as { scripts: Readonly<Record<string, string>> };
+  for (const snippet of npmCommands) {
+    for (const command of snippet.text.trim().split(' && ')) {
+      if (command === 'npm ci') continue;
+      const name = command.replace(/^npm (?:run )?/, '');
+      assert.ok(Object.hasOwn(scripts, name), `there is no script for ${command}`);
+    }
+  }
+});
+
+test('the main job on real input', async () => {
+  const quickstart = path.join(projectFolder, 'dist', 'scripts', 'quickstart.js');
+  const { stdout, stderr, code } = await run(process.execPath, [quickstart]);
+  assert.equal(code, 0, stdout + stderr);
+  assert.match(stdout, /^check: 0 corruptions, 0 leaks/m);
+  assert.match(stdout, /^compare: the contents are identical$/m);
+  assert.match(stdout, /^back again: bit-identical$/m);
+});
+
+/** A folder with a small disk, and another with the command `cowherd`. */
+async function workplace(t: TestContext): Promise<{ folder: string; searchPath: string }> {
+  const parent = await temporaryFolder(t);
+  const folder = path.join(parent, 'work');
+  const bin = path.join(parent, 'bin');
+  await mkdir(folder);
+  await mkdir(bin);
+  const disk = Buffer.alloc(4 * 1024 * 1024);
+  disk.fill('a disk', 0, 1024 * 1024);
+  await writeFile(path.join(folder, 'disk.raw'), disk);
+  const main = path.join(projectFolder, 'dist', 'src', 'cli', 'main.js');
+  const script = `#!/bin/sh\nexec '${process.execPath}' '${main}' "$@"\n`;
+  await writeFile(path.join(bin, 'cowherd'), script);
+  await chmod(path.join(bin, 'cowherd'), 0o755);
+  return { folder, searchPath: `${bin}${path.delimiter}${process.env['PATH'] ?? ''}` };
+}
+
+for (const { text } of shell) {
+  test(`at a shell: ${text.split('\n')[0]}`, async (t) => {
+    const { folder, searchPath } = await workplace(t);
+    for (const line of text.trim().split('\n')) {
+      const { code, stderr } = await run('sh', ['-c', line], {
+        cwd: folder,
+        env: { PATH: searchPath },
+      });
+      assert.deepEqual({ line, code, stderr }, { line, code: 0, stderr: '' });
+    }
+  });
+}
+
+for (const { text } of programs) {
+  test(`in a program: ${text.split('\n')[0]}`, async (t) => {
+    const { folder } = await workplace(t);
+    await mkdir(path.join(folder, 'node_modules'));
+    await symlink(projectFolder, path.join(folder, 'node_modules', 'cowherd'));
+    await writeFile(path.join(folder, 'package.json'), '{ "type": "module" }');
+    await writeFile(path.join(folder, 'snippet.ts'), text);
+    const modules = path.join(projectFolder, 'node_modules');
+    const compiled = await run(
+      process.execPath,
+      [
+        ...[path.join(modules, 'typescript', 'bin', 'tsc'), '--strict'],
+        ...['--target', 'ES2022', '--lib', 'ES2022,ESNext.Disposable', '--module', 'NodeNext'],
+        ...['--typeRoots', path.join(modules, '@types'), '--types', 'node', 'snippet.ts'],
+      ],
+      { cwd: folder },
+    );
+    assert.deepEqual([compiled.stdout, compiled.code], ['', 0]);
+    const { stdout, stderr, code } = await run(process.execPath, ['snippet.js'], { cwd: folder });
+    assert.deepEqual([stderr, code], ['', 0]);
+    const lines = stdout.trim().split('\n');
+    // It ends with a comparison, and with opening what is not there.
+    assert.deepEqual(lines.slice(-2), ['true', 'ERR_COWHERD_NOT_FOUND']);
+    assert.ok(lines.length > 2, 'the map has extents');
+  });
+}
