@@ -67,6 +67,7 @@ export const checkCommand: Command = {
     session.complain(result.findings.map(({ message }) => `${message}\n`).join(''));
     if (json) await session.print(`${checkJson({ ...result, filename: given })}\n`);
     else if (!line.has('quiet')) await session.print(checkText(result));
+    if (result.checkErrors > 0) session.complain('cowherd: Check failed\n');
     return exitCode(result);
   },
 };

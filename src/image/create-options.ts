@@ -32,7 +32,7 @@ export function decideCreateOptions(options: CreateOptions, size: number): Qcow2
   }
   if (options.backingFile !== undefined && preallocation !== 'off' && !extendedL2) {
     throw invalid(
-      'Backing file and preallocation can only be used at the same time if extended_l2 is enabled',
+      'Backing file and preallocation can only be used at the same time if extended_l2 is on',
     );
   }
   if (options.dataFileRaw === true && options.dataFile === undefined) {
@@ -93,12 +93,12 @@ function decidePreallocation(options: CreateOptions): Preallocation {
 }
 
 function refuseForVersion2(options: CreateOptions): void {
-  const needs = (feature: string): CowherdError =>
-    invalid(`${feature} compatibility level 1.1 and above (use version=v3 or greater)`);
+  const needs = (feature: string, above = 'and above'): CowherdError =>
+    invalid(`${feature} compatibility level 1.1 ${above} (use version=v3 or greater)`);
   if (options.lazyRefcounts === true) throw needs('Lazy refcounts only supported with');
   if (options.extendedL2 === true) throw needs('Extended L2 entries are only supported with');
   if ((options.refcountBits ?? defaultRefcountBits) !== defaultRefcountBits) {
-    throw needs('Different refcount widths than 16 bits require');
+    throw needs('Different refcount widths than 16 bits require', 'or above');
   }
   if (options.dataFile !== undefined) {
     throw needs('External data files are only supported with');

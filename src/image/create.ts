@@ -101,7 +101,7 @@ function checkOptions(path: string, options: CreateImageOptions): void {
   if (options.format === 'raw') {
     if (options.backingFile !== undefined)
       refuse("Backing file not supported for file format 'raw'");
-    if (options.preallocation === 'metadata') refuse("Unsupported preallocation mode 'metadata'");
+    if (options.preallocation === 'metadata') refuse('Unsupported preallocation mode: metadata');
   }
   if (options.backingFile !== undefined && options.backingFormat === undefined) {
     refuse('Backing file specified without backing format');

@@ -1,6 +1,6 @@
 /** Names by which an image refers to other files. */
 import { stat } from 'node:fs/promises';
-import { dirname, isAbsolute, join } from 'node:path';
+import { isAbsolute } from 'node:path';
 import { CowherdError } from '../errors.js';
 
 /**
@@ -10,7 +10,8 @@ import { CowherdError } from '../errors.js';
  */
 export function resolveReference(image: string, name: string): string {
   const path = withoutProtocol(image, name);
-  return isAbsolute(path) ? path : join(dirname(image), path);
+  // Put together as text, as QEMU does, so that names are reported as people wrote them.
+  return isAbsolute(path) ? path : image.slice(0, image.lastIndexOf('/') + 1) + path;
 }
 
 /**

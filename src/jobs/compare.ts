@@ -12,6 +12,7 @@ import type {
 } from '../image/api.js';
 import { openImage } from '../image/open.js';
 import { CowherdError } from '../errors.js';
+import { locateReadFailure } from './read-failure.js';
 import { firstDifference, firstNonZero } from './differences.js';
 import { zipExtents } from './zip-extents.js';
 
@@ -203,7 +204,9 @@ class Comparison {
     for (const [index, result] of results.entries()) {
       if (result.status === 'fulfilled') continue;
       const image = index === 0 ? this.a : this.b;
-      throw await locateFailure(image, offset, length, result.reason);
+      throw await locateReadFailure(result.reason, offset, length, (part, at) =>
+        readWithin(image, part, at),
+      );
     }
     const at = whereDifferent(bytesA?.subarray(0, length), bytesB?.subarray(0, length));
     if (bytesA) this.#freeBuffers.push(bytesA);
@@ -252,31 +255,6 @@ async function readWithin(image: Image, buffer: Uint8Array, offset: number): Pro
   const inside = Math.max(0, Math.min(buffer.length, image.size - offset));
   buffer.fill(0, inside);
   if (inside > 0) await image.read(buffer.subarray(0, inside), offset);
-}
-
-/** Failures are looked for in steps of this size. */
-const locatedBytes = 4096;
-
-/** The failure of a read, with the name of the image and the first guest offset that fails. */
-async function locateFailure(
-  image: Image,
-  offset: number,
-  length: number,
-  failure: unknown,
-): Promise<unknown> {
-  if (!(failure instanceof CowherdError)) return failure;
-  const part = new Uint8Array(locatedBytes);
-  for (let done = 0; done < length; done += locatedBytes) {
-    const wanted = part.subarray(0, Math.min(locatedBytes, length - done));
-    try {
-      await readWithin(image, wanted, offset + done);
-    } catch (error) {
-      if (!(error instanceof CowherdError)) return error;
-      const details = { filename: image.filename, offset: offset + done, cause: error };
-      return new CowherdError(error.code, error.message, details);
-    }
-  }
-  return failure;
 }
 
 function whereDifferent(a: Uint8Array | undefined, b: Uint8Array | undefined): number {

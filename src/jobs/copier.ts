@@ -3,6 +3,7 @@ import type { Progress, RequestTarget } from '../image/api.js';
 import { isZero, zeroRuns } from '../native/zero-scan.js';
 import type { Source } from './concatenation.js';
 import { type Piece, cutPieces } from './copy-pieces.js';
+import { locateReadFailure } from './read-failure.js';
 import { RateLimit } from './rate-limit.js';
 
 /** Bytes of data copied at a time, unless a cluster is larger. */
@@ -73,7 +74,7 @@ export class Copier {
         const piece = next.value;
         if (piece.kind === 'data') {
           buffer ??= new Uint8Array(this.#chunkBytes);
-          await this.#rateLimit?.take(piece.length);
+          await this.#rateLimit?.take(piece.length, this.#plan.signal);
           await this.#copyData(piece, buffer.subarray(0, piece.length), lane);
         } else if (piece.kind === 'zero') {
           await this.#zero(piece.start, piece.length, lane);
@@ -97,7 +98,11 @@ export class Copier {
     try {
       await this.#plan.source.read(data, offset, lane);
     } catch (error) {
-      if (!this.#plan.salvage) throw error;
+      if (!this.#plan.salvage) {
+        throw await locateReadFailure(error, offset, data.length, (part, at) =>
+          this.#plan.source.read(part, at, lane),
+        );
+      }
       for (let done = 0; done < data.length; done += salvageBytes) {
         const part = data.subarray(done, done + salvageBytes);
         await this.#plan.source.read(part, offset + done, lane).catch((reason: unknown) => {
@@ -115,7 +120,7 @@ export class Copier {
     const writes: Promise<void>[] = [];
     let start = 0;
     for (let index = 0; index < lengths.length; index++) {
-      const length = lengths[index] as number;
+      const length = lengths[index];
       if (length > 0) {
         writes.push(
           index % 2 === 0

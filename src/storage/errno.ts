@@ -49,8 +49,13 @@ export function describeErrno(name: string): string {
   return entry?.[1] ?? name;
 }
 
-/** The error of a file that could not be opened, worded as qemu-img words it. */
-export function openError(filename: string, name: string, cause?: unknown): CowherdError {
+/** The error of a file that could not be opened or created, worded as qemu-img words it. */
+export function openError(
+  filename: string,
+  name: string,
+  attempt: 'open' | 'create',
+  cause?: unknown,
+): CowherdError {
   if (name === 'EISDIR' || name === 'ESPIPE') {
     return new CowherdError(
       'ERR_COWHERD_UNSUPPORTED',
@@ -58,7 +63,7 @@ export function openError(filename: string, name: string, cause?: unknown): Cowh
       { filename, cause },
     );
   }
-  return errorFromErrno(name, `Could not open '${filename}': ${describeErrno(name)}`, {
+  return errorFromErrno(name, `Could not ${attempt} '${filename}': ${describeErrno(name)}`, {
     filename,
     cause,
   });

@@ -72,12 +72,13 @@ async function open(
   try {
     descriptor = await openAsync(filename, flags, 0o644);
   } catch (error) {
-    throw openError(filename, nameOf(error), error);
+    const attempt = (access & fs.constants.O_CREAT) === 0 ? 'open' : 'create';
+    throw openError(filename, nameOf(error), attempt, error);
   }
   const facts = await fstatAsync(descriptor);
   if (!facts.isFile()) {
     await closeAsync(descriptor);
-    throw openError(filename, facts.isDirectory() ? 'EISDIR' : 'ESPIPE');
+    throw openError(filename, facts.isDirectory() ? 'EISDIR' : 'ESPIPE', 'open');
   }
   return new FileNode(filename, options.readOnly ?? false, cache, { descriptor, users: 0 });
 }

@@ -108,7 +108,11 @@ function open(
   const opened = addon.openFile(filename, flags, 0o644);
   if (typeof opened === 'number') {
     releaseRing(ring);
-    throw openError(filename, errnoName(opened));
+    throw openError(
+      filename,
+      errnoName(opened),
+      (access & OpenFlag.create) === 0 ? 'open' : 'create',
+    );
   }
   const readOnly = options.readOnly ?? false;
   const file = new FilePosix(addon, ring, {

