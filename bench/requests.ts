@@ -18,7 +18,7 @@ let next = 0;
 let offset = 0;
 
 async function lane(index: number): Promise<void> {
-  const queue = queues[index % queues.length]!;
+  const queue = queues[index % queues.length];
   const buffer = new Uint8Array(bytes).fill(index + 1);
   while (next < count) {
     next++;

@@ -5,6 +5,8 @@ import { setTimeout } from 'node:timers/promises';
 export class RateLimit {
   readonly #bytesPerMs: number;
   #nextMs = 0;
+  /** The last taker's turn; one waits for a time at a time. */
+  #lastTurn: Promise<void> = Promise.resolve();
 
   /** @param bytesPerSecond at least 1 */
   constructor(bytesPerSecond: number) {
@@ -12,10 +14,16 @@ export class RateLimit {
   }
 
   /** Resolves when `bytes` bytes may be moved; rejects if the signal aborts before. */
-  async take(bytes: number, signal: AbortSignal | undefined): Promise<void> {
+  take(bytes: number, signal: AbortSignal | undefined): Promise<void> {
+    const turn = this.#lastTurn.then(() => this.#wait(bytes, signal));
+    this.#lastTurn = turn.catch(() => undefined);
+    return turn;
+  }
+
+  async #wait(bytes: number, signal: AbortSignal | undefined): Promise<void> {
     const now = performance.now();
-    const turn = Math.max(now, this.#nextMs);
-    this.#nextMs = turn + bytes / this.#bytesPerMs;
-    if (turn > now) await setTimeout(turn - now, undefined, signal && { signal });
+    const start = Math.max(now, this.#nextMs);
+    this.#nextMs = start + bytes / this.#bytesPerMs;
+    if (start > now) await setTimeout(start - now, undefined, signal && { signal });
   }
 }

@@ -77,7 +77,7 @@ test('a set full of pinned slices waits for one to be let go', async () => {
   });
   await new Promise((resolve) => setImmediate(resolve));
   assert.equal(arrived, false);
-  cache.unpin(slots[4]!);
+  cache.unpin(slots[4]);
   assert.equal(await late, slots[4]);
   assert.equal(cache.find(4), -1);
 });
@@ -93,6 +93,6 @@ test('a slice changed while its copy was on the way stays dirty', async () => {
   change();
   const [copy] = cache.copyDirty();
   change();
-  cache.markClean(copy!);
+  cache.markClean(copy);
   assert.equal(cache.hasDirty(), true);
 });

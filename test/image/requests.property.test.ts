@@ -156,7 +156,7 @@ async function runScenario(
   try {
     for (const batch of drawn.batches) {
       await runBatch(batch, queues, model, image.clusterSize ?? 512);
-      await expectContent(queues[0]!, model);
+      await expectContent(queues[0], model);
       if (!batch.some(({ kind }) => kind === 'reopen')) continue;
       await image.close();
       image = await open();
@@ -210,7 +210,7 @@ async function runBatch(
     return true;
   };
   const requests = batch.map(async (one, index) => {
-    const queue = queues[index % queues.length]!;
+    const queue = queues[index % queues.length];
     if (one.kind === 'flush') return queue.flush();
     if (one.kind === 'reopen') return;
     let start = Math.floor(one.at * model.length);

@@ -46,7 +46,7 @@ test('packed counts agree with an array', () => {
         const model = new Array<number>(140).fill(0);
         for (const [first, count] of runs) {
           counts.increment(first, count);
-          for (let index = first; index < first + count; index++) model[index]!++;
+          for (let index = first; index < first + count; index++) model[index]++;
         }
         model.forEach((count, cluster) => {
           assert.equal(counts.get(cluster), count);
