@@ -3,6 +3,7 @@
 #include <zlib.h>
 
 #include <limits>
+#include <string>
 
 #include "codec.h"
 
@@ -27,21 +28,24 @@ struct Zlib {
   bool complete;
 
   template <typename Function>
-  bool find(Function* function, const char* prefixedName) {
-    // Node's own copy carries Chromium's prefix and its vector code; a system's does not.
-    void* symbol = ::dlsym(RTLD_DEFAULT, prefixedName);
-    if (symbol == nullptr) symbol = ::dlsym(RTLD_DEFAULT, prefixedName + sizeof("Cr_z_") - 1);
+  static bool find(Function* function, const char* prefix, const char* name) {
+    void* const symbol = ::dlsym(RTLD_DEFAULT, (std::string(prefix) + name).c_str());
     *function = reinterpret_cast<Function>(symbol);
     return symbol != nullptr;
   }
 
-  Zlib()
-      : complete(find(&initializeDeflate, "Cr_z_deflateInit2_") &&
-                 find(&deflateReset, "Cr_z_deflateReset") && find(&deflate, "Cr_z_deflate") &&
-                 find(&deflateEnd, "Cr_z_deflateEnd") &&
-                 find(&initializeInflate, "Cr_z_inflateInit2_") &&
-                 find(&inflateReset, "Cr_z_inflateReset") && find(&inflate, "Cr_z_inflate") &&
-                 find(&inflateEnd, "Cr_z_inflateEnd")) {}
+  bool findAll(const char* prefix) {
+    return find(&initializeDeflate, prefix, "deflateInit2_") &&
+           find(&deflateReset, prefix, "deflateReset") && find(&deflate, prefix, "deflate") &&
+           find(&deflateEnd, prefix, "deflateEnd") &&
+           find(&initializeInflate, prefix, "inflateInit2_") &&
+           find(&inflateReset, prefix, "inflateReset") && find(&inflate, prefix, "inflate") &&
+           find(&inflateEnd, prefix, "inflateEnd");
+  }
+
+  // The plain names are the copy that node:zlib itself uses, three times as quick in Node 20 as
+  // the one with Chromium's prefix beside it.
+  Zlib() : complete(findAll("") || findAll("Cr_z_")) {}
 };
 
 const Zlib& zlib() {

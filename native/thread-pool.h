@@ -33,9 +33,10 @@ class ThreadPool {
   std::condition_variable arrived_;
   Request* first_ = nullptr;
   Request* last_ = nullptr;
-  size_t queued_ = 0;
   unsigned threads_ = 0;
   unsigned idle_ = 0;
+  /** Threads inside a batch of writes to the page cache. */
+  unsigned writing_ = 0;
 };
 
 }  // namespace cowherd
