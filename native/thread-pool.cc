@@ -63,14 +63,32 @@ void ThreadPool::submit(Request* first, Request* last, size_t count) {
     threads_ += start;
   }
   for (; wake > 0; wake -= 1) arrived_.notify_one();
-  if (start == 0) return;
+  for (; start > 0; start -= 1) startThread();
+}
+
+void ThreadPool::startThread() {
   // Signals belong to the program's threads.
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  for (; start > 0; start -= 1) std::thread([this] { work(); }).detach();
+  pthread_t thread;
+  const int error = ::pthread_create(
+      &thread, nullptr,
+      [](void* pool) -> void* {
+        static_cast<ThreadPool*>(pool)->work();
+        return nullptr;
+      },
+      this);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (error == 0) {
+    ::pthread_detach(thread);
+    return;
+  }
+  std::unique_lock<std::mutex> lock(mutex_);
+  threads_ -= 1;
+  // The system has no thread for us: better to hold JavaScript up than never to answer.
+  while (threads_ == 0 && first_ != nullptr) workOnce(&lock);
 }
 
 Request* ThreadPool::abandon(const Ring* ring) {
@@ -100,35 +118,39 @@ void ThreadPool::work() {
       arrived_.wait(lock);
       idle_ -= 1;
     }
-    Request* batch = first_;
-    Request* end = first_;
-    size_t count = 1;
-    uint64_t bytes = end->remaining;
-    const bool cached = isCachedWrite(end);
-    while (cached && end->next != nullptr && isCachedWrite(end->next) &&
-           count < kBatchRequests && bytes + end->next->remaining <= kBatchBytes) {
-      end = end->next;
-      count += 1;
-      bytes += end->remaining;
-    }
-    first_ = end->next;
-    if (first_ == nullptr) last_ = nullptr;
-    end->next = nullptr;
-    if (cached) writing_ += 1;
-    lock.unlock();
-
-    // Requests of one batch may belong to several rings; each is woken when its run ends.
-    while (batch != nullptr) {
-      Request* const request = batch;
-      batch = request->next;
-      Ring* const ring = request->ring;
-      request->result = performBlocking(request);
-      const bool lastOfRun = batch == nullptr || batch->ring != ring;
-      ring->post(request, lastOfRun);
-    }
-    lock.lock();
-    if (cached) writing_ -= 1;
+    workOnce(&lock);
   }
+}
+
+void ThreadPool::workOnce(std::unique_lock<std::mutex>* lock) {
+  Request* batch = first_;
+  Request* end = first_;
+  size_t count = 1;
+  uint64_t bytes = end->remaining;
+  const bool cached = isCachedWrite(end);
+  while (cached && end->next != nullptr && isCachedWrite(end->next) && count < kBatchRequests &&
+         bytes + end->next->remaining <= kBatchBytes) {
+    end = end->next;
+    count += 1;
+    bytes += end->remaining;
+  }
+  first_ = end->next;
+  if (first_ == nullptr) last_ = nullptr;
+  end->next = nullptr;
+  if (cached) writing_ += 1;
+  lock->unlock();
+
+  // Requests of one batch may belong to several rings; each is woken when its run ends.
+  while (batch != nullptr) {
+    Request* const request = batch;
+    batch = request->next;
+    Ring* const ring = request->ring;
+    request->result = performBlocking(request);
+    const bool lastOfRun = batch == nullptr || batch->ring != ring;
+    ring->post(request, lastOfRun);
+  }
+  lock->lock();
+  if (cached) writing_ -= 1;
 }
 
 }  // namespace cowherd

@@ -26,7 +26,10 @@ class ThreadPool {
 
  private:
   explicit ThreadPool(unsigned limit) : limit_(limit) {}
+  void startThread();
   void work();
+  /** Takes a batch from the queue and carries it out, with the lock given up meanwhile. */
+  void workOnce(std::unique_lock<std::mutex>* lock);
 
   const unsigned limit_;
   std::mutex mutex_;
