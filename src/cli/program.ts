@@ -72,7 +72,10 @@ ${list}`;
 function report(error: unknown, session: Session): number {
   if (session.signal.aborted) {
     const reason: unknown = session.signal.reason;
-    return reason instanceof Interrupted ? reason.exitCode : outputClosedCode;
+    if (!(reason instanceof Interrupted)) return outputClosedCode;
+    const isTold = error instanceof CowherdError && error.code === 'ERR_COWHERD_ABORTED';
+    session.complain(`cowherd: ${isTold ? error.message : reason.message}\n`);
+    return reason.exitCode;
   }
   if (error instanceof CliError) {
     session.complain(error.report());
