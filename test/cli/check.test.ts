@@ -1,5 +1,7 @@
 /** `check` prints what qemu-img prints, of every fixture, and exits as it does. */
 import assert from 'node:assert/strict';
+import { open } from 'node:fs/promises';
+import path from 'node:path';
 import { test } from 'node:test';
 import { checkJson, checkText } from '../../src/cli/check.js';
 import type { CheckResult } from '../../src/image/api.js';
@@ -31,6 +33,23 @@ test('quiet, raw images, and refusals', async (t) => {
   await assertSame(['check', '--image-opts', '--output=json', 'file.filename=leak.qcow2'], folder);
   const { code, stderr } = await runCowherd(['check', '-r', 'all', 'leak.qcow2'], folder);
   assert.deepEqual([code, stderr], [1, 'cowherd: Repairing images is not supported yet\n']);
+});
+
+test('what is counted beyond the end of the file takes no space', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const folder = await unpackFixtures(t, [fixture('default.qcow2')]);
+  const file = await open(path.join(folder, 'default.qcow2'), 'r+');
+  t.after(() => file.close());
+  // Where the header says the refcount table is, and the table its first block.
+  const pointer = Buffer.alloc(8);
+  for (const header of [true, false]) {
+    const place = header ? 48 : Number(pointer.readBigUInt64BE());
+    await file.read(pointer, 0, 8, place);
+  }
+  const last = Math.ceil((await file.stat()).size / 65536);
+  await file.write(Buffer.from([0, 1, 0, 1]), 0, 4, Number(pointer.readBigUInt64BE()) + 2 * last);
+  await assertSame(['check', 'default.qcow2'], folder);
+  await assertSame(['check', '--output=json', 'default.qcow2'], folder);
 });
 
 const clean: CheckResult = {

@@ -251,9 +251,14 @@ class Checker {
     return !this.#unreadable.has(Math.floor(cluster / this.#geometry.refcountsPerBlock));
   }
 
+  /** The first cluster beyond the file, and beyond what refers to a part of a cluster there. */
+  #end(): number {
+    return Math.max(this.#geometry.clusters(this.#fileLength), this.#found.highest() + 1);
+  }
+
   /** The last cluster in use, as far as counts are known; the header's at least. */
   #highest(): number {
-    let highest = Math.max(this.#found.highest(), this.#stored.highest(), 0);
+    let highest = Math.max(this.#found.highest(), this.#stored.highest(this.#end()), 0);
     while (highest > 0 && !this.#isKnown(highest)) highest--;
     return highest;
   }
@@ -267,8 +272,10 @@ class Checker {
         this.#findings.error(`Can't get refcount for cluster ${cluster}: Input/output error`);
       }
     }
+    const fileEnd = this.#end();
     this.#stored.forEachDifference(this.#found, (cluster, stored, found) => {
-      if (!this.#isKnown(cluster)) return;
+      // What is counted but not there takes no space.
+      if (cluster >= fileEnd || !this.#isKnown(cluster)) return;
       const fact = `cluster ${cluster} refcount=${stored} reference=${found}`;
       if (stored > found) this.#findings.leak(`Leaked ${fact}`);
       else this.#findings.corruption(`ERROR ${fact}`);

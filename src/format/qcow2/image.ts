@@ -146,10 +146,11 @@ export class Qcow2Image implements FormatImage {
   async close(): Promise<void> {
     if (this.#prepared === undefined) return;
     const { allocator, flushOrder, headerFile } = this.metadata;
-    await allocator.trim();
     flushOrder.endLaziness();
     await flushOrder.flush();
     await headerFile.setDirty(false);
+    // Last, so that nothing that is cut off is still counted.
+    await allocator.trim();
   }
 
   /** Before guest data change: clears what would become untrue, and sets the dirty bit if lazy. */

@@ -100,14 +100,17 @@ export class PackedCounts {
     }
   }
 
-  /** The highest cluster with a count other than zero, or -1. */
-  highest(): number {
+  /** The highest cluster below an end that has a count other than zero, or -1. */
+  highest(end = Infinity): number {
     let highest = -1;
-    for (const [cluster, count] of this.#large) if (count > 0) highest = Math.max(highest, cluster);
+    for (const [cluster, count] of this.#large) {
+      if (count > 0 && cluster < end) highest = Math.max(highest, cluster);
+    }
     for (let at = this.#bytes.length - 1; at >= 0; at--) {
       if (this.#bytes[at] === 0) continue;
       for (let cluster = at * perByte + perByte - 1; cluster >= at * perByte; cluster--) {
-        if (cluster < this.#length && this.get(cluster) > 0) return Math.max(highest, cluster);
+        if (cluster < Math.min(end, this.#length) && this.get(cluster) > 0)
+          return Math.max(highest, cluster);
       }
     }
     return highest;
