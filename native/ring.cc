@@ -103,8 +103,9 @@ uint32_t Ring::submit(uint32_t count) {
     inFlight_ += 1;
     start(request);
   }
-  // A batch of buffered writes is quickest on one of our threads, a single one on the kernel's.
-  if (uring_ != nullptr && filePool_.count == 1) {
+  // Buffered writes are quickest on one of our threads if it is awake or there are several; a
+  // single one on the kernel's.
+  if (uring_ != nullptr && filePool_.count == 1 && !ThreadPool::files().isWriting()) {
     Request* const lone = filePool_.first;
     if (lone->isWrite() && !lone->file->direct) {
       filePool_ = PoolList();

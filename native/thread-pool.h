@@ -18,6 +18,8 @@ class ThreadPool {
   static ThreadPool& files();
   /** For codecs, which compute. */
   static ThreadPool& codecs();
+  /** Whether a thread writes to the page cache just now, and will look for more when it is done. */
+  bool isWriting();
 
   /** Queues a list of requests, linked by `next`; the pool owns them until it posts them back. */
   void submit(Request* first, Request* last, size_t count);

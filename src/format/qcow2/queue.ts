@@ -8,6 +8,7 @@ import { Limbo } from '../../engine/limbo.js';
 import { RequestPool } from '../../engine/request-pool.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { BackingReader, FormatQueue } from '../driver.js';
+import { AllocatingWrites } from './allocating-writes.js';
 import { CompressedReader } from './compressed-reader.js';
 import { CompressedWriter } from './compressed-writer.js';
 import type { QueueContext } from './context.js';
@@ -43,6 +44,7 @@ export class Qcow2Queue implements FormatQueue {
   readonly #compressedWriter: CompressedWriter;
   readonly #reads: RequestPool;
   readonly #writes: RequestPool;
+  readonly #allocatingWrites: AllocatingWrites;
   readonly #beforeFirstChange: () => Promise<void>;
   #changed = false;
   #reclaiming: Promise<void> | undefined;
@@ -81,10 +83,12 @@ export class Qcow2Queue implements FormatQueue {
     this.#reads = new RequestPool((epoch) => {
       this.#gate.leave(epoch);
     });
-    this.#writes = new RequestPool((epoch) => {
+    const writeEnded = (epoch: number): void => {
       metadata.flushOrder.noteData();
       this.#gate.leave(epoch);
-    });
+    };
+    this.#writes = new RequestPool(writeEnded);
+    this.#allocatingWrites = new AllocatingWrites(this.#context, writeEnded);
   }
 
   read(buffer: Uint8Array, offset: number): Promise<void> {
@@ -105,6 +109,8 @@ export class Qcow2Queue implements FormatQueue {
       if (hostOffset >= 0) {
         return this.#writes.submitWrite(this.#context.dataFile, buffer, hostOffset, epoch);
       }
+      const allocating = this.#allocatingWrites.tryWrite(buffer, offset, epoch);
+      if (allocating !== undefined) return allocating;
     }
     return this.#runChange(epoch, () => this.#writer.write(buffer, offset));
   }

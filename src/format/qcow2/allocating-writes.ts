@@ -1,0 +1,132 @@
+/**
+ * The short way of an allocating write: one cluster that has no host cluster yet, whose slice is
+ * cached, and around whose new bytes nothing needs to be written. Pooled requests, no waiting; what
+ * does not fit takes the writer's long way.
+ */
+import type { Completion } from '../../storage/storage.js';
+import { type QueueContext, nothingBelow } from './context.js';
+import { ClusterKind } from './l2-entry.js';
+
+/** A write under way, with the claim it ends. */
+class AllocatingWrite implements Completion {
+  resolve: (() => void) | undefined;
+  reject: ((error: Error) => void) | undefined;
+  epoch = 0;
+  slot = 0;
+  entry = 0;
+  /** Host offset in bytes of the new cluster. */
+  hostOffset = 0;
+  /** Mask of the subclusters that are written. */
+  subclusters = 0;
+  readonly #writes: AllocatingWrites;
+
+  constructor(writes: AllocatingWrites) {
+    this.#writes = writes;
+  }
+
+  complete(error: Error | null): void {
+    this.#writes.ended(this, error);
+  }
+}
+
+/** The short allocating writes of one queue. */
+export class AllocatingWrites {
+  readonly #context: QueueContext;
+  readonly #onEnd: (epoch: number) => void;
+  readonly #idle: AllocatingWrite[] = [];
+  #resolve: (() => void) | undefined;
+  #reject: ((error: Error) => void) | undefined;
+  readonly #executor = (resolve: () => void, reject: (error: Error) => void): void => {
+    this.#resolve = resolve;
+    this.#reject = reject;
+  };
+
+  /** @param onEnd called with its epoch when a write has ended */
+  constructor(context: QueueContext, onEnd: (epoch: number) => void) {
+    this.#context = context;
+    this.#onEnd = onEnd;
+  }
+
+  /**
+   * Starts a write if it can go the short way.
+   *
+   * @returns undefined, with nothing done, if it cannot
+   */
+  tryWrite(buffer: Uint8Array, offset: number, epoch: number): Promise<void> | undefined {
+    const { metadata, arena, externalData, file } = this.#context;
+    const { geometry, l2Cache, claims } = metadata;
+    const { clusterSize } = geometry;
+    const within = offset % clusterSize;
+    if (within + buffer.length > clusterSize || arena.available === 0 || externalData) {
+      return undefined;
+    }
+    if (!metadata.ownsTable(Math.floor(offset / geometry.tableReach))) return undefined;
+    const key = metadata.sliceKey(offset);
+    const slot = l2Cache.find(key);
+    if (slot < 0) return undefined;
+    const entry = Math.floor(offset / clusterSize) % geometry.l2EntriesPerSlice;
+    l2Cache.lockExclusive(slot);
+    if (!l2Cache.holds(slot, key) || !this.#canAllocate(slot, entry, offset, buffer.length)) {
+      l2Cache.unlockExclusive(slot);
+      return undefined;
+    }
+    claims.add(slot, entry, 1);
+    l2Cache.pin(slot);
+    l2Cache.unlockExclusive(slot);
+    const write = this.#idle.pop() ?? new AllocatingWrite(this);
+    write.epoch = epoch;
+    write.slot = slot;
+    write.entry = entry;
+    write.hostOffset = arena.take(1) * clusterSize;
+    write.subclusters = geometry.extendedL2
+      ? metadata.entries.subclusterMask(within, buffer.length)
+      : 0;
+    const promise = new Promise<void>(this.#executor);
+    write.resolve = this.#resolve;
+    write.reject = this.#reject;
+    file.submitWrite(buffer, write.hostOffset + within, write);
+    return promise;
+  }
+
+  /** Links the cluster of a write that has ended, and ends its claim. */
+  ended(write: AllocatingWrite, error: Error | null): void {
+    const { metadata, arena } = this.#context;
+    const { geometry, l2Cache, claims, entries } = metadata;
+    const { slot, entry, hostOffset, subclusters, epoch, resolve, reject } = write;
+    const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
+    l2Cache.lockExclusive(slot);
+    if (error === null) {
+      if (subclusters === 0) entries.setNormal(l2Cache.view, at, hostOffset);
+      else entries.setSubclusters(l2Cache.view, at, hostOffset, subclusters);
+      l2Cache.markDirty(slot);
+    }
+    claims.remove(slot, entry, 1);
+    l2Cache.unlockExclusive(slot);
+    l2Cache.waiting.wake(slot);
+    l2Cache.unpin(slot);
+    if (error !== null) arena.giveBack(hostOffset / geometry.clusterSize, 1);
+    write.resolve = undefined;
+    write.reject = undefined;
+    this.#idle.push(write);
+    this.#onEnd(epoch);
+    if (error === null) resolve?.();
+    else reject?.(error);
+  }
+
+  /** Whether the cluster has nothing to be freed or copied; the caller holds the slice's word. */
+  #canAllocate(slot: number, entry: number, offset: number, length: number): boolean {
+    const { metadata, arena } = this.#context;
+    const { geometry, l2Cache, claims, entries } = metadata;
+    if (claims.has(slot, entry)) return false;
+    const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
+    const kind = entries.kind(l2Cache.view, at);
+    if (kind !== ClusterKind.unallocated && kind !== ClusterKind.zeroPlain) return false;
+    // Whole (sub)clusters have no edges; others need edges that are zero, and a cluster that is.
+    const granule = geometry.subclusterSize;
+    if (offset % granule === 0 && length % granule === 0) return true;
+    if (!arena.knownZero) return false;
+    return (
+      kind === ClusterKind.zeroPlain || nothingBelow(this.#context, offset - (offset % granule))
+    );
+  }
+}
