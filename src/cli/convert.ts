@@ -271,6 +271,11 @@ function failure(
     return bare === message ? openFailure(target, error) : wrap(bare);
   }
   const source = sources.find(({ path }) => path === filename);
-  if (offset !== undefined) return wrap(`error while reading at byte ${offset}: ${message}`);
+  if (offset !== undefined) {
+    // Sources are only read, so this is about the target's data file.
+    const isWrite = /^Could not (?:write|allocate|resize|discard|flush)/.test(message);
+    const attempt = isWrite ? 'writing' : 'reading';
+    return wrap(`error while ${attempt} at byte ${offset}: ${message}`);
+  }
   return source === undefined ? wrap(message) : openFailure(source, error);
 }

@@ -1,5 +1,6 @@
 /** Creating image files. */
-import { unlink } from 'node:fs/promises';
+import { stat, unlink } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import { CowherdError } from '../errors.js';
 import { createQcow2 } from '../format/qcow2/create.js';
 import { createStorageFile } from '../storage/open-file.js';
@@ -19,14 +20,14 @@ const sectorSize = 512;
  */
 export async function createImage(path: string, options: CreateImageOptions): Promise<void> {
   const size = await decideSize(path, options);
+  await refuseSharedFile(path, options);
   const file = await createStorageFile(path, {});
   try {
     await formatFile(file, { ...options, size });
     await file.close();
   } catch (error) {
-    const { blockDevice } = file.limits;
     await file.close().catch(() => undefined);
-    if (!blockDevice) await unlink(path).catch(() => undefined);
+    await removeFile(path);
     throw error;
   }
 }
@@ -55,9 +56,52 @@ export async function formatFile(
   }
   try {
     await createQcow2(file, dataFile, decided);
-  } finally {
     await dataFile?.close();
+  } catch (error) {
+    await dataFile?.close().catch(() => undefined);
+    if (dataFile !== undefined) await removeFile(dataFile.filename);
+    throw error;
   }
+}
+
+/** Removes an image file that was just made, and its data file, as far as they are there. */
+export async function removeImage(path: string, options: CreateOptions = {}): Promise<void> {
+  await removeFile(path);
+  if (options.dataFile !== undefined) await removeFile(dataFilePath(path, options.dataFile));
+}
+
+/** Devices are not ours to remove, and failing to clean up is not what has to be told. */
+async function removeFile(path: string): Promise<void> {
+  const facts = await stat(path).catch(() => undefined);
+  if (facts?.isFile() === true) await unlink(path).catch(() => undefined);
+}
+
+/** Refuses a data file or backing file that is the image file, before anything is overwritten. */
+async function refuseSharedFile(path: string, options: CreateImageOptions): Promise<void> {
+  if (options.format === 'raw') return;
+  const { dataFile, backingFile } = options;
+  const others: [label: string, file: string][] = [];
+  if (dataFile !== undefined) others.push(['data file', dataFilePath(path, dataFile)]);
+  // A name that is no path may be any name where it is not looked at.
+  if (backingFile?.includes(':') === false) {
+    others.push(['backing file', resolveReference(path, backingFile)]);
+  }
+  for (const [label, file] of others) {
+    if (resolve(path) === resolve(file) || (await isSameFile(path, file))) {
+      throw new CowherdError(
+        'ERR_COWHERD_INVALID_ARGUMENT',
+        `'${path}': The ${label} cannot be the image file itself`,
+        { filename: path },
+      );
+    }
+  }
+}
+
+async function isSameFile(first: string, second: string): Promise<boolean> {
+  const [one, other] = await Promise.all(
+    [first, second].map((path) => stat(path).catch(() => undefined)),
+  );
+  return one !== undefined && one.dev === other?.dev && one.ino === other.ino;
 }
 
 /** The size of the new disk in bytes: what the caller says, or that of the backing file. */

@@ -1,5 +1,5 @@
 /** Converting images: one or several sources, read as one disk, into a target of any format. */
-import { stat, unlink } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { CowherdError } from '../errors.js';
 import type {
   AioMode,
@@ -10,8 +10,9 @@ import type {
   LongOperationOptions,
   RequestTarget,
 } from '../image/api.js';
-import { createImage } from '../image/create.js';
+import { createImage, removeImage } from '../image/create.js';
 import { openImage } from '../image/open.js';
+import { dataFilePath } from '../image/reference.js';
 import { type SourcePart, concatenate } from './concatenation.js';
 import { Copier } from './copier.js';
 
@@ -74,7 +75,7 @@ export async function convert(
   const parts: SourcePart[] = [];
   try {
     for (const path of sources) parts.push(await openSource(path, options));
-    await refuseOverwriting(parts, target);
+    await refuseOverwriting(parts, target, options);
     const size = parts.reduce((sum, { image }) => sum + image.size, 0);
     if (options.skipCreate === true) await copyInto(parts, target, size, options, false);
     else await createAndCopy(parts, target, size, options);
@@ -131,21 +132,42 @@ async function openQueues(image: Image, count = 1): Promise<RequestTarget[]> {
 }
 
 /** Refuses a target that is a source, or a file a source stands on, before it is touched. */
-async function refuseOverwriting(parts: readonly SourcePart[], target: string): Promise<void> {
-  const existing = await stat(target).catch(() => undefined);
-  if (existing === undefined) return;
-  for (const { image } of parts) {
-    for (let link: Image | undefined = image; link !== undefined; link = link.backing) {
-      const file = await stat(link.filename);
-      if (file.dev === existing.dev && file.ino === existing.ino) {
+async function refuseOverwriting(
+  parts: readonly SourcePart[],
+  target: string,
+  { skipCreate, options }: ConvertOptions,
+): Promise<void> {
+  const written = [target];
+  if (skipCreate !== true && options?.dataFile !== undefined) {
+    written.push(dataFilePath(target, options.dataFile));
+  }
+  for (const path of written) {
+    const existing = await stat(path).catch(() => undefined);
+    if (existing === undefined) continue;
+    for (const read of await filesBelow(parts)) {
+      const file = await stat(read).catch(() => undefined);
+      if (file?.dev === existing.dev && file.ino === existing.ino) {
         throw new CowherdError(
           'ERR_COWHERD_INVALID_ARGUMENT',
-          `'${target}' is the source, or part of its backing chain; it would be overwritten`,
-          { filename: target },
+          `'${path}' is the source, or part of its backing chain; it would be overwritten`,
+          { filename: path },
         );
       }
     }
   }
+}
+
+/** Every file that the sources are read from. */
+async function filesBelow(parts: readonly SourcePart[]): Promise<readonly string[]> {
+  const files: string[] = [];
+  for (const { image } of parts) {
+    for (let link: Image | undefined = image; link !== undefined; link = link.backing) {
+      files.push(link.filename);
+      const { dataFile } = await link.info();
+      if (dataFile !== undefined) files.push(dataFile.filename);
+    }
+  }
+  return files;
 }
 
 async function createAndCopy(
@@ -154,19 +176,19 @@ async function createAndCopy(
   size: number,
   options: ConvertOptions,
 ): Promise<void> {
-  const existed = await stat(target).catch(() => undefined);
+  // Removes what it made if it fails; what it has not touched stays.
+  await createImage(target, {
+    ...options.options,
+    format: options.to ?? 'raw',
+    size,
+    ...(options.backing !== undefined && { backingFile: options.backing }),
+    ...(options.backingFormat !== undefined && { backingFormat: options.backingFormat }),
+  });
   try {
-    await createImage(target, {
-      ...options.options,
-      format: options.to ?? 'raw',
-      size,
-      ...(options.backing !== undefined && { backingFile: options.backing }),
-      ...(options.backingFormat !== undefined && { backingFormat: options.backingFormat }),
-    });
     await copyInto(parts, target, size, options, true);
   } catch (error) {
-    // Nothing half-written may be taken for the result; devices are not ours to remove.
-    if (existed === undefined || existed.isFile()) await unlink(target).catch(() => undefined);
+    // Nothing half-written may be taken for the result.
+    await removeImage(target, options.options);
     throw error;
   }
 }

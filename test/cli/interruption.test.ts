@@ -314,38 +314,3 @@ test('a reader that has seen enough ends the program quietly', async (t) => {
     assert.equal(printed.filter((line) => line !== '').length, lines, words);
   }
 });
-
-test('what goes wrong before the work is told in one line, and leaves nothing', async (t) => {
-  const folder = await temporaryFolder(t);
-  await writeFile(path.join(folder, 'disk.raw'), Buffer.alloc(mib, 1));
-  await runOk('mkdir', ['folder'], { cwd: folder });
-  const before = await readdir(folder);
-  for (const [words, message] of [
-    [['absent', 'out'], /^cowherd: Could not open 'absent': .*No such file or directory\n$/],
-    [['-O', 'floppy', 'disk.raw', 'out'], /^cowherd: Unknown file format 'floppy'\n$/],
-    [['-O', 'qcow2', '-o', 'colour=red', 'disk.raw', 'out'], /^cowherd: .*colour.*\n$/],
-    [
-      ['-O', 'qcow2', '-o', 'cluster_size=3', 'disk.raw', 'out'],
-      /^cowherd: .*[Cc]luster size.*\n$/,
-    ],
-    [['disk.raw', 'folder'], /^cowherd: .*folder.*\n$/],
-    [['-O', 'qcow2', 'disk.raw', 'folder'], /^cowherd: .*folder.*\n$/],
-    [['folder', 'out'], /^cowherd: Could not open 'folder': .*\n$/],
-    [
-      ['-O', 'qcow2', 'disk.raw', 'nowhere/out'],
-      /^cowherd: nowhere\/out: .*No such file or directory\n$/,
-    ],
-    [['-O', 'qcow2', 'disk.raw', 'disk.raw/out'], /^cowherd: disk.raw\/out: .*Not a directory\n$/],
-    [['-O', 'qcow2', 'disk.raw', '/proc/out'], /^cowherd: \/proc\/out: .*\n$/],
-    [['-n', '-O', 'qcow2', 'disk.raw', 'absent'], /^cowherd: Could not open 'absent': .*\n$/],
-    [['disk.raw'], /^cowherd: Must specify image file name\n$/],
-  ] as const) {
-    const { stdout, stderr, code } = await run(process.execPath, [program, 'convert', ...words], {
-      cwd: folder,
-    });
-    const label = words.join(' ');
-    assert.deepEqual([code, stdout], [1, ''], label);
-    assert.match(stderr, message, label);
-  }
-  assert.deepEqual(await readdir(folder), before);
-});
