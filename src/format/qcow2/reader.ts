@@ -41,7 +41,10 @@ export class Reader {
         await this.plan(offset + done, buffer.length - done, run);
         const target = buffer.subarray(done, done + run.length);
         const fetch = this.#fetch(run, target, offset + done);
-        if (fetch !== undefined) fetches.push(fetch);
+        if (fetch === undefined) continue;
+        fetches.push(fetch);
+        // Its failure is met below; until then, while others are planned, it must not go unhandled.
+        if (run.length < buffer.length - done) fetch.catch(() => undefined);
       }
     } finally {
       // Also after a failure no fetch may go on into a buffer that the caller has back.

@@ -83,12 +83,14 @@ export class Writer {
         const rest = done === 0 ? buffer : buffer.subarray(done);
         const step = await this.#next(offset + done, rest.length);
         const part = rest.length === step.length ? rest : rest.subarray(0, step.length);
-        steps.push(
+        const work =
           step.kind === 'in-place'
             ? this.#context.dataFile.write(part, step.hostOffset)
-            : this.#allocate(step.allocation, part, offset + done),
-        );
+            : this.#allocate(step.allocation, part, offset + done);
+        steps.push(work);
         done += step.length;
+        // Its failure is met below; until then, while others are planned, it must not go unhandled.
+        if (done < buffer.length) work.catch(() => undefined);
       }
     } finally {
       // Also after a failure no step may go on from a buffer that the caller has back.
