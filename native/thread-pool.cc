@@ -42,24 +42,21 @@ ThreadPool& ThreadPool::codecs() {
 }
 
 void ThreadPool::submit(Request* first, Request* last, size_t count) {
-  size_t cachedWrites = 0;
-  for (const Request* request = first;; request = request->next) {
-    if (isCachedWrite(request)) cachedWrites += 1;
-    if (request == last) break;
-  }
   unsigned wake;
   unsigned start;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     last->next = nullptr;
-    if (last_ == nullptr) {
-      first_ = first;
-    } else {
-      last_->next = first;
+    size_t cachedWrites = 0;
+    for (Request* request = first; request != nullptr;) {
+      Request* const next = request->next;
+      const bool cached = isCachedWrite(request);
+      if (cached) cachedWrites += 1;
+      (cached ? cachedWrites_ : others_).append(request);
+      request = next;
     }
-    last_ = last;
     // A thread that writes to the page cache is back at the queue in no time; nobody need come.
-    const size_t wanted = count - cachedWrites + (cachedWrites > 0 && writing_ == 0 ? 1 : 0);
+    const size_t wanted = count - cachedWrites + (readyWrite() != nullptr ? 1 : 0);
     wake = static_cast<unsigned>(std::min<size_t>(wanted, idle_));
     start = static_cast<unsigned>(std::min<size_t>(wanted - wake, limit_ - threads_));
     threads_ += start;
@@ -90,37 +87,59 @@ void ThreadPool::startThread() {
   std::unique_lock<std::mutex> lock(mutex_);
   threads_ -= 1;
   // The system has no thread for us: better to hold JavaScript up than never to answer.
-  while (threads_ == 0 && first_ != nullptr) workOnce(&lock);
+  while (threads_ == 0 && hasWork()) workOnce(&lock);
 }
 
 bool ThreadPool::isWriting() {
   std::lock_guard<std::mutex> lock(mutex_);
-  return writing_ > 0;
+  return !written_.empty();
+}
+
+void ThreadPool::Queue::append(Request* request) {
+  request->next = nullptr;
+  if (last == nullptr) {
+    first = request;
+  } else {
+    last->next = request;
+  }
+  last = request;
+}
+
+Request* ThreadPool::Queue::abandon(const Ring* ring, Request* taken) {
+  Request* request = first;
+  first = nullptr;
+  last = nullptr;
+  while (request != nullptr) {
+    Request* const next = request->next;
+    if (request->ring == ring) {
+      request->next = taken;
+      taken = request;
+    } else {
+      append(request);
+    }
+    request = next;
+  }
+  return taken;
 }
 
 Request* ThreadPool::abandon(const Ring* ring) {
   std::lock_guard<std::mutex> lock(mutex_);
-  Request* taken = nullptr;
-  Request** link = &first_;
-  last_ = nullptr;
-  while (*link != nullptr) {
-    Request* const request = *link;
-    if (request->ring == ring) {
-      *link = request->next;
-      request->next = taken;
-      taken = request;
-    } else {
-      last_ = request;
-      link = &request->next;
-    }
-  }
-  return taken;
+  return others_.abandon(ring, cachedWrites_.abandon(ring, nullptr));
+}
+
+Request** ThreadPool::readyWrite() {
+  Request** link = &cachedWrites_.first;
+  const auto isWritten = [this](const File* file) {
+    return std::find(written_.begin(), written_.end(), file) != written_.end();
+  };
+  while (*link != nullptr && isWritten((*link)->file)) link = &(*link)->next;
+  return *link == nullptr ? nullptr : link;
 }
 
 void ThreadPool::work() {
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
-    while (first_ == nullptr) {
+    while (!hasWork()) {
       idle_ += 1;
       arrived_.wait(lock);
       idle_ -= 1;
@@ -130,23 +149,48 @@ void ThreadPool::work() {
 }
 
 void ThreadPool::workOnce(std::unique_lock<std::mutex>* lock) {
-  Request* batch = first_;
-  Request* end = first_;
+  Request** const write = readyWrite();
+  if (write == nullptr) {
+    Request* const request = others_.first;
+    others_.first = request->next;
+    if (others_.first == nullptr) others_.last = nullptr;
+    request->next = nullptr;
+    lock->unlock();
+    performAndPost(request);
+    lock->lock();
+    return;
+  }
+  Request* const batch = takeWrites(write);
+  const File* const file = batch->file;
+  written_.push_back(file);
+  lock->unlock();
+  performAndPost(batch);
+  lock->lock();
+  written_.erase(std::find(written_.begin(), written_.end(), file));
+}
+
+Request* ThreadPool::takeWrites(Request** link) {
+  Request* const batch = *link;
+  Request* end = batch;
   size_t count = 1;
   uint64_t bytes = end->remaining;
-  const bool cached = isCachedWrite(end);
-  while (cached && end->next != nullptr && isCachedWrite(end->next) && count < kBatchRequests &&
+  while (end->next != nullptr && end->next->file == batch->file && count < kBatchRequests &&
          bytes + end->next->remaining <= kBatchBytes) {
     end = end->next;
     count += 1;
     bytes += end->remaining;
   }
-  first_ = end->next;
-  if (first_ == nullptr) last_ = nullptr;
+  *link = end->next;
+  if (cachedWrites_.last == end) {
+    Request* last = cachedWrites_.first;
+    while (last != nullptr && last->next != nullptr) last = last->next;
+    cachedWrites_.last = last;
+  }
   end->next = nullptr;
-  if (cached) writing_ += 1;
-  lock->unlock();
+  return batch;
+}
 
+void ThreadPool::performAndPost(Request* batch) {
   // Requests of one batch may belong to several rings; each is woken when its run ends.
   size_t unannounced = 0;
   while (batch != nullptr) {
@@ -160,8 +204,6 @@ void ThreadPool::workOnce(std::unique_lock<std::mutex>* lock) {
     ring->post(request, announce);
     if (announce) unannounced = 0;
   }
-  lock->lock();
-  if (cached) writing_ -= 1;
 }
 
 }  // namespace cowherd

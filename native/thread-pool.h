@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <vector>
 
 #include "request.h"
 
@@ -30,18 +31,33 @@ class ThreadPool {
   explicit ThreadPool(unsigned limit) : limit_(limit) {}
   void startThread();
   void work();
-  /** Takes a batch from the queue and carries it out, with the lock given up meanwhile. */
+  /** Requests waiting, linked by `next`. */
+  struct Queue {
+    Request* first = nullptr;
+    Request* last = nullptr;
+    void append(Request* request);
+    /** Takes the requests of a ring out, as a list in front of `taken`. */
+    Request* abandon(const Ring* ring, Request* taken);
+  };
+  /** The link to the first write to the page cache whose file no thread writes to, or null. */
+  Request** readyWrite();
+  /** Whether a thread would find something to do. */
+  bool hasWork() { return others_.first != nullptr || readyWrite() != nullptr; }
+  /** Takes a batch from a queue and carries it out, with the lock given up meanwhile. */
   void workOnce(std::unique_lock<std::mutex>* lock);
+  /** The batch of writes that begins at a link, unlinked. */
+  Request* takeWrites(Request** link);
+  void performAndPost(Request* batch);
 
   const unsigned limit_;
   std::mutex mutex_;
   std::condition_variable arrived_;
-  Request* first_ = nullptr;
-  Request* last_ = nullptr;
+  Queue cachedWrites_;
+  Queue others_;
   unsigned threads_ = 0;
   unsigned idle_ = 0;
-  /** Threads inside a batch of writes to the page cache. */
-  unsigned writing_ = 0;
+  /** Files that a thread writes to through the page cache; only compared, they may be gone. */
+  std::vector<const File*> written_;
 };
 
 }  // namespace cowherd
