@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import { readFile, readdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
+import zlib from 'node:zlib';
 import { addon } from '../src/native/addon.js';
 import { fixture, unpackFixtures } from './support/fixtures.js';
 import { findTool, projectFolder, run, runOk, type RunResult } from './support/tools.js';
@@ -147,7 +148,8 @@ test('what cannot be had is refused by name', async (t) => {
     ['COWHERD_NO_IO_URING', /io_uring/, ['--aio', 'io_uring', '-O', 'raw']],
   ] as const;
   for (const [setting, reason, options] of cases) {
-    if (setting === 'COWHERD_NO_IO_URING' && addon === undefined) continue;
+    // Newer versions of Node have a zstd of their own; the portable backend has no engine to choose.
+    if (setting === 'COWHERD_NO_ADDON' ? 'zstdCompress' in zlib : addon === undefined) continue;
     const words = ['convert', ...options, 'default.qcow2', 'out'];
     const { stderr, code } = await run(process.execPath, [program, ...words], {
       cwd: folder,
