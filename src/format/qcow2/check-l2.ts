@@ -1,4 +1,5 @@
 /** Checking one L2 table: counts what its entries refer to and judges the entries themselves. */
+import { bigEndian, wordsOf } from './big-endian.js';
 import { type Findings, entryHex } from './check-findings.js';
 import type { Geometry } from './geometry.js';
 import { ClusterKind, type L2EntryView } from './l2-entry.js';
@@ -42,8 +43,9 @@ export class L2Checker {
     const { geometry } = this.#context;
     const { l2EntrySize, l2EntriesPerTable } = geometry;
     this.#contiguous = 0;
+    const words = wordsOf(view);
     for (let index = 0; index < l2EntriesPerTable;) {
-      const run = geometry.extendedL2 ? 0 : this.#plainRun(view, index);
+      const run = geometry.extendedL2 ? 0 : this.#plainRun(view, words, index);
       if (run > 0) {
         index += run;
       } else {
@@ -57,35 +59,28 @@ export class L2Checker {
    * Takes a run of plain entries at once: unallocated ones, or own clusters one after the other
    * that are all counted once. @returns its length in entries, 0 if there is none
    */
-  #plainRun(view: DataView, first: number): number {
+  #plainRun(view: DataView, words: Uint32Array, first: number): number {
     const { geometry, active, stored, findings, count, externalData } = this.#context;
     const { clusterSize, l2EntriesPerTable } = geometry;
     const high = view.getUint32(first * 8);
     const low = view.getUint32(first * 8 + 4);
-    let index = first + 1;
+    const end = l2EntriesPerTable * 2;
+    let at = first * 2 + 2;
     if (high === 0 && low === 0) {
-      while (
-        index < l2EntriesPerTable &&
-        view.getUint32(index * 8 + 4) === 0 &&
-        view.getUint32(index * 8) === 0
-      ) {
-        index++;
-      }
-      return index - first;
+      while (at < end && words[at] === 0 && words[at + 1] === 0) at += 2;
+      return at / 2 - first;
     }
     if (high < copiedHigh || (high & (0x40000000 | reservedHigh)) !== 0 || externalData) return 0;
     if (low % clusterSize !== 0 || !active) return 0;
-    let nextLow = low + clusterSize;
-    while (
-      index < l2EntriesPerTable &&
-      nextLow < two32 &&
-      view.getUint32(index * 8 + 4) === nextLow &&
-      view.getUint32(index * 8) === high
-    ) {
-      index++;
-      nextLow += clusterSize;
+    const highWord = bigEndian(high);
+    // Up to where the low half of the offset would overflow.
+    const last = Math.min(end, first * 2 + 2 * ((two32 - low) / clusterSize));
+    let next = (low + clusterSize) | 0;
+    while (at < last && words[at] === highWord && bigEndian(words[at + 1]) === next >>> 0) {
+      at += 2;
+      next = (next + clusterSize) | 0;
     }
-    const length = index - first;
+    const length = at / 2 - first;
     const hostOffset = (high - copiedHigh) * two32 + low;
     if (hostOffset === 0 || !stored.areAllOne(hostOffset / clusterSize, length)) return 0;
     count(hostOffset, length * clusterSize);

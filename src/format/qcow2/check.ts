@@ -3,6 +3,7 @@
  * counts on disk. Findings carry qemu-img's words. Memory is half a byte a host cluster.
  */
 import type { StorageFile } from '../../storage/storage.js';
+import { bigEndian, wordsOf } from './big-endian.js';
 import { readBitmaps } from './bitmaps.js';
 import { type CheckReport, Findings, entryHex } from './check-findings.js';
 import { L2Checker } from './check-l2.js';
@@ -114,18 +115,18 @@ class Checker {
       this.#options.signal?.throwIfAborted();
       const first = block.index * refcountsPerBlock;
       const { view } = block;
-      for (let index = 0; index < refcountsPerBlock; index++) {
-        // Most blocks are full of ones or empty; four 16-bit counts are looked at together.
-        if (refcountBits === 16 && index % 4 === 0 && first + index + 4 <= clusters) {
-          const high = view.getUint32(index * 2);
-          if (high === 0x00010001 && view.getUint32(index * 2 + 4) === high) {
-            this.#stored.increment(first + index, 4);
-            index += 3;
-            continue;
-          }
+      const words = wordsOf(view);
+      for (let index = 0; index < refcountsPerBlock;) {
+        const ones = refcountBits === 16 && index % 2 === 0 ? pairsOfOnes(words, index / 2) * 2 : 0;
+        const plain = Math.min(ones, clusters - first - index);
+        if (plain > 0) {
+          this.#stored.increment(first + index, plain);
+          index += plain;
+        } else {
+          const count = width.get(view, 0, index);
+          if (count !== 0) this.#stored.set(first + index, count);
+          index++;
         }
-        const count = width.get(view, 0, index);
-        if (count !== 0) this.#stored.set(first + index, count);
       }
     }
   }
@@ -285,4 +286,12 @@ class Checker {
 
 function hex(value: number): string {
   return value.toString(16);
+}
+
+/** How many words from one on hold two 16-bit counts of one each, as most of most images do. */
+function pairsOfOnes(words: Uint32Array, from: number): number {
+  const ones = bigEndian(0x00010001);
+  let at = from;
+  while (at < words.length && words[at] === ones) at++;
+  return at - from;
 }

@@ -40,40 +40,34 @@ export class PackedCounts {
 
   /** Adds one to the counts of consecutive clusters. */
   increment(cluster: number, count: number): void {
-    let next = cluster;
     const end = cluster + count;
-    while (next < end) {
-      const at = Math.floor(next / perByte);
-      if (
-        next % perByte === 0 &&
-        end - next >= perByte &&
-        end <= this.#length &&
-        this.#bytes[at] === 0
-      ) {
-        this.#bytes[at] = allOnes;
-        next += perByte;
-      } else {
-        this.set(next, this.get(next) + 1);
-        next++;
-      }
+    let next = cluster;
+    while (next < end && next % perByte !== 0) this.#incrementOne(next++);
+    const bytes = this.#bytes;
+    const wholeEnd = Math.floor(Math.min(end, this.#length) / perByte);
+    for (let at = next / perByte; at < wholeEnd; at++, next += perByte) {
+      if (bytes[at] === 0) bytes[at] = allOnes;
+      else for (let part = 0; part < perByte; part++) this.#incrementOne(next + part);
     }
+    while (next < end) this.#incrementOne(next++);
   }
 
   /** Whether every one of consecutive clusters has the count 1. */
   areAllOne(cluster: number, count: number): boolean {
-    let next = cluster;
     const end = cluster + count;
-    while (next < end) {
-      if (next % perByte === 0 && end - next >= perByte && end <= this.#length) {
-        if (this.#bytes[next / perByte] !== allOnes) return false;
-        next += perByte;
-      } else if (this.get(next) === 1) {
-        next++;
-      } else {
-        return false;
-      }
+    let next = cluster;
+    for (; next < end && next % perByte !== 0; next++) if (this.get(next) !== 1) return false;
+    const bytes = this.#bytes;
+    const wholeEnd = Math.floor(Math.min(end, this.#length) / perByte);
+    for (let at = next / perByte; at < wholeEnd; at++, next += perByte) {
+      if (bytes[at] !== allOnes) return false;
     }
+    for (; next < end; next++) if (this.get(next) !== 1) return false;
     return true;
+  }
+
+  #incrementOne(cluster: number): void {
+    this.set(cluster, this.get(cluster) + 1);
   }
 
   /** Calls back for each cluster whose counts differ between this and another of the same length. */
