@@ -99,6 +99,10 @@ class Checker {
     this.#found.increment(first, this.#geometry.clusters(hostOffset + length) - first);
   }
 
+  /**
+   * Reads the counts of the file's clusters, and of one that begins where the file ends. Those
+   * beyond are left out: a small file could claim any number of them.
+   */
   async #readStored(clusters: number): Promise<void> {
     const { refcountsPerBlock, clusterSize, refcountOrder, refcountBits } = this.#geometry;
     const { table } = this.#image.metadata.refcounts;
@@ -107,7 +111,11 @@ class Checker {
     for (let block = 0; block < table.length; block++) {
       const hostOffset = table.offset(block);
       if (hostOffset % clusterSize !== 0) this.#unreadable.add(block);
-      else if (hostOffset !== 0 && hostOffset < this.#fileLength) {
+      else if (
+        hostOffset !== 0 &&
+        hostOffset < this.#fileLength &&
+        block * refcountsPerBlock <= clusters
+      ) {
         pointers.push({ index: block, hostOffset });
       }
     }
@@ -116,7 +124,8 @@ class Checker {
       const first = block.index * refcountsPerBlock;
       const { view } = block;
       const words = wordsOf(view);
-      for (let index = 0; index < refcountsPerBlock;) {
+      const end = Math.min(refcountsPerBlock, clusters + 1 - first);
+      for (let index = 0; index < end;) {
         const ones = refcountBits === 16 && index % 2 === 0 ? pairsOfOnes(words, index / 2) * 2 : 0;
         const plain = Math.min(ones, clusters - first - index);
         if (plain > 0) {
