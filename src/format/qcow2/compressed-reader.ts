@@ -3,6 +3,7 @@
  * reads of one cluster share the work.
  */
 import { ControlWord } from '../../engine/control-block.js';
+import { BufferPool } from '../../engine/buffer-pool.js';
 import { CowherdError } from '../../errors.js';
 import { type Codec, codecFor } from '../../native/codec.js';
 import type { StorageFile } from '../../storage/storage.js';
@@ -18,6 +19,8 @@ export class CompressedReader {
   readonly #control: Int32Array;
   readonly #type: CompressionType;
   readonly #limit: number;
+  /** For compressed data on their way in. */
+  readonly #buffers: BufferPool;
   readonly #clusters = new Map<number, Promise<Uint8Array>>();
   #codec: Codec | undefined;
   #generation: number;
@@ -28,6 +31,7 @@ export class CompressedReader {
     this.#control = control;
     this.#type = type;
     this.#limit = Math.max(2, rememberedBytes / clusterSize);
+    this.#buffers = new BufferPool(clusterSize, this.#limit);
     this.#generation = Atomics.load(control, ControlWord.compressedGeneration);
   }
 
@@ -39,6 +43,10 @@ export class CompressedReader {
    * @param within where in the cluster the wanted part begins, in bytes
    */
   async read(hostOffset: number, size: number, within: number, target: Uint8Array): Promise<void> {
+    if (within === 0 && target.length === this.#clusterSize) {
+      await this.#inflateInto(hostOffset, size, target);
+      return;
+    }
     this.#forgetReclaimed();
     let cluster = this.#clusters.get(hostOffset);
     if (cluster === undefined) {
@@ -66,12 +74,31 @@ export class CompressedReader {
   }
 
   async #inflate(hostOffset: number, size: number): Promise<Uint8Array> {
-    const data = new Uint8Array(size);
-    await this.#file.read(data, hostOffset);
     const cluster = new Uint8Array(this.#clusterSize);
+    await this.#inflateInto(hostOffset, size, cluster);
+    return cluster;
+  }
+
+  async #inflateInto(hostOffset: number, size: number, cluster: Uint8Array): Promise<void> {
     this.#codec ??= codecFor(this.#type);
+    const buffer = size <= this.#clusterSize ? this.#buffers.lend() : new Uint8Array(size);
+    const data = buffer.subarray(0, size);
     try {
-      await this.#codec.decompress(data, cluster);
+      await this.#file.read(data, hostOffset);
+      await this.#decompress(this.#codec, data, cluster, hostOffset);
+    } finally {
+      if (size <= this.#clusterSize) this.#buffers.giveBack(buffer);
+    }
+  }
+
+  async #decompress(
+    codec: Codec,
+    data: Uint8Array,
+    cluster: Uint8Array,
+    hostOffset: number,
+  ): Promise<void> {
+    try {
+      await codec.decompress(data, cluster);
     } catch (error) {
       const { filename } = this.#file;
       throw new CowherdError(
@@ -80,6 +107,5 @@ export class CompressedReader {
         { filename, offset: hostOffset, cause: error },
       );
     }
-    return cluster;
   }
 }

@@ -3,6 +3,7 @@
  * clusters, across cluster boundaries; what is packed within one turn of the event loop goes out as
  * one write. An entry is linked only once its data are written.
  */
+import { BufferPool } from '../../engine/buffer-pool.js';
 import { CowherdError } from '../../errors.js';
 import { type Codec, codecFor } from '../../native/codec.js';
 import type { QueueContext, RemovedClusters } from './context.js';
@@ -10,6 +11,9 @@ import { acquireWritableSlice, intoLimbo } from './context.js';
 import type { CompressionType } from './header.js';
 import { removedByEntry } from './removed.js';
 import type { Writer } from './writer.js';
+
+/** Bytes of buffers for compressed data that are kept while unused. */
+const spareBytes = 8 * 1024 * 1024;
 
 /** Compressed data that have a place in the file and wait to be written. */
 interface Packed {
@@ -24,6 +28,7 @@ export class CompressedWriter {
   readonly #context: QueueContext;
   readonly #writer: Writer;
   readonly #type: CompressionType;
+  readonly #outputs: BufferPool;
   #codec: Codec | undefined;
   /** Where the next data go, and the end of the last cluster taken for them, in bytes. */
   #next = 0;
@@ -37,6 +42,8 @@ export class CompressedWriter {
     this.#context = context;
     this.#writer = writer;
     this.#type = type;
+    const { clusterSize } = context.metadata.geometry;
+    this.#outputs = new BufferPool(clusterSize, Math.max(2, spareBytes / clusterSize));
   }
 
   /**
@@ -56,7 +63,23 @@ export class CompressedWriter {
       );
     }
     const cluster = buffer.length === clusterSize ? buffer : padded(buffer, clusterSize);
-    const output = new Uint8Array(clusterSize);
+    const output = this.#outputs.lend();
+    try {
+      await this.#writeThrough(cluster, buffer, offset, output);
+    } finally {
+      this.#outputs.giveBack(output);
+    }
+  }
+
+  /** Compresses a cluster into `output` and stores that, or `buffer` as it is. */
+  async #writeThrough(
+    cluster: Uint8Array,
+    buffer: Uint8Array,
+    offset: number,
+    output: Uint8Array,
+  ): Promise<void> {
+    const { metadata } = this.#context;
+    const { clusterSize } = metadata.geometry;
     this.#codec ??= codecFor(this.#type);
     const length = await this.#codec.compress(cluster, output);
     if (length < 0 || length >= clusterSize) {
