@@ -65,6 +65,7 @@ export const createCommand: Command = {
         format: values.format,
         size: Number(values.get('size')),
         backingUnchecked: true,
+        signal: session.signal,
       });
     });
     return 0;
@@ -90,7 +91,8 @@ async function failingWith(filename: string, work: () => Promise<void>): Promise
   try {
     await work();
   } catch (error) {
-    if (error instanceof CliError || error instanceof CowherdError) {
+    const isTold = error instanceof CowherdError && error.code === 'ERR_COWHERD_ABORTED';
+    if (!isTold && (error instanceof CliError || error instanceof CowherdError)) {
       throw new CliError(`${filename}: ${bareMessage(error, filename)}`, { cause: error });
     }
     throw error;

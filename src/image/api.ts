@@ -39,6 +39,8 @@ export interface CreateImageOptions extends CreateOptions {
   readonly size?: number | string;
   /** Do not open the backing file to check it and learn its size (`qemu-img create -u`). */
   readonly backingUnchecked?: boolean;
+  /** Gives up, and removes what was begun. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Arguments of `openImage`. */

@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import { CowherdError } from '../errors.js';
 import { createQcow2 } from '../format/qcow2/create.js';
 import { createStorageFile } from '../storage/open-file.js';
+import { preallocate } from '../storage/preallocate.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { CreateImageOptions, CreateOptions, ImageFormat } from './api.js';
 import { decideCreateOptions } from './create-options.js';
@@ -16,7 +17,8 @@ const sectorSize = 512;
 /**
  * Makes an image file; a file that exists is overwritten.
  *
- * @throws CowherdError naming the file or option that is wrong; a file begun is then removed again
+ * @throws CowherdError naming the file or option that is wrong, or ERR_COWHERD_ABORTED; a file begun
+ *   is then removed again
  */
 export async function createImage(path: string, options: CreateImageOptions): Promise<void> {
   const size = await decideSize(path, options);
@@ -28,7 +30,11 @@ export async function createImage(path: string, options: CreateImageOptions): Pr
   } catch (error) {
     await file.close().catch(() => undefined);
     await removeFile(path);
-    throw error;
+    if (options.signal?.aborted !== true) throw error;
+    throw new CowherdError('ERR_COWHERD_ABORTED', `Creation of '${path}' was cancelled`, {
+      filename: path,
+      cause: error,
+    });
   }
 }
 
@@ -39,23 +45,27 @@ export async function createImage(path: string, options: CreateImageOptions): Pr
  */
 export async function formatFile(
   file: StorageFile,
-  options: CreateOptions & { readonly format: ImageFormat; readonly size: number },
+  options: CreateOptions & {
+    readonly format: ImageFormat;
+    readonly size: number;
+    readonly signal?: AbortSignal | undefined;
+  },
 ): Promise<void> {
+  const { size, preallocation, signal } = options;
   if (options.format === 'raw') {
-    await file.truncate(options.size);
-    const { preallocation } = options;
-    if ((preallocation === 'falloc' || preallocation === 'full') && options.size > 0) {
-      await file.allocate(0, options.size, preallocation);
+    await file.truncate(size);
+    if (preallocation === 'falloc' || preallocation === 'full') {
+      await preallocate(file, 0, size, preallocation, signal);
     }
     return;
   }
-  const decided = decideCreateOptions(options, options.size);
+  const decided = decideCreateOptions(options, size);
   let dataFile: StorageFile | undefined;
   if (options.dataFile !== undefined) {
     dataFile = await createStorageFile(dataFilePath(file.filename, options.dataFile), {});
   }
   try {
-    await createQcow2(file, dataFile, decided);
+    await createQcow2(file, dataFile, decided, signal);
     await dataFile?.close();
   } catch (error) {
     await dataFile?.close().catch(() => undefined);

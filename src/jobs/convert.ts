@@ -181,6 +181,7 @@ async function createAndCopy(
     ...options.options,
     format: options.to ?? 'raw',
     size,
+    signal: options.signal,
     ...(options.backing !== undefined && { backingFile: options.backing }),
     ...(options.backingFormat !== undefined && { backingFormat: options.backingFormat }),
   });

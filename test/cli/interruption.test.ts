@@ -268,6 +268,30 @@ test('an existing target stays, and is sound', async (t) => {
   await untouched();
 });
 
+test('making a preallocated image ends with one line, and without the image', async (t) => {
+  const folder = await temporaryFolder(t);
+  const words = [
+    'create',
+    '-q',
+    '-f',
+    'qcow2',
+    '-o',
+    'preallocation=full,data_file=data',
+    'out',
+    '4G',
+  ];
+  const child = spawn(process.execPath, [program, ...words], { cwd: folder });
+  t.after(() => child.kill('SIGKILL'));
+  let stderr = '';
+  child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+  const ended = once(child, 'close');
+  await changed(path.join(folder, 'data'), child);
+  child.kill('SIGINT');
+  const [code] = (await ended) as [number];
+  assert.deepEqual([code, stderr], [130, "cowherd: Creation of 'out' was cancelled\n"]);
+  assert.deepEqual(await readdir(folder), []);
+});
+
 test('asked before it has begun, it does not begin', async (t) => {
   const folder = await temporaryFolder(t);
   // Standard input that says nothing keeps it waiting.

@@ -7,6 +7,7 @@
  */
 import { CowherdError } from '../../errors.js';
 import { maxL1TableBytes, maxRefcountTableBytes } from '../../limits.js';
+import { preallocate } from '../../storage/preallocate.js';
 import type { StorageFile } from '../../storage/storage.js';
 import { Geometry } from './geometry.js';
 import {
@@ -57,24 +58,26 @@ interface Layout {
 /**
  * Makes an empty file, and its external data file if it has one, into an image.
  *
- * @throws ERR_COWHERD_INVALID_ARGUMENT if the disk is too large for the cluster size
+ * @throws ERR_COWHERD_INVALID_ARGUMENT if the disk is too large for the cluster size, or the signal's
+ *   reason
  */
 export async function createQcow2(
   file: StorageFile,
   dataFile: StorageFile | undefined,
   options: Qcow2CreateOptions,
+  signal?: AbortSignal,
 ): Promise<void> {
   const geometry = new Geometry(options);
   const layout = planLayout(geometry, options, dataFile !== undefined);
   const { clusterSize } = geometry;
   await file.truncate(layout.total * clusterSize);
-  const writer = new ChunkWriter(file);
+  const writer = new ChunkWriter(file, signal);
   await writeRefcountTable(writer, geometry, layout);
   await writeRefcountBlocks(writer, geometry, layout);
   await writeL1Table(writer, geometry, layout);
   await writeL2Tables(writer, geometry, layout, options, dataFile !== undefined);
   await writer.finish();
-  await allocateData(file, dataFile, geometry, layout, options);
+  await allocateData(file, dataFile, geometry, layout, options, signal);
   await file.flush();
   await file.write(headerBytes(options, layout, geometry), 0);
   await file.flush();
@@ -161,15 +164,18 @@ function headerBytes(options: Qcow2CreateOptions, layout: Layout, geometry: Geom
 /** Writes one chunk after the other, a few at a time, in buffers it lends out. */
 class ChunkWriter {
   readonly #file: StorageFile;
+  readonly #signal: AbortSignal | undefined;
   readonly #underWay = new Map<Uint8Array, Promise<void>>();
   readonly #spare: Uint8Array[] = [];
 
-  constructor(file: StorageFile) {
+  constructor(file: StorageFile, signal: AbortSignal | undefined) {
     this.#file = file;
+    this.#signal = signal;
   }
 
   /** A buffer of `chunkBytes` bytes with whatever it held before. */
   async lend(): Promise<Uint8Array> {
+    this.#signal?.throwIfAborted();
     if (this.#underWay.size >= writesAhead) await Promise.race(this.#underWay.values());
     return this.#spare.pop() ?? new Uint8Array(chunkBytes);
   }
@@ -291,14 +297,15 @@ async function allocateData(
   { clusterSize }: Geometry,
   layout: Layout,
   options: Qcow2CreateOptions,
+  signal: AbortSignal | undefined,
 ): Promise<void> {
   const { preallocation, size } = options;
   if (dataFile !== undefined) await dataFile.truncate(size);
   if (preallocation !== 'falloc' && preallocation !== 'full') return;
-  if (dataFile !== undefined) await dataFile.allocate(0, size, preallocation);
+  if (dataFile !== undefined) await preallocate(dataFile, 0, size, preallocation, signal);
   else {
     const start = layout.firstData * clusterSize;
     const length = layout.dataClusters * clusterSize;
-    if (length > 0) await file.allocate(start, length, preallocation);
+    await preallocate(file, start, length, preallocation, signal);
   }
 }
