@@ -1,4 +1,4 @@
-/** 32-bit words of tables as they lie in memory, for loops over whole tables. */
+/** Words of 32 bits of tables as they lie in memory, for loops over whole tables. */
 
 const hostIsLittleEndian = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1;
 
