@@ -45,12 +45,17 @@ try {
       if (!duel.name.includes(values.only ?? '')) continue;
       const outcome = await fight(duel);
       outcomes.push(outcome);
+      await writeResults();
       console.log(tableLine(outcome));
     }
   }
 } finally {
   await rm(folder, { recursive: true, force: true });
 }
-await mkdir(results, { recursive: true });
-await writeFile(path.join(results, 'results.json'), `${JSON.stringify(outcomes, null, 2)}\n`);
-await writeFile(path.join(results, 'results.svg'), picture(outcomes));
+
+/** Leaves what is known so far, so that a run that is cut off was not in vain. */
+async function writeResults(): Promise<void> {
+  await mkdir(results, { recursive: true });
+  await writeFile(path.join(results, 'results.json'), `${JSON.stringify(outcomes, null, 2)}\n`);
+  await writeFile(path.join(results, 'results.svg'), picture(outcomes));
+}

@@ -103,6 +103,7 @@ uint32_t Ring::submit(uint32_t count) {
     inFlight_ += 1;
     start(request);
   }
+  performInlineReads();
   // Buffered writes are quickest on one of our threads if it is awake or there are several; a
   // single one on the kernel's.
   if (uring_ != nullptr && filePool_.count == 1 && !ThreadPool::files().isWriting()) {
@@ -154,19 +155,35 @@ void Ring::startRead(Request* request) {
   }
   // What is in the page cache is quickest copied here and now.
   if (request->remaining <= kInlineBytes && !file->refusesNowait.load(std::memory_order_relaxed)) {
-    const ssize_t count =
-        ::preadv2(file->descriptor(), request->buffers(), request->bufferCount(),
-                  static_cast<off_t>(request->offset), RWF_NOWAIT);
+    inlineReads_.push_back({file->descriptor(), request->buffers(), request->bufferCount(),
+                            static_cast<off_t>(request->offset), 0});
+    inlineRequests_.push_back(request);
+    return;
+  }
+  startWaitingRead(request);
+}
+
+void Ring::performInlineReads() {
+  ReadHelper::shared().perform(inlineReads_.data(), inlineReads_.size());
+  for (size_t index = 0; index < inlineReads_.size(); index += 1) {
+    Request* const request = inlineRequests_[index];
+    const ssize_t count = inlineReads_[index].result;
     if (count > 0) {
       request->advance(static_cast<uint64_t>(count));
-      if (request->remaining == 0) {
-        finish(request, 0);
-        return;
-      }
-    } else if (count < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
-      file->refusesNowait.store(true, std::memory_order_relaxed);
+    } else if (count == -EOPNOTSUPP || count == -ENOSYS) {
+      request->file->refusesNowait.store(true, std::memory_order_relaxed);
+    }
+    if (request->remaining == 0) {
+      finish(request, 0);
+    } else {
+      startWaitingRead(request);
     }
   }
+  inlineReads_.clear();
+  inlineRequests_.clear();
+}
+
+void Ring::startWaitingRead(Request* request) {
   if (uring_ != nullptr && request->remaining <= kInlineBytes) {
     toUring(request);
   } else {

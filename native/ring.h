@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "read-helper.h"
 #include "request.h"
 #include "uring.h"
 
@@ -73,6 +74,10 @@ class Ring {
 
   void start(Request* request);
   void startRead(Request* request);
+  /** Tries the cached reads that `startRead` put aside, as one batch. */
+  void performInlineReads();
+  /** Starts a read, or the rest of one, that may have to wait for the disk. */
+  void startWaitingRead(Request* request);
   void startAdmitted(Request* request);
   bool enterGate(Request* request);
   void toUring(Request* request);
@@ -95,6 +100,9 @@ class Ring {
   napi_ref callback_ = nullptr;
   napi_async_context context_ = nullptr;
   std::vector<Request> requests_;
+  /** Cached reads of the batch being submitted, and their requests. */
+  std::vector<InlineRead> inlineReads_;
+  std::vector<Request*> inlineRequests_;
   std::unique_ptr<Uring> uring_;
 
   uint32_t completedCount_ = 0;

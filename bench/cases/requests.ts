@@ -61,7 +61,7 @@ function cached(name: string, file: string, pattern: Pattern, goal: number): Due
     name,
     unit: 'op/s',
     goal,
-    rounds: 5,
+    rounds: 3,
     ours: ours(file, pattern, before),
     peer: qemu(file, pattern, before),
   };
