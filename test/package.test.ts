@@ -82,6 +82,10 @@ function runIn(
   return run(command, words, { cwd: folder, env: { PATH: searchPath } });
 }
 
+test('the addon was built', { skip: process.env['CI'] ? false : needsAddon }, () => {
+  assert.notEqual(addon, undefined, 'COWHERD_BUILD_VERBOSE=1 npm run build tells why it was not');
+});
+
 test('the tarball holds what runs and what explains it, nothing else', async (t) => {
   if (!needsTool(t, 'npm')) return;
   const listing = await npm(['pack', '--dry-run', '--json'], projectFolder);
