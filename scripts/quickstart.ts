@@ -58,7 +58,7 @@ async function main(): Promise<void> {
 
 /** This project's tools and Node itself: enough real files to be worth converting. */
 async function realFiles(): Promise<DiskFile[]> {
-  const candidates = [process.execPath];
+  const candidates = [process.execPath, process.execPath, process.execPath];
   for (const place of ['node_modules/typescript/lib', 'src', 'dist/src']) {
     const entries = await readdir(path.join(project, place), {
       recursive: true,
