@@ -128,7 +128,7 @@ for (const kind of kinds) {
     const folder = await temporaryFolder(t);
     const source = path.join(folder, 'disk.raw');
     const target = path.join(folder, 'out.qcow2');
-    await makeDisk(source, 24 * mib);
+    await makeDisk(source, 16 * mib);
     const before = await sha256(source);
     if (kind.kept === true) await makeExisting(folder);
     const common = ['-f', 'raw', '-O', 'qcow2', 'disk.raw', 'out.qcow2'];
@@ -183,11 +183,11 @@ async function changed(file: string, child: ChildProcess): Promise<void> {
 
 /** An image with other content than the disk, some of it to be overwritten, some to be freed. */
 async function makeExisting(folder: string): Promise<void> {
-  const other = Buffer.alloc(24 * mib, 'other');
-  await writeFile(path.join(folder, 'other.raw'), other.subarray(0, 20 * mib));
+  const other = Buffer.alloc(12 * mib, 'other');
+  await writeFile(path.join(folder, 'other.raw'), other);
   for (const words of [
     ['convert', '-f', 'raw', '-O', 'qcow2', '-c', 'other.raw', 'existing.qcow2'],
-    ['resize', '-q', '-f', 'qcow2', 'existing.qcow2', '24M'],
+    ['resize', '-q', '-f', 'qcow2', 'existing.qcow2', '16M'],
   ]) {
     await runOk('qemu-img', words, { cwd: folder });
   }
