@@ -11,9 +11,9 @@
  */
 import { ControlWord } from '../../engine/control-block.js';
 import type { LongMutex } from '../../engine/long-mutex.js';
-import type { DirtySlice, SliceCache } from '../../engine/slice-cache.js';
+import type { SliceCache } from '../../engine/slice-cache.js';
 import type { StorageFile } from '../../storage/storage.js';
-import type { DirtySector, PointerTable } from './pointer-table.js';
+import type { PointerTable } from './pointer-table.js';
 
 /** What a round writes, and where. */
 export interface FlushParts {
@@ -85,7 +85,7 @@ export class FlushOrder {
   /** Writes every dirty refcount slice, durably; the caller holds the flush mutex. */
   async settleRefcounts(): Promise<void> {
     const { refcountCache, file } = this.#parts;
-    await this.#writeSlices(refcountCache, refcountCache.copyDirty());
+    await this.#writeCopies(refcountCache, refcountCache.copyDirty());
     await file.flush();
   }
 
@@ -112,17 +112,17 @@ export class FlushOrder {
     const tableSectors = lazy ? [] : refcountTable.copyDirty();
     const refcountSlices = lazy ? [] : refcountCache.copyDirty();
     try {
-      await this.#writeSlices(refcountCache, refcountSlices);
+      await this.#writeCopies(refcountCache, refcountSlices);
       if (tableSectors.length > 0) {
         if (refcountSlices.length > 0) await file.flush();
-        await this.#writeSectors(refcountTable, tableSectors);
+        await this.#writeCopies(refcountTable, tableSectors);
       }
       const counted = refcountSlices.length + tableSectors.length > 0;
       if (counted && l2Slices.length + l1Sectors.length > 0) await file.flush();
-      await this.#writeSlices(l2Cache, l2Slices);
+      await this.#writeCopies(l2Cache, l2Slices);
       if (l1Sectors.length > 0) {
         if (table || l2Slices.length > 0) await file.flush();
-        await this.#writeSectors(l1, l1Sectors);
+        await this.#writeCopies(l1, l1Sectors);
       }
       if (counted || data || l2Slices.length + l1Sectors.length > 0) {
         await Promise.all([file.flush(), dataFile?.flush()]);
@@ -135,39 +135,32 @@ export class FlushOrder {
     Atomics.store(control, ControlWord.roundsCompleted, round);
   }
 
-  async #writeSlices(cache: SliceCache, copies: readonly DirtySlice[]): Promise<void> {
+  /** Writes copies to their places, neighbours as one, and tells where they came from. */
+  async #writeCopies<Copy extends Placed>(
+    owner: { markClean(copy: Copy): void },
+    copies: readonly Copy[],
+  ): Promise<void> {
     const { file } = this.#parts;
     await Promise.all(
       joined(copies).map(async (group) => {
-        const first = group[0];
         await file.writeVector(
           group.map((copy) => copy.bytes),
-          first.hostOffset,
+          group[0].hostOffset,
         );
-        for (const copy of group) cache.markClean(copy);
-      }),
-    );
-  }
-
-  async #writeSectors(table: PointerTable, copies: readonly DirtySector[]): Promise<void> {
-    const { file } = this.#parts;
-    await Promise.all(
-      joined(copies).map(async (group) => {
-        const first = group[0];
-        await file.writeVector(
-          group.map((copy) => copy.bytes),
-          first.hostOffset,
-        );
-        for (const copy of group) table.markClean(copy);
+        for (const copy of group) owner.markClean(copy);
       }),
     );
   }
 }
 
+/** Bytes and their place in the file. */
+interface Placed {
+  readonly hostOffset: number;
+  readonly bytes: Uint8Array;
+}
+
 /** Groups pieces, ordered by host offset, that lie one after the other. */
-function joined<Piece extends { readonly hostOffset: number; readonly bytes: Uint8Array }>(
-  pieces: readonly Piece[],
-): Piece[][] {
+function joined<Piece extends Placed>(pieces: readonly Piece[]): Piece[][] {
   const groups: Piece[][] = [];
   let end = -1;
   let size = 0;
