@@ -47,9 +47,8 @@ export class RequestPool {
     hostOffset: number,
     epoch: number,
   ): Promise<void> {
-    const request = this.#take(epoch);
-    const promise = this.#arm(request);
-    file.submitRead(buffer, hostOffset, request);
+    const promise = new Promise<void>(this.#executor);
+    file.submitRead(buffer, hostOffset, this.#take(epoch));
     return promise;
   }
 
@@ -60,9 +59,8 @@ export class RequestPool {
     hostOffset: number,
     epoch: number,
   ): Promise<void> {
-    const request = this.#take(epoch);
-    const promise = this.#arm(request);
-    file.submitWrite(buffer, hostOffset, request);
+    const promise = new Promise<void>(this.#executor);
+    file.submitWrite(buffer, hostOffset, this.#take(epoch));
     return promise;
   }
 
@@ -72,16 +70,12 @@ export class RequestPool {
     this.#onEnd(request.epoch);
   }
 
+  /** A request that settles the promise made last. */
   #take(epoch: number): PooledRequest {
     const request = this.#idle.pop() ?? new PooledRequest(this);
     request.epoch = epoch;
-    return request;
-  }
-
-  #arm(request: PooledRequest): Promise<void> {
-    const promise = new Promise<void>(this.#executor);
     request.resolve = this.#resolve;
     request.reject = this.#reject;
-    return promise;
+    return request;
   }
 }
