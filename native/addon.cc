@@ -128,6 +128,48 @@ napi_value closeRing(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+/** (words, index, value) => note; see Environment::setWordAtEnd */
+napi_value setWordAtEnd(napi_env env, napi_callback_info info) {
+  size_t count = 3;
+  napi_value arguments[3];
+  napi_get_cb_info(env, info, &count, arguments, nullptr, nullptr);
+  void* memory;
+  size_t lengthBytes;
+  uint32_t index = 0;
+  int32_t value = 0;
+  napi_ref view;
+  if (!viewMemory(env, arguments[0], &memory, &lengthBytes)) return nullptr;
+  napi_get_value_uint32(env, arguments[1], &index);
+  napi_get_value_int32(env, arguments[2], &value);
+  if ((static_cast<size_t>(index) + 1) * sizeof(int32_t) > lengthBytes ||
+      napi_create_reference(env, arguments[0], 1, &view) != napi_ok) {
+    napi_throw_range_error(env, nullptr, "a word of the array is expected");
+    return nullptr;
+  }
+  void* environment = nullptr;
+  napi_get_instance_data(env, &environment);
+  napi_value note;
+  napi_create_int32(env,
+                    static_cast<Environment*>(environment)
+                        ->setWordAtEnd(static_cast<int32_t*>(memory) + index, value, view),
+                    &note);
+  return note;
+}
+
+/** (note) */
+napi_value keepWord(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value argument;
+  napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr);
+  int32_t note = 0;
+  napi_get_value_int32(env, argument, &note);
+  void* environment = nullptr;
+  napi_get_instance_data(env, &environment);
+  const napi_ref view = static_cast<Environment*>(environment)->keepWord(note);
+  if (view != nullptr) napi_delete_reference(env, view);
+  return nullptr;
+}
+
 /**
  * (engine, table, pending, completed, onCompletions) => ring | -errno
  */
@@ -187,6 +229,8 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
       {"addressOf", nullptr, addressOf, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"isZero", nullptr, isZeroView, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"zeroRuns", nullptr, zeroRunsOfView, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"setWordAtEnd", nullptr, setWordAtEnd, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"keepWord", nullptr, keepWord, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
   };
   napi_define_properties(env, exports, sizeof(properties) / sizeof(properties[0]), properties);
   exports["createRing"] = Napi::Function::New(env, createRing, "createRing");

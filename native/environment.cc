@@ -21,6 +21,20 @@ void Environment::forget(File* file) {
   if (found->second == 0) files_.erase(found);
 }
 
+int Environment::setWordAtEnd(int32_t* word, int32_t value, napi_ref view) {
+  lastNote_ += 1;
+  wordsAtEnd_[lastNote_] = {word, value, view};
+  return lastNote_;
+}
+
+napi_ref Environment::keepWord(int note) {
+  const auto found = wordsAtEnd_.find(note);
+  if (found == wordsAtEnd_.end()) return nullptr;
+  const napi_ref view = found->second.view;
+  wordsAtEnd_.erase(found);
+  return view;
+}
+
 void Environment::handleClosed() {
   closingHandles_ -= 1;
   if (cleaning_ && closingHandles_ == 0) finishCleanup();
@@ -29,6 +43,11 @@ void Environment::handleClosed() {
 void Environment::onCleanup(napi_async_cleanup_hook_handle handle, void* data) {
   Environment* const environment = static_cast<Environment*>(data);
   environment->cleaning_ = true;
+  // First: others may be waiting for what this thread held.
+  for (const auto& noted : environment->wordsAtEnd_) {
+    __atomic_store_n(noted.second.word, noted.second.value, __ATOMIC_SEQ_CST);
+  }
+  environment->wordsAtEnd_.clear();
   const std::vector<Ring*> rings(environment->rings_.begin(), environment->rings_.end());
   for (Ring* ring : rings) ring->close();
   for (const auto& held : environment->files_) {

@@ -3,6 +3,7 @@
 
 #include <node_api.h>
 
+#include <cstdint>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -27,6 +28,15 @@ class Environment {
   /** Takes such a note back, because somebody else drops the reference. */
   void forget(File* file);
 
+  /**
+   * Notes a word that is to take a value when the environment ends, however it ends.
+   * @param view keeps the word's memory alive until then
+   * @returns what `keepWord` takes
+   */
+  int setWordAtEnd(int32_t* word, int32_t value, napi_ref view);
+  /** Takes such a note back. @returns the reference to give up, or null if there is no such note */
+  napi_ref keepWord(int note);
+
   void handleClosing() { closingHandles_ += 1; }
   void handleClosed();
 
@@ -34,6 +44,14 @@ class Environment {
   static void onCleanup(napi_async_cleanup_hook_handle handle, void* data);
   void finishCleanup();
 
+  struct WordAtEnd {
+    int32_t* word;
+    int32_t value;
+    napi_ref view;
+  };
+
+  std::unordered_map<int, WordAtEnd> wordsAtEnd_;
+  int lastNote_ = 0;
   std::unordered_set<Ring*> rings_;
   std::unordered_map<File*, int> files_;
   int closingHandles_ = 0;

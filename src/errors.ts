@@ -20,7 +20,8 @@ export type CowherdErrorCode =
   | 'ERR_COWHERD_READ_ONLY'
   | 'ERR_COWHERD_BACKING'
   | 'ERR_COWHERD_CLOSED'
-  | 'ERR_COWHERD_ABORTED';
+  | 'ERR_COWHERD_ABORTED'
+  | 'ERR_COWHERD_POISONED';
 
 /** Where an error happened, as far as it is known. */
 export interface CowherdErrorDetails {

@@ -1,6 +1,7 @@
 /** The public library of cowherd: everything a program may import. */
 export { CowherdError, type CowherdErrorCode } from './errors.js';
 export type * from './image/api.js';
+export { attachImage } from './image/attach.js';
 export { createImage } from './image/create.js';
 export { openImage } from './image/open.js';
 export { compare, type CompareOptions, type CompareResult } from './jobs/compare.js';

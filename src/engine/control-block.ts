@@ -1,32 +1,45 @@
 /**
- * The shared words of one open image: one line for the image, one for each queue. Each word is
+ * The shared words of one open image: two lines for the image, one for each queue. Each word is
  * named here and nowhere else.
  */
 
 const wordsPerLine = 16;
+const imageLines = 2;
 
 /** Most queues that may hold one image at the same time. */
 export const maxQueues = 256;
 
-/** Words of the image's own line. */
+/** Words of the image's own lines. What every request reads lies in the first, what is locked in the second. */
 export const ControlWord = {
-  /** 0 while requests may start, 1 while an exclusive operation holds the gate. */
+  /** One of `GateState`. */
   gate: 0,
-  /** Counts removals of references; a request carries the value it began with. */
+  /** Counts removals of references, by twos; a request carries the value it began with. */
   epoch: 1,
-  /** Flush rounds begun and completed. */
-  roundsBegun: 2,
-  roundsCompleted: 3,
-  /** Shared words of the long locks. */
-  l1Mutex: 4,
-  refcountMutex: 5,
-  flushMutex: 6,
-  /** Spinning reader-writer word over the entries of the L1 table. */
-  l1Word: 7,
   /** Counts reclaimed compressed clusters, which caches of their content compare with. */
-  compressedGeneration: 8,
-  /** Non-zero once the image must not be written any more. */
-  poisoned: 9,
+  compressedGeneration: 2,
+  /** Words of the long locks; see mutex-word. */
+  l1Mutex: 16,
+  refcountMutex: 17,
+  flushMutex: 18,
+  headerMutex: 19,
+  /** Flush rounds begun and completed; they wrap. */
+  roundsBegun: 20,
+  roundsCompleted: 21,
+  /** Data written by queues that have left, or whose flush failed. */
+  unflushedData: 22,
+  /** An L2 table was written around the cache, which its L1 entry must not overtake. */
+  unflushedTable: 23,
+  /** Some queue has begun to change guest data since the image was opened. */
+  changed: 24,
+} as const;
+
+/** What the gate word says. */
+export const GateState = {
+  open: 0,
+  /** An exclusive operation holds the gate. */
+  closed: 1,
+  /** A thread has died that had the image open; nobody may use it any more. */
+  poisoned: 2,
 } as const;
 
 /** Words of a queue's line. */
@@ -37,20 +50,23 @@ export const QueueWord = {
   active: 1,
   /** Epoch of the oldest request under way, or `idleEpoch`. */
   oldestEpoch: 2,
+  /** 1 once the queue has written data that no flush round has taken notice of. */
+  unflushedData: 3,
 } as const;
 
-/** Published by a queue that runs no request. */
-export const idleEpoch = 0x7fffffff;
+/** Published by a queue that runs no request; odd, which no epoch is. */
+export const idleEpoch = 1;
 
 /** Makes the control block of an image that is being opened. */
 export function allocateControlBlock(): Int32Array {
-  return new Int32Array(new SharedArrayBuffer((maxQueues + 1) * wordsPerLine * 4));
+  const block = new Int32Array(new SharedArrayBuffer((maxQueues + imageLines) * wordsPerLine * 4));
+  for (let line = 0; line < maxQueues; line++) {
+    block[queueWord(line, QueueWord.oldestEpoch)] = idleEpoch;
+  }
+  return block;
 }
 
 /** Index of a queue's word in the control block. */
-export function queueWord(
-  queueIndex: number,
-  word: (typeof QueueWord)[keyof typeof QueueWord],
-): number {
-  return (queueIndex + 1) * wordsPerLine + word;
+export function queueWord(line: number, word: (typeof QueueWord)[keyof typeof QueueWord]): number {
+  return (line + imageLines) * wordsPerLine + word;
 }

@@ -2,26 +2,36 @@
  * Epochs: which requests began before a reference was removed. Each queue publishes the epoch of
  * the oldest request it still runs, before that request looks at any table; what was removed in an
  * epoch may be reused once every published epoch is later.
+ *
+ * Epochs are even and wrap: two of them are compared by their difference.
  */
+import type { AtomicMemory } from './atomic-memory.js';
 import { ControlWord, QueueWord, idleEpoch, maxQueues, queueWord } from './control-block.js';
+
+const epochStep = 2;
+
+/** Whether one epoch, or flush round, came before another. */
+export function isBefore(one: number, other: number): boolean {
+  return ((one - other) | 0) < 0;
+}
 
 /** The requests of one queue, by the epoch each began in. */
 export class QueueEpochs {
-  readonly #control: Int32Array;
+  readonly #memory: AtomicMemory;
   readonly #published: number;
   /** Epochs with requests under way, oldest first, and how many each has. */
   readonly #epochs: number[] = [];
   readonly #counts: number[] = [];
 
-  constructor(control: Int32Array, queueIndex: number) {
-    this.#control = control;
-    this.#published = queueWord(queueIndex, QueueWord.oldestEpoch);
-    Atomics.store(control, this.#published, idleEpoch);
+  constructor(memory: AtomicMemory, line: number) {
+    this.#memory = memory;
+    this.#published = queueWord(line, QueueWord.oldestEpoch);
+    memory.store(this.#published, idleEpoch);
   }
 
   /** Marks a request as begun. @returns its epoch, which `end` takes */
   begin(): number {
-    const now = Atomics.load(this.#control, ControlWord.epoch);
+    const now = this.#memory.load(ControlWord.epoch);
     const last = this.#epochs.length - 1;
     if (last >= 0 && this.#epochs[last] === now) {
       this.#counts[last] = this.#counts[last] + 1;
@@ -29,7 +39,7 @@ export class QueueEpochs {
     }
     this.#epochs.push(now);
     this.#counts.push(1);
-    if (last < 0) Atomics.store(this.#control, this.#published, now);
+    if (last < 0) this.#memory.store(this.#published, now);
     return now;
   }
 
@@ -43,21 +53,22 @@ export class QueueEpochs {
       this.#counts.shift();
       this.#epochs.shift();
     }
-    Atomics.store(this.#control, this.#published, this.#epochs[0] ?? idleEpoch);
+    this.#memory.store(this.#published, this.#epochs.length > 0 ? this.#epochs[0] : idleEpoch);
   }
 }
 
 /** Ends the current epoch after a removal. @returns the epoch the removal belongs to */
-export function closeEpoch(control: Int32Array): number {
-  return Atomics.add(control, ControlWord.epoch, 1);
+export function closeEpoch(memory: AtomicMemory): number {
+  return memory.add(ControlWord.epoch, epochStep);
 }
 
-/** The oldest epoch that some request of any queue still runs in; `idleEpoch` if none runs. */
-export function oldestEpoch(control: Int32Array): number {
-  let oldest = idleEpoch;
-  for (let queue = 0; queue < maxQueues; queue++) {
-    if (Atomics.load(control, queueWord(queue, QueueWord.inUse)) === 0) continue;
-    oldest = Math.min(oldest, Atomics.load(control, queueWord(queue, QueueWord.oldestEpoch)));
+/** The oldest epoch that some request of any queue still runs in; the current one if none runs. */
+export function oldestEpoch(memory: AtomicMemory): number {
+  let oldest = memory.load(ControlWord.epoch);
+  for (let line = 0; line < maxQueues; line++) {
+    if (memory.load(queueWord(line, QueueWord.inUse)) === 0) continue;
+    const published = memory.load(queueWord(line, QueueWord.oldestEpoch));
+    if (published !== idleEpoch && isBefore(published, oldest)) oldest = published;
   }
   return oldest;
 }

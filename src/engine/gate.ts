@@ -2,48 +2,49 @@
  * The gate between requests and exclusive operations. Each queue counts its own requests in its own
  * line; an exclusive operation closes the gate and waits for every count to reach zero.
  */
-import { ControlWord, QueueWord, maxQueues, queueWord } from './control-block.js';
+import type { AtomicMemory } from './atomic-memory.js';
+import { ControlWord, GateState, QueueWord, maxQueues, queueWord } from './control-block.js';
 import { QueueEpochs } from './epochs.js';
-import { CowherdError } from '../errors.js';
 
-const open = 0;
-const closed = 1;
+/** What `tryEnter` gives instead of an epoch while the gate is not open; odd, which no epoch is. */
+export const gateClosed = -1;
 
 /** One queue's way through the gate; also keeps its epochs, which begin and end with requests. */
 export class QueueGate {
-  readonly #control: Int32Array;
-  readonly #queueIndex: number;
+  readonly #memory: AtomicMemory;
   readonly #active: number;
   readonly #epochs: QueueEpochs;
   #count = 0;
   #onIdle: (() => void)[] = [];
+  /** Requests that found the gate closed. */
+  waits = 0;
 
-  /** Takes a free line of the control block. */
-  constructor(control: Int32Array) {
-    this.#control = control;
-    this.#queueIndex = takeLine(control);
-    this.#active = queueWord(this.#queueIndex, QueueWord.active);
-    this.#epochs = new QueueEpochs(control, this.#queueIndex);
+  constructor(memory: AtomicMemory, line: number) {
+    this.#memory = memory;
+    this.#active = queueWord(line, QueueWord.active);
+    this.#epochs = new QueueEpochs(memory, line);
+  }
+
+  /** Begins a request if the gate is open. @returns its epoch, which `leave` takes, or `gateClosed` */
+  tryEnter(): number {
+    this.#memory.store(this.#active, ++this.#count);
+    if (this.#memory.load(ControlWord.gate) === GateState.open) return this.#epochs.begin();
+    this.#lower();
+    return gateClosed;
   }
 
   /**
-   * Begins a request if the gate is open.
+   * Begins a request, waiting while the gate is closed.
    *
-   * @returns the request's epoch, which `leave` takes, or -1 if the gate is closed
+   * @returns its epoch
+   * @throws ERR_COWHERD_POISONED
    */
-  tryEnter(): number {
-    Atomics.store(this.#control, this.#active, ++this.#count);
-    if (Atomics.load(this.#control, ControlWord.gate) === open) return this.#epochs.begin();
-    this.#lower();
-    return -1;
-  }
-
-  /** Begins a request, waiting while the gate is closed. @returns its epoch */
   async enter(): Promise<number> {
     for (;;) {
       const epoch = this.tryEnter();
-      if (epoch >= 0) return epoch;
-      await Atomics.waitAsync(this.#control, ControlWord.gate, closed).value;
+      if (epoch !== gateClosed) return epoch;
+      this.waits++;
+      await this.#memory.wait(ControlWord.gate, GateState.closed);
     }
   }
 
@@ -59,16 +60,11 @@ export class QueueGate {
     await new Promise<void>((resolve) => this.#onIdle.push(resolve));
   }
 
-  /** Gives the queue's line back; the queue must be idle. */
-  release(): void {
-    Atomics.store(this.#control, queueWord(this.#queueIndex, QueueWord.inUse), 0);
-  }
-
   #lower(): void {
-    Atomics.store(this.#control, this.#active, --this.#count);
+    this.#memory.store(this.#active, --this.#count);
     if (this.#count > 0) return;
-    if (Atomics.load(this.#control, ControlWord.gate) === closed) {
-      Atomics.notify(this.#control, this.#active);
+    if (this.#memory.load(ControlWord.gate) === GateState.closed) {
+      this.#memory.notify(this.#active);
     }
     const waiting = this.#onIdle;
     if (waiting.length === 0) return;
@@ -77,35 +73,34 @@ export class QueueGate {
   }
 }
 
-/** Closes the gate, waits until no queue runs a request, runs `section`, and reopens. */
-export async function runAlone<Result>(
-  control: Int32Array,
-  section: () => Promise<Result>,
-): Promise<Result> {
-  while (Atomics.compareExchange(control, ControlWord.gate, open, closed) !== open) {
-    await Atomics.waitAsync(control, ControlWord.gate, closed).value;
+/** Closes the gate and waits until no queue runs a request. */
+export async function closeGate(memory: AtomicMemory): Promise<void> {
+  const { open, closed } = GateState;
+  while (memory.compareExchange(ControlWord.gate, open, closed) !== open) {
+    await memory.wait(ControlWord.gate, closed);
   }
-  try {
-    for (let queue = 0; queue < maxQueues; queue++) {
-      const active = queueWord(queue, QueueWord.active);
-      for (let count; (count = Atomics.load(control, active)) > 0;) {
-        await Atomics.waitAsync(control, active, count).value;
-      }
-    }
-    return await section();
-  } finally {
-    Atomics.store(control, ControlWord.gate, open);
-    Atomics.notify(control, ControlWord.gate);
+  for (let line = 0; line < maxQueues; line++) {
+    const active = queueWord(line, QueueWord.active);
+    for (let count; (count = memory.load(active)) > 0;) await memory.wait(active, count);
   }
 }
 
-function takeLine(control: Int32Array): number {
-  for (let queue = 0; queue < maxQueues; queue++) {
-    const inUse = queueWord(queue, QueueWord.inUse);
-    if (Atomics.compareExchange(control, inUse, 0, 1) === 0) return queue;
+/** Opens the gate that `closeGate` closed. */
+export function openGate(memory: AtomicMemory): void {
+  // Not a store, which would hide that a thread has died meanwhile.
+  memory.compareExchange(ControlWord.gate, GateState.closed, GateState.open);
+  memory.notify(ControlWord.gate);
+}
+
+/** Runs `section` while no queue runs a request. */
+export async function runAlone<Result>(
+  memory: AtomicMemory,
+  section: () => Promise<Result>,
+): Promise<Result> {
+  await closeGate(memory);
+  try {
+    return await section();
+  } finally {
+    openGate(memory);
   }
-  throw new CowherdError(
-    'ERR_COWHERD_OUT_OF_RANGE',
-    `an image can be held by at most ${maxQueues} queues`,
-  );
 }

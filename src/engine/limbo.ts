@@ -3,6 +3,7 @@
  * pass two gates here, in any order: every request that began before the removal has ended, and the
  * removal is durable. Punching, where wanted, comes after both, and is the caller's.
  */
+import { isBefore } from './epochs.js';
 
 /** Consecutive host clusters that lost one reference each. */
 export interface LimboEntry {
@@ -41,7 +42,7 @@ export class Limbo {
     const released: LimboEntry[] = [];
     const kept: LimboEntry[] = [];
     for (const entry of this.#entries) {
-      const passed = entry.epoch < oldestEpoch && entry.round <= completedRound;
+      const passed = isBefore(entry.epoch, oldestEpoch) && !isBefore(completedRound, entry.round);
       (passed ? released : kept).push(entry);
     }
     this.#entries = kept;

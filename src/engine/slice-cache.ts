@@ -5,8 +5,11 @@
  * is at most eight comparisons and an eviction contends only with its own set. A slot that is dirty
  * or pinned is never evicted. Table bytes are touched only under the slot's spinning word.
  */
-import { lockExclusive, lockShared, unlockExclusive, unlockShared } from './spin-word.js';
+import type { AtomicMemory } from './atomic-memory.js';
+import type { Poison } from './poison.js';
+import { SharedWords } from './shared-words.js';
 import { SliceWorkQueues } from './slice-work-queues.js';
+import { lockExclusive, lockShared, unlockExclusive, unlockShared } from './spin-word.js';
 
 const ways = 8;
 
@@ -22,8 +25,21 @@ const Word = {
   /** Bumped by every change; the slot is dirty while `cleaned` differs. */
   changed: 5,
   cleaned: 6,
+  /** Event of the slot's work queue: its load, or the end of a claim. */
+  event: 7,
 } as const;
 const wordsPerSlot = 8;
+
+/** Words of a set, which follow those of all slots. */
+const SetWord = {
+  lock: 0,
+  /** Event: some slot of the set may have become evictable. */
+  event: 1,
+} as const;
+const wordsPerSet = 2;
+
+/** What `#takeVictim` gives instead of a slot. */
+const Victim = { none: -1, alreadyThere: -2 } as const;
 
 const State = { empty: 0, loading: 1, ready: 2 } as const;
 
@@ -38,6 +54,7 @@ export interface SliceCacheMemory {
 /** A copy of a dirty slice, taken under its word, on its way to the disk. */
 export interface DirtySlice {
   readonly slot: number;
+  readonly key: number;
   readonly hostOffset: number;
   readonly bytes: Uint8Array;
   /** What `markClean` takes once the copy is on disk. */
@@ -47,7 +64,7 @@ export interface DirtySlice {
 /** Reads a slice into the bytes of its slot. */
 export type SliceLoader = (bytes: Uint8Array) => Promise<void>;
 
-/** Where the slice of a key lies now: its host offset in bytes. */
+/** Where the slice of a key lies now: its host offset in bytes, or -1 while it has no place yet. */
 export type SliceLocator = (key: number) => number;
 
 /** Makes the memory of a cache of about `budgetBytes` for slices of `sliceSize` bytes. */
@@ -59,7 +76,7 @@ export function allocateSliceCache(budgetBytes: number, sliceSize: number): Slic
     sliceSize,
     slots,
     data: new SharedArrayBuffer(slots * sliceSize),
-    words: new SharedArrayBuffer((slots * wordsPerSlot + sets) * 4),
+    words: new SharedArrayBuffer((slots * wordsPerSlot + sets * wordsPerSet) * 4),
   };
 }
 
@@ -71,25 +88,34 @@ export class SliceCache {
   readonly sliceSize: number;
   readonly slots: number;
   /** Requests that wait for an event of a slot: its load, or the end of a claim. */
-  readonly waiting = new SliceWorkQueues();
+  readonly waiting: SliceWorkQueues;
+  /** Slices this thread has loaded, and evicted for that. */
+  loads = 0;
+  evictions = 0;
   /** Makes dirty slices clean; set by the owner of the flush order. */
   writeBack: () => Promise<void> = () => Promise.resolve();
 
   readonly #words: Int32Array;
+  readonly #memory: AtomicMemory;
   readonly #setMask: number;
+  readonly #setWords: number;
   /** Requests that wait for any slot of a set to become evictable. */
-  readonly #setWaiting = new SliceWorkQueues();
-
+  readonly #setWaiting: SliceWorkQueues;
   readonly #locate: SliceLocator;
 
-  constructor(memory: SliceCacheMemory, locate: SliceLocator) {
+  constructor(memory: SliceCacheMemory, locate: SliceLocator, poison?: Poison) {
     this.#locate = locate;
     this.sliceSize = memory.sliceSize;
     this.slots = memory.slots;
     this.view = new DataView(memory.data);
     this.bytes = new Uint8Array(memory.data);
     this.#words = new Int32Array(memory.words);
+    this.#memory = new SharedWords(this.#words, poison);
     this.#setMask = memory.slots / ways - 1;
+    this.#setWords = memory.slots * wordsPerSlot;
+    this.waiting = new SliceWorkQueues(this.#memory, Word.event, wordsPerSlot);
+    const setEvents = this.#setWords + SetWord.event;
+    this.#setWaiting = new SliceWorkQueues(this.#memory, setEvents, wordsPerSet);
   }
 
   /** The ready slot of a key, or -1. What it says holds only under the slot's word: `holds` asks. */
@@ -115,34 +141,34 @@ export class SliceCache {
   }
 
   lockShared(slot: number): void {
-    lockShared(this.#words, slot * wordsPerSlot + Word.lock);
+    lockShared(this.#memory, slot * wordsPerSlot + Word.lock);
   }
 
   unlockShared(slot: number): void {
-    unlockShared(this.#words, slot * wordsPerSlot + Word.lock);
+    unlockShared(this.#memory, slot * wordsPerSlot + Word.lock);
   }
 
   lockExclusive(slot: number): void {
-    lockExclusive(this.#words, slot * wordsPerSlot + Word.lock);
+    lockExclusive(this.#memory, slot * wordsPerSlot + Word.lock);
   }
 
   unlockExclusive(slot: number): void {
-    unlockExclusive(this.#words, slot * wordsPerSlot + Word.lock);
+    unlockExclusive(this.#memory, slot * wordsPerSlot + Word.lock);
   }
 
   /** Notes a change of the slot's bytes; the caller holds its word for writing. */
   markDirty(slot: number): void {
-    Atomics.add(this.#words, slot * wordsPerSlot + Word.changed, 1);
+    this.#memory.add(slot * wordsPerSlot + Word.changed, 1);
   }
 
   /** Keeps a slot from eviction; the caller holds its word. */
   pin(slot: number): void {
-    Atomics.add(this.#words, slot * wordsPerSlot + Word.pins, 1);
+    this.#memory.add(slot * wordsPerSlot + Word.pins, 1);
   }
 
   /** Undoes one `pin`. */
   unpin(slot: number): void {
-    Atomics.sub(this.#words, slot * wordsPerSlot + Word.pins, 1);
+    this.#memory.add(slot * wordsPerSlot + Word.pins, -1);
     this.#setWaiting.wake(Math.floor(slot / ways));
   }
 
@@ -157,16 +183,17 @@ export class SliceCache {
       const slot = this.#findAnyState(key);
       if (slot >= 0) {
         if (this.#tryPin(slot, key)) return slot;
-        if (this.#isLoading(slot, key)) await this.waiting.wait(slot);
+        const announced = this.waiting.announce(slot);
+        if (this.#isLoading(slot, key)) await this.waiting.wait(slot, announced);
         continue;
       }
       const victim = this.#takeVictim(key);
-      if (victim < 0) {
+      if (victim === Victim.none) {
         await this.#makeRoom(key & this.#setMask);
-        continue;
+      } else if (victim !== Victim.alreadyThere) {
+        await this.#fill(victim, load);
+        return victim;
       }
-      await this.#fill(victim, load);
-      return victim;
     }
   }
 
@@ -179,13 +206,7 @@ export class SliceCache {
     this.unlockExclusive(slot);
   }
 
-  /** Whether any slot is dirty. */
-  hasDirty(): boolean {
-    for (let slot = 0; slot < this.slots; slot++) if (this.#isDirty(slot)) return true;
-    return false;
-  }
-
-  /** Copies every dirty slice, each under its word, ordered by host offset. */
+  /** Copies every dirty slice that has a place, each under its word, ordered by host offset. */
   copyDirty(): DirtySlice[] {
     const copies: DirtySlice[] = [];
     for (let slot = 0; slot < this.slots; slot++) {
@@ -194,21 +215,25 @@ export class SliceCache {
       const line = slot * wordsPerSlot;
       if (this.#isDirty(slot) && this.#words[line + Word.state] === State.ready) {
         const key = this.#words[line + Word.key] - 1;
-        copies.push({
-          slot,
-          hostOffset: this.#locate(key),
-          bytes: this.sliceBytes(slot).slice(),
-          version: this.#words[line + Word.changed],
-        });
+        const version = this.#words[line + Word.changed];
+        copies.push({ slot, key, hostOffset: -1, bytes: this.sliceBytes(slot).slice(), version });
       }
       this.unlockShared(slot);
     }
-    return copies.sort((a, b) => a.hostOffset - b.hostOffset);
+    return copies
+      .map((copy) => ({ ...copy, hostOffset: this.#locate(copy.key) }))
+      .filter((copy) => copy.hostOffset >= 0)
+      .sort((a, b) => a.hostOffset - b.hostOffset);
   }
 
   /** Notes that a copy is on disk; the slot stays dirty if it has changed since. */
   markClean(copy: DirtySlice): void {
-    Atomics.store(this.#words, copy.slot * wordsPerSlot + Word.cleaned, copy.version);
+    this.lockShared(copy.slot);
+    // A slice that was dropped meanwhile has left its slot to another.
+    if (this.holds(copy.slot, copy.key)) {
+      this.#memory.store(copy.slot * wordsPerSlot + Word.cleaned, copy.version);
+    }
+    this.unlockShared(copy.slot);
     this.#setWaiting.wake(Math.floor(copy.slot / ways));
   }
 
@@ -219,13 +244,13 @@ export class SliceCache {
 
   #isDirty(slot: number): boolean {
     const line = slot * wordsPerSlot;
-    return this.#words[line + Word.changed] !== this.#words[line + Word.cleaned];
+    return this.#memory.load(line + Word.changed) !== this.#memory.load(line + Word.cleaned);
   }
 
   #findAnyState(key: number): number {
     let slot = (key & this.#setMask) * ways;
     for (let way = 0; way < ways; way++, slot++) {
-      if (this.#words[slot * wordsPerSlot + Word.key] === key + 1) return slot;
+      if (this.#memory.load(slot * wordsPerSlot + Word.key) === key + 1) return slot;
     }
     return -1;
   }
@@ -233,7 +258,8 @@ export class SliceCache {
   #isLoading(slot: number, key: number): boolean {
     const line = slot * wordsPerSlot;
     return (
-      this.#words[line + Word.key] === key + 1 && this.#words[line + Word.state] === State.loading
+      this.#memory.load(line + Word.key) === key + 1 &&
+      this.#memory.load(line + Word.state) === State.loading
     );
   }
 
@@ -248,13 +274,19 @@ export class SliceCache {
     return ready;
   }
 
-  /** Empties an evictable slot of the key's set for it; the slot comes back loading and pinned. */
+  /**
+   * Empties an evictable slot of the key's set for it.
+   *
+   * @returns the slot, which comes back loading and pinned, or one of `Victim`
+   */
   #takeVictim(key: number): number {
     const set = key & this.#setMask;
-    const setLock = this.slots * wordsPerSlot + set;
-    lockExclusive(this.#words, setLock);
-    let victim = -1;
-    if (this.#findAnyState(key) < 0) {
+    const setLock = this.#setWords + set * wordsPerSet + SetWord.lock;
+    let victim: number = Victim.none;
+    lockExclusive(this.#memory, setLock);
+    if (this.#findAnyState(key) >= 0) {
+      victim = Victim.alreadyThere;
+    } else {
       for (let step = 0; step < 2 * ways && victim < 0; step++) {
         const slot = set * ways + (step % ways);
         if (this.#tryEvict(slot)) victim = slot;
@@ -262,44 +294,48 @@ export class SliceCache {
     }
     if (victim >= 0) {
       const line = victim * wordsPerSlot;
-      this.#words[line + Word.pins] = 1;
-      this.#words[line + Word.state] = State.loading;
-      this.#words[line + Word.key] = key + 1;
+      this.#memory.store(line + Word.pins, 1);
+      this.#memory.store(line + Word.state, State.loading);
+      this.#memory.store(line + Word.key, key + 1);
     }
-    unlockExclusive(this.#words, setLock);
+    unlockExclusive(this.#memory, setLock);
     return victim;
   }
 
   #tryEvict(slot: number): boolean {
     const line = slot * wordsPerSlot;
-    const words = this.#words;
-    if (words[line + Word.state] === State.loading) return false;
-    if (words[line + Word.pins] !== 0 || this.#isDirty(slot)) return false;
-    if (words[line + Word.key] !== 0 && words[line + Word.used] !== 0) {
-      words[line + Word.used] = 0;
+    const memory = this.#memory;
+    if (memory.load(line + Word.state) === State.loading) return false;
+    if (memory.load(line + Word.pins) !== 0 || this.#isDirty(slot)) return false;
+    if (memory.load(line + Word.key) !== 0 && memory.load(line + Word.used) !== 0) {
+      memory.store(line + Word.used, 0);
       return false;
     }
     this.lockExclusive(slot);
-    const evictable = words[line + Word.pins] === 0 && !this.#isDirty(slot);
-    if (evictable) this.#empty(slot);
+    const evictable = memory.load(line + Word.pins) === 0 && !this.#isDirty(slot);
+    if (evictable) {
+      if (memory.load(line + Word.key) !== 0) this.evictions++;
+      this.#empty(slot);
+    }
     this.unlockExclusive(slot);
     return evictable;
   }
 
   #empty(slot: number): void {
     const line = slot * wordsPerSlot;
-    this.#words[line + Word.key] = 0;
-    this.#words[line + Word.state] = State.empty;
-    this.#words[line + Word.cleaned] = this.#words[line + Word.changed];
+    this.#memory.store(line + Word.key, 0);
+    this.#memory.store(line + Word.state, State.empty);
+    this.#memory.store(line + Word.cleaned, this.#memory.load(line + Word.changed));
   }
 
   async #fill(slot: number, load: SliceLoader): Promise<void> {
     const line = slot * wordsPerSlot;
+    this.loads++;
     try {
       await load(this.sliceBytes(slot));
       this.lockExclusive(slot);
-      this.#words[line + Word.used] = 1;
-      this.#words[line + Word.state] = State.ready;
+      this.#memory.store(line + Word.used, 1);
+      this.#memory.store(line + Word.state, State.ready);
       this.unlockExclusive(slot);
     } catch (error) {
       this.lockExclusive(slot);
@@ -314,13 +350,15 @@ export class SliceCache {
 
   /** Waits until a slot of the set may have become evictable. */
   async #makeRoom(set: number): Promise<void> {
+    const announced = this.#setWaiting.announce(set);
+    let dirty = false;
     for (let way = 0; way < ways; way++) {
       const slot = set * ways + way;
-      if (this.#isDirty(slot) && this.#words[slot * wordsPerSlot + Word.pins] === 0) {
-        await this.writeBack();
-        return;
-      }
+      if (this.#memory.load(slot * wordsPerSlot + Word.pins) !== 0) continue;
+      if (!this.#isDirty(slot)) return;
+      dirty = true;
     }
-    await this.#setWaiting.wait(set);
+    if (dirty) await this.writeBack();
+    else await this.#setWaiting.wait(set, announced);
   }
 }

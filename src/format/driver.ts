@@ -56,6 +56,10 @@ export interface FormatImage {
   ): FormatQueue;
   /** How a guest range is stored, in ascending extents that cover it. */
   extents(offset: number, length: number, signal?: AbortSignal): AsyncIterable<StoredExtent>;
-  /** Makes everything durable and releases what the image holds; every queue has left before. */
-  close(): Promise<void>;
+  /**
+   * Ends this thread's use, after its queues have left.
+   *
+   * @param last whether no other thread has the image open: then everything becomes durable
+   */
+  close(last: boolean): Promise<void>;
 }

@@ -3,7 +3,9 @@
  * Types only; `open.ts` and `create.ts` make these.
  */
 import type { AioMode, CacheMode } from '../storage/storage.js';
+import type { ImageHandle } from './handle.js';
 
+export type { ImageHandle } from './handle.js';
 export type { AioMode, CacheMode } from '../storage/storage.js';
 
 /** Formats of an image file. */
@@ -237,6 +239,13 @@ export interface Image extends RequestTarget, AsyncDisposable {
   }): AsyncIterable<Extent>;
   check(options?: LongOperationOptions): Promise<CheckResult>;
   openQueue(): Promise<ImageQueue>;
+  /**
+   * What `attachImage` takes on other threads, as long as some thread has the image open. Once it is
+   * given out, a thread that ends without closing the image makes it unusable for all.
+   *
+   * @throws ERR_COWHERD_UNSUPPORTED if the image lies in the memory of one thread
+   */
+  handle(): ImageHandle;
   /** Waits for every request, makes everything durable, and releases the image. */
   close(): Promise<void>;
 }

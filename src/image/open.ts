@@ -3,8 +3,8 @@
  * backing chain under the caller's policy.
  */
 import { realpath } from 'node:fs/promises';
+import { allocateMembers } from '../engine/members.js';
 import { CowherdError } from '../errors.js';
-import type { FormatImage } from '../format/driver.js';
 import { Incompatible, backingFormatOf, dataFileNameOf, isQcow2 } from '../format/qcow2/header.js';
 import { openQcow2, readQcow2Header } from '../format/qcow2/image.js';
 import { openRaw } from '../format/raw/image.js';
@@ -91,6 +91,7 @@ async function openOn(
     format: await openRaw(file),
     backing: undefined,
     options,
+    members: allocateMembers(),
   });
 }
 
@@ -108,7 +109,7 @@ async function openQcow2Image(
       opened.push(dataFile);
     }
     const readOnly = options.readOnly === true || options.snapshot !== undefined;
-    const format: FormatImage = await openQcow2(file, header, {
+    const format = await openQcow2(file, header, {
       dataFile,
       readOnly,
       cacheBytes: options.cacheSize ?? defaultCacheBytes,
@@ -125,7 +126,14 @@ async function openQcow2Image(
       );
       opened.push(backing);
     }
-    return new OpenedImage({ file, dataFile, format, backing, options });
+    return new OpenedImage({
+      file,
+      dataFile,
+      format,
+      backing,
+      options,
+      members: allocateMembers(),
+    });
   } catch (error) {
     for (const closable of opened) await closable.close();
     throw error;

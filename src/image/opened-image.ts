@@ -1,8 +1,11 @@
 /** An open image as people hold it: request checks, queues, and reports, over a format driver. */
+import { leave } from '../engine/members.js';
+import { SharedWords } from '../engine/shared-words.js';
 import { CowherdError } from '../errors.js';
-import type { BackingReader, FormatImage, FormatQueue } from '../format/driver.js';
+import type { BackingReader, FormatQueue } from '../format/driver.js';
 import { checkQcow2 } from '../format/qcow2/check.js';
 import { Qcow2Image } from '../format/qcow2/image.js';
+import type { RawImage } from '../format/raw/image.js';
 import { isZero } from '../native/zero-scan.js';
 import type { StorageFile } from '../storage/storage.js';
 import type {
@@ -15,6 +18,7 @@ import type {
   LongOperationOptions,
   OpenImageOptions,
 } from './api.js';
+import { type ImageHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
 import { imageInfo } from './info.js';
 import { type ChainLink, mapChain } from './map.js';
 
@@ -22,9 +26,11 @@ import { type ChainLink, mapChain } from './map.js';
 export interface OpenedParts {
   readonly file: StorageFile;
   readonly dataFile: StorageFile | undefined;
-  readonly format: FormatImage;
+  readonly format: Qcow2Image | RawImage;
   readonly backing: OpenedImage | undefined;
   readonly options: OpenImageOptions;
+  /** The words of `members`, of which this thread is one. */
+  readonly members: Int32Array;
 }
 
 /** The requests of one queue, checked against the image before the format sees them. */
@@ -158,6 +164,8 @@ export class OpenedImage implements Image {
   readonly #parts: OpenedParts;
   readonly #queues = new Set<CheckedQueue>();
   readonly #own: CheckedQueue;
+  readonly #onClosed: (() => void)[] = [];
+  #shared = false;
   #closing: Promise<void> | undefined;
 
   constructor(parts: OpenedParts) {
@@ -224,8 +232,36 @@ export class OpenedImage implements Image {
         { filename: this.filename },
       );
     }
-    if (!this.readOnly) await this.flush();
-    return checkQcow2(format, dataFile, options);
+    return format.runAlone(() => checkQcow2(format, dataFile, options));
+  }
+
+  /** What `attachImage` takes on other threads, as long as some thread has this image open. */
+  handle(): ImageHandle {
+    const handle = this.#linkHandle();
+    if (!this.#shared) this.onClosed(poisonAtThreadEnd(handle));
+    this.#shared = true;
+    return handle;
+  }
+
+  #linkHandle(): ImageHandle {
+    const { file, dataFile, format, backing, options, members } = this.#parts;
+    if (this.#closing !== undefined) {
+      const { filename } = file;
+      throw new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
+    }
+    return {
+      members,
+      file: fileHandle(file),
+      dataFile: dataFile && fileHandle(dataFile),
+      image: format.handle(),
+      backing: backing === undefined ? undefined : backing.#linkHandle(),
+      options,
+    };
+  }
+
+  /** Has `action` run when this thread has left the image. */
+  onClosed(action: () => void): void {
+    this.#onClosed.push(action);
   }
 
   /** Opens another queue, with its own way into the file and the backing chain. */
@@ -250,15 +286,24 @@ export class OpenedImage implements Image {
   }
 
   async #closeAll(): Promise<void> {
-    const { file, dataFile, format, backing } = this.#parts;
+    const { file, dataFile, backing } = this.#parts;
     try {
-      for (const queue of [...this.#queues]) await queue.close();
-      await format.close();
+      await this.#leave();
     } finally {
       await dataFile?.close();
       await file.close();
       await backing?.close();
+      for (const action of this.#onClosed) action();
     }
+  }
+
+  /** Ends this thread's queues, and the image's use if no other thread has it open. */
+  async #leave(): Promise<void> {
+    const { format, members } = this.#parts;
+    const ended = await Promise.allSettled([...this.#queues].map((queue) => queue.close()));
+    const last = leave(new SharedWords(members));
+    for (const end of ended) if (end.status === 'rejected') throw end.reason as Error;
+    await format.close(last);
   }
 
   #addQueue(

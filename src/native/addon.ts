@@ -71,6 +71,15 @@ export interface Addon {
    * @returns how many lengths were stored, or -1 if there is no room for them all
    */
   zeroRuns(view: Uint8Array, granularity: number, lengths: Int32Array): number;
+
+  /**
+   * Sets a word when this thread ends, however it ends, before anything it holds is given back.
+   * @returns what `keepWord` takes
+   */
+  setWordAtEnd(words: Int32Array, index: number, value: number): number;
+  /** Takes `setWordAtEnd` back. */
+  keepWord(note: number): void;
+
   /** Whether the program carries a zlib that the codecs found. */
   readonly hasZlib: boolean;
 }

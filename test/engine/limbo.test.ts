@@ -2,37 +2,64 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Arena } from '../../src/engine/arena.js';
-import { allocateControlBlock, idleEpoch } from '../../src/engine/control-block.js';
+import { ControlWord, allocateControlBlock } from '../../src/engine/control-block.js';
 import { closeEpoch, oldestEpoch } from '../../src/engine/epochs.js';
-import { QueueGate, runAlone } from '../../src/engine/gate.js';
+import { QueueGate, gateClosed, runAlone } from '../../src/engine/gate.js';
 import { Limbo } from '../../src/engine/limbo.js';
+import { takeQueueLine } from '../../src/engine/queue-line.js';
+import { SharedWords } from '../../src/engine/shared-words.js';
+
+function newControl(): SharedWords {
+  return new SharedWords(allocateControlBlock());
+}
+
+function newGate(control: SharedWords): QueueGate {
+  return new QueueGate(control, takeQueueLine(control));
+}
 
 test('the oldest epoch is that of the oldest request of any queue', () => {
-  const control = allocateControlBlock();
-  const [one, two] = [new QueueGate(control), new QueueGate(control)];
-  assert.equal(oldestEpoch(control), idleEpoch);
+  const control = newControl();
+  const [one, two] = [newGate(control), newGate(control)];
+  assert.equal(oldestEpoch(control), control.load(ControlWord.epoch));
   const first = one.tryEnter();
   closeEpoch(control);
   const second = two.tryEnter();
   const third = one.tryEnter();
-  assert.deepEqual([first, second, third], [0, 1, 1]);
+  assert.deepEqual([first, second, third], [0, 2, 2]);
   assert.equal(oldestEpoch(control), 0);
   one.leave(first);
-  assert.equal(oldestEpoch(control), 1);
+  assert.equal(oldestEpoch(control), second);
   one.leave(third);
   two.leave(second);
-  assert.equal(oldestEpoch(control), idleEpoch);
+  assert.equal(oldestEpoch(control), control.load(ControlWord.epoch));
 });
 
 test('a request that ends before an older one does not hide it', () => {
-  const control = allocateControlBlock();
-  const queue = new QueueGate(control);
+  const control = newControl();
+  const queue = newGate(control);
   const first = queue.tryEnter();
   closeEpoch(control);
   queue.leave(queue.tryEnter());
   assert.equal(oldestEpoch(control), first);
   queue.leave(first);
-  assert.equal(oldestEpoch(control), idleEpoch);
+  assert.equal(oldestEpoch(control), control.load(ControlWord.epoch));
+});
+
+test('epochs wrap', () => {
+  const control = newControl();
+  control.store(ControlWord.epoch, 0x7ffffffe);
+  const queue = newGate(control);
+  const before = queue.tryEnter();
+  assert.equal(closeEpoch(control), 0x7ffffffe);
+  const after = queue.tryEnter();
+  assert.equal(after, -0x80000000);
+  assert.equal(oldestEpoch(control), before);
+  queue.leave(before);
+  assert.equal(oldestEpoch(control), after);
+  const limbo = new Limbo();
+  limbo.add({ cluster: 1, count: 1, epoch: before, round: 0x7fffffff, punch: false });
+  assert.equal(limbo.takeReleasable(before, -0x80000000).length, 0);
+  assert.equal(limbo.takeReleasable(after, -0x80000000).length, 1);
 });
 
 test('clusters leave limbo only past both gates', () => {
@@ -47,13 +74,13 @@ test('clusters leave limbo only past both gates', () => {
 });
 
 test('an exclusive operation runs alone, and requests wait for it', async () => {
-  const control = allocateControlBlock();
-  const queue = new QueueGate(control);
+  const control = newControl();
+  const queue = newGate(control);
   const running = queue.tryEnter();
   const order: string[] = [];
   const alone = runAlone(control, () => {
     order.push('alone');
-    assert.equal(queue.tryEnter(), -1);
+    assert.equal(queue.tryEnter(), gateClosed);
     return Promise.resolve();
   });
   const late = queue.enter().then((epoch) => {
@@ -62,10 +89,7 @@ test('an exclusive operation runs alone, and requests wait for it', async () => 
   });
   order.push('running ends');
   queue.leave(running);
-  // `waitAsync` alone does not keep the process alive.
-  const alive = setInterval(() => undefined, 10);
   await Promise.all([alone, late]);
-  clearInterval(alive);
   assert.deepEqual(order, ['running ends', 'alone', 'late']);
 });
 

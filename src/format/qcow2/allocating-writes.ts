@@ -90,12 +90,29 @@ export class AllocatingWrites {
 
   /** Links the cluster of a write that has ended, and ends its claim. */
   ended(write: AllocatingWrite, error: Error | null): void {
+    const { resolve, reject, epoch } = write;
+    let failure = error;
+    try {
+      this.#link(write, error === null);
+    } catch (reason) {
+      failure ??= reason as Error;
+    }
+    write.resolve = undefined;
+    write.reject = undefined;
+    this.#idle.push(write);
+    this.#onEnd(epoch);
+    if (failure === null) resolve?.();
+    else reject?.(failure);
+  }
+
+  /** @throws ERR_COWHERD_POISONED */
+  #link(write: AllocatingWrite, written: boolean): void {
     const { metadata, arena } = this.#context;
     const { geometry, l2Cache, claims, entries } = metadata;
-    const { slot, entry, hostOffset, subclusters, epoch, resolve, reject } = write;
+    const { slot, entry, hostOffset, subclusters } = write;
     const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
     l2Cache.lockExclusive(slot);
-    if (error === null) {
+    if (written) {
       if (subclusters === 0) entries.setNormal(l2Cache.view, at, hostOffset);
       else entries.setSubclusters(l2Cache.view, at, hostOffset, subclusters);
       l2Cache.markDirty(slot);
@@ -104,13 +121,7 @@ export class AllocatingWrites {
     l2Cache.unlockExclusive(slot);
     l2Cache.waiting.wake(slot);
     l2Cache.unpin(slot);
-    if (error !== null) arena.giveBack(hostOffset / geometry.clusterSize, 1);
-    write.resolve = undefined;
-    write.reject = undefined;
-    this.#idle.push(write);
-    this.#onEnd(epoch);
-    if (error === null) resolve?.();
-    else reject?.(error);
+    if (!written) arena.giveBack(hostOffset / geometry.clusterSize, 1);
   }
 
   /** Whether the cluster has nothing to be freed or copied; the caller holds the slice's word. */

@@ -2,6 +2,7 @@
  * Reading compressed clusters. Each is inflated once and remembered for a while, and concurrent
  * reads of one cluster share the work.
  */
+import type { AtomicMemory } from '../../engine/atomic-memory.js';
 import { ControlWord } from '../../engine/control-block.js';
 import { BufferPool } from '../../engine/buffer-pool.js';
 import { CowherdError } from '../../errors.js';
@@ -16,7 +17,7 @@ const rememberedBytes = 4 * 1024 * 1024;
 export class CompressedReader {
   readonly #file: StorageFile;
   readonly #clusterSize: number;
-  readonly #control: Int32Array;
+  readonly #control: AtomicMemory;
   readonly #type: CompressionType;
   readonly #limit: number;
   /** For compressed data on their way in. */
@@ -25,14 +26,19 @@ export class CompressedReader {
   #codec: Codec | undefined;
   #generation: number;
 
-  constructor(file: StorageFile, clusterSize: number, control: Int32Array, type: CompressionType) {
+  constructor(
+    file: StorageFile,
+    clusterSize: number,
+    control: AtomicMemory,
+    type: CompressionType,
+  ) {
     this.#file = file;
     this.#clusterSize = clusterSize;
     this.#control = control;
     this.#type = type;
     this.#limit = Math.max(2, rememberedBytes / clusterSize);
     this.#buffers = new BufferPool(clusterSize, this.#limit);
-    this.#generation = Atomics.load(control, ControlWord.compressedGeneration);
+    this.#generation = control.load(ControlWord.compressedGeneration);
   }
 
   /**
@@ -58,7 +64,7 @@ export class CompressedReader {
 
   /** Reclaimed host clusters may hold other data by now. */
   #forgetReclaimed(): void {
-    const generation = Atomics.load(this.#control, ControlWord.compressedGeneration);
+    const generation = this.#control.load(ControlWord.compressedGeneration);
     if (generation === this.#generation) return;
     this.#generation = generation;
     this.#clusters.clear();

@@ -7,7 +7,7 @@ import { BufferPool } from '../../engine/buffer-pool.js';
 import { CowherdError } from '../../errors.js';
 import { type Codec, codecFor } from '../../native/codec.js';
 import type { QueueContext, RemovedClusters } from './context.js';
-import { acquireWritableSlice, intoLimbo } from './context.js';
+import { acquireWritableSlice, intoLimbo, leaveSlice } from './context.js';
 import type { CompressionType } from './header.js';
 import { removedByEntry } from './removed.js';
 import type { Writer } from './writer.js';
@@ -92,7 +92,7 @@ export class CompressedWriter {
     const hostOffset = await this.#pack(length);
     await this.#writePacked(data, hostOffset);
     await this.#link(offset, hostOffset, length);
-    metadata.flushOrder.noteData();
+    this.#context.unflushed.note();
   }
 
   /** Finds a place for compressed data and counts its references, one caller after the other. */
@@ -171,9 +171,9 @@ export class CompressedWriter {
         entries.setCompressed(l2Cache.view, at, hostOffset, length);
         l2Cache.markDirty(slot);
       }
+      const announced = claimed ? l2Cache.waiting.announce(slot) : undefined;
       l2Cache.unlockExclusive(slot);
-      const claimEnds = claimed ? l2Cache.waiting.wait(slot) : undefined;
-      l2Cache.unpin(slot);
+      const claimEnds = leaveSlice(this.#context, slot, announced);
       if (claimEnds === undefined) break;
       await claimEnds;
     }

@@ -1,6 +1,7 @@
 /** What the parts of one queue work with: its files, its share of the allocation, its limbo. */
 import type { Arena } from '../../engine/arena.js';
 import type { Limbo } from '../../engine/limbo.js';
+import type { UnflushedData } from '../../engine/unflushed.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { BackingReader } from '../driver.js';
 import type { Qcow2Metadata } from './metadata.js';
@@ -23,6 +24,7 @@ export interface QueueContext {
   readonly version: 2 | 3;
   readonly arena: Arena;
   readonly limbo: Limbo;
+  readonly unflushed: UnflushedData;
 }
 
 /** Host clusters that lost a reference, before they have an epoch. */
@@ -59,4 +61,21 @@ export function acquireWritableSlice(context: QueueContext, guestOffset: number)
     const cluster = hostOffset / metadata.geometry.clusterSize;
     intoLimbo(context, [{ cluster, count: 1 }], false);
   });
+}
+
+/**
+ * Unpins a slice after a look at it.
+ *
+ * @param announced what announcing the wait for a claim gave, if the request has to wait for one
+ * @returns the end of the claim, after which the slice's entries are to be looked at again
+ */
+export function leaveSlice(
+  context: QueueContext,
+  slot: number,
+  announced?: number,
+): Promise<void> | undefined {
+  const { l2Cache } = context.metadata;
+  const claimEnds = announced === undefined ? undefined : l2Cache.waiting.wait(slot, announced);
+  l2Cache.unpin(slot);
+  return claimEnds;
 }

@@ -9,15 +9,18 @@
  *
  * Other requests go on meanwhile; what they change stays dirty for the next round.
  */
+import type { AtomicMemory } from '../../engine/atomic-memory.js';
 import { ControlWord } from '../../engine/control-block.js';
+import { isBefore } from '../../engine/epochs.js';
 import type { LongMutex } from '../../engine/long-mutex.js';
 import type { SliceCache } from '../../engine/slice-cache.js';
+import { putBackUnflushed, takeUnflushed } from '../../engine/unflushed.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { PointerTable } from './pointer-table.js';
 
 /** What a round writes, and where. */
 export interface FlushParts {
-  readonly control: Int32Array;
+  readonly memory: AtomicMemory;
   readonly mutex: LongMutex;
   readonly file: StorageFile;
   readonly dataFile: StorageFile | undefined;
@@ -36,24 +39,20 @@ const maxJoinedBytes = 1 << 20;
 export class FlushOrder {
   readonly #parts: FlushParts;
   #next: Promise<void> | undefined;
-  /** Whether data was written that no barrier has covered yet. */
-  #unflushedData = false;
-  /** Whether an L2 table was written around the cache, which its L1 entry must not overtake. */
-  #unflushedTable = false;
+  /** The round that covers everything this thread's callers have completed, or any later one. */
+  #wanted = 0;
   #lazyEnded = false;
+  /** Rounds this thread has led, and those it shared with another thread's. */
+  led = 0;
+  shared = 0;
 
   constructor(parts: FlushParts) {
     this.#parts = parts;
   }
 
-  /** Notes that guest data was written, which the next flush has to make durable. */
-  noteData(): void {
-    this.#unflushedData = true;
-  }
-
   /** Notes that an L2 table was written directly; call before its L1 entry is set. */
   noteTable(): void {
-    this.#unflushedTable = true;
+    this.#parts.memory.store(ControlWord.unflushedTable, 1);
   }
 
   /** From now on reference counts reach the disk in order again, before the dirty bit is cleared. */
@@ -63,13 +62,15 @@ export class FlushOrder {
 
   /**
    * Makes every request completed before this call durable. Calls that arrive while a round runs
-   * share the one after it.
+   * share the one after it, whichever thread leads that.
    */
   async flush(): Promise<void> {
-    // A round that has not begun copying will see everything its callers have completed.
+    this.#wanted = (this.begun + 1) | 0;
     this.#next ??= this.#parts.mutex.runExclusive(async () => {
+      // Who comes from now on may have completed more than a round copies that has begun.
       this.#next = undefined;
-      await this.#round();
+      if (isBefore(this.completed, this.#wanted)) await this.#round();
+      else this.shared++;
     });
     await this.#next;
   }
@@ -91,22 +92,22 @@ export class FlushOrder {
 
   /** Number of the last round begun; what was removed before it is copied is durable after it. */
   get begun(): number {
-    return Atomics.load(this.#parts.control, ControlWord.roundsBegun);
+    return this.#parts.memory.load(ControlWord.roundsBegun);
   }
 
   /** Number of the last completed round. */
   get completed(): number {
-    return Atomics.load(this.#parts.control, ControlWord.roundsCompleted);
+    return this.#parts.memory.load(ControlWord.roundsCompleted);
   }
 
   async #round(): Promise<void> {
-    const { control, file, dataFile, l1, l2Cache, refcountTable, refcountCache } = this.#parts;
-    const round = Atomics.add(control, ControlWord.roundsBegun, 1) + 1;
-    const data = this.#unflushedData;
-    const table = this.#unflushedTable;
-    this.#unflushedData = false;
-    this.#unflushedTable = false;
+    const { memory, file, dataFile, l1, l2Cache, refcountTable, refcountCache } = this.#parts;
+    const round = (memory.add(ControlWord.roundsBegun, 1) + 1) | 0;
+    this.led++;
+    const data = takeUnflushed(memory);
     const l1Sectors = l1.copyDirty();
+    // After the copy: whichever entries it has, their tables were noted before.
+    const table = memory.exchange(ControlWord.unflushedTable, 0) !== 0;
     const l2Slices = l2Cache.copyDirty();
     const lazy = !this.#lazyEnded && this.#parts.lazyRefcounts();
     const tableSectors = lazy ? [] : refcountTable.copyDirty();
@@ -124,15 +125,15 @@ export class FlushOrder {
         if (table || l2Slices.length > 0) await file.flush();
         await this.#writeCopies(l1, l1Sectors);
       }
-      if (counted || data || l2Slices.length + l1Sectors.length > 0) {
+      if (counted || data || table || l2Slices.length + l1Sectors.length > 0) {
         await Promise.all([file.flush(), dataFile?.flush()]);
       }
     } catch (error) {
-      this.#unflushedData ||= data;
-      this.#unflushedTable ||= table;
+      if (data) putBackUnflushed(memory);
+      if (table) this.noteTable();
       throw error;
     }
-    Atomics.store(control, ControlWord.roundsCompleted, round);
+    memory.store(ControlWord.roundsCompleted, round);
   }
 
   /** Writes copies to their places, neighbours as one, and tells where they came from. */

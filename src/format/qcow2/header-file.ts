@@ -1,42 +1,87 @@
 /**
  * Changes of the header of an open image. Each is one write within the first sector, so that a power
- * cut leaves the old header or the new one, followed by a barrier.
+ * cut leaves the old header or the new one, followed by a barrier. What may change is shared by all
+ * threads that have the image open.
  */
-import { LongMutex } from '../../engine/long-mutex.js';
+import type { LongMutex } from '../../engine/long-mutex.js';
 import type { StorageFile } from '../../storage/storage.js';
 import { type Qcow2Header, Incompatible, featureWordsOffset } from './header.js';
 
 const sectorSize = 512;
 const refcountTableOffsetAt = 48;
 
-/** The header as it stands in the file. */
+/** Shared words of what a header may change to. */
+const Word = { incompatible: 0, autoclear: 1, hasUnknownAutoclear: 2 } as const;
+
+/** Makes the shared words of the header of an image that is being opened. */
+export function allocateHeaderWords(header: Qcow2Header): Int32Array {
+  const words = new Int32Array(new SharedArrayBuffer(12));
+  words[Word.incompatible] = header.incompatibleFeatures;
+  words[Word.autoclear] = header.autoclearFeatures;
+  words[Word.hasUnknownAutoclear] = header.hasUnknownAutoclear ? 1 : 0;
+  return words;
+}
+
+/** Where the refcount table lies now. */
+export interface RefcountTablePlace {
+  /** Bytes. */
+  readonly hostOffset: number;
+  readonly clusters: number;
+}
+
+/** One thread's view of the header as it stands in the file. */
 export class HeaderFile {
   readonly #file: StorageFile;
-  readonly #mutex = new LongMutex(new Int32Array(new SharedArrayBuffer(4)), 0);
-  #header: Qcow2Header;
+  readonly #mutex: LongMutex;
+  readonly #words: Int32Array;
+  readonly #opened: Qcow2Header;
+  readonly #refcountTable: () => RefcountTablePlace;
 
-  constructor(file: StorageFile, header: Qcow2Header) {
+  /**
+   * @param opened the header as the image was opened with
+   * @param words what `allocateHeaderWords` made
+   */
+  constructor(
+    file: StorageFile,
+    mutex: LongMutex,
+    opened: Qcow2Header,
+    words: Int32Array,
+    refcountTable: () => RefcountTablePlace,
+  ) {
     this.#file = file;
-    this.#header = header;
+    this.#mutex = mutex;
+    this.#opened = opened;
+    this.#words = words;
+    this.#refcountTable = refcountTable;
   }
 
   get header(): Qcow2Header {
-    return this.#header;
+    const { hostOffset, clusters } = this.#refcountTable();
+    return {
+      ...this.#opened,
+      incompatibleFeatures: Atomics.load(this.#words, Word.incompatible),
+      autoclearFeatures: Atomics.load(this.#words, Word.autoclear),
+      hasUnknownAutoclear: Atomics.load(this.#words, Word.hasUnknownAutoclear) !== 0,
+      refcountTableOffset: hostOffset,
+      refcountTableClusters: clusters,
+    };
   }
 
   /** Whether the dirty bit says that reference counts on disk may be too low. */
   get isDirty(): boolean {
-    return (this.#header.incompatibleFeatures & Incompatible.dirty) !== 0;
+    return (Atomics.load(this.#words, Word.incompatible) & Incompatible.dirty) !== 0;
   }
 
   /** Sets or clears the dirty bit, durably. */
   async setDirty(dirty: boolean): Promise<void> {
-    if (this.isDirty === dirty) return;
-    const others = this.#header.incompatibleFeatures & ~Incompatible.dirty;
-    await this.#setFeatures(
-      dirty ? others | Incompatible.dirty : others,
-      this.#header.autoclearFeatures,
-    );
+    await this.#mutex.runExclusive(async () => {
+      if (this.isDirty === dirty) return;
+      const features = Atomics.load(this.#words, Word.incompatible) ^ Incompatible.dirty;
+      await this.#changeSector((sector) => {
+        sector.setUint32(featureWordsOffset + 4, features);
+      });
+      Atomics.store(this.#words, Word.incompatible, features);
+    });
   }
 
   /**
@@ -44,47 +89,35 @@ export class HeaderFile {
    * bytes 88 to 95).
    */
   async clearAutoclear(keep: number): Promise<void> {
-    const { autoclearFeatures, hasUnknownAutoclear } = this.#header;
-    if (!hasUnknownAutoclear && (autoclearFeatures & ~keep) === 0) return;
-    await this.#setFeatures(
-      this.#header.incompatibleFeatures,
-      this.#header.autoclearFeatures & keep,
-    );
+    await this.#mutex.runExclusive(async () => {
+      const known = Atomics.load(this.#words, Word.autoclear);
+      const hasUnknown = Atomics.load(this.#words, Word.hasUnknownAutoclear) !== 0;
+      if (!hasUnknown && (known & ~keep) === 0) return;
+      await this.#changeSector((sector) => {
+        sector.setUint32(featureWordsOffset + 16, 0);
+        sector.setUint32(featureWordsOffset + 20, known & keep);
+      });
+      Atomics.store(this.#words, Word.autoclear, known & keep);
+      Atomics.store(this.#words, Word.hasUnknownAutoclear, 0);
+    });
   }
 
   /** Makes the header point at another refcount table, durably. */
-  async moveRefcountTable(hostOffset: number, clusters: number): Promise<void> {
-    await this.#changeSector((sector) => {
-      sector.setBigUint64(refcountTableOffsetAt, BigInt(hostOffset));
-      sector.setUint32(refcountTableOffsetAt + 8, clusters);
-    });
-    this.#header = {
-      ...this.#header,
-      refcountTableOffset: hostOffset,
-      refcountTableClusters: clusters,
-    };
+  async moveRefcountTable(place: RefcountTablePlace): Promise<void> {
+    await this.#mutex.runExclusive(() =>
+      this.#changeSector((sector) => {
+        sector.setBigUint64(refcountTableOffsetAt, BigInt(place.hostOffset));
+        sector.setUint32(refcountTableOffsetAt + 8, place.clusters);
+      }),
+    );
   }
 
-  async #setFeatures(incompatible: number, autoclear: number): Promise<void> {
-    await this.#changeSector((sector) => {
-      sector.setUint32(featureWordsOffset + 4, incompatible);
-      sector.setUint32(featureWordsOffset + 16, 0);
-      sector.setUint32(featureWordsOffset + 20, autoclear);
-    });
-    this.#header = {
-      ...this.#header,
-      incompatibleFeatures: incompatible,
-      autoclearFeatures: autoclear,
-    };
-  }
-
+  /** Rewrites the first sector; the caller holds the mutex. */
   async #changeSector(change: (sector: DataView) => void): Promise<void> {
-    await this.#mutex.runExclusive(async () => {
-      const sector = new Uint8Array(sectorSize);
-      await this.#file.read(sector, 0);
-      change(new DataView(sector.buffer));
-      await this.#file.write(sector, 0);
-      await this.#file.flush();
-    });
+    const sector = new Uint8Array(sectorSize);
+    await this.#file.read(sector, 0);
+    change(new DataView(sector.buffer));
+    await this.#file.write(sector, 0);
+    await this.#file.flush();
   }
 }

@@ -1,4 +1,6 @@
 /** An open qcow2 image: made from its header, it gives queues and reports, and ends cleanly. */
+import { ControlWord } from '../../engine/control-block.js';
+import { runAlone } from '../../engine/gate.js';
 import { CowherdError } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { BackingReader, FormatImage, StoredExtent } from '../driver.js';
@@ -12,7 +14,7 @@ import {
   decodeHeader,
 } from './header.js';
 import { type Qcow2Facts, qcow2Facts } from './info.js';
-import { Qcow2Metadata, geometryOf, loadQcow2Memory } from './metadata.js';
+import { type Qcow2Memory, Qcow2Metadata, geometryOf, loadQcow2Memory } from './metadata.js';
 import { Qcow2Queue } from './queue.js';
 import { findSnapshot, readSnapshots } from './snapshots.js';
 
@@ -24,6 +26,16 @@ export interface Qcow2OpenOptions {
   readonly cacheBytes: number;
   /** Id or name of the internal snapshot to read. */
   readonly snapshot: string | undefined;
+}
+
+/** What another thread needs to have an image open too; can be cloned by structuredClone. */
+export interface Qcow2Handle {
+  readonly format: 'qcow2';
+  readonly header: Qcow2Header;
+  readonly memory: Qcow2Memory;
+  /** Virtual size in bytes. */
+  readonly size: number;
+  readonly readOnly: boolean;
 }
 
 /** Reads and checks the header of an image. */
@@ -80,8 +92,18 @@ export async function openQcow2(
     refuse('ERR_COWHERD_CORRUPT', 'The L1 table is not aligned to a cluster');
   }
   const memory = await loadQcow2Memory(file, geometry, header, l1, options.cacheBytes);
-  const metadata = new Qcow2Metadata(file, options.dataFile, header, memory);
-  return new Qcow2Image(metadata, options.dataFile, size, options.readOnly);
+  const { readOnly } = options;
+  return attachQcow2(file, options.dataFile, { format: 'qcow2', header, memory, size, readOnly });
+}
+
+/** The image of a handle, for this thread. */
+export function attachQcow2(
+  file: StorageFile,
+  dataFile: StorageFile | undefined,
+  handle: Qcow2Handle,
+): Qcow2Image {
+  const metadata = new Qcow2Metadata(file, dataFile, handle.header, handle.memory);
+  return new Qcow2Image(metadata, dataFile, handle);
 }
 
 /** A qcow2 image open on this thread. */
@@ -90,20 +112,20 @@ export class Qcow2Image implements FormatImage {
   readonly clusterSize: number;
   readonly metadata: Qcow2Metadata;
   readonly #dataFile: StorageFile | undefined;
-  readonly #readOnly: boolean;
+  readonly #handle: Qcow2Handle;
   #prepared: Promise<void> | undefined;
 
-  constructor(
-    metadata: Qcow2Metadata,
-    dataFile: StorageFile | undefined,
-    size: number,
-    readOnly: boolean,
-  ) {
+  constructor(metadata: Qcow2Metadata, dataFile: StorageFile | undefined, handle: Qcow2Handle) {
     this.metadata = metadata;
-    this.size = size;
+    this.size = handle.size;
     this.clusterSize = metadata.geometry.clusterSize;
     this.#dataFile = dataFile;
-    this.#readOnly = readOnly;
+    this.#handle = handle;
+  }
+
+  /** What `attachQcow2` needs on another thread, as long as some thread has the image open. */
+  handle(): Qcow2Handle {
+    return this.#handle;
   }
 
   openQueue(
@@ -127,7 +149,7 @@ export class Qcow2Image implements FormatImage {
     length: number,
     signal?: AbortSignal,
   ): AsyncGenerator<StoredExtent> {
-    if (!this.#readOnly) await this.metadata.flushOrder.flush();
+    if (!this.#handle.readOnly) await this.metadata.flushOrder.flush();
     const { file } = this.metadata;
     const dataFile = this.#dataFile ?? file;
     const externalData = this.#dataFile !== undefined;
@@ -143,9 +165,21 @@ export class Qcow2Image implements FormatImage {
     return qcow2Facts(this.metadata.file, this.metadata.headerFile.header);
   }
 
-  async close(): Promise<void> {
-    if (this.#prepared === undefined) return;
-    const { allocator, flushOrder, headerFile } = this.metadata;
+  /** Runs `section` while no queue of any thread runs a request, on metadata that are on disk. */
+  async runAlone<Result>(section: () => Promise<Result>): Promise<Result> {
+    const { control, flushOrder } = this.metadata;
+    if (this.#handle.readOnly) return section();
+    return runAlone(control, async () => {
+      await flushOrder.flush();
+      return section();
+    });
+  }
+
+  async close(last: boolean): Promise<void> {
+    const { allocator, control, flushOrder, headerFile, poison } = this.metadata;
+    if (this.#handle.readOnly) return;
+    poison.check();
+    if (!last || control.load(ControlWord.changed) === 0) return;
     flushOrder.endLaziness();
     await flushOrder.flush();
     await headerFile.setDirty(false);
@@ -155,7 +189,8 @@ export class Qcow2Image implements FormatImage {
 
   /** Before guest data change: clears what would become untrue, and sets the dirty bit if lazy. */
   async #prepareForChanges(): Promise<void> {
-    const { headerFile } = this.metadata;
+    const { control, headerFile } = this.metadata;
+    control.store(ControlWord.changed, 1);
     if (headerFile.header.version !== 3) return;
     // Bitmaps are not kept up to date, and unknown autoclear features cannot be.
     await headerFile.clearAutoclear(Autoclear.rawExternalData);

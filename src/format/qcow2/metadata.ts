@@ -3,10 +3,13 @@
  * over them, and the steps that need several of them, such as adding an L2 table.
  */
 import type { Arena } from '../../engine/arena.js';
+import type { AtomicMemory } from '../../engine/atomic-memory.js';
 import { ClaimMarks } from '../../engine/claim-marks.js';
 import { ControlWord, allocateControlBlock } from '../../engine/control-block.js';
 import { closeEpoch } from '../../engine/epochs.js';
 import { LongMutex } from '../../engine/long-mutex.js';
+import { Poison } from '../../engine/poison.js';
+import { SharedWords } from '../../engine/shared-words.js';
 import { type SliceCacheMemory, SliceCache, allocateSliceCache } from '../../engine/slice-cache.js';
 import { CowherdError } from '../../errors.js';
 import { maxRefcountTableBytes, minCacheBytes } from '../../limits.js';
@@ -15,7 +18,7 @@ import { type AllocatorMemory, Allocator, allocateAllocatorMemory } from './allo
 import { FlushOrder } from './flush.js';
 import { Geometry } from './geometry.js';
 import { type Qcow2Header, Incompatible } from './header.js';
-import { HeaderFile } from './header-file.js';
+import { HeaderFile, allocateHeaderWords } from './header-file.js';
 import { L2EntryView } from './l2-entry.js';
 import { ReadPlanner } from './mapping.js';
 import { type PointerTableMemory, PointerTable, allocatePointerTable } from './pointer-table.js';
@@ -27,6 +30,7 @@ const l2Share = 7 / 8;
 /** The shared memory of an open image; structured-cloneable. */
 export interface Qcow2Memory {
   readonly control: Int32Array;
+  readonly header: Int32Array;
   readonly l1: PointerTableMemory;
   readonly l2: SliceCacheMemory;
   readonly claims: SharedArrayBuffer;
@@ -55,6 +59,7 @@ export async function loadQcow2Memory(
   const refcountEntries = (header.refcountTableClusters * geometry.clusterSize) / 8;
   const memory: Qcow2Memory = {
     control: allocateControlBlock(),
+    header: allocateHeaderWords(header),
     // A snapshot of a smaller disk has a shorter table; what it lacks reads as unallocated.
     l1: allocatePointerTable(Math.max(l1Place.entries, geometry.l1Entries(header.size))),
     l2,
@@ -84,7 +89,9 @@ export class Qcow2Metadata {
   readonly geometry: Geometry;
   readonly entries: L2EntryView;
   readonly planner: ReadPlanner;
-  readonly control: Int32Array;
+  /** The words of the control block. */
+  readonly control: AtomicMemory;
+  readonly poison: Poison;
   readonly l1: PointerTable;
   readonly l2Cache: SliceCache;
   readonly claims: ClaimMarks;
@@ -101,23 +108,39 @@ export class Qcow2Metadata {
     header: Qcow2Header,
     memory: Qcow2Memory,
   ) {
-    const { control } = memory;
     this.file = file;
+    this.poison = new Poison(memory.control, file.filename);
+    const control = new SharedWords(memory.control, this.poison);
+    this.control = control;
     this.geometry = geometryOf(header);
     const externalData = (header.incompatibleFeatures & Incompatible.externalDataFile) !== 0;
     this.entries = new L2EntryView(this.geometry, externalData);
     this.planner = new ReadPlanner(this.geometry, this.entries);
-    this.control = control;
-    this.l1 = new PointerTable(memory.l1);
-    this.l2Cache = new SliceCache(memory.l2, (key) => this.#locateSlice(key));
+    this.l1 = new PointerTable(memory.l1, this.poison);
+    this.l2Cache = new SliceCache(memory.l2, (key) => this.#locateSlice(key), this.poison);
     this.claims = new ClaimMarks(memory.claims, memory.l2.slots);
     this.#l1Mutex = new LongMutex(control, ControlWord.l1Mutex);
-    const refcountTable = new PointerTable(memory.refcountTable);
-    this.refcounts = new Refcounts(file, this.geometry, refcountTable, memory.refcounts);
-    this.headerFile = new HeaderFile(file, header);
+    const refcountTable = new PointerTable(memory.refcountTable, this.poison);
+    this.refcounts = new Refcounts(
+      file,
+      this.geometry,
+      refcountTable,
+      memory.refcounts,
+      this.poison,
+    );
+    this.headerFile = new HeaderFile(
+      file,
+      new LongMutex(control, ControlWord.headerMutex),
+      header,
+      memory.header,
+      () => ({
+        hostOffset: refcountTable.hostOffset,
+        clusters: (refcountTable.length * 8) / this.geometry.clusterSize,
+      }),
+    );
     const flushMutex = new LongMutex(control, ControlWord.flushMutex);
     this.flushOrder = new FlushOrder({
-      control,
+      memory: control,
       mutex: flushMutex,
       file,
       dataFile,
@@ -181,7 +204,7 @@ export class Qcow2Metadata {
 
   /** Ends the epoch in which references were removed. @returns what limbo has to wait for */
   closeEpoch(): { readonly epoch: number; readonly round: number } {
-    return { epoch: closeEpoch(this.control), round: this.flushOrder.begun + 1 };
+    return { epoch: closeEpoch(this.control), round: (this.flushOrder.begun + 1) | 0 };
   }
 
   async #makeOwnTable(
@@ -251,7 +274,8 @@ export class Qcow2Metadata {
     for (const [block, blockOffset] of blocks) view.setBigUint64(block * 8, BigInt(blockOffset));
     await this.file.write(bytes, hostOffset);
     await this.file.flush();
-    await this.headerFile.moveRefcountTable(hostOffset, bytes.length / this.geometry.clusterSize);
+    const clusters = bytes.length / this.geometry.clusterSize;
+    await this.headerFile.moveRefcountTable({ hostOffset, clusters });
     table.place(hostOffset, entries);
   }
 }

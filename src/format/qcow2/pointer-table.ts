@@ -3,6 +3,9 @@
  * and the refcount table. Entries are touched only under the table's spinning word, and changes are
  * tracked by sector, the unit that reaches the disk at once.
  */
+import type { AtomicMemory } from '../../engine/atomic-memory.js';
+import type { Poison } from '../../engine/poison.js';
+import { SharedWords } from '../../engine/shared-words.js';
 import {
   lockExclusive,
   lockShared,
@@ -46,12 +49,14 @@ export class PointerTable {
   readonly bytes: Uint8Array;
   readonly #view: DataView;
   readonly #words: Int32Array;
+  readonly #memory: AtomicMemory;
   readonly #lock: number;
 
-  constructor(memory: PointerTableMemory) {
+  constructor(memory: PointerTableMemory, poison?: Poison) {
     this.bytes = new Uint8Array(memory.data);
     this.#view = new DataView(memory.data);
     this.#words = new Int32Array(memory.words);
+    this.#memory = new SharedWords(this.#words, poison);
     this.capacity = memory.data.byteLength / 8;
     this.#lock = this.#words.length - 4;
   }
@@ -70,17 +75,19 @@ export class PointerTable {
   /** Notes where the table lies, in bytes, and how many entries it has. */
   place(hostOffset: number, entries: number): void {
     const unit = hostOffset / sectorSize;
+    lockExclusive(this.#memory, this.#lock);
     this.#words[this.#lock + 1] = entries;
     this.#words[this.#lock + 2] = unit % 0x80000000;
     this.#words[this.#lock + 3] = Math.floor(unit / 0x80000000);
+    unlockExclusive(this.#memory, this.#lock);
   }
 
   /** Offset part of an entry in bytes, 0 where it points at nothing. */
   offset(index: number): number {
-    lockShared(this.#words, this.#lock);
+    lockShared(this.#memory, this.#lock);
     const high = this.#view.getUint32(index * 8) & offsetHighMask;
     const low = (this.#view.getUint32(index * 8 + 4) & offsetLowMask) >>> 0;
-    unlockShared(this.#words, this.#lock);
+    unlockShared(this.#memory, this.#lock);
     return high * two32 + low;
   }
 
@@ -91,19 +98,19 @@ export class PointerTable {
 
   /** Sets an entry to a host offset in bytes. */
   set(index: number, hostOffset: number, copied: boolean): void {
-    lockExclusive(this.#words, this.#lock);
+    lockExclusive(this.#memory, this.#lock);
     const flag = copied ? copiedHigh : 0;
     this.#view.setUint32(index * 8, flag + Math.floor(hostOffset / two32));
     this.#view.setUint32(index * 8 + 4, hostOffset % two32);
     const sector = Math.floor((index * 8) / sectorSize);
     this.#words[sector * 2] = this.#words[sector * 2] + 1;
-    unlockExclusive(this.#words, this.#lock);
+    unlockExclusive(this.#memory, this.#lock);
   }
 
   /** Copies every sector changed since it was last written. */
   copyDirty(): DirtySector[] {
     const copies: DirtySector[] = [];
-    lockShared(this.#words, this.#lock);
+    lockShared(this.#memory, this.#lock);
     const sectors = Math.ceil((this.length * 8) / sectorSize);
     for (let sector = 0; sector < sectors; sector++) {
       const version = this.#words[sector * 2];
@@ -114,12 +121,12 @@ export class PointerTable {
       const bytes = this.bytes.slice(start, end);
       copies.push({ sector, hostOffset: this.hostOffset + start, bytes, version });
     }
-    unlockShared(this.#words, this.#lock);
+    unlockShared(this.#memory, this.#lock);
     return copies;
   }
 
   /** Notes that a copied sector is on disk; it stays dirty if it has changed since. */
   markClean(copy: DirtySector): void {
-    this.#words[copy.sector * 2 + 1] = copy.version;
+    this.#memory.store(copy.sector * 2 + 1, copy.version);
   }
 }

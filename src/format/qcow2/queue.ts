@@ -3,9 +3,11 @@
  * whose clusters are mapped and cached, and gives the others to the parts that execute them.
  */
 import { Arena } from '../../engine/arena.js';
-import { QueueGate } from '../../engine/gate.js';
+import { QueueGate, gateClosed } from '../../engine/gate.js';
 import { Limbo } from '../../engine/limbo.js';
+import { releaseQueueLine, takeQueueLine } from '../../engine/queue-line.js';
 import { RequestPool } from '../../engine/request-pool.js';
+import { UnflushedData } from '../../engine/unflushed.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { BackingReader, FormatQueue } from '../driver.js';
 import { AllocatingWrites } from './allocating-writes.js';
@@ -37,6 +39,7 @@ export interface Qcow2QueueOptions {
 /** One queue of a qcow2 image. */
 export class Qcow2Queue implements FormatQueue {
   readonly #context: QueueContext;
+  readonly #line: number;
   readonly #gate: QueueGate;
   readonly #reader: Reader;
   readonly #writer: Writer;
@@ -52,6 +55,8 @@ export class Qcow2Queue implements FormatQueue {
   constructor(options: Qcow2QueueOptions) {
     const { metadata, header, file, dataFile, backing, size } = options;
     const { geometry, allocator, control } = metadata;
+    this.#line = takeQueueLine(control);
+    const unflushed = new UnflushedData(control, this.#line);
     this.#context = {
       metadata,
       file,
@@ -63,9 +68,10 @@ export class Qcow2Queue implements FormatQueue {
       version: header.version,
       arena: new Arena((wanted) => allocator.reserve(wanted), geometry.clusterSize),
       limbo: new Limbo(),
+      unflushed,
     };
     this.#beforeFirstChange = options.beforeFirstChange;
-    this.#gate = new QueueGate(control);
+    this.#gate = new QueueGate(control, this.#line);
     const compressed = new CompressedReader(
       file,
       geometry.clusterSize,
@@ -84,7 +90,7 @@ export class Qcow2Queue implements FormatQueue {
       this.#gate.leave(epoch);
     });
     const writeEnded = (epoch: number): void => {
-      metadata.flushOrder.noteData();
+      unflushed.note();
       this.#gate.leave(epoch);
     };
     this.#writes = new RequestPool(writeEnded);
@@ -93,7 +99,7 @@ export class Qcow2Queue implements FormatQueue {
 
   read(buffer: Uint8Array, offset: number): Promise<void> {
     const epoch = this.#gate.tryEnter();
-    if (epoch >= 0) {
+    if (epoch !== gateClosed) {
       const hostOffset = this.#reader.locate(offset, buffer.length);
       if (hostOffset >= 0) {
         return this.#reads.submitRead(this.#context.dataFile, buffer, hostOffset, epoch);
@@ -104,7 +110,7 @@ export class Qcow2Queue implements FormatQueue {
 
   write(buffer: Uint8Array, offset: number): Promise<void> {
     const epoch = this.#gate.tryEnter();
-    if (epoch >= 0 && this.#changed) {
+    if (epoch !== gateClosed && this.#changed) {
       const hostOffset = this.#writer.locate(offset, buffer.length);
       if (hostOffset >= 0) {
         return this.#writes.submitWrite(this.#context.dataFile, buffer, hostOffset, epoch);
@@ -132,30 +138,40 @@ export class Qcow2Queue implements FormatQueue {
   }
 
   async flush(): Promise<void> {
-    await this.#context.metadata.flushOrder.flush();
+    const { metadata } = this.#context;
+    metadata.poison.check();
+    await metadata.flushOrder.flush();
     await this.#reclaim();
   }
 
   async close(): Promise<void> {
-    const { arena, limbo, metadata, backing } = this.#context;
+    const { metadata, backing, unflushed } = this.#context;
     await this.#gate.idle();
-    if (this.#changed) {
-      await this.#reclaiming;
-      for (const run of arena.drain()) await metadata.allocator.lower(run.cluster, run.length);
-      while (limbo.clusters > 0) {
-        await metadata.flushOrder.flush();
-        await this.#reclaim();
-        // What is left waits for a request of another queue.
-        if (limbo.clusters > 0) await new Promise((resolve) => setTimeout(resolve, 1));
-      }
+    try {
+      // What a poisoned image holds in memory is not to be trusted on disk.
+      if (this.#changed && !metadata.poison.isSet) await this.#giveBackClusters();
+    } finally {
+      unflushed.handOver();
+      releaseQueueLine(metadata.control, this.#line);
+      await backing?.close();
     }
-    this.#gate.release();
-    await backing?.close();
   }
 
-  /** Runs a request that takes the long way; `epoch` is -1 if the gate is yet to be passed. */
+  /** Gives back what the arena did not use, and what waits in limbo. */
+  async #giveBackClusters(): Promise<void> {
+    const { arena, limbo, metadata } = this.#context;
+    await this.#reclaiming;
+    for (const run of arena.drain()) await metadata.allocator.lower(run.cluster, run.length);
+    while (limbo.clusters > 0) {
+      await this.flush();
+      // What is left waits for a request of another queue.
+      if (limbo.clusters > 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+  }
+
+  /** Runs a request that takes the long way; `epoch` may be `gateClosed`. */
   async #run(epoch: number, request: () => Promise<void>): Promise<void> {
-    const entered = epoch >= 0 ? epoch : await this.#gate.enter();
+    const entered = epoch === gateClosed ? await this.#gate.enter() : epoch;
     try {
       await request();
     } finally {

@@ -14,7 +14,7 @@ export async function reclaim(context: QueueContext): Promise<void> {
   const { control, allocator, flushOrder, geometry } = metadata;
   const entries = limbo.takeReleasable(oldestEpoch(control), flushOrder.completed);
   if (entries.length === 0) return;
-  Atomics.add(control, ControlWord.compressedGeneration, 1);
+  control.add(ControlWord.compressedGeneration, 1);
   for (const entry of entries) {
     try {
       if (entry.punch) {

@@ -2,6 +2,7 @@
  * Reference counts of host clusters: look-up and change through the cache of refcount slices.
  * Where clusters come from is the allocator's business.
  */
+import type { Poison } from '../../engine/poison.js';
 import { SliceCache, type SliceCacheMemory } from '../../engine/slice-cache.js';
 import { CowherdError } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
@@ -16,7 +17,10 @@ export class Refcounts {
   readonly #file: StorageFile;
   readonly #geometry: Geometry;
   readonly #width: RefcountWidth;
-  /** Blocks being added: counted in memory, but not yet in the table, where a flush would see them. */
+  /**
+   * Blocks this thread is adding: counted in memory, but not yet in the table. A flush that another
+   * thread leads meanwhile leaves them dirty, since nothing points yet at what they count.
+   */
   readonly #pendingBlocks = new Map<number, number>();
 
   constructor(
@@ -24,11 +28,12 @@ export class Refcounts {
     geometry: Geometry,
     table: PointerTable,
     cacheMemory: SliceCacheMemory,
+    poison?: Poison,
   ) {
     this.#file = file;
     this.#geometry = geometry;
     this.table = table;
-    this.cache = new SliceCache(cacheMemory, (key) => this.locate(key));
+    this.cache = new SliceCache(cacheMemory, (key) => this.#placeOf(key), poison);
     this.#width = refcountWidth(geometry.refcountOrder);
   }
 
@@ -151,6 +156,12 @@ export class Refcounts {
       );
     }
     return hostOffset + (key % slicesPerTable) * sliceSize;
+  }
+
+  /** Host offset of the slice of a key, or -1 if its block has no place yet. */
+  #placeOf(key: number): number {
+    const block = Math.floor(key / this.#geometry.slicesPerTable);
+    return this.#blockOffset(block) === 0 ? -1 : this.locate(key);
   }
 
   #blockOffset(block: number): number {

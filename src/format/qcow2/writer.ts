@@ -5,7 +5,7 @@
  * ends the claim. Steps of one write run side by side.
  */
 import type { QueueContext, RemovedClusters } from './context.js';
-import { acquireWritableSlice, intoLimbo, nothingBelow } from './context.js';
+import { acquireWritableSlice, intoLimbo, leaveSlice, nothingBelow } from './context.js';
 import { ClusterKind } from './l2-entry.js';
 import { Run, RunKind } from './mapping.js';
 import { type Reader, corruptEntry } from './reader.js';
@@ -97,7 +97,7 @@ export class Writer {
       await Promise.allSettled(steps);
     }
     await Promise.all(steps);
-    this.#context.metadata.flushOrder.noteData();
+    this.#context.unflushed.note();
   }
 
   /** Plans the next step, waiting for whatever stands in its way. */
@@ -107,15 +107,17 @@ export class Writer {
     for (;;) {
       const slot = await acquireWritableSlice(this.#context, offset);
       l2Cache.lockExclusive(slot);
-      let step: Step;
+      let step: Step | undefined;
+      let announced: number | undefined;
       try {
         step = this.#plan(slot, offset, length);
+        if (step.kind === 'wait-for-claim') announced = l2Cache.waiting.announce(slot);
       } finally {
         l2Cache.unlockExclusive(slot);
+        if (step === undefined) l2Cache.unpin(slot);
       }
       if (step.kind === 'allocate') return step;
-      const claimEnds = step.kind === 'wait-for-claim' ? l2Cache.waiting.wait(slot) : undefined;
-      l2Cache.unpin(slot);
+      const claimEnds = leaveSlice(this.#context, slot, announced);
       if (step.kind === 'in-place') return step;
       if (step.kind === 'refill-arena') await arena.refill(step.wanted);
       else await claimEnds;

@@ -3,7 +3,7 @@
  * subclusters); what remains at the edges is written as data.
  */
 import type { QueueContext, RemovedClusters } from './context.js';
-import { acquireWritableSlice, intoLimbo, nothingBelow } from './context.js';
+import { acquireWritableSlice, intoLimbo, leaveSlice, nothingBelow } from './context.js';
 import { ClusterKind } from './l2-entry.js';
 import { Run, RunKind } from './mapping.js';
 import type { Reader } from './reader.js';
@@ -34,11 +34,11 @@ export class Zeroing {
 
   /** Makes a guest range read as zeroes. */
   async writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
-    const { size, rawExternalData, dataFile, metadata } = this.#context;
+    const { size, rawExternalData, dataFile, metadata, unflushed } = this.#context;
     const { clusterSize, subclusterSize } = metadata.geometry;
     if (rawExternalData) {
       await dataFile.writeZeroes(offset, length, unmap);
-      metadata.flushOrder.noteData();
+      unflushed.note();
     }
     const end = offset + length;
     const start = Math.min(end, Math.ceil(offset / subclusterSize) * subclusterSize);
@@ -59,7 +59,8 @@ export class Zeroing {
 
   /** Gives up the host clusters of every whole cluster in a guest range. */
   async discard(offset: number, length: number): Promise<void> {
-    const { size, rawExternalData, dataFile, version, backing, metadata } = this.#context;
+    const { size, rawExternalData, dataFile, version, backing, metadata, unflushed } =
+      this.#context;
     const { clusterSize } = metadata.geometry;
     // Without zero clusters, giving up a cluster would expose what the backing file holds.
     if (version === 2 && backing !== undefined) return;
@@ -69,7 +70,7 @@ export class Zeroing {
     if (stop <= start) return;
     if (rawExternalData) {
       await dataFile.writeZeroes(start, stop - start, true);
-      metadata.flushOrder.noteData();
+      unflushed.note();
     }
     await this.#changeClusters(start, stop - start, { unmap: true, punch: true, discard: true });
   }
@@ -188,9 +189,9 @@ export class Zeroing {
         if (change(at)) dirty = true;
       }
       if (dirty) l2Cache.markDirty(slot);
+      const announced = next === entry ? l2Cache.waiting.announce(slot) : undefined;
       l2Cache.unlockExclusive(slot);
-      const claimEnds = next === entry ? l2Cache.waiting.wait(slot) : undefined;
-      l2Cache.unpin(slot);
+      const claimEnds = leaveSlice(this.#context, slot, announced);
       if (claimEnds === undefined) return next - entry;
       await claimEnds;
     }

@@ -5,6 +5,13 @@ import type { FormatImage, FormatQueue, StoredExtent } from '../driver.js';
 
 const sectorSize = 512;
 
+/** What another thread needs to have a raw image open too. */
+export interface RawHandle {
+  readonly format: 'raw';
+  /** Virtual size in bytes. */
+  readonly size: number;
+}
+
 /** Opens a file as a raw image. */
 export async function openRaw(file: StorageFile): Promise<RawImage> {
   const length = await file.size();
@@ -20,6 +27,10 @@ export class RawImage implements FormatImage {
   constructor(file: StorageFile, size: number) {
     this.#file = file;
     this.size = size;
+  }
+
+  handle(): RawHandle {
+    return { format: 'raw', size: this.size };
   }
 
   openQueue(file: StorageFile): FormatQueue {

@@ -1,0 +1,21 @@
+/**
+ * The shared half of a long mutex: one word that says whether some thread holds it, and whether
+ * others wait, so that a release without waiters wakes nobody.
+ */
+import type { AtomicMemory } from './atomic-memory.js';
+
+const State = { free: 0, held: 1, awaited: 2 } as const;
+
+/** Takes the word, waiting for whoever holds it. */
+export async function takeMutexWord(memory: AtomicMemory, index: number): Promise<void> {
+  if (memory.compareExchange(index, State.free, State.held) === State.free) return;
+  // Who has waited takes it as awaited: it cannot know whether it was the only one.
+  while (memory.exchange(index, State.awaited) !== State.free) {
+    await memory.wait(index, State.awaited);
+  }
+}
+
+/** Gives back what `takeMutexWord` took. */
+export function releaseMutexWord(memory: AtomicMemory, index: number): void {
+  if (memory.exchange(index, State.free) === State.awaited) memory.notify(index);
+}

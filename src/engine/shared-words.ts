@@ -1,0 +1,86 @@
+/** Atomic memory on a SharedArrayBuffer: what the locks run on outside the tests. */
+import type { AtomicMemory } from './atomic-memory.js';
+import type { Poison } from './poison.js';
+
+const spinsBeforeParking = 200;
+const parkMs = 1;
+/** How often a waiting request looks whether the thread it waits for has died. */
+const poisonCheckMs = 100;
+const longTimerMs = 0x7fffffff;
+
+/**
+ * `Atomics.waitAsync` does not keep Node's loop alive: while requests wait, a timer does.
+ */
+const alive = {
+  waits: 0,
+  timer: undefined as NodeJS.Timeout | undefined,
+  hold(): void {
+    if (this.waits++ === 0) this.timer = setInterval(() => undefined, longTimerMs);
+  },
+  release(): void {
+    if (--this.waits === 0) clearInterval(this.timer);
+  },
+};
+
+/** One thread's view of shared words. */
+export class SharedWords implements AtomicMemory {
+  readonly #words: Int32Array;
+  readonly #poison: Poison | undefined;
+
+  /** @param poison tells when waiting is in vain; left out, waiting never fails */
+  constructor(words: Int32Array, poison?: Poison) {
+    this.#words = words;
+    this.#poison = poison;
+  }
+
+  load(index: number): number {
+    return Atomics.load(this.#words, index);
+  }
+
+  store(index: number, value: number): void {
+    Atomics.store(this.#words, index, value);
+  }
+
+  add(index: number, delta: number): number {
+    return Atomics.add(this.#words, index, delta);
+  }
+
+  or(index: number, bits: number): number {
+    return Atomics.or(this.#words, index, bits);
+  }
+
+  clear(index: number, bits: number): number {
+    return Atomics.and(this.#words, index, ~bits);
+  }
+
+  exchange(index: number, value: number): number {
+    return Atomics.exchange(this.#words, index, value);
+  }
+
+  compareExchange(index: number, expected: number, value: number): number {
+    return Atomics.compareExchange(this.#words, index, expected, value);
+  }
+
+  pause(index: number, seen: number, spins: number): void {
+    if (spins % spinsBeforeParking !== 0) return;
+    this.#poison?.check();
+    Atomics.wait(this.#words, index, seen, parkMs);
+  }
+
+  async wait(index: number, seen: number): Promise<void> {
+    const waiting = Atomics.waitAsync(this.#words, index, seen, poisonCheckMs);
+    if (waiting.async) {
+      alive.hold();
+      try {
+        await waiting.value;
+      } finally {
+        alive.release();
+      }
+    }
+    this.#poison?.check();
+  }
+
+  notify(index: number): void {
+    Atomics.notify(this.#words, index);
+  }
+}

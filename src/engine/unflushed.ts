@@ -1,0 +1,43 @@
+/**
+ * Whether data were written that no barrier has covered yet. Each queue notes its own in its own
+ * line; the leader of a flush round collects the notes of all.
+ */
+import type { AtomicMemory } from './atomic-memory.js';
+import { ControlWord, QueueWord, maxQueues, queueWord } from './control-block.js';
+
+/** One queue's note. */
+export class UnflushedData {
+  readonly #memory: AtomicMemory;
+  readonly #word: number;
+
+  constructor(memory: AtomicMemory, line: number) {
+    this.#memory = memory;
+    this.#word = queueWord(line, QueueWord.unflushedData);
+  }
+
+  /** Notes a write that has completed, before its caller hears of it. */
+  note(): void {
+    if (this.#memory.load(this.#word) === 0) this.#memory.store(this.#word, 1);
+  }
+
+  /** Leaves the note to the image, because the queue goes. */
+  handOver(): void {
+    if (this.#memory.exchange(this.#word, 0) !== 0) putBackUnflushed(this.#memory);
+  }
+}
+
+/** Takes every note. @returns whether there was one: whoever took it owes a barrier */
+export function takeUnflushed(memory: AtomicMemory): boolean {
+  let noted = memory.exchange(ControlWord.unflushedData, 0) !== 0;
+  for (let line = 0; line < maxQueues; line++) {
+    if (memory.load(queueWord(line, QueueWord.inUse)) === 0) continue;
+    const word = queueWord(line, QueueWord.unflushedData);
+    if (memory.load(word) !== 0 && memory.exchange(word, 0) !== 0) noted = true;
+  }
+  return noted;
+}
+
+/** Notes data again whose barrier failed. */
+export function putBackUnflushed(memory: AtomicMemory): void {
+  memory.store(ControlWord.unflushedData, 1);
+}

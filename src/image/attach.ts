@@ -1,0 +1,76 @@
+/** Opening an image on a thread by the handle that another thread, which has it open, has given. */
+import { join, leave } from '../engine/members.js';
+import { SharedWords } from '../engine/shared-words.js';
+import { CowherdError } from '../errors.js';
+import { Qcow2Image, attachQcow2 } from '../format/qcow2/image.js';
+import { RawImage } from '../format/raw/image.js';
+import { attachStorageFile } from '../storage/open-file.js';
+import type { StorageFile } from '../storage/storage.js';
+import type { Image } from './api.js';
+import { type ImageHandle, poisonAtThreadEnd } from './handle.js';
+import { OpenedImage } from './opened-image.js';
+
+/**
+ * Joins the threads that have an image open; this thread gets a queue of its own. The last of them
+ * to close the image makes everything durable.
+ *
+ * @param handle from `image.handle()` of a thread that still has the image open
+ * @throws ERR_COWHERD_CLOSED if no thread has the image open any more, ERR_COWHERD_POISONED if one
+ *   has died that had
+ */
+export async function attachImage(handle: ImageHandle): Promise<Image> {
+  const forget = poisonAtThreadEnd(handle);
+  try {
+    const image = await attachLink(handle);
+    image.onClosed(forget);
+    return image;
+  } catch (error) {
+    forget();
+    throw error;
+  }
+}
+
+async function attachLink(handle: ImageHandle): Promise<OpenedImage> {
+  const opened: { close(): Promise<void> }[] = [];
+  try {
+    const file = await attachStorageFile(handle.file);
+    opened.push(file);
+    let dataFile: StorageFile | undefined;
+    if (handle.dataFile !== undefined) {
+      dataFile = await attachStorageFile(handle.dataFile);
+      opened.push(dataFile);
+    }
+    let backing: OpenedImage | undefined;
+    if (handle.backing !== undefined) {
+      backing = await attachLink(handle.backing);
+      opened.push(backing);
+    }
+    return joinImage(handle, file, dataFile, backing);
+  } catch (error) {
+    for (const closable of opened.reverse()) await closable.close();
+    throw error;
+  }
+}
+
+function joinImage(
+  handle: ImageHandle,
+  file: StorageFile,
+  dataFile: StorageFile | undefined,
+  backing: OpenedImage | undefined,
+): OpenedImage {
+  const { image, members, options } = handle;
+  const format =
+    image.format === 'qcow2' ? attachQcow2(file, dataFile, image) : new RawImage(file, image.size);
+  if (format instanceof Qcow2Image) format.metadata.poison.check();
+  const words = new SharedWords(members);
+  if (!join(words)) {
+    const { filename } = file;
+    throw new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
+  }
+  try {
+    return new OpenedImage({ file, dataFile, format, backing, options, members });
+  } catch (error) {
+    leave(words);
+    throw error;
+  }
+}

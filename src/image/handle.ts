@@ -1,0 +1,54 @@
+/**
+ * What crosses from one thread to another when both hold one image open: the files, the shared
+ * memory of each format, and the chain below.
+ */
+import { ControlWord, GateState } from '../engine/control-block.js';
+import { CowherdError } from '../errors.js';
+import type { Qcow2Handle } from '../format/qcow2/image.js';
+import type { RawHandle } from '../format/raw/image.js';
+import { setWordAtThreadEnd } from '../native/thread-end.js';
+import { type StorageHandle, storageHandle } from '../storage/open-file.js';
+import type { StorageFile } from '../storage/storage.js';
+import type { OpenImageOptions } from './api.js';
+
+/**
+ * An open image as another thread can attach to it. Its fields are no promise; it may only be sent
+ * to a worker (`postMessage`, `workerData`) and given to `attachImage` there.
+ */
+export interface ImageHandle {
+  readonly members: Int32Array;
+  readonly file: StorageHandle;
+  readonly dataFile: StorageHandle | undefined;
+  readonly image: Qcow2Handle | RawHandle;
+  readonly backing: ImageHandle | undefined;
+  readonly options: OpenImageOptions;
+}
+
+/** The handle of a storage file. @throws ERR_COWHERD_UNSUPPORTED for one of this thread's memory */
+export function fileHandle(file: StorageFile): StorageHandle {
+  const handle = storageHandle(file);
+  if (handle !== undefined) return handle;
+  const { filename } = file;
+  throw new CowherdError(
+    'ERR_COWHERD_UNSUPPORTED',
+    `'${filename}' lies in the memory of one thread, or behind a filter; other threads cannot open it`,
+    { filename },
+  );
+}
+
+/**
+ * Poisons an image, and the images below it, should this thread end before it has left them.
+ *
+ * @returns takes that back
+ */
+export function poisonAtThreadEnd(handle: ImageHandle): () => void {
+  const undo: (() => void)[] = [];
+  for (let link: ImageHandle | undefined = handle; link !== undefined; link = link.backing) {
+    if (link.image.format !== 'qcow2') continue;
+    const { control } = link.image.memory;
+    undo.push(setWordAtThreadEnd(control, ControlWord.gate, GateState.poisoned));
+  }
+  return () => {
+    for (const each of undo) each();
+  };
+}
