@@ -16,8 +16,6 @@ export class QueueGate {
   readonly #epochs: QueueEpochs;
   #count = 0;
   #onIdle: (() => void)[] = [];
-  /** Requests that found the gate closed. */
-  waits = 0;
 
   constructor(memory: AtomicMemory, line: number) {
     this.#memory = memory;
@@ -43,7 +41,6 @@ export class QueueGate {
     for (;;) {
       const epoch = this.tryEnter();
       if (epoch !== gateClosed) return epoch;
-      this.waits++;
       await this.#memory.wait(ControlWord.gate, GateState.closed);
     }
   }

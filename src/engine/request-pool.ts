@@ -3,11 +3,13 @@
  * it has ended. In the steady state nothing but the promise is allocated.
  */
 import type { Completion, StorageFile } from '../storage/storage.js';
+import { Counter, type QueueCounters } from './counters.js';
 
 class PooledRequest implements Completion {
   resolve: (() => void) | undefined;
   reject: ((error: Error) => void) | undefined;
   epoch = 0;
+  begun = 0;
   readonly #pool: RequestPool;
 
   constructor(pool: RequestPool) {
@@ -18,7 +20,7 @@ class PooledRequest implements Completion {
     const { resolve, reject } = this;
     this.resolve = undefined;
     this.reject = undefined;
-    this.#pool.ended(this);
+    this.#pool.ended(this, error !== null);
     if (error === null) resolve?.();
     else reject?.(error);
   }
@@ -27,6 +29,7 @@ class PooledRequest implements Completion {
 /** The requests of one kind of one queue. */
 export class RequestPool {
   readonly #idle: PooledRequest[] = [];
+  readonly #counters: QueueCounters;
   readonly #onEnd: (epoch: number) => void;
   #resolve: (() => void) | undefined;
   #reject: ((error: Error) => void) | undefined;
@@ -36,7 +39,8 @@ export class RequestPool {
   };
 
   /** @param onEnd called with its epoch when a request has ended */
-  constructor(onEnd: (epoch: number) => void) {
+  constructor(counters: QueueCounters, onEnd: (epoch: number) => void) {
+    this.#counters = counters;
     this.#onEnd = onEnd;
   }
 
@@ -65,7 +69,9 @@ export class RequestPool {
   }
 
   /** Takes a request back. */
-  ended(request: PooledRequest): void {
+  ended(request: PooledRequest, failed: boolean): void {
+    if (failed) this.#counters.add(Counter.failures);
+    this.#counters.end(request.begun);
     this.#idle.push(request);
     this.#onEnd(request.epoch);
   }
@@ -74,6 +80,7 @@ export class RequestPool {
   #take(epoch: number): PooledRequest {
     const request = this.#idle.pop() ?? new PooledRequest(this);
     request.epoch = epoch;
+    request.begun = this.#counters.begin();
     request.resolve = this.#resolve;
     request.reject = this.#reject;
     return request;

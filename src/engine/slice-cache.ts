@@ -6,6 +6,7 @@
  * or pinned is never evicted. Table bytes are touched only under the slot's spinning word.
  */
 import type { AtomicMemory } from './atomic-memory.js';
+import { Counter, type QueueCounters } from './counters.js';
 import type { Poison } from './poison.js';
 import { SharedWords } from './shared-words.js';
 import { SliceWorkQueues } from './slice-work-queues.js';
@@ -89,9 +90,8 @@ export class SliceCache {
   readonly slots: number;
   /** Requests that wait for an event of a slot: its load, or the end of a claim. */
   readonly waiting: SliceWorkQueues;
-  /** Slices this thread has loaded, and evicted for that. */
-  loads = 0;
-  evictions = 0;
+  /** Where this thread's loads, evictions and waits are counted; set by the owner. */
+  counters: QueueCounters | undefined;
   /** Makes dirty slices clean; set by the owner of the flush order. */
   writeBack: () => Promise<void> = () => Promise.resolve();
 
@@ -184,7 +184,10 @@ export class SliceCache {
       if (slot >= 0) {
         if (this.#tryPin(slot, key)) return slot;
         const announced = this.waiting.announce(slot);
-        if (this.#isLoading(slot, key)) await this.waiting.wait(slot, announced);
+        if (this.#isLoading(slot, key)) {
+          this.counters?.add(Counter.loadWaits);
+          await this.waiting.wait(slot, announced);
+        }
         continue;
       }
       const victim = this.#takeVictim(key);
@@ -314,7 +317,7 @@ export class SliceCache {
     this.lockExclusive(slot);
     const evictable = memory.load(line + Word.pins) === 0 && !this.#isDirty(slot);
     if (evictable) {
-      if (memory.load(line + Word.key) !== 0) this.evictions++;
+      if (memory.load(line + Word.key) !== 0) this.counters?.add(Counter.evictions);
       this.#empty(slot);
     }
     this.unlockExclusive(slot);
@@ -330,7 +333,7 @@ export class SliceCache {
 
   async #fill(slot: number, load: SliceLoader): Promise<void> {
     const line = slot * wordsPerSlot;
-    this.loads++;
+    this.counters?.add(Counter.cacheLoads);
     try {
       await load(this.sliceBytes(slot));
       this.lockExclusive(slot);
@@ -351,6 +354,7 @@ export class SliceCache {
   /** Waits until a slot of the set may have become evictable. */
   async #makeRoom(set: number): Promise<void> {
     const announced = this.#setWaiting.announce(set);
+    this.counters?.add(Counter.roomWaits);
     let dirty = false;
     for (let way = 0; way < ways; way++) {
       const slot = set * ways + way;

@@ -18,9 +18,6 @@ export class SliceWorkQueues {
   readonly #firstWord: number;
   readonly #stride: number;
   readonly #waiting = new Map<number, Waiting>();
-  /** Requests that had to wait. */
-  waits = 0;
-
   /** Queue `n` uses the word at `firstWord + n * stride`. */
   constructor(memory: AtomicMemory, firstWord: number, stride: number) {
     this.#memory = memory;
@@ -40,7 +37,6 @@ export class SliceWorkQueues {
 
   /** Resolves at the first `wake` of the queue after the announcement, from any thread. */
   wait(queue: number, announced: number): Promise<void> {
-    this.waits++;
     const known = this.#waiting.get(queue);
     if (known?.announced === announced) return known.woken;
     let wake = (): void => undefined;

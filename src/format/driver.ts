@@ -2,6 +2,7 @@
  * What every image format offers to the layer above: an image open on one thread, its queues, and
  * the reports about it. The image layer knows formats only through this.
  */
+import type { QueueCounters } from '../engine/counters.js';
 import type { StorageFile } from '../storage/storage.js';
 
 /** The image below another one, as a queue of the upper one reads it. */
@@ -53,6 +54,7 @@ export interface FormatImage {
     file: StorageFile,
     dataFile: StorageFile | undefined,
     backing: BackingReader | undefined,
+    counters: QueueCounters,
   ): FormatQueue;
   /** How a guest range is stored, in ascending extents that cover it. */
   extents(offset: number, length: number, signal?: AbortSignal): AsyncIterable<StoredExtent>;

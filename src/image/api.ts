@@ -3,8 +3,10 @@
  * Types only; `open.ts` and `create.ts` make these.
  */
 import type { AioMode, CacheMode } from '../storage/storage.js';
+import type { ThrottleOptions } from '../engine/throttle.js';
 import type { ImageHandle } from './handle.js';
 
+export type { ThrottleOptions } from '../engine/throttle.js';
 export type { ImageHandle } from './handle.js';
 export type { AioMode, CacheMode } from '../storage/storage.js';
 
@@ -65,6 +67,8 @@ export interface OpenImageOptions {
   readonly forceShare?: boolean | undefined;
   /** Read the state of this internal snapshot (id or name) instead of the active one; read-only. */
   readonly snapshot?: string | undefined;
+  /** Limits of all queues of the image together, on whichever threads they are. */
+  readonly throttle?: ThrottleOptions | undefined;
 }
 
 /** How a stretch of the virtual disk is stored, as `qemu-img map` reports it. */
@@ -213,6 +217,66 @@ export interface RequestTarget {
   flush(): Promise<void>;
 }
 
+/** How long requests took, in microseconds, from a sample of them (one in 16). */
+export interface LatencyStats {
+  readonly samples: number;
+  /** Upper bounds, powers of two, that so many per cent of the requests stayed below. */
+  readonly p50: number;
+  readonly p90: number;
+  readonly p99: number;
+  /** Requests by time: each bucket holds those from half of `below` up to it. */
+  readonly histogram: readonly { readonly below: number; readonly count: number }[];
+}
+
+/** What one queue, or all of an image together, has done since it was opened. */
+export interface QueueStats {
+  /** Number of the queue; -1 for the sum of all. */
+  readonly queue: number;
+  readonly open: boolean;
+  readonly requests: {
+    readonly read: number;
+    readonly write: number;
+    readonly writeZeroes: number;
+    readonly discard: number;
+    readonly writeCompressed: number;
+    readonly flush: number;
+  };
+  readonly failed: number;
+  /** Requests under way: the depth of the queue. */
+  readonly inFlight: number;
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  readonly latency: LatencyStats;
+  /** How often a request had to wait, by what for. */
+  readonly waits: {
+    /** A cluster that another request was allocating. */
+    readonly claim: number;
+    /** A table slice that another request was loading. */
+    readonly load: number;
+    /** Room in the metadata cache. */
+    readonly room: number;
+    /** An exclusive operation. */
+    readonly gate: number;
+    readonly throttle: number;
+  };
+  /**
+   * The metadata cache: requests whose slice was there, slices loaded, slices evicted. Loads and
+   * evictions, like waits for them and flush rounds, are counted with the first queue of a thread.
+   */
+  readonly cache: { readonly hits: number; readonly loads: number; readonly evictions: number };
+  readonly allocatedClusters: number;
+  readonly reclaimedClusters: number;
+  /** Rounds of the flush order that were led, and rounds of another thread that were shared. */
+  readonly flushRounds: { readonly led: number; readonly shared: number };
+}
+
+/** What the queues of an image have done, on all threads. */
+export interface ImageStats {
+  /** Every queue that is open, and those that have closed. */
+  readonly queues: readonly QueueStats[];
+  readonly total: QueueStats;
+}
+
 /** Another queue of an open image on this thread. */
 export interface ImageQueue extends RequestTarget, AsyncDisposable {
   /** Waits for this queue's requests and leaves the image. */
@@ -238,7 +302,10 @@ export interface Image extends RequestTarget, AsyncDisposable {
     readonly signal?: AbortSignal;
   }): AsyncIterable<Extent>;
   check(options?: LongOperationOptions): Promise<CheckResult>;
-  openQueue(): Promise<ImageQueue>;
+  /** Opens another queue on this thread, with limits of its own if wanted. */
+  openQueue(options?: { readonly throttle?: ThrottleOptions | undefined }): Promise<ImageQueue>;
+  /** What the queues of all threads have done so far; costs them nothing. */
+  stats(): ImageStats;
   /**
    * What `attachImage` takes on other threads, as long as some thread has the image open. Once it is
    * given out, a thread that ends without closing the image makes it unusable for all.

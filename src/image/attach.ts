@@ -1,4 +1,5 @@
 /** Opening an image on a thread by the handle that another thread, which has it open, has given. */
+import { QueueCounters } from '../engine/counters.js';
 import { join, leave } from '../engine/members.js';
 import { SharedWords } from '../engine/shared-words.js';
 import { CowherdError } from '../errors.js';
@@ -58,17 +59,20 @@ function joinImage(
   dataFile: StorageFile | undefined,
   backing: OpenedImage | undefined,
 ): OpenedImage {
-  const { image, members, options } = handle;
+  const { image, shared, options } = handle;
+  const counters = QueueCounters.take(shared.counters);
   const format =
-    image.format === 'qcow2' ? attachQcow2(file, dataFile, image) : new RawImage(file, image.size);
+    image.format === 'qcow2'
+      ? attachQcow2(file, dataFile, image, counters)
+      : new RawImage(file, image.size);
   if (format instanceof Qcow2Image) format.metadata.poison.check();
-  const words = new SharedWords(members);
+  const words = new SharedWords(shared.members);
   if (!join(words)) {
     const { filename } = file;
     throw new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
   }
   try {
-    return new OpenedImage({ file, dataFile, format, backing, options, members });
+    return new OpenedImage({ file, dataFile, format, backing, options, shared, counters });
   } catch (error) {
     leave(words);
     throw error;

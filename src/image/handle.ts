@@ -10,13 +10,14 @@ import { setWordAtThreadEnd } from '../native/thread-end.js';
 import { type StorageHandle, storageHandle } from '../storage/open-file.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { OpenImageOptions } from './api.js';
+import type { SharedParts } from './shared-parts.js';
 
 /**
  * An open image as another thread can attach to it. Its fields are no promise; it may only be sent
  * to a worker (`postMessage`, `workerData`) and given to `attachImage` there.
  */
 export interface ImageHandle {
-  readonly members: Int32Array;
+  readonly shared: SharedParts;
   readonly file: StorageHandle;
   readonly dataFile: StorageHandle | undefined;
   readonly image: Qcow2Handle | RawHandle;

@@ -3,7 +3,7 @@
  * backing chain under the caller's policy.
  */
 import { realpath } from 'node:fs/promises';
-import { allocateMembers } from '../engine/members.js';
+import { QueueCounters } from '../engine/counters.js';
 import { CowherdError } from '../errors.js';
 import { Incompatible, backingFormatOf, dataFileNameOf, isQcow2 } from '../format/qcow2/header.js';
 import { openQcow2, readQcow2Header } from '../format/qcow2/image.js';
@@ -14,6 +14,7 @@ import type { StorageFile } from '../storage/storage.js';
 import type { Image, ImageFormat, OpenImageOptions } from './api.js';
 import { OpenedImage } from './opened-image.js';
 import { findDataFile, resolveReference } from './reference.js';
+import { allocateSharedParts } from './shared-parts.js';
 
 const formats: readonly ImageFormat[] = ['qcow2', 'raw'];
 const probeBytes = 512;
@@ -85,13 +86,15 @@ async function openOn(
       { filename: file.filename },
     );
   }
+  const shared = allocateSharedParts();
   return new OpenedImage({
     file,
     dataFile: undefined,
     format: await openRaw(file),
     backing: undefined,
     options,
-    members: allocateMembers(),
+    shared,
+    counters: QueueCounters.take(shared.counters),
   });
 }
 
@@ -109,7 +112,10 @@ async function openQcow2Image(
       opened.push(dataFile);
     }
     const readOnly = options.readOnly === true || options.snapshot !== undefined;
+    const shared = allocateSharedParts();
+    const counters = QueueCounters.take(shared.counters);
     const format = await openQcow2(file, header, {
+      counters,
       dataFile,
       readOnly,
       cacheBytes: options.cacheSize ?? defaultCacheBytes,
@@ -132,7 +138,8 @@ async function openQcow2Image(
       format,
       backing,
       options,
-      members: allocateMembers(),
+      shared,
+      counters,
     });
   } catch (error) {
     for (const closable of opened) await closable.close();

@@ -1,12 +1,13 @@
 /** An open image as people hold it: request checks, queues, and reports, over a format driver. */
+import { QueueCounters } from '../engine/counters.js';
 import { leave } from '../engine/members.js';
 import { SharedWords } from '../engine/shared-words.js';
+import { Throttle, throttleWords } from '../engine/throttle.js';
 import { CowherdError } from '../errors.js';
-import type { BackingReader, FormatQueue } from '../format/driver.js';
+import type { BackingReader } from '../format/driver.js';
 import { checkQcow2 } from '../format/qcow2/check.js';
 import { Qcow2Image } from '../format/qcow2/image.js';
 import type { RawImage } from '../format/raw/image.js';
-import { isZero } from '../native/zero-scan.js';
 import type { StorageFile } from '../storage/storage.js';
 import type {
   CheckResult,
@@ -15,12 +16,17 @@ import type {
   ImageFormat,
   ImageInfo,
   ImageQueue,
+  ImageStats,
   LongOperationOptions,
   OpenImageOptions,
+  ThrottleOptions,
 } from './api.js';
+import { CheckedQueue } from './checked-queue.js';
 import { type ImageHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
 import { imageInfo } from './info.js';
 import { type ChainLink, mapChain } from './map.js';
+import type { SharedParts } from './shared-parts.js';
+import { imageStats } from './stats.js';
 
 /** What an open image is made of; it owns the files. */
 export interface OpenedParts {
@@ -29,127 +35,9 @@ export interface OpenedParts {
   readonly format: Qcow2Image | RawImage;
   readonly backing: OpenedImage | undefined;
   readonly options: OpenImageOptions;
-  /** The words of `members`, of which this thread is one. */
-  readonly members: Int32Array;
-}
-
-/** The requests of one queue, checked against the image before the format sees them. */
-class CheckedQueue implements ImageQueue {
-  readonly #image: OpenedImage;
-  readonly #queue: FormatQueue;
-  readonly #detectZeroes: 'off' | 'on' | 'unmap';
-  readonly #onClose: () => Promise<void>;
-  #closing: Promise<void> | undefined;
-
-  constructor(
-    image: OpenedImage,
-    queue: FormatQueue,
-    detectZeroes: 'off' | 'on' | 'unmap',
-    onClose: () => Promise<void>,
-  ) {
-    this.#image = image;
-    this.#queue = queue;
-    this.#detectZeroes = detectZeroes;
-    this.#onClose = onClose;
-  }
-
-  read(buffer: Uint8Array, offset: number): Promise<void> {
-    const refusal = this.#refusal(offset, buffer.length, false);
-    if (refusal !== undefined) return Promise.reject(refusal);
-    if (buffer.length === 0) return Promise.resolve();
-    return this.#queue.read(buffer, offset);
-  }
-
-  write(buffer: Uint8Array, offset: number): Promise<void> {
-    const refusal = this.#refusal(offset, buffer.length, true);
-    if (refusal !== undefined) return Promise.reject(refusal);
-    if (buffer.length === 0) return Promise.resolve();
-    if (this.#detectZeroes !== 'off' && isZero(buffer)) {
-      return this.#queue.writeZeroes(offset, buffer.length, this.#detectZeroes === 'unmap');
-    }
-    return this.#queue.write(buffer, offset);
-  }
-
-  writeZeroes(
-    offset: number,
-    length: number,
-    options: { readonly unmap?: boolean } = {},
-  ): Promise<void> {
-    const refusal = this.#refusal(offset, length, true);
-    if (refusal !== undefined) return Promise.reject(refusal);
-    if (length === 0) return Promise.resolve();
-    return this.#queue.writeZeroes(offset, length, options.unmap ?? false);
-  }
-
-  discard(offset: number, length: number): Promise<void> {
-    const refusal = this.#refusal(offset, length, true);
-    if (refusal !== undefined) return Promise.reject(refusal);
-    if (length === 0) return Promise.resolve();
-    return this.#queue.discard(offset, length);
-  }
-
-  writeCompressed(buffer: Uint8Array, offset: number): Promise<void> {
-    const refusal =
-      this.#refusal(offset, buffer.length, true) ?? this.#clusterRefusal(offset, buffer.length);
-    if (refusal !== undefined) return Promise.reject(refusal);
-    return this.#queue.writeCompressed(buffer, offset);
-  }
-
-  flush(): Promise<void> {
-    if (this.#image.readOnly) return Promise.resolve();
-    return this.#queue.flush();
-  }
-
-  close(): Promise<void> {
-    this.#closing ??= (async () => {
-      await this.#queue.close();
-      await this.#onClose();
-    })();
-    return this.#closing;
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
-  }
-
-  #refusal(offset: number, length: number, writes: boolean): CowherdError | undefined {
-    const { filename, size, readOnly } = this.#image;
-    if (this.#closing !== undefined) {
-      return new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
-    }
-    if (
-      !Number.isInteger(offset) ||
-      !Number.isInteger(length) ||
-      offset < 0 ||
-      length < 0 ||
-      offset + length > size
-    ) {
-      return new CowherdError(
-        'ERR_COWHERD_OUT_OF_RANGE',
-        `'${filename}': ${length} bytes at guest offset ${offset} do not lie within the disk of ${size} bytes`,
-        { filename, offset },
-      );
-    }
-    if (writes && readOnly) {
-      return new CowherdError('ERR_COWHERD_READ_ONLY', `'${filename}' is open read-only`, {
-        filename,
-        offset,
-      });
-    }
-    return undefined;
-  }
-
-  #clusterRefusal(offset: number, length: number): CowherdError | undefined {
-    const { filename, size, clusterSize } = this.#image;
-    if (clusterSize === undefined) return undefined;
-    const whole = Math.min(clusterSize, size - offset);
-    if (offset % clusterSize === 0 && length === whole) return undefined;
-    return new CowherdError(
-      'ERR_COWHERD_INVALID_ARGUMENT',
-      `'${filename}': compressed writes take one cluster of ${clusterSize} bytes at its guest offset`,
-      { filename, offset },
-    );
-  }
+  readonly shared: SharedParts;
+  /** Of this thread's first queue. */
+  readonly counters: QueueCounters;
 }
 
 /** An open image. Made by `openImage`. */
@@ -165,6 +53,7 @@ export class OpenedImage implements Image {
   readonly #queues = new Set<CheckedQueue>();
   readonly #own: CheckedQueue;
   readonly #onClosed: (() => void)[] = [];
+  readonly #throttles: Throttle[] = [];
   #shared = false;
   #closing: Promise<void> | undefined;
 
@@ -176,7 +65,12 @@ export class OpenedImage implements Image {
     this.size = parts.format.size;
     this.clusterSize = parts.format.clusterSize;
     this.backing = parts.backing;
-    this.#own = this.#addQueue(parts.file, parts.dataFile, () => Promise.resolve());
+    const { throttle } = parts.options;
+    if (throttle !== undefined) {
+      this.#throttles.push(new Throttle(new SharedWords(parts.shared.throttle), throttle));
+    }
+    const { file, dataFile, counters } = parts;
+    this.#own = this.#addQueue(file, dataFile, counters, undefined, () => Promise.resolve());
   }
 
   read(buffer: Uint8Array, offset: number): Promise<void> {
@@ -244,13 +138,13 @@ export class OpenedImage implements Image {
   }
 
   #linkHandle(): ImageHandle {
-    const { file, dataFile, format, backing, options, members } = this.#parts;
+    const { file, dataFile, format, backing, options, shared } = this.#parts;
     if (this.#closing !== undefined) {
       const { filename } = file;
       throw new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
     }
     return {
-      members,
+      shared,
       file: fileHandle(file),
       dataFile: dataFile && fileHandle(dataFile),
       image: format.handle(),
@@ -265,15 +159,20 @@ export class OpenedImage implements Image {
   }
 
   /** Opens another queue, with its own way into the file and the backing chain. */
-  openQueue(): Promise<ImageQueue> {
+  openQueue(options: { readonly throttle?: ThrottleOptions } = {}): Promise<ImageQueue> {
     const file = this.#parts.file.openQueue();
     const dataFile = this.#parts.dataFile?.openQueue();
-    const queue = this.#addQueue(file, dataFile, async () => {
+    const counters = QueueCounters.take(this.#parts.shared.counters);
+    const queue = this.#addQueue(file, dataFile, counters, options.throttle, async () => {
       this.#queues.delete(queue);
       await dataFile?.close();
       await file.close();
     });
     return Promise.resolve(queue);
+  }
+
+  stats(): ImageStats {
+    return imageStats(this.#parts.shared.counters);
   }
 
   close(): Promise<void> {
@@ -299,9 +198,9 @@ export class OpenedImage implements Image {
 
   /** Ends this thread's queues, and the image's use if no other thread has it open. */
   async #leave(): Promise<void> {
-    const { format, members } = this.#parts;
+    const { format, shared } = this.#parts;
     const ended = await Promise.allSettled([...this.#queues].map((queue) => queue.close()));
-    const last = leave(new SharedWords(members));
+    const last = leave(new SharedWords(shared.members));
     for (const end of ended) if (end.status === 'rejected') throw end.reason as Error;
     await format.close(last);
   }
@@ -309,11 +208,20 @@ export class OpenedImage implements Image {
   #addQueue(
     file: StorageFile,
     dataFile: StorageFile | undefined,
+    counters: QueueCounters,
+    throttle: ThrottleOptions | undefined,
     onClose: () => Promise<void>,
   ): CheckedQueue {
     const { format, backing, options } = this.#parts;
-    const inner = format.openQueue(file, dataFile, backing?.reader());
-    const queue = new CheckedQueue(this, inner, options.detectZeroes ?? 'off', onClose);
+    const { filename, size, clusterSize, readOnly } = this;
+    const throttles = [...this.#throttles];
+    if (throttle !== undefined) {
+      throttles.push(new Throttle(new SharedWords(new Int32Array(throttleWords)), throttle));
+    }
+    const detectZeroes = options.detectZeroes ?? 'off';
+    const rules = { filename, size, clusterSize, readOnly, detectZeroes, throttles };
+    const inner = format.openQueue(file, dataFile, backing?.reader(), counters);
+    const queue = new CheckedQueue(rules, inner, counters, onClose);
     this.#queues.add(queue);
     return queue;
   }
@@ -322,12 +230,15 @@ export class OpenedImage implements Image {
   reader(): BackingReader {
     const file = this.#parts.file.openQueue();
     const dataFile = this.#parts.dataFile?.openQueue();
-    const queue = this.#parts.format.openQueue(file, dataFile, this.backing?.reader());
+    const counters = QueueCounters.take(this.#parts.shared.counters);
+    const { format } = this.#parts;
+    const queue = format.openQueue(file, dataFile, this.backing?.reader(), counters);
     return {
       size: this.size,
       read: (buffer, offset) => queue.read(buffer, offset),
       close: async () => {
         await queue.close();
+        counters.release();
         await dataFile?.close();
         await file.close();
       },

@@ -3,6 +3,7 @@
  * cached, and around whose new bytes nothing needs to be written. Pooled requests, no waiting; what
  * does not fit takes the writer's long way.
  */
+import { Counter } from '../../engine/counters.js';
 import type { Completion } from '../../storage/storage.js';
 import { type QueueContext, nothingBelow } from './context.js';
 import { ClusterKind } from './l2-entry.js';
@@ -12,6 +13,7 @@ class AllocatingWrite implements Completion {
   resolve: (() => void) | undefined;
   reject: ((error: Error) => void) | undefined;
   epoch = 0;
+  begun = 0;
   slot = 0;
   entry = 0;
   /** Host offset in bytes of the new cluster. */
@@ -75,6 +77,7 @@ export class AllocatingWrites {
     l2Cache.unlockExclusive(slot);
     const write = this.#idle.pop() ?? new AllocatingWrite(this);
     write.epoch = epoch;
+    write.begun = this.#context.counters.begin();
     write.slot = slot;
     write.entry = entry;
     write.hostOffset = arena.take(1) * clusterSize;
@@ -99,6 +102,10 @@ export class AllocatingWrites {
     }
     write.resolve = undefined;
     write.reject = undefined;
+    const { counters } = this.#context;
+    if (failure === null) counters.add(Counter.allocatedClusters);
+    else counters.add(Counter.failures);
+    counters.end(write.begun);
     this.#idle.push(write);
     this.#onEnd(epoch);
     if (failure === null) resolve?.();

@@ -1,5 +1,6 @@
 /** What the parts of one queue work with: its files, its share of the allocation, its limbo. */
 import type { Arena } from '../../engine/arena.js';
+import { Counter, type QueueCounters } from '../../engine/counters.js';
 import type { Limbo } from '../../engine/limbo.js';
 import type { UnflushedData } from '../../engine/unflushed.js';
 import type { StorageFile } from '../../storage/storage.js';
@@ -25,6 +26,7 @@ export interface QueueContext {
   readonly arena: Arena;
   readonly limbo: Limbo;
   readonly unflushed: UnflushedData;
+  readonly counters: QueueCounters;
 }
 
 /** Host clusters that lost a reference, before they have an epoch. */
@@ -75,6 +77,7 @@ export function leaveSlice(
   announced?: number,
 ): Promise<void> | undefined {
   const { l2Cache } = context.metadata;
+  if (announced !== undefined) context.counters.add(Counter.claimWaits);
   const claimEnds = announced === undefined ? undefined : l2Cache.waiting.wait(slot, announced);
   l2Cache.unpin(slot);
   return claimEnds;

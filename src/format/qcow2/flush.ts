@@ -11,6 +11,7 @@
  */
 import type { AtomicMemory } from '../../engine/atomic-memory.js';
 import { ControlWord } from '../../engine/control-block.js';
+import { Counter, type QueueCounters } from '../../engine/counters.js';
 import { isBefore } from '../../engine/epochs.js';
 import type { LongMutex } from '../../engine/long-mutex.js';
 import type { SliceCache } from '../../engine/slice-cache.js';
@@ -21,6 +22,7 @@ import type { PointerTable } from './pointer-table.js';
 /** What a round writes, and where. */
 export interface FlushParts {
   readonly memory: AtomicMemory;
+  readonly counters: QueueCounters;
   readonly mutex: LongMutex;
   readonly file: StorageFile;
   readonly dataFile: StorageFile | undefined;
@@ -42,9 +44,6 @@ export class FlushOrder {
   /** The round that covers everything this thread's callers have completed, or any later one. */
   #wanted = 0;
   #lazyEnded = false;
-  /** Rounds this thread has led, and those it shared with another thread's. */
-  led = 0;
-  shared = 0;
 
   constructor(parts: FlushParts) {
     this.#parts = parts;
@@ -70,7 +69,7 @@ export class FlushOrder {
       // Who comes from now on may have completed more than a round copies that has begun.
       this.#next = undefined;
       if (isBefore(this.completed, this.#wanted)) await this.#round();
-      else this.shared++;
+      else this.#parts.counters.add(Counter.roundsShared);
     });
     await this.#next;
   }
@@ -103,7 +102,7 @@ export class FlushOrder {
   async #round(): Promise<void> {
     const { memory, file, dataFile, l1, l2Cache, refcountTable, refcountCache } = this.#parts;
     const round = (memory.add(ControlWord.roundsBegun, 1) + 1) | 0;
-    this.led++;
+    this.#parts.counters.add(Counter.roundsLed);
     const data = takeUnflushed(memory);
     const l1Sectors = l1.copyDirty();
     // After the copy: whichever entries it has, their tables were noted before.

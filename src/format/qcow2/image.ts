@@ -1,5 +1,6 @@
 /** An open qcow2 image: made from its header, it gives queues and reports, and ends cleanly. */
 import { ControlWord } from '../../engine/control-block.js';
+import type { QueueCounters } from '../../engine/counters.js';
 import { runAlone } from '../../engine/gate.js';
 import { CowherdError } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
@@ -26,6 +27,8 @@ export interface Qcow2OpenOptions {
   readonly cacheBytes: number;
   /** Id or name of the internal snapshot to read. */
   readonly snapshot: string | undefined;
+  /** Of this thread's first queue; what its requests share is counted there too. */
+  readonly counters: QueueCounters;
 }
 
 /** What another thread needs to have an image open too; can be cloned by structuredClone. */
@@ -92,8 +95,9 @@ export async function openQcow2(
     refuse('ERR_COWHERD_CORRUPT', 'The L1 table is not aligned to a cluster');
   }
   const memory = await loadQcow2Memory(file, geometry, header, l1, options.cacheBytes);
-  const { readOnly } = options;
-  return attachQcow2(file, options.dataFile, { format: 'qcow2', header, memory, size, readOnly });
+  const { dataFile, readOnly, counters } = options;
+  const handle: Qcow2Handle = { format: 'qcow2', header, memory, size, readOnly };
+  return attachQcow2(file, dataFile, handle, counters);
 }
 
 /** The image of a handle, for this thread. */
@@ -101,8 +105,9 @@ export function attachQcow2(
   file: StorageFile,
   dataFile: StorageFile | undefined,
   handle: Qcow2Handle,
+  counters: QueueCounters,
 ): Qcow2Image {
-  const metadata = new Qcow2Metadata(file, dataFile, handle.header, handle.memory);
+  const metadata = new Qcow2Metadata(file, dataFile, handle.header, handle.memory, counters);
   return new Qcow2Image(metadata, dataFile, handle);
 }
 
@@ -132,6 +137,7 @@ export class Qcow2Image implements FormatImage {
     file: StorageFile,
     dataFile: StorageFile | undefined,
     backing: BackingReader | undefined,
+    counters: QueueCounters,
   ): Qcow2Queue {
     return new Qcow2Queue({
       metadata: this.metadata,
@@ -140,6 +146,7 @@ export class Qcow2Image implements FormatImage {
       file,
       dataFile,
       backing,
+      counters,
       beforeFirstChange: () => (this.#prepared ??= this.#prepareForChanges()),
     });
   }

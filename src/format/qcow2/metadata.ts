@@ -6,6 +6,7 @@ import type { Arena } from '../../engine/arena.js';
 import type { AtomicMemory } from '../../engine/atomic-memory.js';
 import { ClaimMarks } from '../../engine/claim-marks.js';
 import { ControlWord, allocateControlBlock } from '../../engine/control-block.js';
+import type { QueueCounters } from '../../engine/counters.js';
 import { closeEpoch } from '../../engine/epochs.js';
 import { LongMutex } from '../../engine/long-mutex.js';
 import { Poison } from '../../engine/poison.js';
@@ -107,6 +108,7 @@ export class Qcow2Metadata {
     dataFile: StorageFile | undefined,
     header: Qcow2Header,
     memory: Qcow2Memory,
+    counters: QueueCounters,
   ) {
     this.file = file;
     this.poison = new Poison(memory.control, file.filename);
@@ -141,6 +143,7 @@ export class Qcow2Metadata {
     const flushMutex = new LongMutex(control, ControlWord.flushMutex);
     this.flushOrder = new FlushOrder({
       memory: control,
+      counters,
       mutex: flushMutex,
       file,
       dataFile,
@@ -150,6 +153,8 @@ export class Qcow2Metadata {
       refcountCache: this.refcounts.cache,
       lazyRefcounts: () => this.headerFile.isDirty,
     });
+    this.l2Cache.counters = counters;
+    this.refcounts.cache.counters = counters;
     this.l2Cache.writeBack = () => this.flushOrder.flush();
     this.refcounts.cache.writeBack = () => this.flushOrder.writeRefcounts();
     this.allocator = new Allocator(

@@ -3,6 +3,7 @@
  * whose clusters are mapped and cached, and gives the others to the parts that execute them.
  */
 import { Arena } from '../../engine/arena.js';
+import { Counter, type QueueCounters } from '../../engine/counters.js';
 import { QueueGate, gateClosed } from '../../engine/gate.js';
 import { Limbo } from '../../engine/limbo.js';
 import { releaseQueueLine, takeQueueLine } from '../../engine/queue-line.js';
@@ -32,6 +33,7 @@ export interface Qcow2QueueOptions {
   readonly file: StorageFile;
   readonly dataFile: StorageFile | undefined;
   readonly backing: BackingReader | undefined;
+  readonly counters: QueueCounters;
   /** Makes the header ready for the first change of guest data. */
   readonly beforeFirstChange: () => Promise<void>;
 }
@@ -53,7 +55,7 @@ export class Qcow2Queue implements FormatQueue {
   #reclaiming: Promise<void> | undefined;
 
   constructor(options: Qcow2QueueOptions) {
-    const { metadata, header, file, dataFile, backing, size } = options;
+    const { metadata, header, file, dataFile, backing, size, counters } = options;
     const { geometry, allocator, control } = metadata;
     this.#line = takeQueueLine(control);
     const unflushed = new UnflushedData(control, this.#line);
@@ -69,6 +71,7 @@ export class Qcow2Queue implements FormatQueue {
       arena: new Arena((wanted) => allocator.reserve(wanted), geometry.clusterSize),
       limbo: new Limbo(),
       unflushed,
+      counters,
     };
     this.#beforeFirstChange = options.beforeFirstChange;
     this.#gate = new QueueGate(control, this.#line);
@@ -86,14 +89,14 @@ export class Qcow2Queue implements FormatQueue {
       this.#writer,
       header.compressionType,
     );
-    this.#reads = new RequestPool((epoch) => {
+    this.#reads = new RequestPool(counters, (epoch) => {
       this.#gate.leave(epoch);
     });
     const writeEnded = (epoch: number): void => {
       unflushed.note();
       this.#gate.leave(epoch);
     };
-    this.#writes = new RequestPool(writeEnded);
+    this.#writes = new RequestPool(counters, writeEnded);
     this.#allocatingWrites = new AllocatingWrites(this.#context, writeEnded);
   }
 
@@ -138,10 +141,16 @@ export class Qcow2Queue implements FormatQueue {
   }
 
   async flush(): Promise<void> {
-    const { metadata } = this.#context;
-    metadata.poison.check();
-    await metadata.flushOrder.flush();
-    await this.#reclaim();
+    const { counters } = this.#context;
+    const begun = counters.begin();
+    try {
+      await this.#flushAndReclaim();
+    } catch (error) {
+      counters.add(Counter.failures);
+      throw error;
+    } finally {
+      counters.end(begun);
+    }
   }
 
   async close(): Promise<void> {
@@ -163,7 +172,7 @@ export class Qcow2Queue implements FormatQueue {
     await this.#reclaiming;
     for (const run of arena.drain()) await metadata.allocator.lower(run.cluster, run.length);
     while (limbo.clusters > 0) {
-      await this.flush();
+      await this.#flushAndReclaim();
       // What is left waits for a request of another queue.
       if (limbo.clusters > 0) await new Promise((resolve) => setTimeout(resolve, 1));
     }
@@ -171,12 +180,26 @@ export class Qcow2Queue implements FormatQueue {
 
   /** Runs a request that takes the long way; `epoch` may be `gateClosed`. */
   async #run(epoch: number, request: () => Promise<void>): Promise<void> {
-    const entered = epoch === gateClosed ? await this.#gate.enter() : epoch;
+    const { counters } = this.#context;
+    const begun = counters.begin();
     try {
-      await request();
+      const entered = epoch === gateClosed ? await this.#enter() : epoch;
+      try {
+        await request();
+      } finally {
+        this.#gate.leave(entered);
+      }
+    } catch (error) {
+      counters.add(Counter.failures);
+      throw error;
     } finally {
-      this.#gate.leave(entered);
+      counters.end(begun);
     }
+  }
+
+  #enter(): Promise<number> {
+    this.#context.counters.add(Counter.gateWaits);
+    return this.#gate.enter();
   }
 
   async #runChange(epoch: number, request: () => Promise<void>): Promise<void> {
@@ -189,8 +212,15 @@ export class Qcow2Queue implements FormatQueue {
     });
     const { limbo, metadata } = this.#context;
     if (limbo.clusters * metadata.geometry.clusterSize > limboBytesBeforeFlush) {
-      await this.flush();
+      await this.#flushAndReclaim();
     }
+  }
+
+  async #flushAndReclaim(): Promise<void> {
+    const { metadata } = this.#context;
+    metadata.poison.check();
+    await metadata.flushOrder.flush();
+    await this.#reclaim();
   }
 
   /** Concurrent calls share one pass. */

@@ -1,4 +1,5 @@
 /** Executing reads: plan each run from the cached slices, then fetch all runs side by side. */
+import { Counter } from '../../engine/counters.js';
 import { CowherdError } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { CompressedReader } from './compressed-reader.js';
@@ -27,6 +28,7 @@ export class Reader {
     const key = metadata.sliceKey(offset);
     const slot = metadata.l2Cache.find(key);
     if (slot < 0) return -1;
+    this.#context.counters.add(Counter.cacheHits);
     const run = this.#run;
     if (!this.#planCached(key, slot, offset, length, run)) return -1;
     return run.kind === RunKind.data && run.length === length ? run.hostOffset : -1;

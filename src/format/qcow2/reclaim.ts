@@ -1,5 +1,6 @@
 /** Handing clusters that have passed limbo's gates back to the allocator. */
 import { ControlWord } from '../../engine/control-block.js';
+import { Counter } from '../../engine/counters.js';
 import { oldestEpoch } from '../../engine/epochs.js';
 import type { QueueContext } from './context.js';
 
@@ -27,6 +28,7 @@ export async function reclaim(context: QueueContext): Promise<void> {
       throw error;
     }
     await allocator.lower(entry.cluster, entry.count);
+    context.counters.add(Counter.reclaimedClusters, entry.count);
   }
 }
 

@@ -4,6 +4,7 @@
  * claims its clusters, writes them with their copy-on-write edges as one request, links them, and
  * ends the claim. Steps of one write run side by side.
  */
+import { Counter } from '../../engine/counters.js';
 import type { QueueContext, RemovedClusters } from './context.js';
 import { acquireWritableSlice, intoLimbo, leaveSlice, nothingBelow } from './context.js';
 import { ClusterKind } from './l2-entry.js';
@@ -69,6 +70,7 @@ export class Writer {
     const key = metadata.sliceKey(offset);
     const slot = l2Cache.find(key);
     if (slot < 0) return -1;
+    this.#context.counters.add(Counter.cacheHits);
     l2Cache.lockShared(slot);
     const hostOffset = l2Cache.holds(slot, key) ? this.#locateInSlot(slot, offset, length) : -1;
     l2Cache.unlockShared(slot);
@@ -171,6 +173,7 @@ export class Writer {
     claims.add(slot, entry, count);
     const knownZero = !externalData && arena.knownZero;
     const hostOffset = externalData ? guestOffset : arena.take(count) * clusterSize;
+    this.#context.counters.add(Counter.allocatedClusters, count);
     const granule = whole ? clusterSize : geometry.subclusterSize;
     const last = first + (count - 1) * geometry.l2EntrySize;
     return {

@@ -1,7 +1,9 @@
 /** The raw format: guest offsets are file offsets. The disk ends on a sector, as QEMU has it. */
+import { Counter, type QueueCounters } from '../../engine/counters.js';
+import { RequestPool } from '../../engine/request-pool.js';
 import { CowherdError } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
-import type { FormatImage, FormatQueue, StoredExtent } from '../driver.js';
+import type { BackingReader, FormatImage, FormatQueue, StoredExtent } from '../driver.js';
 
 const sectorSize = 512;
 
@@ -33,8 +35,13 @@ export class RawImage implements FormatImage {
     return { format: 'raw', size: this.size };
   }
 
-  openQueue(file: StorageFile): FormatQueue {
-    return new RawQueue(file);
+  openQueue(
+    file: StorageFile,
+    _dataFile: StorageFile | undefined,
+    _backing: BackingReader | undefined,
+    counters: QueueCounters,
+  ): FormatQueue {
+    return new RawQueue(file, counters);
   }
 
   async *extents(
@@ -69,25 +76,29 @@ export class RawImage implements FormatImage {
 
 class RawQueue implements FormatQueue {
   readonly #file: StorageFile;
+  readonly #counters: QueueCounters;
+  readonly #transfers: RequestPool;
 
-  constructor(file: StorageFile) {
+  constructor(file: StorageFile, counters: QueueCounters) {
     this.#file = file;
+    this.#counters = counters;
+    this.#transfers = new RequestPool(counters, () => undefined);
   }
 
   read(buffer: Uint8Array, offset: number): Promise<void> {
-    return this.#file.read(buffer, offset);
+    return this.#transfers.submitRead(this.#file, buffer, offset, 0);
   }
 
   write(buffer: Uint8Array, offset: number): Promise<void> {
-    return this.#file.write(buffer, offset);
+    return this.#transfers.submitWrite(this.#file, buffer, offset, 0);
   }
 
   writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
-    return this.#file.writeZeroes(offset, length, unmap);
+    return this.#counted(() => this.#file.writeZeroes(offset, length, unmap));
   }
 
   async discard(offset: number, length: number): Promise<void> {
-    await this.#file.discard(offset, length);
+    await this.#counted(() => this.#file.discard(offset, length));
   }
 
   writeCompressed(): Promise<void> {
@@ -101,10 +112,22 @@ class RawQueue implements FormatQueue {
   }
 
   flush(): Promise<void> {
-    return this.#file.flush();
+    return this.#counted(() => this.#file.flush());
   }
 
   close(): Promise<void> {
     return Promise.resolve();
+  }
+
+  async #counted<Result>(request: () => Promise<Result>): Promise<Result> {
+    const begun = this.#counters.begin();
+    try {
+      return await request();
+    } catch (error) {
+      this.#counters.add(Counter.failures);
+      throw error;
+    } finally {
+      this.#counters.end(begun);
+    }
   }
 }

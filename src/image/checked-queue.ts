@@ -1,0 +1,183 @@
+/** A queue as people hold it: requests are checked, counted and throttled before the format sees them. */
+import { Counter, type QueueCounters } from '../engine/counters.js';
+import type { Throttle } from '../engine/throttle.js';
+import { CowherdError } from '../errors.js';
+import type { FormatQueue } from '../format/driver.js';
+import { isZero } from '../native/zero-scan.js';
+import type { ImageQueue } from './api.js';
+
+/** What a queue checks requests against. */
+export interface QueueRules {
+  readonly filename: string;
+  /** Virtual size in bytes. */
+  readonly size: number;
+  readonly clusterSize: number | undefined;
+  readonly readOnly: boolean;
+  readonly detectZeroes: 'off' | 'on' | 'unmap';
+  /** Of the image and of the queue. */
+  readonly throttles: readonly Throttle[];
+}
+
+/** See the file's comment. */
+export class CheckedQueue implements ImageQueue {
+  readonly #rules: QueueRules;
+  readonly #queue: FormatQueue;
+  readonly #counters: QueueCounters;
+  readonly #throttled: boolean;
+  readonly #onClose: () => Promise<void>;
+  #closing: Promise<void> | undefined;
+  /** Requests that a throttle holds back. */
+  readonly #held = new Set<Promise<void>>();
+
+  constructor(
+    rules: QueueRules,
+    queue: FormatQueue,
+    counters: QueueCounters,
+    onClose: () => Promise<void>,
+  ) {
+    this.#rules = rules;
+    this.#queue = queue;
+    this.#counters = counters;
+    this.#throttled = rules.throttles.length > 0;
+    this.#onClose = onClose;
+  }
+
+  read(buffer: Uint8Array, offset: number): Promise<void> {
+    const refusal = this.#refusal(offset, buffer.length, false);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    if (buffer.length === 0) return Promise.resolve();
+    this.#counters.add(Counter.reads);
+    this.#counters.add(Counter.bytesRead, buffer.length);
+    if (this.#throttled) return this.#hold(buffer.length, () => this.#queue.read(buffer, offset));
+    return this.#queue.read(buffer, offset);
+  }
+
+  write(buffer: Uint8Array, offset: number): Promise<void> {
+    const { length } = buffer;
+    const refusal = this.#refusal(offset, length, true);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    if (length === 0) return Promise.resolve();
+    const { detectZeroes } = this.#rules;
+    if (detectZeroes !== 'off' && isZero(buffer)) {
+      return this.writeZeroes(offset, length, { unmap: detectZeroes === 'unmap' });
+    }
+    this.#counters.add(Counter.writes);
+    this.#counters.add(Counter.bytesWritten, length);
+    if (this.#throttled) return this.#hold(length, () => this.#queue.write(buffer, offset));
+    return this.#queue.write(buffer, offset);
+  }
+
+  writeZeroes(
+    offset: number,
+    length: number,
+    options: { readonly unmap?: boolean } = {},
+  ): Promise<void> {
+    const refusal = this.#refusal(offset, length, true);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    if (length === 0) return Promise.resolve();
+    this.#counters.add(Counter.writeZeroes);
+    return this.#hold(length, () =>
+      this.#queue.writeZeroes(offset, length, options.unmap ?? false),
+    );
+  }
+
+  discard(offset: number, length: number): Promise<void> {
+    const refusal = this.#refusal(offset, length, true);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    if (length === 0) return Promise.resolve();
+    this.#counters.add(Counter.discards);
+    return this.#hold(length, () => this.#queue.discard(offset, length));
+  }
+
+  writeCompressed(buffer: Uint8Array, offset: number): Promise<void> {
+    const refusal =
+      this.#refusal(offset, buffer.length, true) ?? this.#clusterRefusal(offset, buffer.length);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    this.#counters.add(Counter.compressedWrites);
+    this.#counters.add(Counter.bytesWritten, buffer.length);
+    return this.#hold(buffer.length, () => this.#queue.writeCompressed(buffer, offset));
+  }
+
+  flush(): Promise<void> {
+    if (this.#closing !== undefined) return Promise.reject(this.#closed());
+    if (this.#rules.readOnly) return Promise.resolve();
+    this.#counters.add(Counter.flushes);
+    return this.#queue.flush();
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await Promise.allSettled(this.#held);
+      await this.#queue.close();
+    } finally {
+      this.#counters.release();
+      await this.#onClose();
+    }
+  }
+
+  /** Starts a request once every throttle allows it. */
+  #hold(bytes: number, request: () => Promise<void>): Promise<void> {
+    let waitMs = 0;
+    for (const throttle of this.#rules.throttles) waitMs = Math.max(waitMs, throttle.spend(bytes));
+    if (waitMs < 1) return request();
+    this.#counters.add(Counter.throttleWaits);
+    const held = new Promise<void>((resolve) => setTimeout(resolve, waitMs)).then(request);
+    this.#held.add(held);
+    const release = (): void => {
+      this.#held.delete(held);
+    };
+    held.then(release, release);
+    return held;
+  }
+
+  #closed(): CowherdError {
+    const { filename } = this.#rules;
+    return new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
+  }
+
+  #refusal(offset: number, length: number, writes: boolean): CowherdError | undefined {
+    const { filename, size, readOnly } = this.#rules;
+    if (this.#closing !== undefined) return this.#closed();
+    if (
+      !Number.isInteger(offset) ||
+      !Number.isInteger(length) ||
+      offset < 0 ||
+      length < 0 ||
+      offset + length > size
+    ) {
+      return new CowherdError(
+        'ERR_COWHERD_OUT_OF_RANGE',
+        `'${filename}': ${length} bytes at guest offset ${offset} do not lie within the disk of ${size} bytes`,
+        { filename, offset },
+      );
+    }
+    if (writes && readOnly) {
+      return new CowherdError('ERR_COWHERD_READ_ONLY', `'${filename}' is open read-only`, {
+        filename,
+        offset,
+      });
+    }
+    return undefined;
+  }
+
+  #clusterRefusal(offset: number, length: number): CowherdError | undefined {
+    const { filename, size, clusterSize } = this.#rules;
+    if (clusterSize === undefined) return undefined;
+    const whole = Math.min(clusterSize, size - offset);
+    if (offset % clusterSize === 0 && length === whole) return undefined;
+    return new CowherdError(
+      'ERR_COWHERD_INVALID_ARGUMENT',
+      `'${filename}': compressed writes take one cluster of ${clusterSize} bytes at its guest offset`,
+      { filename, offset },
+    );
+  }
+}
