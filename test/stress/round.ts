@@ -1,0 +1,147 @@
+/** One round of the stress run: threads work on one image, and the real tools judge what is left. */
+import assert from 'node:assert/strict';
+import { readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { Worker } from 'node:worker_threads';
+import type { Image, QueueStats } from '../../src/image/api.js';
+import { createImage } from '../../src/image/create.js';
+import { openImage } from '../../src/image/open.js';
+import { run, runOk } from '../support/tools.js';
+import { judge, sectorBytes, stamp } from './history.js';
+import { Random } from './random.js';
+import type { Scenario } from './scenario.js';
+import type { Orders, Report } from './worker.js';
+
+/** What happened in a round. */
+export interface RoundResult {
+  readonly operations: number;
+  readonly stats: QueueStats;
+}
+
+/** Stamps of content that was there before the threads began. */
+const firstStamp = 0xe0000000;
+
+/**
+ * Runs a round in an empty folder.
+ * @throws AssertionError saying what is wrong; the image is left in the folder
+ */
+export async function runRound(scenario: Scenario, folder: string): Promise<RoundResult> {
+  const place = path.join(folder, 'image.qcow2');
+  const initial = await prepare(scenario, folder, place);
+  const image = await openImage(place, { format: 'qcow2', cacheSize: scenario.cacheSize });
+  const clock = new Int32Array(new SharedArrayBuffer(4));
+  const handle = image.handle();
+  const work = Array.from({ length: scenario.threads }, (_, thread) =>
+    runThread({ handle, scenario, thread, clock }),
+  );
+  // Whether the thread that opened the image leaves first or last must make no difference.
+  const leavesFirst = scenario.seed % 3 === 0;
+  const reports = Promise.all(work);
+  if (leavesFirst) {
+    await someAttached(image, scenario.threads);
+    await image.close();
+  }
+  const done = await reports;
+  const { total } = image.stats();
+  if (!leavesFirst) await image.close();
+  assert.deepEqual(
+    done.flatMap(({ wrong }) => wrong),
+    [],
+  );
+  const logs = done.map(({ entries }) => entries);
+  const check = await run('qemu-img', ['check', '-f', 'qcow2', place]);
+  assert.equal(check.code, 0, `qemu-img check: ${check.stdout.slice(0, 2000)}${check.stderr}`);
+  const raw = path.join(folder, 'final.raw');
+  await runOk('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', place, raw]);
+  assert.deepEqual(judge(wordsOf(await readFile(raw)), initial, logs), []);
+  const again = await openImage(place, { format: 'qcow2', readOnly: true });
+  const content = new Uint8Array(scenario.size);
+  await again.read(content, 0);
+  await again.close();
+  assert.deepEqual(judge(wordsOf(content), initial, logs), [], 'read by this engine');
+  const operations = done.reduce((sum, report) => sum + report.operations, 0);
+  return { operations, stats: total };
+}
+
+function wordsOf(bytes: Uint8Array): Uint32Array {
+  const whole = bytes.slice();
+  return new Uint32Array(whole.buffer);
+}
+
+/** Waits until every thread has its queue. */
+async function someAttached(image: Image, threads: number): Promise<void> {
+  while (image.stats().queues.length < threads + 1) {
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
+
+function runThread(orders: Orders): Promise<Report> {
+  return new Promise((resolve, reject) => {
+    const worker = new Worker(new URL('worker.js', import.meta.url), { workerData: orders });
+    let report: Report | undefined;
+    worker.on('message', (message: Report) => (report = message));
+    worker.on('error', reject);
+    worker.on('exit', (code) => {
+      if (report !== undefined && code === 0) resolve(report);
+      else reject(new Error(`thread ${orders.thread} ended with code ${code}`));
+    });
+  });
+}
+
+/** Makes the image, with some content of every kind. @returns the stamp of every sector */
+async function prepare(scenario: Scenario, folder: string, place: string): Promise<Uint32Array> {
+  const { options, size, backing, snapshot, seed } = scenario;
+  const random = new Random(seed ^ 0x5eed);
+  const sectors = size / sectorBytes;
+  const initial = new Uint32Array(sectors);
+  let below: string | undefined;
+  if (backing !== 'none') {
+    const bytes = new Uint8Array(size);
+    for (let sector = 0; sector < sectors; sector++) {
+      if (sector % 64 < 24) continue;
+      initial[sector] = firstStamp + sector;
+      stamp(bytes.subarray(sector * sectorBytes, (sector + 1) * sectorBytes), initial[sector]);
+    }
+    below = path.join(folder, `below.${backing}`);
+    const raw = path.join(folder, 'below.raw');
+    await writeFile(raw, bytes);
+    if (backing === 'qcow2') {
+      await runOk('qemu-img', ['convert', '-c', '-f', 'raw', '-O', 'qcow2', raw, below]);
+    }
+  }
+  await createImage(place, {
+    ...options,
+    format: 'qcow2',
+    size,
+    ...(options.dataFile !== undefined && { dataFile: path.join(folder, options.dataFile) }),
+    ...(below !== undefined && { backingFile: below, backingFormat: backing as 'raw' | 'qcow2' }),
+  });
+  const image = await openImage(place, { format: 'qcow2' });
+  await writeFirstContent(image, scenario, initial, random);
+  await image.close();
+  if (snapshot) await runOk('qemu-img', ['snapshot', '-c', 'first', place]);
+  return initial;
+}
+
+async function writeFirstContent(
+  image: Image,
+  scenario: Scenario,
+  initial: Uint32Array,
+  random: Random,
+): Promise<void> {
+  const clusterSize = image.clusterSize!;
+  const clusterSectors = clusterSize / sectorBytes;
+  for (let start = 0; start < initial.length; start += clusterSectors) {
+    if (!random.chance(0.3)) continue;
+    const count = Math.min(clusterSectors, initial.length - start);
+    const value = firstStamp + 0x1000000 + start;
+    const buffer = new Uint8Array(count * sectorBytes);
+    stamp(buffer, value);
+    if (scenario.options.dataFile === undefined && random.chance(0.5)) {
+      await image.writeCompressed(buffer, start * sectorBytes);
+    } else {
+      await image.write(buffer, start * sectorBytes);
+    }
+    initial.fill(value, start, start + count);
+  }
+}
