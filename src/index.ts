@@ -4,5 +4,6 @@ export type * from './image/api.js';
 export { attachImage } from './image/attach.js';
 export { createImage } from './image/create.js';
 export { openImage } from './image/open.js';
+export { type ImagePool, type PoolOptions, openPool } from './image/pool.js';
 export { compare, type CompareOptions, type CompareResult } from './jobs/compare.js';
 export { convert, type ConvertOptions } from './jobs/convert.js';

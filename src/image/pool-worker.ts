@@ -1,0 +1,66 @@
+/** A thread of a pool: joins the image and runs the requests it is sent, all at the same time. */
+import { parentPort, workerData } from 'node:worker_threads';
+import { CowherdError } from '../errors.js';
+import type { RequestTarget } from './api.js';
+import { attachImage } from './attach.js';
+import type { PoolAnswer, PoolError, PoolOrders, PoolRequest } from './pool-messages.js';
+
+const port = parentPort!;
+const { handle, queues } = workerData as PoolOrders;
+const image = await attachImage(handle);
+const targets: RequestTarget[] = [image];
+while (targets.length < queues) targets.push(await image.openQueue());
+
+let answers: PoolAnswer[] = [];
+
+port.on('message', (requests: readonly PoolRequest[]) => {
+  for (const request of requests) {
+    run(request).then(
+      () => {
+        answer({ id: request.id, error: undefined });
+      },
+      (error: unknown) => {
+        answer({ id: request.id, error: describe(error) });
+      },
+    );
+  }
+});
+port.postMessage([]);
+
+function run(request: PoolRequest): Promise<void> {
+  const { operation, offset, length, unmap, buffer } = request;
+  const target = targets[request.queue];
+  switch (operation) {
+    case 'read':
+      return target.read(buffer!, offset);
+    case 'write':
+      return target.write(buffer!, offset);
+    case 'writeZeroes':
+      return target.writeZeroes(offset, length, { unmap });
+    case 'discard':
+      return target.discard(offset, length);
+    case 'flush':
+      return target.flush();
+    case 'close':
+      return image.close();
+  }
+}
+
+/** Collects the answers of one turn into one message. */
+function answer(each: PoolAnswer): void {
+  answers.push(each);
+  if (answers.length > 1) return;
+  setImmediate(() => {
+    port.postMessage(answers);
+    answers = [];
+  });
+}
+
+function describe(error: unknown): PoolError {
+  if (error instanceof CowherdError) {
+    const { code, message, filename, offset } = error;
+    return { code, message, filename, offset };
+  }
+  const message = error instanceof Error ? error.message : String(error);
+  return { code: undefined, message, filename: undefined, offset: undefined };
+}

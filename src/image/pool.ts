@@ -1,0 +1,340 @@
+/**
+ * A pool of threads that serve one image, for programs that run no workers themselves: requests are
+ * spread over the queues of all threads. Buffers cross in shared memory; one that lies there already
+ * is used as it is, others are copied once.
+ */
+import { Worker } from 'node:worker_threads';
+import { CowherdError } from '../errors.js';
+import type { Image, ImageInfo, ImageStats, OpenImageOptions } from './api.js';
+import { openImage } from './open.js';
+import type {
+  PoolAnswer,
+  PoolError,
+  PoolOperation,
+  PoolOrders,
+  PoolRequest,
+} from './pool-messages.js';
+
+/** Arguments of `openPool`. */
+export interface PoolOptions extends OpenImageOptions {
+  /** Queues in all, at least 1. */
+  readonly queues: number;
+  /** Threads that hold them; default one a queue. */
+  readonly threads?: number | undefined;
+  /**
+   * Which queue takes a request: the next one in turn, or always the same one for a region of the
+   * disk, which keeps requests for one L2 table on one thread. Default `round-robin`.
+   */
+  readonly affinity?: 'round-robin' | 'region' | undefined;
+  /** Bytes of a region; default 512 MiB, what one L2 table maps by default. */
+  readonly regionBytes?: number | undefined;
+}
+
+/** An image that a pool of threads serves. Requests may run concurrently without limit. */
+export interface ImagePool extends AsyncDisposable {
+  readonly filename: string;
+  /** Virtual size in bytes. */
+  readonly size: number;
+  /** Fills the buffer from a guest offset in bytes. */
+  read(buffer: Uint8Array, offset: number): Promise<void>;
+  /** Writes the whole buffer at a guest offset in bytes. */
+  write(buffer: Uint8Array, offset: number): Promise<void>;
+  writeZeroes(
+    offset: number,
+    length: number,
+    options?: { readonly unmap?: boolean },
+  ): Promise<void>;
+  discard(offset: number, length: number): Promise<void>;
+  /** Makes every request that completed before this call durable. */
+  flush(): Promise<void>;
+  info(): Promise<ImageInfo>;
+  stats(): ImageStats;
+  /** Waits for every request, makes everything durable, and ends the threads. */
+  close(): Promise<void>;
+}
+
+const defaultRegionBytes = 512 * 1024 * 1024;
+/** Shared memory kept for buffers that lie elsewhere, in bytes. */
+const spareBytes = 16 * 1024 * 1024;
+
+/**
+ * Opens an image and starts the threads that serve it.
+ *
+ * @throws what `openImage` throws; ERR_COWHERD_INVALID_ARGUMENT for a number of queues below one
+ */
+export async function openPool(path: string, options: PoolOptions): Promise<ImagePool> {
+  const { queues, threads = queues } = options;
+  if (!Number.isInteger(queues) || queues < 1 || !Number.isInteger(threads) || threads < 1) {
+    throw new CowherdError(
+      'ERR_COWHERD_INVALID_ARGUMENT',
+      `'${path}': a pool needs at least one queue and one thread`,
+      { filename: path },
+    );
+  }
+  const { affinity, regionBytes } = options;
+  const image = await openImage(path, options);
+  const members: PoolThread[] = [];
+  try {
+    const count = Math.min(threads, queues);
+    for (let index = 0; index < count; index++) {
+      const share = Math.floor(queues / count) + (index < queues % count ? 1 : 0);
+      members.push(await PoolThread.start({ handle: image.handle(), queues: share }, path));
+    }
+  } catch (error) {
+    await Promise.allSettled(members.map((member) => member.close()));
+    await image.close();
+    throw error;
+  }
+  const region = affinity === 'region' ? (regionBytes ?? defaultRegionBytes) : undefined;
+  return new ThreadPool(image, members, region);
+}
+
+/** One thread, and the requests it runs. */
+class PoolThread {
+  readonly queues: number;
+  readonly #worker: Worker;
+  readonly #filename: string;
+  readonly #waiting = new Map<
+    number,
+    { readonly resolve: () => void; readonly reject: (error: Error) => void }
+  >();
+  readonly #ended: Promise<void>;
+  #batch: PoolRequest[] = [];
+  #lastId = 0;
+  #dead = false;
+
+  private constructor(orders: PoolOrders, filename: string) {
+    this.queues = orders.queues;
+    this.#filename = filename;
+    // Not with this program's own options, which may be about its own main file.
+    this.#worker = new Worker(new URL('pool-worker.js', import.meta.url), {
+      workerData: orders,
+      execArgv: [],
+    });
+    this.#worker.on('message', (answers: readonly PoolAnswer[]) => {
+      this.#settle(answers);
+    });
+    this.#ended = new Promise((resolve) => {
+      this.#worker.on('error', () => undefined);
+      this.#worker.on('exit', () => {
+        this.#fail();
+        resolve();
+      });
+    });
+  }
+
+  /** Starts a thread; resolves when it has joined the image. */
+  static async start(orders: PoolOrders, filename: string): Promise<PoolThread> {
+    const thread = new PoolThread(orders, filename);
+    await new Promise<void>((resolve, reject) => {
+      thread.#worker.once('message', () => {
+        resolve();
+      });
+      thread.#worker.once('error', reject);
+    });
+    // Requests under way keep the program alive, not the thread itself.
+    thread.#worker.unref();
+    return thread;
+  }
+
+  run(
+    operation: PoolOperation,
+    queue: number,
+    offset = 0,
+    length = 0,
+    buffer?: Uint8Array,
+    unmap = false,
+  ): Promise<void> {
+    if (this.#dead) return Promise.reject(this.#deadError());
+    const id = ++this.#lastId;
+    this.#batch.push({ id, operation, queue, offset, length, unmap, buffer });
+    if (this.#batch.length === 1)
+      process.nextTick(() => {
+        this.#send();
+      });
+    if (this.#waiting.size === 0) this.#worker.ref();
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+    });
+  }
+
+  /** Leaves the image, and ends the thread. */
+  async close(): Promise<void> {
+    try {
+      await this.run('close', 0);
+    } finally {
+      await this.#worker.terminate();
+      await this.#ended;
+    }
+  }
+
+  #send(): void {
+    const batch = this.#batch;
+    this.#batch = [];
+    this.#worker.postMessage(batch);
+  }
+
+  #settle(answers: readonly PoolAnswer[]): void {
+    for (const { id, error } of answers) {
+      const request = this.#waiting.get(id);
+      this.#waiting.delete(id);
+      if (error === undefined) request?.resolve();
+      else request?.reject(revived(error));
+    }
+    if (this.#waiting.size === 0) this.#worker.unref();
+  }
+
+  #fail(): void {
+    this.#dead = true;
+    const error = this.#deadError();
+    for (const { reject } of this.#waiting.values()) reject(error);
+    this.#waiting.clear();
+  }
+
+  #deadError(): CowherdError {
+    const filename = this.#filename;
+    return new CowherdError(
+      'ERR_COWHERD_POISONED',
+      `'${filename}' can no longer be used: a thread of its pool has ended`,
+      { filename },
+    );
+  }
+}
+
+/** See the file's comment. */
+class ThreadPool implements ImagePool {
+  readonly filename: string;
+  readonly size: number;
+  readonly #image: Image;
+  readonly #threads: readonly PoolThread[];
+  /** Every queue, as its thread and its number there. */
+  readonly #queues: readonly { readonly thread: PoolThread; readonly queue: number }[];
+  readonly #regionBytes: number | undefined;
+  readonly #spare = new Map<number, Uint8Array[]>();
+  #spareBytes = 0;
+  #turn = 0;
+  #closing: Promise<void> | undefined;
+
+  constructor(image: Image, threads: readonly PoolThread[], regionBytes: number | undefined) {
+    this.filename = image.filename;
+    this.size = image.size;
+    this.#image = image;
+    this.#threads = threads;
+    this.#regionBytes = regionBytes;
+    // In an order that goes round the threads.
+    const most = Math.max(...threads.map((thread) => thread.queues));
+    this.#queues = Array.from({ length: most }, (_, queue) =>
+      threads.filter((thread) => queue < thread.queues).map((thread) => ({ thread, queue })),
+    ).flat();
+  }
+
+  async read(buffer: Uint8Array, offset: number): Promise<void> {
+    if (isShared(buffer)) {
+      await this.#run('read', offset, buffer.length, buffer);
+      return;
+    }
+    const shared = this.#lend(buffer.length);
+    try {
+      await this.#run('read', offset, buffer.length, shared);
+      buffer.set(shared);
+    } finally {
+      this.#giveBack(shared);
+    }
+  }
+
+  async write(buffer: Uint8Array, offset: number): Promise<void> {
+    if (isShared(buffer)) {
+      await this.#run('write', offset, buffer.length, buffer);
+      return;
+    }
+    const shared = this.#lend(buffer.length);
+    shared.set(buffer);
+    try {
+      await this.#run('write', offset, buffer.length, shared);
+    } finally {
+      this.#giveBack(shared);
+    }
+  }
+
+  writeZeroes(
+    offset: number,
+    length: number,
+    options: { readonly unmap?: boolean } = {},
+  ): Promise<void> {
+    return this.#run('writeZeroes', offset, length, undefined, options.unmap ?? false);
+  }
+
+  discard(offset: number, length: number): Promise<void> {
+    return this.#run('discard', offset, length);
+  }
+
+  flush(): Promise<void> {
+    return this.#run('flush', 0, 0);
+  }
+
+  info(): Promise<ImageInfo> {
+    return this.#image.info();
+  }
+
+  stats(): ImageStats {
+    return this.#image.stats();
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#closeAll();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #closeAll(): Promise<void> {
+    const ended = await Promise.allSettled(this.#threads.map((thread) => thread.close()));
+    await this.#image.close();
+    for (const end of ended) if (end.status === 'rejected') throw end.reason as Error;
+  }
+
+  #run(
+    operation: PoolOperation,
+    offset: number,
+    length: number,
+    buffer?: Uint8Array,
+    unmap = false,
+  ): Promise<void> {
+    if (this.#closing !== undefined) {
+      const { filename } = this;
+      const error = new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
+      return Promise.reject(error);
+    }
+    const region = this.#regionBytes;
+    const choice = region === undefined ? this.#turn++ : Math.floor(offset / region);
+    const { thread, queue } = this.#queues[Math.max(0, choice || 0) % this.#queues.length];
+    return thread.run(operation, queue, offset, length, buffer, unmap);
+  }
+
+  #lend(length: number): Uint8Array {
+    const spare = this.#spare.get(length)?.pop();
+    if (spare === undefined) return new Uint8Array(new SharedArrayBuffer(length));
+    this.#spareBytes -= length;
+    return spare;
+  }
+
+  #giveBack(buffer: Uint8Array): void {
+    if (this.#spareBytes + buffer.length > spareBytes) return;
+    this.#spareBytes += buffer.length;
+    const spare = this.#spare.get(buffer.length);
+    if (spare === undefined) this.#spare.set(buffer.length, [buffer]);
+    else spare.push(buffer);
+  }
+}
+
+function isShared(buffer: Uint8Array): boolean {
+  return buffer.buffer instanceof SharedArrayBuffer;
+}
+
+function revived({ code, message, filename, offset }: PoolError): Error {
+  return code === undefined
+    ? new Error(message)
+    : new CowherdError(code, message, { filename, offset });
+}
