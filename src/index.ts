@@ -5,5 +5,6 @@ export { attachImage } from './image/attach.js';
 export { createImage } from './image/create.js';
 export { openImage } from './image/open.js';
 export { type ImagePool, type PoolOptions, openPool } from './image/pool.js';
+export { bench, type BenchOptions, type BenchResult } from './jobs/bench.js';
 export { compare, type CompareOptions, type CompareResult } from './jobs/compare.js';
 export { convert, type ConvertOptions } from './jobs/convert.js';

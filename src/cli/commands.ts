@@ -1,4 +1,5 @@
 /** The subcommands there are. */
+import { benchCommand } from './bench.js';
 import { checkCommand } from './check.js';
 import type { Command } from './command.js';
 import { compareCommand } from './compare.js';
@@ -9,6 +10,7 @@ import { mapCommand } from './map.js';
 
 /** In the order in which the help text lists them. */
 export const commands: readonly Command[] = [
+  benchCommand,
   checkCommand,
   compareCommand,
   convertCommand,

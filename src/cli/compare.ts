@@ -10,6 +10,7 @@ import type { OptionSpecs } from './options.js';
 import { parseCommandLine } from './options.js';
 import { progressDisplay } from './progress.js';
 import * as shared from './shared-options.js';
+import { statsTable } from './stats-table.js';
 
 const options = {
   ...shared.helpOption,
@@ -24,6 +25,8 @@ const options = {
     help: 'sizes have to be equal too, and how every range is stored',
   },
   cache: { short: 'T', long: 'cache', argument: 'MODE', help: 'cache mode of both images' },
+  ...shared.queuesOption,
+  ...shared.statsOption,
 } as const satisfies OptionSpecs<string>;
 
 /** Exit codes: different, could not be opened, could not be read. */
@@ -54,6 +57,7 @@ export const compareCommand: Command = {
       aio: shared.parseAio(line.last('aio')),
     };
     const quiet = line.has('quiet');
+    const queues = shared.parseQueues(line.last('queues'));
     const progress = progressDisplay(session, {
       wanted: line.has('progress'),
       argument: line.last('progress'),
@@ -66,10 +70,15 @@ export const compareCommand: Command = {
       await using imageB = await openNamed(nameB, opening, exitCode);
       result = await compareImages(imageA, imageB, {
         strict: line.has('strict'),
+        queues,
         signal: session.signal,
         onProgress: progress.update,
       });
       if (!quiet) await session.print(verdict(result));
+      if (line.has('stats')) {
+        await session.print(statsTable(`Queues of '${first}':`, imageA.stats()));
+        await session.print(statsTable(`Queues of '${second}':`, imageB.stats()));
+      }
     } catch (error) {
       if (session.signal.aborted || !(error instanceof CowherdError)) throw error;
       throw new CliError(readFailure(error), { exitCode: exitCodes.read, cause: error });

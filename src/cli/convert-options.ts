@@ -98,7 +98,8 @@ export const convertOptions = {
   salvage: { long: 'salvage', help: 'what cannot be read becomes zeroes, with a warning' },
   outOfOrder: { short: 'W', long: 'oob-writes', help: 'write pieces in any order' },
   object: { long: 'object', argument: 'DEFINITION', help: 'not supported' },
-  queues: { long: 'queues', argument: 'N', help: 'queues on the source and on the target' },
+  ...shared.queuesOption,
+  ...shared.statsOption,
   aio: { long: 'aio', argument: 'ENGINE', help: 'I/O engine: io_uring, threads or auto' },
 } as const satisfies OptionSpecs<string>;
 
@@ -111,14 +112,6 @@ export function parseParallel(text: string | undefined): number | undefined {
   const parallel = Number(text);
   if (parallel >= 1 && parallel <= 16) return parallel;
   throw new CliError('Invalid number of coroutines specified. Must be between 1 and 16.');
-}
-
-/** The number of queues. */
-export function parseQueues(text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  const queues = Number(text);
-  if (/^\d+$/.test(text) && queues >= 1 && queues <= 64) return queues;
-  throw new CliError(`Invalid number of queues specified: '${text}'. Must be between 1 and 64.`);
 }
 
 const largestSparseSize = 16 * 1024 * 1024;

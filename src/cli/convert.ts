@@ -15,6 +15,7 @@ import { parseCommandLine } from './options.js';
 import { progressDisplay } from './progress.js';
 import type { Session } from './session.js';
 import * as shared from './shared-options.js';
+import { statsTable } from './stats-table.js';
 import { spoolStandardInput, standardStream, writeStandardOutput } from './standard-streams.js';
 
 type Line = ParsedCommandLine<keyof typeof parse.convertOptions>;
@@ -67,7 +68,7 @@ function readPlan(line: Line) {
   return {
     sparseSize: parse.parseSparseSize(line.last('sparseSize')),
     parallel: parse.parseParallel(line.last('parallel')),
-    queues: parse.parseQueues(line.last('queues')),
+    queues: shared.parseQueues(line.last('queues')),
     rateLimit: parse.parseRateLimit(line.last('rateLimit')),
     snapshot: parse.parseSnapshot(line.last('snapshot')),
     targetCache: parse.parseTargetCache(line.last('targetCache')),
@@ -182,6 +183,7 @@ async function convertToFile(
   }
   const formats = new Set(sources.map((source) => source.format));
   if (formats.size > 1) throw new CliError('All sources have to be of one format');
+  let tables = '';
   try {
     await convert(
       sources.map(({ path }) => path),
@@ -198,6 +200,12 @@ async function convertToFile(
         skipCreate: line.has('skipCreate'),
         targetIsZero: line.has('targetIsZero'),
         salvage: line.has('salvage'),
+        onStats: (targetStats, sourceStats) => {
+          sourceStats.forEach((stats, index) => {
+            tables += statsTable(`Queues of '${sources[index].given}':`, stats);
+          });
+          tables += statsTable(`Queues of '${target.given}':`, targetStats);
+        },
         onWarning: (message) => {
           if (!line.has('quiet')) session.complain(`cowherd: warning: ${message}\n`);
         },
@@ -207,6 +215,7 @@ async function convertToFile(
     if (session.signal.aborted || !(error instanceof CowherdError)) throw error;
     throw failure(error, sources, { ...target, format, created: !line.has('skipCreate') });
   }
+  if (line.has('stats')) await session.print(tables);
 }
 
 function targetPath(given: string): string {

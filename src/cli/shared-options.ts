@@ -38,6 +38,24 @@ export const outputOption = {
   output: { long: 'output', argument: 'human|json', help: 'how to print the result' },
 } as const satisfies Record<string, OptionSpec>;
 
+/** `--queues`, how many queues work on an image. */
+export const queuesOption = {
+  queues: { long: 'queues', argument: 'N', help: 'queues that work on each image' },
+} as const satisfies Record<string, OptionSpec>;
+
+/** `--stats`, what the queues did. */
+export const statsOption = {
+  stats: { long: 'stats', help: 'print at the end what each queue did' },
+} as const satisfies Record<string, OptionSpec>;
+
+/** The number of queues. */
+export function parseQueues(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const queues = Number(text);
+  if (/^\d+$/.test(text) && queues >= 1 && queues <= 64) return queues;
+  throw new CliError(`Invalid number of queues specified: '${text}'. Must be between 1 and 64.`);
+}
+
 /** `-q`, no output but errors. */
 export const quietOption = {
   quiet: { short: 'q', long: 'quiet', help: 'print errors only' },

@@ -1,5 +1,5 @@
 /** What a pool and its threads tell each other: requests and answers, in batches of one turn. */
-import type { CowherdErrorCode } from '../errors.js';
+import type { ErrorMessage } from './error-transfer.js';
 import type { ImageHandle } from './handle.js';
 
 /** What a thread of a pool is started with. */
@@ -26,16 +26,8 @@ export interface PoolRequest {
   readonly buffer: Uint8Array | undefined;
 }
 
-/** An error on its way between threads. */
-export interface PoolError {
-  readonly code: CowherdErrorCode | undefined;
-  readonly message: string;
-  readonly filename: string | undefined;
-  readonly offset: number | undefined;
-}
-
 /** The end of a request. */
 export interface PoolAnswer {
   readonly id: number;
-  readonly error: PoolError | undefined;
+  readonly error: ErrorMessage | undefined;
 }

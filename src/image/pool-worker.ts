@@ -1,9 +1,9 @@
 /** A thread of a pool: joins the image and runs the requests it is sent, all at the same time. */
 import { parentPort, workerData } from 'node:worker_threads';
-import { CowherdError } from '../errors.js';
 import type { RequestTarget } from './api.js';
 import { attachImage } from './attach.js';
-import type { PoolAnswer, PoolError, PoolOrders, PoolRequest } from './pool-messages.js';
+import { describeError } from './error-transfer.js';
+import type { PoolAnswer, PoolOrders, PoolRequest } from './pool-messages.js';
 
 const port = parentPort!;
 const { handle, queues } = workerData as PoolOrders;
@@ -20,7 +20,7 @@ port.on('message', (requests: readonly PoolRequest[]) => {
         answer({ id: request.id, error: undefined });
       },
       (error: unknown) => {
-        answer({ id: request.id, error: describe(error) });
+        answer({ id: request.id, error: describeError(error) });
       },
     );
   }
@@ -54,13 +54,4 @@ function answer(each: PoolAnswer): void {
     port.postMessage(answers);
     answers = [];
   });
-}
-
-function describe(error: unknown): PoolError {
-  if (error instanceof CowherdError) {
-    const { code, message, filename, offset } = error;
-    return { code, message, filename, offset };
-  }
-  const message = error instanceof Error ? error.message : String(error);
-  return { code: undefined, message, filename: undefined, offset: undefined };
 }

@@ -6,14 +6,9 @@
 import { Worker } from 'node:worker_threads';
 import { CowherdError } from '../errors.js';
 import type { Image, ImageInfo, ImageStats, OpenImageOptions } from './api.js';
+import { reviveError } from './error-transfer.js';
 import { openImage } from './open.js';
-import type {
-  PoolAnswer,
-  PoolError,
-  PoolOperation,
-  PoolOrders,
-  PoolRequest,
-} from './pool-messages.js';
+import type { PoolAnswer, PoolOperation, PoolOrders, PoolRequest } from './pool-messages.js';
 
 /** Arguments of `openPool`. */
 export interface PoolOptions extends OpenImageOptions {
@@ -179,7 +174,7 @@ class PoolThread {
       const request = this.#waiting.get(id);
       this.#waiting.delete(id);
       if (error === undefined) request?.resolve();
-      else request?.reject(revived(error));
+      else request?.reject(reviveError(error));
     }
     if (this.#waiting.size === 0) this.#worker.unref();
   }
@@ -331,10 +326,4 @@ class ThreadPool implements ImagePool {
 
 function isShared(buffer: Uint8Array): boolean {
   return buffer.buffer instanceof SharedArrayBuffer;
-}
-
-function revived({ code, message, filename, offset }: PoolError): Error {
-  return code === undefined
-    ? new Error(message)
-    : new CowherdError(code, message, { filename, offset });
 }

@@ -9,10 +9,12 @@ import type {
   Image,
   ImageFormat,
   LongOperationOptions,
+  RequestTarget,
 } from '../image/api.js';
 import { openImage } from '../image/open.js';
 import { CowherdError } from '../errors.js';
 import { locateReadFailure } from './read-failure.js';
+import { withQueues } from './queues.js';
 import { firstDifference, firstNonZero } from './differences.js';
 import { zipExtents } from './zip-extents.js';
 
@@ -22,6 +24,8 @@ export interface CompareImagesOptions extends LongOperationOptions {
   readonly strict?: boolean | undefined;
   /** Requests in flight on each side; default 4. */
   readonly parallel?: number | undefined;
+  /** Queues that each image is read through; default 1. */
+  readonly queues?: number | undefined;
 }
 
 /** How two image files are opened and compared. */
@@ -76,8 +80,16 @@ export async function compareImages(
     const offset = Math.min(a.size, b.size);
     return { identical: false, ...sizes, difference: { kind: 'size', offset } };
   }
-  const comparison = new Comparison(a, b, strict, options);
-  const difference = await comparison.run().catch((error: unknown) => {
+  const { queues = 1 } = options;
+  const difference = await withQueues(a, queues, (queuesA) =>
+    withQueues(b, queues, (queuesB) => {
+      const sides = [
+        { image: a, queues: queuesA },
+        { image: b, queues: queuesB },
+      ] as const;
+      return new Comparison(sides, strict, options).run();
+    }),
+  ).catch((error: unknown) => {
     throw options.signal?.aborted === true ? aborted(error) : error;
   });
   return difference === undefined
@@ -100,6 +112,12 @@ interface Work {
   readB: boolean;
 }
 
+/** One of the images, and the queues that read it. */
+interface Side {
+  readonly image: Image;
+  readonly queues: readonly RequestTarget[];
+}
+
 class Comparison {
   readonly #total: number;
   readonly #parallel: number;
@@ -108,14 +126,16 @@ class Comparison {
   #first: Difference | undefined;
   #failure: unknown;
   #doneBytes = 0;
+  /** Counts pieces, which go round the queues. */
+  #turn = 0;
 
   constructor(
-    private readonly a: Image,
-    private readonly b: Image,
+    private readonly sides: readonly [Side, Side],
     private readonly strict: boolean,
     private readonly options: CompareImagesOptions,
   ) {
-    this.#total = Math.max(a.size, b.size);
+    const [a, b] = sides;
+    this.#total = Math.max(a.image.size, b.image.size);
     this.#parallel = Math.max(1, options.parallel ?? 4);
   }
 
@@ -132,8 +152,9 @@ class Comparison {
 
   async #walk(): Promise<void> {
     const { signal } = this.options;
+    const [a, b] = this.sides;
     let pending: Work | undefined;
-    for await (const pair of zipExtents(this.a, this.b, signal)) {
+    for await (const pair of zipExtents(a.image, b.image, signal)) {
       signal?.throwIfAborted();
       if (this.#ended()) return;
       if (this.strict && !storedAlike(pair.a, pair.b, this.#total)) {
@@ -197,15 +218,17 @@ class Comparison {
   async #perform({ offset, length, readA, readB }: Work): Promise<void> {
     const bytesA = readA ? this.#takeBuffer() : undefined;
     const bytesB = readB ? this.#takeBuffer() : undefined;
+    const [a, b] = this.sides;
+    const turn = this.#turn++;
     const results = await Promise.allSettled([
-      bytesA && readWithin(this.a, bytesA.subarray(0, length), offset),
-      bytesB && readWithin(this.b, bytesB.subarray(0, length), offset),
+      bytesA && readWithin(a, turn, bytesA.subarray(0, length), offset),
+      bytesB && readWithin(b, turn, bytesB.subarray(0, length), offset),
     ]);
     for (const [index, result] of results.entries()) {
       if (result.status === 'fulfilled') continue;
-      const image = index === 0 ? this.a : this.b;
+      const side = this.sides[index];
       throw await locateReadFailure(result.reason, offset, length, (part, at) =>
-        readWithin(image, part, at),
+        readWithin(side, 0, part, at),
       );
     }
     const at = whereDifferent(bytesA?.subarray(0, length), bytesB?.subarray(0, length));
@@ -251,10 +274,15 @@ function storedAlike(a: Extent | undefined, b: Extent | undefined, size: number)
 }
 
 /** Reads what lies within the image; beyond its end there are zeroes. */
-async function readWithin(image: Image, buffer: Uint8Array, offset: number): Promise<void> {
+async function readWithin(
+  { image, queues }: Side,
+  turn: number,
+  buffer: Uint8Array,
+  offset: number,
+): Promise<void> {
   const inside = Math.max(0, Math.min(buffer.length, image.size - offset));
   buffer.fill(0, inside);
-  if (inside > 0) await image.read(buffer.subarray(0, inside), offset);
+  if (inside > 0) await queues[turn % queues.length].read(buffer.subarray(0, inside), offset);
 }
 
 function whereDifferent(a: Uint8Array | undefined, b: Uint8Array | undefined): number {

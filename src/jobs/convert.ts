@@ -7,14 +7,15 @@ import type {
   CreateOptions,
   Image,
   ImageFormat,
+  ImageStats,
   LongOperationOptions,
-  RequestTarget,
 } from '../image/api.js';
 import { createImage, removeImage } from '../image/create.js';
 import { openImage } from '../image/open.js';
 import { dataFilePath } from '../image/reference.js';
 import { type SourcePart, concatenate } from './concatenation.js';
 import { Copier } from './copier.js';
+import { openQueues } from './queues.js';
 
 const defaultParallel = 16;
 const defaultSparseBytes = 4096;
@@ -57,6 +58,8 @@ export interface ConvertOptions extends LongOperationOptions {
   readonly targetCache?: CacheMode | undefined;
   readonly aio?: AioMode | undefined;
   readonly forceShare?: boolean | undefined;
+  /** Told at the end what the queues of the target have done, and those of each source. */
+  readonly onStats?: ((target: ImageStats, sources: readonly ImageStats[]) => void) | undefined;
 }
 
 /**
@@ -123,12 +126,6 @@ async function openSource(path: string, options: ConvertOptions): Promise<Source
     forceShare: options.forceShare,
   });
   return { image, queues: await openQueues(image, options.queues) };
-}
-
-async function openQueues(image: Image, count = 1): Promise<RequestTarget[]> {
-  const queues: RequestTarget[] = [image];
-  while (queues.length < count) queues.push(await image.openQueue());
-  return queues;
 }
 
 /** Refuses a target that is a source, or a file a source stands on, before it is touched. */
@@ -235,6 +232,10 @@ async function copyInto(
     });
     await copier.run();
     await target.flush();
+    options.onStats?.(
+      target.stats(),
+      parts.map(({ image }) => image.stats()),
+    );
     failed = false;
   } finally {
     // After a failure it is the failure that counts, not what closing has to say.
