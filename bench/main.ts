@@ -15,6 +15,7 @@ import { parseArgs } from 'node:util';
 import { convertDuels } from './cases/convert.js';
 import { memoryDuels } from './cases/memory.js';
 import { metadataDuels } from './cases/metadata.js';
+import { queueDuels } from './cases/queues.js';
 import { requestDuels } from './cases/requests.js';
 import { type Duel, type Outcome, fight } from './duel.js';
 import { picture, tableLine } from './report.js';
@@ -31,6 +32,7 @@ const results = path.resolve(
 );
 const groups: readonly (readonly [string, (folder: string) => Promise<Duel[]>])[] = [
   ['requests', requestDuels],
+  ['queues', queueDuels],
   ['convert', convertDuels],
   ['metadata', metadataDuels],
   ['memory', memoryDuels],

@@ -48,6 +48,20 @@ export async function timeCowherd(...parameters: readonly string[]): Promise<num
   return (await runProgram(process.execPath, [cli, ...parameters])).seconds;
 }
 
+/** Requests a second that our `bench` counts. */
+export async function benchCowherd(...parameters: readonly string[]): Promise<number> {
+  const words = [cli, 'bench', '--output=json', ...parameters];
+  const { stdout } = await runProgram(process.execPath, words);
+  return (JSON.parse(stdout) as { 'requests-per-second': number })['requests-per-second'];
+}
+
+/** Requests a second of `qemu-img bench`. */
+export async function benchQemu(...parameters: readonly string[]): Promise<number> {
+  const { stdout } = await runProgram('qemu-img', ['bench', ...parameters]);
+  const count = Number(/^Sending (\d+)/.exec(stdout)?.[1]);
+  return count / Number(/completed in ([\d.]+) seconds/.exec(stdout)?.[1]);
+}
+
 /** Seconds that Node takes to start and stop. */
 export async function timeNode(): Promise<number> {
   return (await runProgram(process.execPath, ['-e', '0'])).seconds;
@@ -68,4 +82,11 @@ export async function peakMemory(...parameters: readonly string[]): Promise<numb
 /** Makes sure that what was written before does not disturb what is timed next. */
 export async function settle(): Promise<void> {
   await runProgram('sync', []);
+}
+
+/** Puts a file into the page cache the way reading it does, whoever wrote it and however. */
+export async function warm(file: string): Promise<void> {
+  await runProgram('sync', []);
+  await runProgram('dd', [`of=${file}`, 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0']);
+  await runProgram('dd', [`if=${file}`, 'of=/dev/null', 'bs=1M']);
 }

@@ -58,7 +58,7 @@ export class AllocatingWrites {
     const { metadata, arena, externalData, file } = this.#context;
     const { geometry, l2Cache, claims } = metadata;
     const { clusterSize } = geometry;
-    const within = offset % clusterSize;
+    const within = geometry.within(offset);
     if (within + buffer.length > clusterSize || arena.available === 0 || externalData) {
       return undefined;
     }
@@ -66,7 +66,7 @@ export class AllocatingWrites {
     const key = metadata.sliceKey(offset);
     const slot = l2Cache.find(key);
     if (slot < 0) return undefined;
-    const entry = Math.floor(offset / clusterSize) % geometry.l2EntriesPerSlice;
+    const entry = geometry.entryInSlice(offset);
     l2Cache.lockExclusive(slot);
     if (!l2Cache.holds(slot, key) || !this.#canAllocate(slot, entry, offset, buffer.length)) {
       l2Cache.unlockExclusive(slot);

@@ -159,7 +159,7 @@ export class CompressedWriter {
   async #link(offset: number, hostOffset: number, length: number): Promise<void> {
     const { metadata } = this.#context;
     const { geometry, l2Cache, claims, entries } = metadata;
-    const entry = Math.floor(offset / geometry.clusterSize) % geometry.l2EntriesPerSlice;
+    const entry = geometry.entryInSlice(offset);
     const removed: RemovedClusters[] = [];
     for (;;) {
       const slot = await acquireWritableSlice(this.#context, offset);

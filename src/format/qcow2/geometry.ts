@@ -71,9 +71,21 @@ export class Geometry {
     return Math.ceil(bytes / this.clusterSize);
   }
 
+  /** Bytes from the begin of its cluster to an offset. */
+  within(offset: number): number {
+    // Offsets exceed 32 bits, and dividing them is far quicker than their remainder.
+    return offset - Math.floor(offset / this.clusterSize) * this.clusterSize;
+  }
+
+  /** Index in its L2 slice of the entry that maps a guest offset. */
+  entryInSlice(guestOffset: number): number {
+    const slice = Math.floor(guestOffset / this.sliceReach) * this.sliceReach;
+    return Math.floor((guestOffset - slice) / this.clusterSize);
+  }
+
   /** `offset` rounded down to a cluster boundary. */
   clusterStart(offset: number): number {
-    return offset - (offset % this.clusterSize);
+    return offset - this.within(offset);
   }
 
   /** `offset` rounded up to a cluster boundary. */

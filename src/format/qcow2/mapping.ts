@@ -59,8 +59,8 @@ export class ReadPlanner {
    */
   plan(view: DataView, sliceStart: number, guestOffset: number, maxLength: number, run: Run): void {
     const geometry = this.#geometry;
-    const within = guestOffset % geometry.clusterSize;
-    const index = Math.floor(guestOffset / geometry.clusterSize) % geometry.l2EntriesPerSlice;
+    const within = geometry.within(guestOffset);
+    const index = geometry.entryInSlice(guestOffset);
     const reach = (geometry.l2EntriesPerSlice - index) * geometry.clusterSize - within;
     const length = Math.min(maxLength, reach);
     if (geometry.extendedL2) this.#planExtended(view, sliceStart, index, within, length, run);
@@ -86,7 +86,7 @@ export class ReadPlanner {
     run.hasHost = kind >= ClusterKind.zeroAllocated;
     run.hostOffset = run.hasHost ? entries.hostOffset(view, at) + within : 0;
     run.kind = runKindOf[kind];
-    if (run.hasHost && !isValidHost(run.hostOffset - within, clusterSize)) {
+    if (run.hasHost && !isValidHost(run.hostOffset - within, this.#geometry)) {
       run.kind = RunKind.corrupt;
     }
     let length = clusterSize - within;
@@ -105,7 +105,7 @@ export class ReadPlanner {
     maxLength: number,
     run: Run,
   ): void {
-    const { clusterSize, subclusterSize } = this.#geometry;
+    const { subclusterSize } = this.#geometry;
     let at = sliceStart + index * 16;
     if (this.#entries.kind(view, at) === ClusterKind.compressed) {
       this.#planCompressed(view, at, within, maxLength, run);
@@ -132,7 +132,7 @@ export class ReadPlanner {
     run.hasHost = hasHost;
     run.hostOffset = hostOffset;
     run.length = Math.min(length, maxLength);
-    if (hasHost && !isValidHost(hostOffset - within, clusterSize)) run.kind = RunKind.corrupt;
+    if (hasHost && !isValidHost(hostOffset - within, this.#geometry)) run.kind = RunKind.corrupt;
   }
 
   /** State of one subcluster; `run.hostOffset` becomes the offset of its host cluster. */
@@ -157,8 +157,8 @@ export class ReadPlanner {
   }
 }
 
-function isValidHost(clusterStart: number, clusterSize: number): boolean {
-  return clusterStart % clusterSize === 0 && clusterStart <= maxOffset;
+function isValidHost(clusterStart: number, geometry: Geometry): boolean {
+  return geometry.within(clusterStart) === 0 && clusterStart <= maxOffset;
 }
 
 const runKindOf = [RunKind.unallocated, RunKind.zero, RunKind.zero, RunKind.data] as const;

@@ -97,7 +97,7 @@ export class Reader {
       case RunKind.unallocated:
         return this.#fetchBelow(target, offset);
       case RunKind.compressed: {
-        const within = offset % metadata.geometry.clusterSize;
+        const within = metadata.geometry.within(offset);
         return this.#compressed.read(run.hostOffset, run.compressedSize, within, target);
       }
       case RunKind.corrupt:

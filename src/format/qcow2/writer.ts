@@ -130,12 +130,12 @@ export class Writer {
   #plan(slot: number, offset: number, length: number): Step {
     const { metadata } = this.#context;
     const { geometry, entries, claims, l2Cache } = metadata;
-    const entry = Math.floor(offset / geometry.clusterSize) % geometry.l2EntriesPerSlice;
+    const entry = geometry.entryInSlice(offset);
     if (claims.has(slot, entry)) return { kind: 'wait-for-claim' };
     const inPlace = this.#inPlaceLength(slot, offset, length);
     const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
     if (inPlace > 0) {
-      const within = offset % geometry.clusterSize;
+      const within = geometry.within(offset);
       return {
         kind: 'in-place',
         length: inPlace,
@@ -152,7 +152,7 @@ export class Writer {
     const { metadata, arena, externalData } = this.#context;
     const { geometry, claims, l2Cache } = metadata;
     const { clusterSize } = geometry;
-    const within = offset % clusterSize;
+    const within = geometry.within(offset);
     const touched = geometry.clusters(within + length);
     const wanted = Math.min(touched, geometry.l2EntriesPerSlice - entry);
     const available = externalData ? wanted : Math.min(wanted, arena.available);
@@ -202,7 +202,7 @@ export class Writer {
   #planKept(slot: number, entry: number, at: number, offset: number, length: number): Step {
     const { geometry, entries, claims, l2Cache } = this.#context.metadata;
     const { clusterSize, subclusterSize } = geometry;
-    const within = offset % clusterSize;
+    const within = geometry.within(offset);
     const stepLength = Math.min(length, clusterSize - within);
     claims.add(slot, entry, 1);
     const allocated = geometry.extendedL2 ? entries.allocatedBits(l2Cache.view, at) : 0;
@@ -310,9 +310,9 @@ export class Writer {
     planner.plan(view, slot * l2Cache.sliceSize, offset, length, run);
     if (run.kind === RunKind.data) {
       const { clusterSize } = geometry;
-      let entry = Math.floor(offset / clusterSize) % geometry.l2EntriesPerSlice;
+      let entry = geometry.entryInSlice(offset);
       let own = 0;
-      for (let reach = clusterSize - (offset % clusterSize); own < run.length; entry++) {
+      for (let reach = clusterSize - geometry.within(offset); own < run.length; entry++) {
         const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
         if (!entries.isCopied(view, at) || claims.has(slot, entry)) break;
         own = Math.min(reach, run.length);

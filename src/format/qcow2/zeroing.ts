@@ -90,7 +90,7 @@ export class Zeroing {
   /** Zeroes whole subclusters of one cluster. */
   async #zeroSubclusters(offset: number, length: number): Promise<void> {
     const { geometry, entries, l2Cache } = this.#context.metadata;
-    const within = offset % geometry.clusterSize;
+    const within = geometry.within(offset);
     const mask = entries.subclusterMask(within, length);
     // Compressed clusters have no subclusters.
     const compressed: number[] = [];
@@ -177,7 +177,7 @@ export class Zeroing {
   async #inSlice(offset: number, count: number, change: (at: number) => boolean): Promise<number> {
     const { metadata } = this.#context;
     const { geometry, l2Cache, claims } = metadata;
-    const entry = Math.floor(offset / geometry.clusterSize) % geometry.l2EntriesPerSlice;
+    const entry = geometry.entryInSlice(offset);
     const last = Math.min(entry + count, geometry.l2EntriesPerSlice);
     for (;;) {
       const slot = await acquireWritableSlice(this.#context, offset);
