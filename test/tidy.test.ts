@@ -1,6 +1,6 @@
 /** The tree's own rules: layering, size, documentation and style, held by a test, not by habit. */
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import ts from 'typescript';
@@ -173,3 +173,25 @@ test('no path of somebody’s machine', () => {
 function names(files: readonly SourceText[]): readonly string[] {
   return files.map(({ name }) => name);
 }
+
+test('docs/concurrency.md names every shared word', () => {
+  const text = readFileSync(path.join(projectFolder, 'docs', 'concurrency.md'), 'utf8');
+  const missing: string[] = [];
+  for (const [file, constant] of [
+    ['src/engine/control-block.ts', 'ControlWord'],
+    ['src/engine/control-block.ts', 'QueueWord'],
+    ['src/engine/slice-cache.ts', 'Word'],
+    ['src/engine/slice-cache.ts', 'SetWord'],
+  ]) {
+    const source = sources.find(({ name }) => name === file)!;
+    visit(parse(source), (node) => {
+      if (!ts.isVariableDeclaration(node) || node.name.getText() !== constant) return;
+      visit(node, (inner) => {
+        if (!ts.isPropertyAssignment(inner)) return;
+        const word = inner.name.getText();
+        if (!new RegExp(`\\b${word}\\b`).test(text)) missing.push(`${constant}.${word}`);
+      });
+    });
+  }
+  assert.deepEqual(missing, []);
+});
