@@ -31,6 +31,8 @@ export const ControlWord = {
   unflushedTable: 23,
   /** Some queue has begun to change guest data since the image was opened. */
   changed: 24,
+  /** Bytes were copied to a new cluster, which the entry pointing at it must not overtake. */
+  unflushedCopy: 25,
 } as const;
 
 /** What the gate word says. */

@@ -98,3 +98,24 @@ test('flush against flush: one that fails takes nothing from the other', async (
   await simulated.powerCut(() => false)();
   await simulated.closeAndJudge();
 });
+
+for (const image of [{ clusterSize }, { clusterSize: 32768, extendedL2: true }]) {
+  test(`flush against flush: an entry reaches the disk after what it points at, ${JSON.stringify(image)}`, async (t) => {
+    if (!needsTool(t, 'qemu-img')) return;
+    const options = { ...disk, image, backedSectors: 64, queues: 1 };
+    const simulated = await SimulatedDisk.open(t, options);
+    const { device } = simulated;
+    await simulated.alone(0, { kind: 'write', sector: 64, count: 8 });
+    await simulated.alone(0, { kind: 'flush' });
+    // The cluster is counted by now, so this round writes nothing but the slice.
+    await simulated.alone(0, { kind: 'write', sector: 3, count: 1 });
+    const verdicts: (() => Promise<void>)[] = [];
+    device.onChoice = () => {
+      verdicts.push(simulated.powerCut((index, count) => index === count - 1));
+    };
+    await simulated.alone(0, { kind: 'flush' });
+    device.onChoice = undefined;
+    for (const verdict of verdicts) await verdict();
+    await simulated.closeAndJudge();
+  });
+}

@@ -54,6 +54,14 @@ export class FlushOrder {
     this.#parts.memory.store(ControlWord.unflushedTable, 1);
   }
 
+  /**
+   * Notes that a new cluster was filled with what another place had kept durable so far; call before
+   * its entry is linked. Without a barrier between the two, a power cut could take both places.
+   */
+  noteCopy(): void {
+    this.#parts.memory.store(ControlWord.unflushedCopy, 1);
+  }
+
   /** From now on reference counts reach the disk in order again, before the dirty bit is cleared. */
   endLaziness(): void {
     this.#lazyEnded = true;
@@ -108,6 +116,7 @@ export class FlushOrder {
     // After the copy: whichever entries it has, their tables were noted before.
     const table = memory.exchange(ControlWord.unflushedTable, 0) !== 0;
     const l2Slices = l2Cache.copyDirty();
+    const copied = memory.exchange(ControlWord.unflushedCopy, 0) !== 0;
     const lazy = !this.#lazyEnded && this.#parts.lazyRefcounts();
     const tableSectors = lazy ? [] : refcountTable.copyDirty();
     const refcountSlices = lazy ? [] : refcountCache.copyDirty();
@@ -118,18 +127,21 @@ export class FlushOrder {
         await this.#writeCopies(refcountTable, tableSectors);
       }
       const counted = refcountSlices.length + tableSectors.length > 0;
-      if (counted && l2Slices.length + l1Sectors.length > 0) await file.flush();
+      if ((counted || copied) && l2Slices.length + l1Sectors.length > 0) {
+        await Promise.all([file.flush(), copied ? dataFile?.flush() : undefined]);
+      }
       await this.#writeCopies(l2Cache, l2Slices);
       if (l1Sectors.length > 0) {
         if (table || l2Slices.length > 0) await file.flush();
         await this.#writeCopies(l1, l1Sectors);
       }
-      if (counted || data || table || l2Slices.length + l1Sectors.length > 0) {
+      if (counted || data || copied || table || l2Slices.length + l1Sectors.length > 0) {
         await Promise.all([file.flush(), dataFile?.flush()]);
       }
     } catch (error) {
       if (data) putBackUnflushed(memory);
       if (table) this.noteTable();
+      if (copied) this.noteCopy();
       throw error;
     }
     memory.store(ControlWord.roundsCompleted, round);
