@@ -32,19 +32,14 @@ async function randomRun(
     weights: { write: 5, zero: 1, discard: 2, flush: 5 },
   });
   await fc.assert(
-    fc.asyncProperty(
-      lanes(request, 4),
-      powerCuts,
-      schedules,
-      async (drawn, cuts, order) => {
-        const options = { image, size: 1024 * size, queues: 4, before, backedSectors };
-        const simulated = await SimulatedDisk.open(t, options, order);
-        const verdicts = simulated.cutPower(cuts);
-        await simulated.runLanes(drawn);
-        await simulated.closeAndJudge();
-        await Promise.all(verdicts.map((verdict) => verdict()));
-      },
-    ),
+    fc.asyncProperty(lanes(request, 4), powerCuts, schedules, async (drawn, cuts, order) => {
+      const options = { image, size: 1024 * size, queues: 4, before, backedSectors };
+      const simulated = await SimulatedDisk.open(t, options, order);
+      const verdicts = simulated.cutPower(cuts);
+      await simulated.runLanes(drawn);
+      await simulated.closeAndJudge();
+      await Promise.all(verdicts.map((verdict) => verdict()));
+    }),
     propertyParameters(t, runs),
   );
 }

@@ -47,18 +47,13 @@ async function randomRun(
   if (!needsTool(t, 'qemu-img')) return;
   const request = requests({ sectorsPerCluster, clusters: [0, 1, 2, 3, 4, 5, 6, 7], weights });
   await fc.assert(
-    fc.asyncProperty(
-      lanes(request, 4),
-      powerCuts,
-      schedules,
-      async (drawn, cuts, order) => {
-        const simulated = await SimulatedDisk.open(t, { ...disk, before, backedSectors }, order);
-        const verdicts = simulated.cutPower(cuts);
-        await simulated.runLanes(drawn);
-        await simulated.closeAndJudge();
-        await Promise.all(verdicts.map((verdict) => verdict()));
-      },
-    ),
+    fc.asyncProperty(lanes(request, 4), powerCuts, schedules, async (drawn, cuts, order) => {
+      const simulated = await SimulatedDisk.open(t, { ...disk, before, backedSectors }, order);
+      const verdicts = simulated.cutPower(cuts);
+      await simulated.runLanes(drawn);
+      await simulated.closeAndJudge();
+      await Promise.all(verdicts.map((verdict) => verdict()));
+    }),
     propertyParameters(t, runs),
   );
 }

@@ -129,6 +129,8 @@ export class SimulatedDevice {
   #choices = 0;
   #operations = 0;
   #failable = 0;
+  #begun = 0;
+  #answered = 0;
   /** Conversions of compressed clusters that threads of their own are busy with. */
   #converting = 0;
 
@@ -140,6 +142,16 @@ export class SimulatedDevice {
   /** Choices made so far. */
   get choices(): number {
     return this.#choices;
+  }
+
+  /** Operations begun so far. */
+  get begun(): number {
+    return this.#begun;
+  }
+
+  /** Operations that have begun and have not been answered. */
+  get underWay(): number {
+    return this.#begun - this.#answered;
   }
 
   /** Operations so far that a fault could have met. */
@@ -175,6 +187,7 @@ export class SimulatedDevice {
     operation: StorageOperation,
     effect: (content: MemoryContent) => Result,
   ): Promise<Result> {
+    this.#begun += 1;
     const { kind, offset, length } = operation;
     const name = `${file.filename} ${kind} ${length} at ${offset}`;
     const { bytes } = file;
@@ -192,6 +205,7 @@ export class SimulatedDevice {
     }
     if (hold?.at === 'answer') await hold.pass();
     await this.chosen(`${name} answered`, this.#nextDelay());
+    this.#answered += 1;
     if (fault !== undefined) throw injected(file.filename, operation);
     if (change !== undefined) change.answered = true;
     return result as Result;

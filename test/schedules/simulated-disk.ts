@@ -171,16 +171,23 @@ export class SimulatedDisk {
 
   /** Runs lanes side by side. Each request begins when the schedule chooses it. */
   async runLanes(lanes: readonly Lane[]): Promise<void> {
-    await this.device.drive(
-      Promise.all(lanes.map(async (lane, index) => this.#runLane(lane, index))),
-    );
+    await this.device.drive(this.start(lanes));
   }
 
-  async #runLane({ queue, requests }: Lane, index: number): Promise<void> {
-    for (const request of requests) {
-      await this.device.chosen(`lane ${index}: ${JSON.stringify(request)}`);
-      await this.ask(queue % this.queues.length, request);
-    }
+  /**
+   * Starts lanes; somebody has to drive the device until they end.
+   *
+   * @param failed takes the errors of requests, after which their lane goes on
+   */
+  async start(lanes: readonly Lane[], failed?: (error: unknown) => void): Promise<void> {
+    const users = lanes.map(async ({ queue, requests }, index) => {
+      for (const request of requests) {
+        await this.device.chosen(`lane ${index}: ${JSON.stringify(request)}`);
+        const asked = this.ask(queue, request);
+        await (failed === undefined ? asked : asked.catch(failed));
+      }
+    });
+    await Promise.all(users);
   }
 
   /** Closes the image and judges what it left. */
@@ -222,7 +229,10 @@ export class SimulatedDisk {
   powerCut(survives: (index: number, count: number) => boolean): () => Promise<void> {
     const content = this.#file.bytes.afterPowerCut(survives);
     const at = this.device.choices;
-    const promised = this.#touched().map((sector) => ({ sector, marks: this.history.afterPowerCut(sector) }));
+    const promised = this.#touched().map((sector) => ({
+      sector,
+      marks: this.history.afterPowerCut(sector),
+    }));
     return async () => {
       const folder = await this.#writeOut(content);
       const check = await run('qemu-img', ['check', '-f', 'qcow2', imageName], { cwd: folder });
