@@ -217,9 +217,9 @@ export class SimulatedDevice {
    * @throws if nothing is left to choose and the work still has not ended
    */
   async drive<Result>(work: Promise<Result>): Promise<Result> {
-    let ended = false;
+    const progress = { ended: false };
     const end = (): void => {
-      ended = true;
+      progress.ended = true;
     };
     work.then(end, end);
     const unhandled: unknown[] = [];
@@ -232,7 +232,7 @@ export class SimulatedDevice {
       for (;;) {
         await this.#settle();
         if (unhandled.length > 0) throw unhandled[0];
-        if (ended) return await work;
+        if (progress.ended) return await work;
         this.onChoice?.();
         if (!(await this.#next())) {
           assert.fail(

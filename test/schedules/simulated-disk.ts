@@ -86,7 +86,12 @@ const replayed = process.env['COWHERD_TEST_PATH'];
 export function propertyParameters(
   t: TestContext,
   runs: number,
-): Pick<fc.Parameters, 'seed' | 'numRuns' | 'path' | 'includeErrorInReport'> {
+): {
+  readonly seed: number;
+  readonly numRuns: number;
+  readonly includeErrorInReport: boolean;
+  readonly path?: string;
+} {
   const numRuns = wantedRuns === undefined ? runs : Number(wantedRuns);
   t.diagnostic(`seed ${seed}, ${numRuns} runs`);
   return {
