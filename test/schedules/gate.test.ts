@@ -138,3 +138,30 @@ test('close against in-flight: each request ends before its queue', async (t) =>
   assert.equal(ended.indexOf('close'), requests.length);
   await simulated.judge();
 });
+
+test('close against in-flight: clusters that are being reclaimed are waited for', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const before: Request[] = [{ kind: 'write', sector: 0, count: 8 }];
+  const simulated = await SimulatedDisk.open(t, { ...disk, before });
+  const { device, image } = simulated;
+  await simulated.alone(1, { kind: 'write', sector: 64, count: 8 });
+  await simulated.alone(1, { kind: 'discard', sector: 0, count: 8 });
+  const barrier = device.hold(({ kind }) => kind === 'flush');
+  const punch = device.hold(({ kind }) => kind === 'discard');
+  const growth = device.hold(({ kind }) => kind === 'truncate');
+  const flush = simulated.ask(1, { kind: 'flush' });
+  await device.drive(barrier.meeting());
+  // Another queue's reservation keeps the arena of the closing one from going back at once.
+  const write = simulated.ask(2, { kind: 'write', sector: 128, count: 8 });
+  await device.drive(growth.meeting());
+  const closing = simulated.closable(1).close();
+  barrier.release();
+  await device.drive(punch.meeting());
+  growth.release();
+  await device.drive(write);
+  const whole = image.close();
+  await device.drive(device.chosen('later', 60));
+  punch.release();
+  await device.drive(Promise.all([closing, flush, whole]));
+  await simulated.judge();
+});
