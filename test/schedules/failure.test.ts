@@ -213,3 +213,69 @@ test('a failing write in each place: any schedule', async (t) => {
     propertyParameters(t, 40),
   );
 });
+
+test('a failing barrier: the next round does not take for durable what it left', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const before: readonly Request[] = [64, 4160].map((sector) => {
+    return { kind: 'write', sector, count: 8 };
+  });
+  const disk = { image: { clusterSize: 4096 }, size: 2 ** 22, queues: 2, before };
+  let places = 1;
+  for (let nth = 0; nth <= places; nth++) {
+    const simulated = await SimulatedDisk.open(t, disk);
+    const { device } = simulated;
+    await simulated.alone(0, { kind: 'write', sector: 0, count: 8 });
+    await simulated.alone(0, { kind: 'write', sector: 4096, count: 16 });
+    const begun = device.failable;
+    if (nth > 0) device.fault = { nth: begun + nth, takesEffect: false };
+    await device.drive(simulated.ask(0, { kind: 'flush' }).catch(expectInjected));
+    if (nth === 0) places = device.failable - begun;
+    device.fault = undefined;
+    const verdicts: (() => Promise<void>)[] = [];
+    device.onChoice = () => {
+      verdicts.push(simulated.powerCut((index, count) => index === count - 1));
+    };
+    await simulated.alone(1, { kind: 'flush' });
+    device.onChoice = undefined;
+    for (const verdict of verdicts) await verdict();
+    await simulated.closeAndJudge();
+  }
+  assert.ok(places > 3, 'the round has little to write');
+});
+
+test('a failing write of one slice: the round ends when the others have ended', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const before: readonly Request[] = [64, 4160].map((sector) => {
+    return { kind: 'write', sector, count: 8 };
+  });
+  const disk = { image: { clusterSize: 4096 }, size: 2 ** 22, queues: 2, before };
+  const simulated = await SimulatedDisk.open(t, disk);
+  const { device, format } = simulated;
+  await simulated.alone(0, { kind: 'write', sector: 0, count: 8 });
+  await simulated.alone(0, { kind: 'write', sector: 4096, count: 8 });
+  const [slow, failing] = format.metadata.l2Cache.copyDirty().map(({ hostOffset }) => hostOffset);
+  let writes = 0;
+  const slowWrite = device.hold(({ kind, offset }) => {
+    if (kind === 'write' && offset === slow) writes += 1;
+    return kind === 'write' && offset === slow && writes === 1;
+  });
+  const failingWrite = device.hold(({ kind, offset }) => kind === 'write' && offset === failing);
+  const laterAnswer = device.hold(
+    ({ kind, offset }) => kind === 'write' && offset === slow && writes === 2,
+    'answer',
+  );
+  const first = assert.rejects(simulated.ask(0, { kind: 'flush' }), { code: 'ERR_COWHERD_IO' });
+  await device.drive(Promise.all([slowWrite.meeting(), failingWrite.meeting()]));
+  device.fault = { nth: device.failable + 1, takesEffect: false };
+  failingWrite.release();
+  await device.drive(device.chosen('a while', 10));
+  // The next round must not write the slice while the first still does: who wins is up to the device.
+  await simulated.alone(1, { kind: 'write', sector: 8, count: 8 });
+  const second = simulated.ask(1, { kind: 'flush' });
+  await device.drive(device.chosen('a while', 60));
+  slowWrite.release();
+  await device.drive(device.chosen('a while', 10));
+  laterAnswer.release();
+  await device.drive(Promise.all([first, second]));
+  await simulated.closeAndJudge();
+});

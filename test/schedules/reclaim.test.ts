@@ -169,13 +169,13 @@ test('discard against flush against allocate: nothing is reused before its remov
   const hold = device.hold(({ kind }) => kind === 'flush');
   const flush = simulated.ask(0, { kind: 'flush' });
   await device.drive(hold.meeting());
-  await simulated.alone(1, whole('discard', 0));
+  await simulated.alone(0, whole('discard', 0));
   hold.release();
   await device.drive(flush);
   await simulated.alone(2, whole('write', 5));
   assert.ok(!(await hostOffsets(simulated, [5])).includes(given));
   await simulated.powerCut(() => true)();
-  await simulated.alone(1, { kind: 'flush' });
+  await simulated.alone(0, { kind: 'flush' });
   await simulated.alone(3, whole('write', 6));
   assert.deepEqual(await hostOffsets(simulated, [6]), [given]);
   await simulated.closeAndJudge();

@@ -90,6 +90,7 @@ export function propertyParameters(
   readonly seed: number;
   readonly numRuns: number;
   readonly includeErrorInReport: boolean;
+  readonly interruptAfterTimeLimit: number;
   readonly path?: string;
 } {
   const numRuns = wantedRuns === undefined ? runs : Number(wantedRuns);
@@ -98,6 +99,8 @@ export function propertyParameters(
     seed,
     numRuns,
     includeErrorInReport: true,
+    // Finding a small failure may take long; the seed and path of the one found last will do.
+    interruptAfterTimeLimit: 60_000,
     ...(replayed === undefined ? {} : { path: replayed }),
   };
 }
