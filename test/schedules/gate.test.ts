@@ -165,3 +165,22 @@ test('close against in-flight: clusters that are being reclaimed are waited for'
   await device.drive(Promise.all([closing, flush, whole]));
   await simulated.judge();
 });
+
+test('close against in-flight: the image waits for a queue that is being closed', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const simulated = await SimulatedDisk.open(t, disk);
+  const { device, image } = simulated;
+  let closes = 0;
+  const hold = device.hold(({ kind }) => kind === 'close' && closes++ === 0);
+  const queue = simulated.closable(1).close();
+  await device.drive(hold.meeting());
+  let closed = false;
+  const whole = image.close().then(() => {
+    closed = true;
+  });
+  await device.drive(device.chosen('a while', 30));
+  assert.ok(!closed);
+  hold.release();
+  await device.drive(Promise.all([queue, whole]));
+  await simulated.judge();
+});
