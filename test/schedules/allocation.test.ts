@@ -38,7 +38,7 @@ for (const image of geometries) {
           await simulated.closeAndJudge();
         },
       ),
-      propertyParameters(t, 20),
+      propertyParameters(t, 10),
     );
   });
 }
@@ -125,7 +125,7 @@ test('eviction against load: any schedule', async (t) => {
         await simulated.closeAndJudge();
       },
     ),
-    propertyParameters(t, 25),
+    propertyParameters(t, 12),
   );
 });
 

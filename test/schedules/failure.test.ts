@@ -110,7 +110,7 @@ test('a failing write in each place: above a backing file', async (t) => {
   const image = { clusterSize: 4096 };
   const before: readonly Request[] = [{ kind: 'write', sector: 16, count: 16 }];
   const disk = { image, size: 2 ** 20, queues: 2, backedSectors: 21, before };
-  await run(t, { disk, workload: mixed, stride: 1 });
+  await run(t, { disk, workload: mixed, stride: 2 });
 });
 
 test('a failing write in each place: compressed clusters', async (t) => {
@@ -128,7 +128,7 @@ test('a failing write in each place: compressed clusters', async (t) => {
   ];
   const disk = { image, size: 2 ** 20, queues: 2, before };
   // A place among packed data is not taken back: what follows may be packed into the same cluster.
-  await run(t, { disk, workload, stride: 1, verdict: { leaksAllowed: true } });
+  await run(t, { disk, workload, stride: 3, verdict: { leaksAllowed: true } });
 });
 
 test('a failing write in each place: new refcount blocks, a longer refcount table', async (t) => {
@@ -210,7 +210,7 @@ test('a failing write in each place: any schedule', async (t) => {
         await simulated.closeAndJudge();
       },
     ),
-    propertyParameters(t, 40),
+    propertyParameters(t, 20),
   );
 });
 

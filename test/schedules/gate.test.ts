@@ -57,7 +57,7 @@ test('gate against everything: any schedule', async (t) => {
         await simulated.closeAndJudge();
       },
     ),
-    propertyParameters(t, 25),
+    propertyParameters(t, 12),
   );
 });
 
@@ -77,7 +77,7 @@ test('gate against everything: a check meanwhile finds no corruption', async (t)
       await device.drive(Promise.all([simulated.start(drawn), check()]));
       await simulated.closeAndJudge();
     }),
-    propertyParameters(t, 20),
+    propertyParameters(t, 10),
   );
 });
 
@@ -107,7 +107,7 @@ test('close against in-flight: any schedule', async (t) => {
         await simulated.judge();
       },
     ),
-    propertyParameters(t, 40),
+    propertyParameters(t, 25),
   );
 });
 
