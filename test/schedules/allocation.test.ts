@@ -77,6 +77,25 @@ test('two writers on one new cluster: the second takes over when the first fails
   await simulated.closeAndJudge();
 });
 
+test('two writers on one new cluster: a discard waits for the writer of a zero cluster', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const before: readonly Request[] = [
+    { kind: 'write', sector: 0, count: 8 },
+    { kind: 'zero', sector: 0, count: 8, unmap: false },
+  ];
+  const simulated = await SimulatedDisk.open(t, { ...small, before });
+  const { device } = simulated;
+  // The entry keeps its host cluster, which the discard must not give up while it is written.
+  const hold = device.hold(({ kind }) => kind === 'write');
+  const write = simulated.ask(1, { kind: 'write', sector: 2, count: 1 });
+  await device.drive(hold.meeting());
+  const discard = simulated.ask(2, { kind: 'discard', sector: 0, count: 8 });
+  await device.drive(device.chosen('a while', 20));
+  hold.release();
+  await device.drive(Promise.all([write, discard]));
+  await simulated.closeAndJudge();
+});
+
 test('two writers on one new L2 table: it is made once', async (t) => {
   if (!needsTool(t, 'qemu-img')) return;
   const simulated = await SimulatedDisk.open(t, { ...small, zeroInit: false });
