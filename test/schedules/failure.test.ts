@@ -128,7 +128,7 @@ test('a failing write in each place: compressed clusters', async (t) => {
   ];
   const disk = { image, size: 2 ** 20, queues: 2, before };
   // A place among packed data is not taken back: what follows may be packed into the same cluster.
-  await run(t, { disk, workload, stride: 3, verdict: { leaksAllowed: true } });
+  await run(t, { disk, workload, stride: 4, verdict: { leaksAllowed: true } });
 });
 
 test('a failing write in each place: new refcount blocks, a longer refcount table', async (t) => {
@@ -141,7 +141,7 @@ test('a failing write in each place: new refcount blocks, a longer refcount tabl
   const reached = ({ format }: SimulatedDisk): void => {
     assert.ok(format.metadata.refcounts.table.length > 64, 'the refcount table has not grown');
   };
-  await run(t, { disk, workload, stride: 8, reached });
+  await run(t, { disk, workload, stride: 12, reached });
 });
 
 test('a failing write in each place: closing', async (t) => {
@@ -210,7 +210,7 @@ test('a failing write in each place: any schedule', async (t) => {
         await simulated.closeAndJudge();
       },
     ),
-    propertyParameters(t, 20),
+    propertyParameters(t, 12),
   );
 });
 

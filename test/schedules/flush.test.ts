@@ -45,7 +45,7 @@ async function randomRun(
 }
 
 test('flush against flush: any schedule, any power cut', async (t) => {
-  await randomRun(t, 20, { clusterSize }, []);
+  await randomRun(t, 15, { clusterSize }, []);
 });
 
 test('flush against flush: new refcount blocks, a longer refcount table', async (t) => {
@@ -53,7 +53,7 @@ test('flush against flush: new refcount blocks, a longer refcount table', async 
 });
 
 test('flush against flush: above a backing file', async (t) => {
-  await randomRun(t, 15, { clusterSize }, [], 5 * sectorsPerCluster + 3);
+  await randomRun(t, 10, { clusterSize }, [], 5 * sectorsPerCluster + 3);
 });
 
 test('flush against flush: a write that ended during a round is durable after the next', async (t) => {

@@ -107,7 +107,7 @@ test('close against in-flight: any schedule', async (t) => {
         await simulated.judge();
       },
     ),
-    propertyParameters(t, 25),
+    propertyParameters(t, 16),
   );
 });
 

@@ -61,12 +61,12 @@ async function randomRun(
 const written = [0, 1, 2, 3].map((cluster) => whole('write', cluster));
 
 test('discard against flush against allocate: any schedule', async (t) => {
-  await randomRun(t, 35, { write: 5, discard: 4, flush: 3, read: 2, zero: 1 }, written);
+  await randomRun(t, 25, { write: 5, discard: 4, flush: 3, read: 2, zero: 1 }, written);
 });
 
 test('discard against flush against allocate: above a backing file', async (t) => {
   const weights = { write: 4, discard: 4, flush: 2, read: 3, zero: 3 };
-  await randomRun(t, 18, weights, written.slice(0, 2), 5 * sectorsPerCluster + 3);
+  await randomRun(t, 12, weights, written.slice(0, 2), 5 * sectorsPerCluster + 3);
 });
 
 test('discard against flush against allocate: compressed clusters', async (t) => {
@@ -76,7 +76,7 @@ test('discard against flush against allocate: compressed clusters', async (t) =>
   }
   const compressed = [0, 1, 2, 3].map((cluster) => whole('compress', cluster));
   const weights = { write: 4, discard: 3, flush: 3, read: 4, compress: 4 };
-  await randomRun(t, 15, weights, compressed);
+  await randomRun(t, 10, weights, compressed);
 });
 
 test('slow write into a discarded and reused cluster: it waits in limbo', async (t) => {
