@@ -25,12 +25,16 @@ export const ControlWord = {
   /** Flush rounds begun and completed; they wrap. */
   roundsBegun: 20,
   roundsCompleted: 21,
-  /** Data written by queues that have left, or whose flush failed. */
+  /** Data written by queues that have left. */
   unflushedData: 22,
   /** An L2 table was written around the cache, which its L1 entry must not overtake. */
   unflushedTable: 23,
   /** Some queue has begun to change guest data since the image was opened. */
   changed: 24,
+  /** Bytes were copied to a new cluster, which the entry pointing at it must not overtake. */
+  unflushedCopy: 25,
+  /** A round has failed: what it wrote counts as clean, but no barrier has covered it. */
+  barrierOwed: 26,
 } as const;
 
 /** What the gate word says. */

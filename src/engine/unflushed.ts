@@ -22,7 +22,9 @@ export class UnflushedData {
 
   /** Leaves the note to the image, because the queue goes. */
   handOver(): void {
-    if (this.#memory.exchange(this.#word, 0) !== 0) putBackUnflushed(this.#memory);
+    if (this.#memory.exchange(this.#word, 0) !== 0) {
+      this.#memory.store(ControlWord.unflushedData, 1);
+    }
   }
 }
 
@@ -35,9 +37,4 @@ export function takeUnflushed(memory: AtomicMemory): boolean {
     if (memory.load(word) !== 0 && memory.exchange(word, 0) !== 0) noted = true;
   }
   return noted;
-}
-
-/** Notes data again whose barrier failed. */
-export function putBackUnflushed(memory: AtomicMemory): void {
-  memory.store(ControlWord.unflushedData, 1);
 }

@@ -164,9 +164,13 @@ export class OpenedImage implements Image {
     const dataFile = this.#parts.dataFile?.openQueue();
     const counters = QueueCounters.take(this.#parts.shared.counters);
     const queue = this.#addQueue(file, dataFile, counters, options.throttle, async () => {
-      this.#queues.delete(queue);
-      await dataFile?.close();
-      await file.close();
+      try {
+        await dataFile?.close();
+        await file.close();
+      } finally {
+        // Until then the image's own close waits for it, since the file may still be locked.
+        this.#queues.delete(queue);
+      }
     });
     return Promise.resolve(queue);
   }

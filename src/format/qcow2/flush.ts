@@ -15,7 +15,7 @@ import { Counter, type QueueCounters } from '../../engine/counters.js';
 import { isBefore } from '../../engine/epochs.js';
 import type { LongMutex } from '../../engine/long-mutex.js';
 import type { SliceCache } from '../../engine/slice-cache.js';
-import { putBackUnflushed, takeUnflushed } from '../../engine/unflushed.js';
+import { takeUnflushed } from '../../engine/unflushed.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { PointerTable } from './pointer-table.js';
 
@@ -54,6 +54,14 @@ export class FlushOrder {
     this.#parts.memory.store(ControlWord.unflushedTable, 1);
   }
 
+  /**
+   * Notes that a new cluster was filled with what another place had kept durable so far; call before
+   * its entry is linked. Without a barrier between the two, a power cut could take both places.
+   */
+  noteCopy(): void {
+    this.#parts.memory.store(ControlWord.unflushedCopy, 1);
+  }
+
   /** From now on reference counts reach the disk in order again, before the dirty bit is cleared. */
   endLaziness(): void {
     this.#lazyEnded = true;
@@ -85,8 +93,10 @@ export class FlushOrder {
   /** Writes every dirty refcount slice, durably; the caller holds the flush mutex. */
   async settleRefcounts(): Promise<void> {
     const { refcountCache, file } = this.#parts;
-    await this.#writeCopies(refcountCache, refcountCache.copyDirty());
-    await file.flush();
+    await this.#orOweBarrier(async () => {
+      await this.#writeCopies(refcountCache, refcountCache.copyDirty());
+      await file.flush();
+    });
   }
 
   /** Number of the last round begun; what was removed before it is copied is durable after it. */
@@ -108,31 +118,42 @@ export class FlushOrder {
     // After the copy: whichever entries it has, their tables were noted before.
     const table = memory.exchange(ControlWord.unflushedTable, 0) !== 0;
     const l2Slices = l2Cache.copyDirty();
+    const copied = memory.exchange(ControlWord.unflushedCopy, 0) !== 0;
     const lazy = !this.#lazyEnded && this.#parts.lazyRefcounts();
     const tableSectors = lazy ? [] : refcountTable.copyDirty();
     const refcountSlices = lazy ? [] : refcountCache.copyDirty();
-    try {
+    const owed = memory.exchange(ControlWord.barrierOwed, 0) !== 0;
+    await this.#orOweBarrier(async () => {
+      if (owed) await Promise.all([file.flush(), dataFile?.flush()]);
       await this.#writeCopies(refcountCache, refcountSlices);
       if (tableSectors.length > 0) {
         if (refcountSlices.length > 0) await file.flush();
         await this.#writeCopies(refcountTable, tableSectors);
       }
       const counted = refcountSlices.length + tableSectors.length > 0;
-      if (counted && l2Slices.length + l1Sectors.length > 0) await file.flush();
+      if ((counted || copied) && l2Slices.length + l1Sectors.length > 0) {
+        await Promise.all([file.flush(), copied ? dataFile?.flush() : undefined]);
+      }
       await this.#writeCopies(l2Cache, l2Slices);
       if (l1Sectors.length > 0) {
         if (table || l2Slices.length > 0) await file.flush();
         await this.#writeCopies(l1, l1Sectors);
       }
-      if (counted || data || table || l2Slices.length + l1Sectors.length > 0) {
+      if (counted || data || copied || table || l2Slices.length + l1Sectors.length > 0) {
         await Promise.all([file.flush(), dataFile?.flush()]);
       }
+    });
+    memory.store(ControlWord.roundsCompleted, round);
+  }
+
+  /** Does a round's writing. If it fails, the next round begins with the barrier that is missing. */
+  async #orOweBarrier(writing: () => Promise<void>): Promise<void> {
+    try {
+      await writing();
     } catch (error) {
-      if (data) putBackUnflushed(memory);
-      if (table) this.noteTable();
+      this.#parts.memory.store(ControlWord.barrierOwed, 1);
       throw error;
     }
-    memory.store(ControlWord.roundsCompleted, round);
   }
 
   /** Writes copies to their places, neighbours as one, and tells where they came from. */
@@ -141,7 +162,7 @@ export class FlushOrder {
     copies: readonly Copy[],
   ): Promise<void> {
     const { file } = this.#parts;
-    await Promise.all(
+    const written = await Promise.allSettled(
       joined(copies).map(async (group) => {
         await file.writeVector(
           group.map((copy) => copy.bytes),
@@ -150,6 +171,8 @@ export class FlushOrder {
         for (const copy of group) owner.markClean(copy);
       }),
     );
+    // Only now: a write still under way could overtake the next round's write of the same place.
+    for (const end of written) if (end.status === 'rejected') throw end.reason as Error;
   }
 }
 

@@ -169,9 +169,9 @@ export class Qcow2Queue implements FormatQueue {
   /** Gives back what the arena did not use, and what waits in limbo. */
   async #giveBackClusters(): Promise<void> {
     const { arena, limbo, metadata } = this.#context;
-    await this.#reclaiming;
     for (const run of arena.drain()) await metadata.allocator.lower(run.cluster, run.length);
-    while (limbo.clusters > 0) {
+    // A flush still under way may have taken clusters out of limbo without having lowered them yet.
+    while (limbo.clusters > 0 || this.#reclaiming !== undefined) {
       await this.#flushAndReclaim();
       // What is left waits for a request of another queue.
       if (limbo.clusters > 0) await new Promise((resolve) => setTimeout(resolve, 1));

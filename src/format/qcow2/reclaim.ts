@@ -16,18 +16,21 @@ export async function reclaim(context: QueueContext): Promise<void> {
   const entries = limbo.takeReleasable(oldestEpoch(control), flushOrder.completed);
   if (entries.length === 0) return;
   control.add(ControlWord.compressedGeneration, 1);
-  for (const entry of entries) {
+  for (const [index, entry] of entries.entries()) {
+    // A punch that fails leaves its clusters to a later pass; lowering half of them happens once.
+    let later = index;
     try {
       if (entry.punch) {
         for (const run of await lastReferences(context, entry.cluster, entry.count)) {
           await file.discard(run.cluster * geometry.clusterSize, run.count * geometry.clusterSize);
         }
       }
+      later = index + 1;
+      await allocator.lower(entry.cluster, entry.count);
     } catch (error) {
-      limbo.putBack(entry);
+      for (const left of entries.slice(later)) limbo.putBack(left);
       throw error;
     }
-    await allocator.lower(entry.cluster, entry.count);
     context.counters.add(Counter.reclaimedClusters, entry.count);
   }
 }

@@ -275,11 +275,15 @@ export class Writer {
       edge(edges.tail, edges.tailIsZero, dataEnd);
     }
     await Promise.all(fills);
-    const { dataFile, externalData, size } = this.#context;
+    const { dataFile, externalData, size, metadata } = this.#context;
     // An external data file ends with the disk, not with the disk's last cluster.
     if (externalData) trimTo(buffers, size - start);
-    if (buffers.length === 1) await dataFile.write(data, start);
-    else await dataFile.writeVector(buffers, start);
+    if (buffers.length === 1) {
+      await dataFile.write(data, start);
+    } else {
+      await dataFile.writeVector(buffers, start);
+      metadata.flushOrder.noteCopy();
+    }
   }
 
   /** Points the entries at their written clusters. @returns what they pointed at before */
