@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { chmod, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { projectFolder, run, temporaryFolder } from './support/tools.js';
+import { needsTool, projectFolder, run, temporaryFolder } from './support/tools.js';
 
 /** A fenced block of the README: its language and its text. */
 interface Snippet {
@@ -20,10 +20,12 @@ const shell = snippets.filter(
   ({ language, text }) => language === 'sh' && !text.startsWith('npm '),
 );
 const programs = snippets.filter(({ language }) => language === 'ts');
+const scripts = snippets.filter(({ language }) => language === 'js');
 
 test('every snippet is one of those that are run here', () => {
-  assert.ok(npmCommands.length > 0 && shell.length > 0 && programs.length > 0);
-  assert.equal(npmCommands.length + shell.length + programs.length, snippets.length);
+  const kinds = [npmCommands, shell, programs, scripts];
+  assert.ok(kinds.every((kind) => kind.length > 0));
+  assert.equal(kinds.flat().length, snippets.length);
 });
 
 test('the npm scripts it names exist', async () => {
@@ -101,5 +103,21 @@ for (const { text } of programs) {
     // It ends with a comparison, and with opening what is not there.
     assert.deepEqual(lines.slice(-2), ['true', 'ERR_COWHERD_NOT_FOUND']);
     assert.ok(lines.length > 2, 'the map has extents');
+  });
+}
+
+for (const { text } of scripts) {
+  const image = /'(\w+\.qcow2)'/.exec(text)![1];
+  test(`as printed, into ${image}`, async (t) => {
+    const { folder } = await workplace(t);
+    await mkdir(path.join(folder, 'node_modules'));
+    await symlink(projectFolder, path.join(folder, 'node_modules', 'cowherd'));
+    await writeFile(path.join(folder, 'snippet.mjs'), text);
+    const { stderr, code } = await run(process.execPath, ['snippet.mjs'], { cwd: folder });
+    assert.deepEqual([stderr, code], ['', 0]);
+    if (!needsTool(t, 'qemu-img')) return;
+    const check = await run('qemu-img', ['check', path.join(folder, image)]);
+    assert.match(check.stdout, /^No errors were found on the image\.$/m);
+    assert.equal(check.code, 0, check.stdout);
   });
 }
