@@ -4,10 +4,12 @@
  */
 import { rm, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { createImage, openImage } from '../../src/index.js';
 import type { Duel, Runner } from '../duel.js';
-import { benchCowherd, benchQemu, settle, timeCowherd, warm } from '../programs.js';
+import { benchCowherd, benchQemu, runProgram, settle, timeCowherd, warm } from '../programs.js';
 
+const hotPath = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..', 'hot-path.js');
 const gib = 1024 ** 3;
 const half = 2 * gib;
 /** 4 KiB writes this far apart meet another cluster each, in an order no readahead can follow. */
@@ -29,6 +31,7 @@ export async function queueDuels(folder: string): Promise<Duel[]> {
     ...readDuels(full, bare, 'none', 60_000),
     ...allocatingDuels(path.join(folder, 'empty.qcow2'), path.join(folder, 'empty.raw')),
     mixedDuel(path.join(folder, 'mixed.qcow2')),
+    hotPathDuel(full),
     convertDuel(folder),
   ];
 }
@@ -124,6 +127,20 @@ function mixedDuel(image: string): Duel {
     },
   };
   return duel('70/30 random, a flush every 64 writes, 2 queues', ours, qemu, 3);
+}
+
+/** What one request costs in JavaScript, against the bound. */
+function hotPathDuel(image: string): Duel {
+  return {
+    name: 'microseconds of JavaScript a mapped, cached read, depth 64',
+    unit: 's',
+    goal: 1,
+    ours: {
+      label: 'cowherd',
+      run: async () => Number((await runProgram(process.execPath, [hotPath, image])).stdout),
+    },
+    peer: { label: 'the bound', run: () => Promise.resolve(1) },
+  };
 }
 
 /** A conversion with two queues must not be slower than with one. */
