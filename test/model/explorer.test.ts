@@ -1,7 +1,10 @@
 /** The explorer itself: counts that are known beforehand, and one failure of every kind. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { releaseMutexWord, takeMutexWord } from '../../src/engine/mutex-word.js';
+import { lockExclusive, unlockExclusive } from '../../src/engine/spin-word.js';
 import { type Model, explore } from './explorer.js';
+import { Section } from './section.js';
 import { ModelPoisoned, type Program } from './thread-program.js';
 
 const storesTo =
@@ -50,6 +53,33 @@ test('equal states are explored once, interleavings counted all the same', async
   const { states, interleavings } = await explore({ threads: { a: counts, b: counts } });
   assert.equal(interleavings, 6n);
   assert.equal(states, 9);
+});
+
+test('what programs say they forget changes no count', async () => {
+  const section = new Section(1);
+  const holds =
+    (rounds: number): Program =>
+    async (memory) => {
+      for (let round = 0; round < rounds; round++) {
+        memory.spin(() => {
+          lockExclusive(memory, 0);
+        });
+        section.write(memory);
+        memory.call(() => {
+          unlockExclusive(memory, 0);
+        });
+        await memory.retry(() => takeMutexWord(memory, 3));
+        section.write(memory);
+        memory.call(() => {
+          releaseMutexWord(memory, 3);
+        });
+      }
+    };
+  const model: Model = { threads: { one: holds(2), two: holds(2) } };
+  const forgetting = await explore(model);
+  const remembering = await explore({ ...model, forgets: false });
+  assert.equal(forgetting.interleavings, remembering.interleavings);
+  assert.ok(forgetting.states < remembering.states);
 });
 
 const failing: readonly [name: string, kind: string, steps: number, model: Model][] = [

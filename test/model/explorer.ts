@@ -36,6 +36,8 @@ export interface Model {
   readonly spuriousWakes?: number;
   /** Throws if, with every thread at its end, something is wrong. */
   readonly atEnd?: (load: (index: number) => number, results: readonly unknown[]) => void;
+  /** False to forget nothing of what threads have seen: many more states, the same interleavings. */
+  readonly forgets?: boolean;
   /** What words are called in a schedule. */
   readonly names?: Readonly<Record<number, string>>;
 }
@@ -95,6 +97,7 @@ interface Step {
 }
 
 class Explorer implements WordKinds {
+  readonly forgets: boolean;
   readonly #model: Model;
   readonly #programs: readonly Program[];
   readonly #shared: Set<number>;
@@ -113,6 +116,7 @@ class Explorer implements WordKinds {
 
   constructor(model: Model, shared: Set<number>) {
     this.#model = model;
+    this.forgets = model.forgets ?? true;
     this.#programs = Object.values(model.threads);
     this.#shared = shared;
     for (const index of shared) this.#slots.set(index, this.#slots.size);
@@ -122,7 +126,7 @@ class Explorer implements WordKinds {
   }
 
   isShared(index: number): boolean {
-    return this.#shared.has(index);
+    return this.#slots.has(index);
   }
 
   initial(index: number): number {
@@ -397,8 +401,7 @@ class Explorer implements WordKinds {
   #describe({ thread, action, waits }: Stand, event: Event): string {
     const name = Object.keys(this.#model.threads)[thread];
     if (event.kind === 'wake') return `${name}: wakes at ${this.#name(waits[event.wait])}`;
-    const value = event.kind === 'result' ? event.value : 0;
-    return `${name}: ${this.#show((action as OperationAction).operation)} -> ${value}`;
+    return `${name}: ${this.#show((action as OperationAction).operation)} -> ${event.value}`;
   }
 
   #show({ kind, index, a, b }: Operation): string {

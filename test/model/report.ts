@@ -30,7 +30,8 @@ function report(
   message: string,
   schedule: readonly string[],
 ): void {
-  t.diagnostic(`found ${message}, after ${schedule.length} steps, within ${states} states`);
+  const [what] = message.split('\n');
+  t.diagnostic(`found: ${what}; after ${schedule.length} steps, within ${states} states`);
   if (process.env['COWHERD_MODEL_SCHEDULES'] === undefined) return;
   for (const step of schedule) t.diagnostic(step);
 }

@@ -27,11 +27,10 @@ export interface Operation {
   readonly b: number;
 }
 
-/** What can happen to a thread: its operation gives a number, a wait of its ends, a call is over. */
+/** What can happen to a thread: its operation gives a number, or a wait of its ends. */
 export type Event =
   | { readonly kind: 'result'; readonly value: number }
-  | { readonly kind: 'wake'; readonly wait: number; readonly fails: boolean }
-  | { readonly kind: 'call'; readonly depth: number; readonly value: unknown };
+  | { readonly kind: 'wake'; readonly wait: number; readonly fails: boolean };
 
 /** Results of the operations that are more than a number of memory. */
 export const Outcome = { done: 0, blocked: 1, poisoned: 2 } as const;
@@ -45,7 +44,6 @@ export type Action =
 
 /** What running a program with a history came to. */
 export interface Run {
-  /** The history, shortened where the program has said that it may forget. */
   readonly history: readonly Event[];
   /** Equal for runs after which the program does the same, whatever happens. */
   readonly key: string;
@@ -64,6 +62,8 @@ export interface WordKinds {
   initial(index: number): number;
   /** Learns that a word is shared, after which the exploration begins again. */
   share(index: number): void;
+  /** Whether what `call` and the like say may be forgotten is. */
+  readonly forgets: boolean;
 }
 
 /** Thrown through a program to stop it at its next operation; never seen outside this file. */
@@ -82,11 +82,11 @@ interface PendingWait {
 export class ThreadMemory implements AtomicMemory {
   readonly #history: readonly Event[];
   readonly #words: WordKinds;
-  readonly #kept: Event[] = [];
-  /** What is the key of each event kept; empty where it no longer matters. */
+  /** What each event so far means for the future: empty where it means nothing any more. */
   readonly #keys: string[] = [];
   readonly #waits: PendingWait[] = [];
   #cursor = 0;
+  /** Calls under way, each within the one before; its number keeps their results apart. */
   #depth = 0;
   #spinBegan: number | undefined;
   #retryBegan: number | undefined;
@@ -130,7 +130,7 @@ export class ThreadMemory implements AtomicMemory {
   pause(index: number, seen: number): void {
     const outcome = this.#change('pause', index, seen, 0);
     if (outcome === Outcome.poisoned) throw new ModelPoisoned('poisoned');
-    if (this.#spinBegan !== undefined) this.#cutTo(this.#spinBegan);
+    if (this.#spinBegan !== undefined) this.#merge(this.#spinBegan, '');
   }
 
   wait(index: number, seen: number): Promise<void> {
@@ -145,10 +145,7 @@ export class ThreadMemory implements AtomicMemory {
     }
     if (outcome === Outcome.done) return Promise.resolve();
     if (outcome === Outcome.poisoned) return Promise.reject(new ModelPoisoned('poisoned'));
-    if (this.#retryBegan !== undefined) {
-      this.#keys.fill('', this.#retryBegan);
-      this.#keys[this.#keys.length - 1] = `waits ${index} ${seen}`;
-    }
+    if (this.#retryBegan !== undefined) this.#merge(this.#retryBegan, `waits ${index} ${seen}`);
     return new Promise((resolve, reject) => this.#waits.push({ index, resolve, reject }));
   }
 
@@ -179,35 +176,47 @@ export class ThreadMemory implements AtomicMemory {
   /**
    * Runs a part of the program of which nothing but its result matters afterwards, so that
    * everything it can have seen on its way to the same result is explored as one from there on.
-   * The result is to be plain data, and no other request of the thread may run meanwhile.
+   * No other request of the thread may take steps meanwhile.
    */
   call<Value>(part: () => Value): Value {
-    const next = this.#cursor < this.#history.length ? this.#history[this.#cursor] : undefined;
-    if (next?.kind === 'call' && next.depth === this.#depth) {
-      this.#cursor++;
-      this.#keep(next);
-      return next.value as Value;
+    const began = this.#keys.length;
+    const depth = this.#depth++;
+    const end = (result: unknown): void => {
+      this.#depth = depth;
+      this.#mergeCall(began, depth, result);
+    };
+    let value: Value;
+    try {
+      value = part();
+    } catch (error) {
+      this.#depth = depth;
+      throw error;
     }
-    const began = this.#kept.length;
-    this.#depth++;
-    const value = part();
     if (!(value instanceof Promise)) {
-      this.#forget(began, value);
+      end(value);
       return value;
     }
-    return (value as Promise<unknown>).then((result) => {
-      this.#forget(began, result);
-      return result;
-    }) as Value;
+    return (value as Promise<unknown>).then(
+      (result) => {
+        end(result);
+        return result;
+      },
+      (error: unknown) => {
+        this.#depth = depth;
+        throw error;
+      },
+    ) as Value;
   }
 
   /** A `call` that after each pause goes on as if it began anew, as the loops of spin locks do. */
   spin<Value>(part: () => Value): Value {
     return this.call(() => {
-      this.#spinBegan = this.#kept.length;
-      const value = part();
-      this.#spinBegan = undefined;
-      return value;
+      this.#spinBegan = this.#keys.length;
+      try {
+        return part();
+      } finally {
+        this.#spinBegan = undefined;
+      }
     });
   }
 
@@ -217,10 +226,12 @@ export class ThreadMemory implements AtomicMemory {
    */
   retry<Value>(part: () => Promise<Value>): Promise<Value> {
     return this.call(async () => {
-      this.#retryBegan = this.#kept.length;
-      const value = await part();
-      this.#retryBegan = undefined;
-      return value;
+      this.#retryBegan = this.#keys.length;
+      try {
+        return await part();
+      } finally {
+        this.#retryBegan = undefined;
+      }
     });
   }
 
@@ -251,8 +262,8 @@ export class ThreadMemory implements AtomicMemory {
     }
     while (memory.#next === undefined && memory.#wake()) await turn();
     return {
-      history: memory.#kept,
-      key: memory.#keys.join(' '),
+      history,
+      key: memory.#keys.filter((key) => key !== '').join(' '),
       action:
         memory.#next !== undefined
           ? { kind: 'operation', operation: memory.#next }
@@ -274,33 +285,29 @@ export class ThreadMemory implements AtomicMemory {
     }
     const event = this.#history[this.#cursor++];
     if (event.kind !== 'result') throw new Error('a program depends on more than its results');
-    this.#keep(event);
+    this.#keys.push(keyOf(event));
     return event.value;
   }
 
-  #forget(began: number, value: unknown): void {
+  #mergeCall(began: number, depth: number, value: unknown): void {
     // A part that swallowed its own suspension has not come to its end.
     if (this.#next !== undefined) throw new Suspended();
-    this.#depth--;
-    this.#cutTo(began);
-    this.#keep({ kind: 'call', depth: this.#depth, value });
+    if (this.#keys.length === began) return;
+    this.#merge(began, `call ${depth} gave ${JSON.stringify(value ?? null)}`);
   }
 
-  #keep(event: Event): void {
-    this.#kept.push(event);
-    this.#keys.push(keyOf(event));
-  }
-
-  #cutTo(length: number): void {
-    this.#kept.length = length;
-    this.#keys.length = length;
+  /** Takes all events from one on as one. */
+  #merge(first: number, key: string): void {
+    if (!this.#words.forgets) return;
+    this.#keys.fill('', first);
+    this.#keys[this.#keys.length - 1] = key;
   }
 
   #wake(): boolean {
     if (this.#cursor === this.#history.length) return false;
     const event = this.#history[this.#cursor++];
     if (event.kind !== 'wake') throw new Error('a program depends on more than its results');
-    this.#keep(event);
+    this.#keys.push(keyOf(event));
     const [wait] = this.#waits.splice(event.wait, 1);
     if (event.fails) wait.reject(new ModelPoisoned('poisoned'));
     else wait.resolve();
@@ -314,9 +321,7 @@ export function keyOf(event: Event): string {
     case 'result':
       return String(event.value);
     case 'wake':
-      return `w${event.wait}${event.fails ? '!' : ''}`;
-    case 'call':
-      return `c${event.depth}${JSON.stringify(event.value ?? null)}`;
+      return `wakes ${event.wait}${event.fails ? '!' : ''}`;
   }
 }
 
