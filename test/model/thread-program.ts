@@ -235,6 +235,11 @@ export class ThreadMemory implements AtomicMemory {
     });
   }
 
+  /** Says that the `retry` under way goes on from here as if it began anew. */
+  again(): void {
+    if (this.#retryBegan !== undefined) this.#merge(this.#retryBegan, '');
+  }
+
   /** Runs a program up to the first operation that the history has no result of. */
   static async run(program: Program, history: readonly Event[], words: WordKinds): Promise<Run> {
     const memory = new ThreadMemory(history, words);
@@ -300,7 +305,7 @@ export class ThreadMemory implements AtomicMemory {
   #merge(first: number, key: string): void {
     if (!this.#words.forgets) return;
     this.#keys.fill('', first);
-    this.#keys[this.#keys.length - 1] = key;
+    if (this.#keys.length > first) this.#keys[this.#keys.length - 1] = key;
   }
 
   #wake(): boolean {
