@@ -80,9 +80,10 @@ function writer(entry: number, variant: Variant = {}): Program {
   };
 }
 
-function model(clusters: number, threads: Model['threads']): Model {
+function model(clusters: number, threads: Model['threads'], spuriousWakes = 0): Model {
   return {
     threads,
+    spuriousWakes,
     names: {
       [Word.lock]: 'lock',
       [Word.event]: 'event',
@@ -110,6 +111,10 @@ testModel(
 testModel(
   'two writers of one cluster, one of another',
   model(2, { one: writer(0), two: writer(0), other: writer(1) }),
+);
+testModel(
+  'three writers of one cluster, of which some wake for no reason',
+  model(1, { one: writer(0), two: writer(0), three: writer(0) }, 2),
 );
 
 testWrongVariant(

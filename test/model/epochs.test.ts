@@ -5,6 +5,7 @@
 import { ControlWord, QueueWord, idleEpoch, queueWord } from '../../src/engine/control-block.js';
 import { QueueEpochs, closeEpoch, isBefore, oldestEpoch } from '../../src/engine/epochs.js';
 import { Limbo } from '../../src/engine/limbo.js';
+import { releaseQueueLine, takeQueueLine } from '../../src/engine/queue-line.js';
 import type { Model } from './explorer.js';
 import { testModel, testWrongVariant } from './report.js';
 import type { Program, ThreadMemory } from './thread-program.js';
@@ -14,15 +15,15 @@ const Word = { entry: 100_000, owner: 100_001 } as const;
 const epoch = ControlWord.epoch;
 const { inUse, oldestEpoch: published } = QueueWord;
 
-function model(threads: Model['threads']): Model {
-  const lines = [0, 1, 2];
+function model(threads: Model['threads'], isTaken = true): Model {
+  const lines = [0, 1];
   return {
     threads,
     initial: {
       [Word.entry]: 1,
       ...Object.fromEntries(
         lines.flatMap((line) => [
-          [queueWord(line, inUse), 1],
+          [queueWord(line, inUse), isTaken ? 1 : 0],
           [queueWord(line, published), idleEpoch],
         ]),
       ),
@@ -131,6 +132,36 @@ testModel(
   }),
 );
 
+/** A queue that takes a line, runs a request and gives the line back. */
+const passing: Program = (memory) => {
+  const line = memory.call(() => takeQueueLine(memory));
+  requests(line)(memory);
+  releaseQueueLine(memory, line);
+};
+
+testModel(
+  'a queue that comes and goes, and a removal',
+  model({ queue: passing, remover: remover() }, false),
+);
+testModel(
+  'two queues that come and go, and a removal',
+  model({ one: passing, two: passing, remover: remover(1) }, false),
+);
+
+testWrongVariant(
+  'a queue that gives its line back before its request ends',
+  'threw',
+  model({
+    queue: (memory) => {
+      const epochs = new QueueEpochs(memory, 0);
+      epochs.begin();
+      const use = lookUp(memory);
+      releaseQueueLine(memory, 0);
+      use();
+    },
+    remover: remover(),
+  }),
+);
 testWrongVariant(
   'a request that looks at the table before it publishes its epoch',
   'threw',

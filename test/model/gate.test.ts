@@ -9,7 +9,7 @@ import { QueueGate, closeGate, openGate, runAlone } from '../../src/engine/gate.
 import type { Model } from './explorer.js';
 import { extraRounds, testModel, testWrongVariant } from './report.js';
 import { Section } from './section.js';
-import { ModelPoisoned, type Program, type ThreadMemory } from './thread-program.js';
+import { type Program, type ThreadMemory, orPoisoned } from './thread-program.js';
 
 const section = new Section(100_000);
 const gate = ControlWord.gate;
@@ -67,9 +67,10 @@ function exclusive(rounds: number, alone = runAlone): Program {
   };
 }
 
-function model(threads: Model['threads'], writes: number): Model {
+function model(threads: Model['threads'], writes: number, spuriousWakes = 0): Model {
   return {
     threads,
+    spuriousWakes,
     names,
     atEnd: (load) => {
       section.checkEnd(load, writes);
@@ -106,19 +107,6 @@ testModel(
   model({ queue: overlappingRequests(0), exclusive: exclusive(1) }, 1),
 );
 
-/** Tells whether a program ended because memory was poisoned. */
-function orPoisoned(program: Program): Program {
-  return async (memory) => {
-    try {
-      await program(memory);
-      return 'done';
-    } catch (error) {
-      if (error instanceof ModelPoisoned) return 'poisoned';
-      throw error;
-    }
-  };
-}
-
 /** What the end of a thread that dies does: at any step of the others. */
 const poisons: Program = (memory) => {
   memory.store(gate, GateState.poisoned);
@@ -134,6 +122,11 @@ function poisonedModel(threads: Model['threads']): Model {
     },
   };
 }
+
+testModel(
+  'requests of two queues and an exclusive operation, of which some wake for no reason',
+  model({ one: requests(0, 1), two: requests(1, 1), exclusive: exclusive(1) }, 1, 2),
+);
 
 const dying = { dying: poisons };
 

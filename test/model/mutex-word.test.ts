@@ -5,7 +5,7 @@ import { releaseMutexWord, takeMutexWord } from '../../src/engine/mutex-word.js'
 import type { Model } from './explorer.js';
 import { extraRounds, testModel, testWrongVariant } from './report.js';
 import { Section } from './section.js';
-import type { Program } from './thread-program.js';
+import { type Program, orPoisoned } from './thread-program.js';
 
 const word = 0;
 const section = new Section(1);
@@ -67,6 +67,21 @@ async function twoRequests(memory: Parameters<Program>[0]): Promise<void> {
     });
   await Promise.all([request(), request()]);
 }
+
+const poison = { index: 10, value: 1 };
+
+testModel('a thread that dies holding the mutex, and two others, of which each is told', {
+  threads: {
+    dying: async (memory) => {
+      await takeMutexWord(memory, word);
+      memory.store(poison.index, poison.value);
+    },
+    one: orPoisoned(holder(1)),
+    two: orPoisoned(holder(1)),
+  },
+  poison,
+  names: { [word]: 'mutex', [poison.index]: 'poison', ...section.names },
+});
 
 testWrongVariant(
   'a release that wakes before it stores',

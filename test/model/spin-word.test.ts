@@ -9,7 +9,7 @@ import {
 import type { Model } from './explorer.js';
 import { extraRounds, testModel, testWrongVariant } from './report.js';
 import { Section } from './section.js';
-import type { Program } from './thread-program.js';
+import { type Program, orPoisoned } from './thread-program.js';
 
 const word = 0;
 const section = new Section(1);
@@ -76,6 +76,21 @@ testModel(
   'a reader and two writers',
   model({ reader: reader(2), one: writer(2), two: writer(2) }, 4),
 );
+
+const poison = { index: 10, value: 1 };
+
+testModel('a writer that dies holding the word, and others, of which each is told', {
+  threads: {
+    dying: orPoisoned((memory) => {
+      lockExclusive(memory, word);
+      memory.store(poison.index, poison.value);
+    }),
+    reader: orPoisoned(reader(1)),
+    writer: orPoisoned(writer(1)),
+  },
+  poison,
+  names: { [word]: 'word', [poison.index]: 'poison', ...section.names },
+});
 
 testWrongVariant(
   'a writer that looks and then stores',

@@ -330,6 +330,19 @@ export function keyOf(event: Event): string {
   }
 }
 
+/** A program that gives whether it came to its end, or was told that memory is poisoned. */
+export function orPoisoned(program: Program): Program {
+  return async (memory) => {
+    try {
+      await program(memory);
+      return 'done';
+    } catch (error) {
+      if (error instanceof ModelPoisoned) return 'poisoned';
+      throw error;
+    }
+  };
+}
+
 /** Resolves when no promise of any program is left to be followed. */
 function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
