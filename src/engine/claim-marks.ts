@@ -8,9 +8,9 @@ export class ClaimMarks {
   readonly #marks: Int32Array;
   readonly #wordsPerSlot: number;
 
-  constructor(memory: SharedArrayBuffer, slots: number) {
-    this.#marks = new Int32Array(memory);
-    this.#wordsPerSlot = this.#marks.length / slots;
+  constructor(marks: Int32Array, slots: number) {
+    this.#marks = marks;
+    this.#wordsPerSlot = marks.length / slots;
   }
 
   /** Makes the shared memory for slots of `entries` entries each. */

@@ -52,6 +52,12 @@ export interface SliceCacheMemory {
   readonly words: SharedArrayBuffer;
 }
 
+/** A cache's words, as they are locked and as they are read where a lock or a second look makes up for it. */
+export interface SliceWords {
+  readonly atomic: AtomicMemory;
+  readonly plain: Int32Array;
+}
+
 /** A copy of a dirty slice, taken under its word, on its way to the disk. */
 export interface DirtySlice {
   readonly slot: number;
@@ -81,6 +87,11 @@ export function allocateSliceCache(budgetBytes: number, sliceSize: number): Slic
   };
 }
 
+function sharedSliceWords(memory: SliceCacheMemory, poison?: Poison): SliceWords {
+  const plain = new Int32Array(memory.words);
+  return { plain, atomic: new SharedWords(plain, poison) };
+}
+
 /** One thread's view of a slice cache. */
 export class SliceCache {
   /** All slots' bytes; slot `n` begins at `n * sliceSize`. */
@@ -103,14 +114,19 @@ export class SliceCache {
   readonly #setWaiting: SliceWorkQueues;
   readonly #locate: SliceLocator;
 
-  constructor(memory: SliceCacheMemory, locate: SliceLocator, poison?: Poison) {
+  constructor(
+    memory: SliceCacheMemory,
+    locate: SliceLocator,
+    poison?: Poison,
+    words = sharedSliceWords(memory, poison),
+  ) {
     this.#locate = locate;
     this.sliceSize = memory.sliceSize;
     this.slots = memory.slots;
     this.view = new DataView(memory.data);
     this.bytes = new Uint8Array(memory.data);
-    this.#words = new Int32Array(memory.words);
-    this.#memory = new SharedWords(this.#words, poison);
+    this.#words = words.plain;
+    this.#memory = words.atomic;
     this.#setMask = memory.slots / ways - 1;
     this.#setWords = memory.slots * wordsPerSlot;
     this.waiting = new SliceWorkQueues(this.#memory, Word.event, wordsPerSlot);

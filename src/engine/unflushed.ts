@@ -22,19 +22,21 @@ export class UnflushedData {
 
   /** Leaves the note to the image, because the queue goes. */
   handOver(): void {
-    if (this.#memory.exchange(this.#word, 0) !== 0) {
-      this.#memory.store(ControlWord.unflushedData, 1);
-    }
+    if (this.#memory.load(this.#word) === 0) return;
+    // In this order: no instant at which a leader finds neither note.
+    this.#memory.store(ControlWord.unflushedData, 1);
+    this.#memory.store(this.#word, 0);
   }
 }
 
 /** Takes every note. @returns whether there was one: whoever took it owes a barrier */
 export function takeUnflushed(memory: AtomicMemory): boolean {
-  let noted = memory.exchange(ControlWord.unflushedData, 0) !== 0;
+  let noted = false;
   for (let line = 0; line < maxQueues; line++) {
     if (memory.load(queueWord(line, QueueWord.inUse)) === 0) continue;
     const word = queueWord(line, QueueWord.unflushedData);
     if (memory.load(word) !== 0 && memory.exchange(word, 0) !== 0) noted = true;
   }
-  return noted;
+  // Last, because queues that leave move their notes there.
+  return memory.exchange(ControlWord.unflushedData, 0) !== 0 || noted;
 }

@@ -12,7 +12,7 @@
 import type { AtomicMemory } from '../../engine/atomic-memory.js';
 import { ControlWord } from '../../engine/control-block.js';
 import { Counter, type QueueCounters } from '../../engine/counters.js';
-import { isBefore } from '../../engine/epochs.js';
+import { FlushRounds } from '../../engine/flush-rounds.js';
 import type { LongMutex } from '../../engine/long-mutex.js';
 import type { SliceCache } from '../../engine/slice-cache.js';
 import { takeUnflushed } from '../../engine/unflushed.js';
@@ -40,13 +40,20 @@ const maxJoinedBytes = 1 << 20;
 /** One thread's access to the flush order of an open image. */
 export class FlushOrder {
   readonly #parts: FlushParts;
-  #next: Promise<void> | undefined;
-  /** The round that covers everything this thread's callers have completed, or any later one. */
-  #wanted = 0;
+  readonly #rounds: FlushRounds;
   #lazyEnded = false;
 
   constructor(parts: FlushParts) {
     this.#parts = parts;
+    const { memory, mutex, counters } = parts;
+    this.#rounds = new FlushRounds(
+      memory,
+      mutex,
+      () => this.#round(),
+      () => {
+        counters.add(Counter.roundsShared);
+      },
+    );
   }
 
   /** Notes that an L2 table was written directly; call before its L1 entry is set. */
@@ -71,15 +78,8 @@ export class FlushOrder {
    * Makes every request completed before this call durable. Calls that arrive while a round runs
    * share the one after it, whichever thread leads that.
    */
-  async flush(): Promise<void> {
-    this.#wanted = (this.begun + 1) | 0;
-    this.#next ??= this.#parts.mutex.runExclusive(async () => {
-      // Who comes from now on may have completed more than a round copies that has begun.
-      this.#next = undefined;
-      if (isBefore(this.completed, this.#wanted)) await this.#round();
-      else this.#parts.counters.add(Counter.roundsShared);
-    });
-    await this.#next;
+  flush(): Promise<void> {
+    return this.#rounds.share();
   }
 
   /**
@@ -101,17 +101,16 @@ export class FlushOrder {
 
   /** Number of the last round begun; what was removed before it is copied is durable after it. */
   get begun(): number {
-    return this.#parts.memory.load(ControlWord.roundsBegun);
+    return this.#rounds.begun;
   }
 
   /** Number of the last completed round. */
   get completed(): number {
-    return this.#parts.memory.load(ControlWord.roundsCompleted);
+    return this.#rounds.completed;
   }
 
   async #round(): Promise<void> {
     const { memory, file, dataFile, l1, l2Cache, refcountTable, refcountCache } = this.#parts;
-    const round = (memory.add(ControlWord.roundsBegun, 1) + 1) | 0;
     this.#parts.counters.add(Counter.roundsLed);
     const data = takeUnflushed(memory);
     const l1Sectors = l1.copyDirty();
@@ -143,7 +142,6 @@ export class FlushOrder {
         await Promise.all([file.flush(), dataFile?.flush()]);
       }
     });
-    memory.store(ControlWord.roundsCompleted, round);
   }
 
   /** Does a round's writing. If it fails, the next round begins with the barrier that is missing. */

@@ -120,7 +120,7 @@ export class Qcow2Metadata {
     this.planner = new ReadPlanner(this.geometry, this.entries);
     this.l1 = new PointerTable(memory.l1, this.poison);
     this.l2Cache = new SliceCache(memory.l2, (key) => this.#locateSlice(key), this.poison);
-    this.claims = new ClaimMarks(memory.claims, memory.l2.slots);
+    this.claims = new ClaimMarks(new Int32Array(memory.claims), memory.l2.slots);
     this.#l1Mutex = new LongMutex(control, ControlWord.l1Mutex);
     const refcountTable = new PointerTable(memory.refcountTable, this.poison);
     this.refcounts = new Refcounts(
