@@ -42,6 +42,7 @@ function runTests(sanitizer, filter) {
       env: {
         ...process.env,
         LD_PRELOAD: runtime,
+        COWHERD_SANITIZER: sanitizer,
         // Node itself gives back little of what it holds when it ends.
         ASAN_OPTIONS: 'detect_leaks=0:abort_on_error=0:exitcode=66',
         UBSAN_OPTIONS: 'halt_on_error=1:print_stacktrace=1:exitcode=66',

@@ -23,3 +23,8 @@ export function join(memory: AtomicMemory): boolean {
 export function leave(memory: AtomicMemory): boolean {
   return memory.add(count, -1) === 1;
 }
+
+/** How many members there are right now. */
+export function memberCount(memory: AtomicMemory): number {
+  return memory.load(count);
+}

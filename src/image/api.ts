@@ -272,6 +272,8 @@ export interface QueueStats {
 
 /** What the queues of an image have done, on all threads. */
 export interface ImageStats {
+  /** Threads that have the image open (opening it twice on one thread counts twice). */
+  readonly threads: number;
   /** Every queue that is open, and those that have closed. */
   readonly queues: readonly QueueStats[];
   readonly total: QueueStats;

@@ -46,35 +46,37 @@ async function attachLink(handle: ImageHandle): Promise<OpenedImage> {
       backing = await attachLink(handle.backing);
       opened.push(backing);
     }
-    return joinImage(handle, file, dataFile, backing);
+    return await joinImage(handle, file, dataFile, backing);
   } catch (error) {
     for (const closable of opened.reverse()) await closable.close();
     throw error;
   }
 }
 
-function joinImage(
+async function joinImage(
   handle: ImageHandle,
   file: StorageFile,
   dataFile: StorageFile | undefined,
   backing: OpenedImage | undefined,
-): OpenedImage {
+): Promise<OpenedImage> {
   const { image, shared, options } = handle;
+  const members = new SharedWords(shared.members);
+  if (!join(members)) {
+    const { filename } = file;
+    throw new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
+  }
   const counters = QueueCounters.take(shared.counters);
   const format =
     image.format === 'qcow2'
       ? attachQcow2(file, dataFile, image, counters)
       : new RawImage(file, image.size);
-  if (format instanceof Qcow2Image) format.metadata.poison.check();
-  const words = new SharedWords(shared.members);
-  if (!join(words)) {
-    const { filename } = file;
-    throw new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
-  }
   try {
+    if (format instanceof Qcow2Image) format.metadata.poison.check();
     return new OpenedImage({ file, dataFile, format, backing, options, shared, counters });
   } catch (error) {
-    leave(words);
+    counters.release();
+    // The others may all have left meanwhile; then the image's end is ours.
+    await format.close(leave(members)).catch(() => undefined);
     throw error;
   }
 }

@@ -176,7 +176,7 @@ export class OpenedImage implements Image {
   }
 
   stats(): ImageStats {
-    return imageStats(this.#parts.shared.counters);
+    return imageStats(this.#parts.shared);
   }
 
   close(): Promise<void> {

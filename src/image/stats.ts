@@ -1,19 +1,17 @@
 /** What the queues of an open image have done, made readable from their counters. */
-import {
-  Counter,
-  type CounterMemory,
-  type CounterReading,
-  latencyBuckets,
-  readCounters,
-} from '../engine/counters.js';
+import { Counter, type CounterReading, latencyBuckets, readCounters } from '../engine/counters.js';
+import { memberCount } from '../engine/members.js';
+import { SharedWords } from '../engine/shared-words.js';
 import type { ImageStats, LatencyStats, QueueStats } from './api.js';
+import type { SharedParts } from './shared-parts.js';
 
 /** The counters of every queue that an image has or had, and their sum. */
-export function imageStats(memory: CounterMemory): ImageStats {
-  const readings = readCounters(memory);
+export function imageStats({ counters, members }: SharedParts): ImageStats {
+  const readings = readCounters(counters);
   const total = new Float64Array(readings[0]?.values.length ?? Counter.latency + latencyBuckets);
   for (const { values } of readings) values.forEach((value, index) => (total[index] += value));
   return {
+    threads: memberCount(new SharedWords(members)),
     queues: readings.map(queueStats),
     total: queueStats({ line: -1, open: readings.some(({ open }) => open), values: total }),
   };

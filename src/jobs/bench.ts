@@ -1,5 +1,5 @@
 /** Benchmarking an image: the same requests as `qemu-img bench` makes, on one or several queues. */
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { CowherdError } from '../errors.js';
 import type { Image, ImageStats } from '../image/api.js';
 import { reviveError } from '../image/error-transfer.js';
@@ -116,10 +116,12 @@ async function runOnThreads(
   orders: readonly LoadOrders[],
   signal: AbortSignal | undefined,
 ): Promise<Measured> {
+  // Only here: it is slow to load for a program that needs no threads.
+  const threads = await import('node:worker_threads');
   const handle = image.handle();
   const url = new URL('bench-worker.js', import.meta.url);
   const workers = orders.map(
-    (each) => new Worker(url, { workerData: { handle, orders: each }, execArgv: [] }),
+    (each) => new threads.Worker(url, { workerData: { handle, orders: each }, execArgv: [] }),
   );
   const stop = (): void => {
     for (const worker of workers) worker.postMessage('stop');

@@ -10,6 +10,7 @@ import type { CreateOptions, Image, ImageHandle, OpenImageOptions } from '../../
 import { attachImage } from '../../src/image/attach.js';
 import { createImage } from '../../src/image/create.js';
 import { openImage, openImageOn } from '../../src/image/open.js';
+import { addon } from '../../src/native/addon.js';
 import { MemoryFile } from '../../src/storage/memory.js';
 import { needsTool, run, temporaryFolder } from '../support/tools.js';
 
@@ -117,7 +118,7 @@ if (isMainThread) {
       const workers = [0, 1, 2, 3].map((part) => start({ handle, role: 'write', part }));
       const all = Promise.all(workers.map(ended));
       if (leavesFirst) {
-        while (image.stats().queues.length < 5) await new Promise((go) => setTimeout(go, 1));
+        while (image.stats().threads < 5) await new Promise((go) => setTimeout(go, 1));
         await image.close();
         await all;
       } else {
@@ -189,7 +190,10 @@ if (isMainThread) {
 
   for (const how of ['exit', 'throw', 'finish', 'wait'] as const) {
     const name = how === 'wait' ? 'is terminated' : `ends by "${how}"`;
-    test(`when a thread ${name} with the image open, the others get a clear error`, async (t) => {
+    // Nothing of a thread runs any more when it is terminated, except what the addon has prepared.
+    const skip = how === 'wait' && addon === undefined ? 'needs the addon' : false;
+    const title = `when a thread ${name} with the image open, the others get a clear error`;
+    test(title, { skip }, async (t) => {
       const { place, image } = await newImage(t, { clusterSize: 4096 }, { cacheSize: 1 });
       const durable = new Uint8Array(writeBytes).fill(77);
       await image.write(durable, 60 * mebibyte);

@@ -38,7 +38,7 @@ export async function runRound(scenario: Scenario, folder: string): Promise<Roun
   const leavesFirst = scenario.seed % 3 === 0;
   const reports = Promise.all(work);
   if (leavesFirst) {
-    await someAttached(image, scenario.threads);
+    await allJoined(image, scenario.threads);
     await image.close();
   }
   const done = await reports;
@@ -68,9 +68,9 @@ function wordsOf(bytes: Uint8Array): Uint32Array {
   return new Uint32Array(whole.buffer);
 }
 
-/** Waits until every thread has its queue. */
-async function someAttached(image: Image, threads: number): Promise<void> {
-  while (image.stats().queues.length < threads + 1) {
+/** Waits until every thread has the image open. */
+async function allJoined(image: Image, threads: number): Promise<void> {
+  while (image.stats().threads < threads + 1) {
     await new Promise((resolve) => setTimeout(resolve, 1));
   }
 }
