@@ -56,7 +56,7 @@ export function runBytes(
       // Tools put the name they were called by in front of messages.
       argv0: command,
       cwd: options.cwd,
-      env: { ...process.env, LC_ALL: 'C', TZ: 'UTC', ...options.env },
+      env: { ...environmentOf(command), LC_ALL: 'C', TZ: 'UTC', ...options.env },
       timeout: options.timeoutMs ?? 120_000,
       killSignal: 'SIGKILL',
     });
@@ -76,6 +76,13 @@ export function runBytes(
       });
     });
   });
+}
+
+/** A sanitizer that is loaded into this process is for Node alone; other tools bring their own threads. */
+function environmentOf(command: string): NodeJS.ProcessEnv {
+  if (command === process.execPath) return process.env;
+  const { LD_PRELOAD: _sanitizer, ...others } = process.env;
+  return others;
 }
 
 /** Runs a program that has to succeed and returns its standard output. */
