@@ -81,8 +81,7 @@ export function runBytes(
 /** A sanitizer that is loaded into this process is for Node alone; other tools bring their own threads. */
 function environmentOf(command: string): NodeJS.ProcessEnv {
   if (command === process.execPath) return process.env;
-  const { LD_PRELOAD: _sanitizer, ...others } = process.env;
-  return others;
+  return { ...process.env, LD_PRELOAD: undefined };
 }
 
 /** Runs a program that has to succeed and returns its standard output. */
