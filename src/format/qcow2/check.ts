@@ -106,7 +106,7 @@ class Checker {
   async #readStored(clusters: number): Promise<void> {
     const { refcountsPerBlock, clusterSize, refcountOrder, refcountBits } = this.#geometry;
     const { table } = this.#image.metadata.refcounts;
-    const width = refcountWidth(refcountOrder);
+    const width = refcountWidth(refcountOrder, this.#file.filename);
     const pointers: TablePointer[] = [];
     for (let block = 0; block < table.length; block++) {
       const hostOffset = table.offset(block);

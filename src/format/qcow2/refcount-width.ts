@@ -10,9 +10,36 @@ export interface RefcountWidth {
   set(view: DataView, start: number, index: number, value: number): void;
 }
 
-/** The reader and writer of counts of 2^order bits. */
-export function refcountWidth(order: number): RefcountWidth {
-  return widths[order];
+/**
+ * The reader and writer of counts of 2^order bits.
+ *
+ * @param filename whose counts they are, for the error of a count beyond 2^53 - 1
+ */
+export function refcountWidth(order: number, filename = ''): RefcountWidth {
+  return order === widestOrder ? wide(filename) : widths[order];
+}
+
+const widestOrder = 6;
+
+/** Counts of 64 bits. */
+function wide(filename: string): RefcountWidth {
+  return {
+    get(view, start, index) {
+      const high = view.getUint32(start + index * 8);
+      if (high > 0x1fffff) {
+        throw new CowherdError(
+          'ERR_COWHERD_INVALID_IMAGE',
+          `'${filename}': a reference count is beyond what can be represented`,
+          { filename },
+        );
+      }
+      return high * 0x100000000 + view.getUint32(start + index * 8 + 4);
+    },
+    set(view, start, index, value) {
+      view.setUint32(start + index * 8, Math.floor(value / 0x100000000));
+      view.setUint32(start + index * 8 + 4, value % 0x100000000);
+    },
+  };
 }
 
 function packed(order: number): RefcountWidth {
@@ -52,22 +79,6 @@ const widths: readonly RefcountWidth[] = [
     get: (view, start, index) => view.getUint32(start + index * 4),
     set: (view, start, index, value) => {
       view.setUint32(start + index * 4, value);
-    },
-  },
-  {
-    get(view, start, index) {
-      const high = view.getUint32(start + index * 8);
-      if (high > 0x1fffff) {
-        throw new CowherdError(
-          'ERR_COWHERD_INVALID_IMAGE',
-          'A reference count is beyond what can be represented',
-        );
-      }
-      return high * 0x100000000 + view.getUint32(start + index * 8 + 4);
-    },
-    set(view, start, index, value) {
-      view.setUint32(start + index * 8, Math.floor(value / 0x100000000));
-      view.setUint32(start + index * 8 + 4, value % 0x100000000);
     },
   },
 ];

@@ -34,7 +34,7 @@ export class Refcounts {
     this.#geometry = geometry;
     this.table = table;
     this.cache = new SliceCache(cacheMemory, (key) => this.#placeOf(key), poison);
-    this.#width = refcountWidth(geometry.refcountOrder);
+    this.#width = refcountWidth(geometry.refcountOrder, file.filename);
   }
 
   /** Whether a refcount block exists for a host cluster. */
