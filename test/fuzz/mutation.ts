@@ -19,7 +19,7 @@ export interface Mutant {
 
 /** The bytes of a mutant. */
 export function applyMutant(original: Uint8Array, { edits, cut }: Mutant): Uint8Array {
-  const bytes = original.slice(0, cut ?? original.length);
+  const bytes = Uint8Array.from(original.subarray(0, cut));
   for (const { offset, bytes: text } of edits) {
     const patch = Buffer.from(text, 'hex');
     if (offset < bytes.length) bytes.set(patch.subarray(0, bytes.length - offset), offset);
