@@ -55,11 +55,14 @@ export class FlushOrder {
   }
 
   /**
-   * Notes that a new cluster was filled with what another place had kept durable so far; call before
-   * its entry is linked. Without a barrier between the two, a power cut could take both places.
+   * Notes data of which the guest would miss more than their change if their entry reached the disk
+   * and they did not: what the sector showed before, it would show no longer. Call before the entry
+   * is linked. New clusters that read as zeroes, where zeroes were shown before, need no note.
    */
   noteCopy(): void {
-    this.#parts.memory.store(ControlWord.unflushedCopy, 1);
+    // A round that takes the note between the look and the link ends with a barrier all the same.
+    const { memory } = this.#parts;
+    if (memory.load(ControlWord.unflushedCopy) === 0) memory.store(ControlWord.unflushedCopy, 1);
   }
 
   /** From now on reference counts reach the disk in order again, before the dirty bit is cleared. */
