@@ -87,6 +87,17 @@ const cases: readonly Workload[] = [
       await disk.flush();
     },
   },
+  {
+    name: 'the file grows before an entry points into it',
+    image: { clusterSize: 4096, lazyRefcounts: true },
+    sectors: 2048,
+    run: async (disk) => {
+      await disk.write(0, 8);
+      await disk.flush();
+      await disk.write(8, 600);
+      await disk.flush();
+    },
+  },
 ];
 
 for (const workload of cases) {

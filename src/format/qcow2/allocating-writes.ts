@@ -122,7 +122,7 @@ export class AllocatingWrites {
     const { geometry, l2Cache, claims, entries } = metadata;
     const { slot, entry, hostOffset, subclusters } = write;
     const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
-    if (written && !write.showsNothing) metadata.flushOrder.noteCopy();
+    if (written && !write.showsNothing) metadata.flushOrder.noteBeforeEntries();
     l2Cache.lockExclusive(slot);
     if (written) {
       if (subclusters === 0) entries.setNormal(l2Cache.view, at, hostOffset);

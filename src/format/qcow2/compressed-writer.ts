@@ -162,7 +162,7 @@ export class CompressedWriter {
     const entry = geometry.entryInSlice(offset);
     const removed: RemovedClusters[] = [];
     // What is not there yet cannot be inflated: the cluster could not be read at all.
-    metadata.flushOrder.noteCopy();
+    metadata.flushOrder.noteBeforeEntries();
     for (;;) {
       const slot = await acquireWritableSlice(this.#context, offset);
       l2Cache.lockExclusive(slot);

@@ -55,11 +55,12 @@ export class FlushOrder {
   }
 
   /**
-   * Notes data of which the guest would miss more than their change if their entry reached the disk
-   * and they did not: what the sector showed before, it would show no longer. Call before the entry
-   * is linked. New clusters that read as zeroes, where zeroes were shown before, need no note.
+   * Notes something that must be on disk before the entries that are linked from now on: a file that
+   * has grown, or data that replace what the guest saw. Without a barrier between the two, a power
+   * cut could leave an entry that points beyond the file, or shows neither the old data nor the new.
+   * New clusters that read as zeroes, where zeroes were shown before, need no note.
    */
-  noteCopy(): void {
+  noteBeforeEntries(): void {
     // A round that takes the note between the look and the link ends with a barrier all the same.
     const { memory } = this.#parts;
     if (memory.load(ControlWord.unflushedCopy) === 0) memory.store(ControlWord.unflushedCopy, 1);

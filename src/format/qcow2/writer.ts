@@ -288,7 +288,7 @@ export class Writer {
     await (buffers.length === 1
       ? dataFile.write(data, start)
       : dataFile.writeVector(buffers, start));
-    if (!allocation.showsNothing) metadata.flushOrder.noteCopy();
+    if (!allocation.showsNothing) metadata.flushOrder.noteBeforeEntries();
   }
 
   /** Points the entries at their written clusters. @returns what they pointed at before */
