@@ -19,7 +19,7 @@ const { values } = parseArgs({
     states: { type: 'string', default: '20000' },
     workload: { type: 'string' },
     seed: { type: 'string' },
-    'engine-every': { type: 'string', default: '20' },
+    'engine-every': { type: 'string', default: '10' },
     'real-every': { type: 'string', default: '1000' },
   },
 });
@@ -43,7 +43,6 @@ for (const [index, workload] of chosen.entries()) {
     const outcome: Outcome = await examine(await record(workload, seed), {
       engineEvery: Number(values['engine-every']),
       realEvery: hasTool ? Number(values['real-every']) : 0,
-      mostStates: wanted - sums[3],
       deadlineMs: share,
     });
     const { ios, enumerated, distinct, byEngine, byRealTool } = outcome;

@@ -25,8 +25,8 @@ export interface ExaminationOptions {
   readonly realEvery: number;
   /** Barriers of the image file to be left out, by number: to test the tester. */
   readonly withoutBarrier?: number;
-  /** Ends after so many distinct states. */
-  readonly mostStates?: number;
+  /** Looks at one moment of so many; at each by default. */
+  readonly momentEvery?: number;
   /** Ends at this time, in milliseconds since 1970. */
   readonly deadlineMs?: number;
 }
@@ -109,8 +109,10 @@ class Examination {
     const byDurability = this.#changes
       .filter(({ durable }) => durable !== Infinity)
       .sort((one, other) => one.durable - other.durable || one.completed - other.completed);
+    const { momentEvery = 1 } = this.#options;
     let applied = 0;
-    for (const time of this.#points) {
+    for (const [number, time] of this.#points.entries()) {
+      if (number % momentEvery !== seed % momentEvery) continue;
       while (applied < byDurability.length && byDurability[applied].durable <= time) {
         const change = byDurability[applied++];
         this.#states[change.file].apply(change);
@@ -131,9 +133,8 @@ class Examination {
   }
 
   get #isEnough(): boolean {
-    const { mostStates = Infinity, deadlineMs = Infinity } = this.#options;
-    const { failures, distinct } = this.#outcome;
-    return failures.length >= mostFailures || distinct >= mostStates || Date.now() > deadlineMs;
+    const { deadlineMs = Infinity } = this.#options;
+    return this.#outcome.failures.length >= mostFailures || Date.now() > deadlineMs;
   }
 
   #visit(pieces: readonly PlacedPiece[], shape: string): void {

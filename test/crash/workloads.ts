@@ -118,16 +118,17 @@ export const workloads: readonly Workload[] = [
   },
   {
     name: 'discard and reuse',
-    image: { clusterSize: 4096 },
-    sectors: 512 * kib,
+    // Large clusters make a queue's first reservation small, so that it soon needs another.
+    image: { clusterSize: 32768 },
+    sectors: 4096 * kib,
     queues: 2,
-    before: (disk) => fill(disk, range(40)),
+    before: (disk) => fill(disk, range(12)),
     run: (disk) =>
       mix(disk, {
-        lanes: 4,
-        steps: 16,
-        clusters: range(44),
-        weights: { write: 4, part: 2, discard: 4, unmap: 1, flush: 4 },
+        lanes: 3,
+        steps: 20,
+        clusters: range(14),
+        weights: { write: 4, part: 2, discard: 5, unmap: 1, flush: 4 },
       }),
   },
   {
@@ -162,13 +163,16 @@ export const workloads: readonly Workload[] = [
     image: { clusterSize: 512, refcountBits: 64 },
     sectors: 6144 * kib,
     queues: 2,
-    // The table of one cluster counts 2 MiB.
-    before: (disk) => disk.write(0, 1700 * kib),
+    // The table of one cluster counts 2 MiB, which the second queue's second reservation passes.
+    before: (disk) => disk.write(0, 900 * kib),
     run: async (disk) => {
-      await disk.write(1700 * kib, 200 * kib);
+      for (const queue of [0, 1]) {
+        await disk.write((1000 + 300 * queue) * kib, 250 * kib, queue);
+        await disk.flush(queue);
+      }
       await mix(disk, {
         lanes: 4,
-        steps: 6,
+        steps: 8,
         clusters: range(40, 60, 3900),
         weights: { write: 5, part: 1, flush: 2 },
       });
