@@ -20,6 +20,8 @@ class AllocatingWrite implements Completion {
   hostOffset = 0;
   /** Mask of the subclusters that are written. */
   subclusters = 0;
+  /** Whether the host cluster, before the write, reads as the guest cluster does: as zeroes. */
+  showsNothing = false;
   readonly #writes: AllocatingWrites;
 
   constructor(writes: AllocatingWrites) {
@@ -72,10 +74,12 @@ export class AllocatingWrites {
       l2Cache.unlockExclusive(slot);
       return undefined;
     }
+    const showsNothing = arena.knownZero && this.#showsZeroes(slot, entry, offset - within);
     claims.add(slot, entry, 1);
     l2Cache.pin(slot);
     l2Cache.unlockExclusive(slot);
     const write = this.#idle.pop() ?? new AllocatingWrite(this);
+    write.showsNothing = showsNothing;
     write.epoch = epoch;
     write.begun = this.#context.counters.begin();
     write.slot = slot;
@@ -118,6 +122,7 @@ export class AllocatingWrites {
     const { geometry, l2Cache, claims, entries } = metadata;
     const { slot, entry, hostOffset, subclusters } = write;
     const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
+    if (written && !write.showsNothing) metadata.flushOrder.noteBeforeEntries();
     l2Cache.lockExclusive(slot);
     if (written) {
       if (subclusters === 0) entries.setNormal(l2Cache.view, at, hostOffset);
@@ -142,9 +147,16 @@ export class AllocatingWrites {
     // Whole (sub)clusters have no edges; others need edges that are zero, and a cluster that is.
     const granule = geometry.subclusterSize;
     if (offset % granule === 0 && length % granule === 0) return true;
-    if (!arena.knownZero) return false;
+    return arena.knownZero && this.#showsZeroes(slot, entry, offset - (offset % granule));
+  }
+
+  /** Whether a cluster without a host cluster reads as zeroes from a guest offset on. */
+  #showsZeroes(slot: number, entry: number, guestOffset: number): boolean {
+    const { geometry, l2Cache, entries } = this.#context.metadata;
+    const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
     return (
-      kind === ClusterKind.zeroPlain || nothingBelow(this.#context, offset - (offset % granule))
+      entries.kind(l2Cache.view, at) === ClusterKind.zeroPlain ||
+      nothingBelow(this.#context, guestOffset)
     );
   }
 }

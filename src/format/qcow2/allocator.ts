@@ -59,14 +59,17 @@ export class Allocator {
   readonly #refcounts: Refcounts;
   readonly #mutex: LongMutex;
   readonly #marks: Float64Array;
+  readonly #noteGrowth: () => void;
   readonly #moveTable: RefcountTableMover;
 
+  /** @param noteGrowth called when the file has become longer, before its new clusters are used */
   constructor(
     file: StorageFile,
     geometry: Geometry,
     refcounts: Refcounts,
     mutex: LongMutex,
     memory: AllocatorMemory,
+    noteGrowth: () => void,
     moveTable: RefcountTableMover,
   ) {
     this.#file = file;
@@ -74,6 +77,7 @@ export class Allocator {
     this.#refcounts = refcounts;
     this.#mutex = mutex;
     this.#marks = new Float64Array(memory.marks);
+    this.#noteGrowth = noteGrowth;
     this.#moveTable = moveTable;
   }
 
@@ -249,5 +253,6 @@ export class Allocator {
       });
     }
     await this.#file.truncate(bytes);
+    this.#noteGrowth();
   }
 }

@@ -161,6 +161,8 @@ export class CompressedWriter {
     const { geometry, l2Cache, claims, entries } = metadata;
     const entry = geometry.entryInSlice(offset);
     const removed: RemovedClusters[] = [];
+    // What is not there yet cannot be inflated: the cluster could not be read at all.
+    metadata.flushOrder.noteBeforeEntries();
     for (;;) {
       const slot = await acquireWritableSlice(this.#context, offset);
       l2Cache.lockExclusive(slot);

@@ -62,11 +62,15 @@ export class FlushOrder {
   }
 
   /**
-   * Notes that a new cluster was filled with what another place had kept durable so far; call before
-   * its entry is linked. Without a barrier between the two, a power cut could take both places.
+   * Notes something that must be on disk before the entries that are linked from now on: a file that
+   * has grown, or data that replace what the guest saw. Without a barrier between the two, a power
+   * cut could leave an entry that points beyond the file, or shows neither the old data nor the new.
+   * New clusters that read as zeroes, where zeroes were shown before, need no note.
    */
-  noteCopy(): void {
-    this.#parts.memory.store(ControlWord.unflushedCopy, 1);
+  noteBeforeEntries(): void {
+    // A round that takes the note between the look and the link ends with a barrier all the same.
+    const { memory } = this.#parts;
+    if (memory.load(ControlWord.unflushedCopy) === 0) memory.store(ControlWord.unflushedCopy, 1);
   }
 
   /** From now on reference counts reach the disk in order again, before the dirty bit is cleared. */

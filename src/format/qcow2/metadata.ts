@@ -163,6 +163,9 @@ export class Qcow2Metadata {
       this.refcounts,
       new LongMutex(control, ControlWord.refcountMutex),
       memory.allocator,
+      () => {
+        this.flushOrder.noteBeforeEntries();
+      },
       (hostOffset, entries, blocks) =>
         flushMutex.runExclusive(() => this.#moveRefcountTable(hostOffset, entries, blocks)),
     );

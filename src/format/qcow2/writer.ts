@@ -21,6 +21,8 @@ interface Allocation {
   /** Host offset in bytes of the first cluster. */
   readonly hostOffset: number;
   readonly knownZero: boolean;
+  /** Whether the host clusters, before the write, read as the guest clusters do: as zeroes. */
+  readonly showsNothing: boolean;
   /** Whether the host clusters were taken from the arena for this. */
   readonly fresh: boolean;
   /** Guest offset in bytes of the first cluster. */
@@ -159,6 +161,8 @@ export class Writer {
     if (available === 0) return { kind: 'refill-arena', wanted: touched };
     const first = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
     const whole = this.#needsWholeCluster(first);
+    const guestOffset = offset - within;
+    let showedZeroes = this.#edgeIsZero(first, guestOffset);
     let count = 1;
     while (
       count < available &&
@@ -166,9 +170,10 @@ export class Writer {
       this.#isReplaced(first + count * geometry.l2EntrySize) &&
       this.#needsWholeCluster(first + count * geometry.l2EntrySize) === whole
     ) {
+      const at = first + count * geometry.l2EntrySize;
+      showedZeroes &&= this.#edgeIsZero(at, guestOffset + count * clusterSize);
       count++;
     }
-    const guestOffset = offset - within;
     const stepLength = Math.min(length, count * clusterSize - within);
     claims.add(slot, entry, count);
     const knownZero = !externalData && arena.knownZero;
@@ -185,6 +190,7 @@ export class Writer {
         count,
         hostOffset,
         knownZero,
+        showsNothing: knownZero && showedZeroes,
         fresh: !externalData,
         guestOffset,
         edges: {
@@ -219,6 +225,7 @@ export class Writer {
         count: 1,
         hostOffset: entries.hostOffset(l2Cache.view, at),
         knownZero: false,
+        showsNothing: false,
         fresh: false,
         guestOffset: offset - within,
         edges: {
@@ -278,12 +285,10 @@ export class Writer {
     const { dataFile, externalData, size, metadata } = this.#context;
     // An external data file ends with the disk, not with the disk's last cluster.
     if (externalData) trimTo(buffers, size - start);
-    if (buffers.length === 1) {
-      await dataFile.write(data, start);
-    } else {
-      await dataFile.writeVector(buffers, start);
-      metadata.flushOrder.noteCopy();
-    }
+    await (buffers.length === 1
+      ? dataFile.write(data, start)
+      : dataFile.writeVector(buffers, start));
+    if (!allocation.showsNothing) metadata.flushOrder.noteBeforeEntries();
   }
 
   /** Points the entries at their written clusters. @returns what they pointed at before */

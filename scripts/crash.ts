@@ -1,0 +1,67 @@
+/**
+ * Cuts the power at every moment of recorded workloads and judges what each cut could leave:
+ *
+ *     npm run crash -- [--seconds N] [--states N] [--workload NAME] [--seed S]
+ *
+ * Each workload is recorded with one seed after the other until so many distinct states have been
+ * examined, or its share of the time is over. A failure names its workload and seed, and
+ * `--workload` and `--seed` repeat it.
+ */
+import { parseArgs } from 'node:util';
+import { type Outcome, examine } from '../test/crash/examination.js';
+import { record } from '../test/crash/recording.js';
+import { workloadNamed, workloads } from '../test/crash/workloads.js';
+import { findTool } from '../test/support/tools.js';
+
+const { values } = parseArgs({
+  options: {
+    seconds: { type: 'string', default: '1200' },
+    states: { type: 'string', default: '20000' },
+    workload: { type: 'string' },
+    seed: { type: 'string' },
+    'engine-every': { type: 'string', default: '10' },
+    'real-every': { type: 'string', default: '1000' },
+  },
+});
+const chosen = values.workload === undefined ? workloads : [workloadNamed(values.workload)];
+const hasTool = findTool('qemu-img') !== undefined;
+const firstSeed = Number(values.seed ?? Date.now() % 1_000_000_007);
+const end = Date.now() + Number(values.seconds) * 1000;
+const columns = ['runs', 'I/Os', 'enumerated', 'states', 'by engine', 'by qemu-img', 'failures'];
+const total: number[] = columns.map(() => 0);
+
+if (!hasTool) console.log('qemu-img is missing: nothing is judged by it, no snapshots are made');
+console.log(`seeds from ${firstSeed}`);
+printRow('workload', columns);
+for (const [index, workload] of chosen.entries()) {
+  if (workload.snapshot === true && !hasTool) continue;
+  const share = Date.now() + (end - Date.now()) / (chosen.length - index);
+  const sums: number[] = columns.map(() => 0);
+  const failures: string[] = [];
+  const wanted = Number(values.states);
+  for (let seed = firstSeed; seed === firstSeed || Date.now() < share; seed++) {
+    const outcome: Outcome = await examine(await record(workload, seed), {
+      engineEvery: Number(values['engine-every']),
+      realEvery: hasTool ? Number(values['real-every']) : 0,
+      deadlineMs: share,
+    });
+    const { ios, enumerated, distinct, byEngine, byRealTool } = outcome;
+    const counts = [1, ios, enumerated, distinct, byEngine, byRealTool, outcome.failures.length];
+    for (const [column, count] of counts.entries()) sums[column] += count;
+    failures.push(...outcome.failures);
+    if (outcome.failures.length > 0 || sums[3] >= wanted) break;
+  }
+  for (const [column, sum] of sums.entries()) total[column] += sum;
+  printRow(workload.name, sums);
+  for (const failure of failures) console.error(`  ${failure}`);
+  if (failures.length > 0) {
+    const seed = firstSeed + sums[0] - 1;
+    console.error(`  again: npm run crash -- --workload '${workload.name}' --seed ${seed}`);
+    process.exitCode = 1;
+  }
+}
+printRow('all', total);
+
+function printRow(name: string, cells: readonly (string | number)[]): void {
+  console.log(name.padEnd(40) + cells.map((cell) => String(cell).padStart(12)).join(''));
+}

@@ -1,0 +1,296 @@
+/**
+ * Goes through the moments of a recording, makes every state that a power cut could have left there,
+ * and has each new one judged: by the referee always, by the engine and the real tool by sample.
+ */
+import { MemoryFile } from '../../src/storage/memory.js';
+import {
+  type LoggedBarrier,
+  type LoggedChange,
+  durableFrom,
+} from '../../src/storage/filters/crash-log.js';
+import { type Mark, backingMark, markOf, sectorSize } from '../schedules/history.js';
+import { Random } from '../stress/random.js';
+import { FileState } from './file-state.js';
+import { contentOf, openOver } from './open-over.js';
+import { realCheck } from './real-tools.js';
+import type { RecordedFile, Recording } from './recording.js';
+import { Referee, type Verdict, markedBelow } from './referee.js';
+import { type PlacedPiece, visitStates } from './states.js';
+
+/** How a recording is examined. */
+export interface ExaminationOptions {
+  /** Every so many distinct states the engine opens, reads and checks one. */
+  readonly engineEvery: number;
+  /** Every so many distinct states the real tool checks one; 0 where there is no tool. */
+  readonly realEvery: number;
+  /** Barriers of the image file to be left out, by number: to test the tester. */
+  readonly withoutBarrier?: number;
+  /** Looks at one moment of so many; at each by default. */
+  readonly momentEvery?: number;
+  /** Ends at this time, in milliseconds since 1970. */
+  readonly deadlineMs?: number;
+}
+
+/** What an examination found. */
+export interface Outcome {
+  /** Changes and barriers that were recorded. */
+  ios: number;
+  /** States that were made, the same ones included. */
+  enumerated: number;
+  /** States that were judged. */
+  distinct: number;
+  /** Of those, by the engine and by the real tool as well. */
+  byEngine: number;
+  byRealTool: number;
+  readonly failures: string[];
+}
+
+const mostFailures = 5;
+
+interface Pending extends PlacedPiece {
+  readonly submitted: number;
+  readonly completed: number;
+  readonly durable: number;
+}
+
+interface Sample {
+  readonly image: Uint8Array;
+  readonly data: Uint8Array | undefined;
+  readonly permitted: readonly (readonly Mark[])[];
+  readonly name: string;
+  readonly dirty: boolean;
+  readonly real: boolean;
+}
+
+/** Examines a recording. */
+export async function examine(recording: Recording, options: ExaminationOptions): Promise<Outcome> {
+  return new Examination(recording, options).run();
+}
+
+class Examination {
+  readonly #recording: Recording;
+  readonly #options: ExaminationOptions;
+  readonly #states: readonly FileState[];
+  readonly #changes: readonly Pending[];
+  readonly #points: readonly number[];
+  readonly #below: (sector: number) => Mark;
+  readonly #seen = new Set<number>();
+  readonly #signatures = new Set<string>();
+  readonly #samples: Sample[] = [];
+  readonly #outcome: Outcome;
+  #time = 0;
+  #flushed = 0;
+  #permitted: readonly (readonly Mark[])[] = [];
+
+  constructor(recording: Recording, options: ExaminationOptions) {
+    this.#recording = recording;
+    this.#options = options;
+    const files = [recording.file, recording.dataFile].filter((file) => file !== undefined);
+    this.#states = files.map(({ initial, log }) => {
+      const ends = log.changes.map(({ offset, length }) => offset + length);
+      return new FileState(initial, Math.max(0, ...ends));
+    });
+    const skipped = options.withoutBarrier;
+    const changes = files.flatMap((file, index) => {
+      const kept = file.log.barriers.filter((_, number) => index > 0 || number !== skipped);
+      return pendingOf(file, index as 0 | 1, kept);
+    });
+    this.#changes = changes.sort((one, other) => one.submitted - other.submitted);
+    const barriers = files.flatMap(({ log }) => log.barriers);
+    this.#points = pointsOf(recording, this.#changes, barriers);
+    this.#below = markedBelow(recording.workload.backedSectors ?? 0, backingMark);
+    const ios = this.#changes.length + barriers.length;
+    this.#outcome = { ios, enumerated: 0, distinct: 0, byEngine: 0, byRealTool: 0, failures: [] };
+  }
+
+  async run(): Promise<Outcome> {
+    const { promises, seed } = this.#recording;
+    const random = new Random(seed ^ 0x2545f491);
+    const byDurability = this.#changes
+      .filter(({ durable }) => durable !== Infinity)
+      .sort((one, other) => one.durable - other.durable || one.completed - other.completed);
+    const { momentEvery = 1 } = this.#options;
+    let applied = 0;
+    for (const [number, time] of this.#points.entries()) {
+      if (number % momentEvery !== seed % momentEvery) continue;
+      while (applied < byDurability.length && byDurability[applied].durable <= time) {
+        const change = byDurability[applied++];
+        this.#states[change.file].apply(change);
+      }
+      this.#time = time;
+      this.#flushed = promises.flushedAt(time);
+      this.#permitted = promises.permittedAt(time);
+      const pending = this.#changes.filter(
+        ({ submitted, durable }) => submitted <= time && durable > time,
+      );
+      visitStates(pending, random, (pieces, shape) => {
+        this.#visit(pieces, shape);
+      });
+      for (const sample of this.#samples.splice(0)) await this.#judgeSample(sample);
+      if (this.#isEnough) break;
+    }
+    return this.#outcome;
+  }
+
+  get #isEnough(): boolean {
+    const { deadlineMs = Infinity } = this.#options;
+    return this.#outcome.failures.length >= mostFailures || Date.now() > deadlineMs;
+  }
+
+  #visit(pieces: readonly PlacedPiece[], shape: string): void {
+    this.#outcome.enumerated++;
+    for (const state of this.#states) state.begin();
+    for (const piece of pieces) this.#states[piece.file].apply(piece);
+    const key = this.#key();
+    if (!this.#seen.has(key)) {
+      this.#seen.add(key);
+      if (this.#outcome.failures.length < mostFailures) this.#judge(shape, pieces.length);
+    }
+    for (const state of this.#states) state.rollBack();
+  }
+
+  /** Of the content, and of how much of it was flushed: later promises narrow with that alone. */
+  #key(): number {
+    let first = Math.imul(this.#flushed + 1, 0x165667b1);
+    let second = Math.imul(this.#flushed + 1, 0x9e3779b1);
+    for (const state of this.#states) {
+      const [one, other] = state.hashes;
+      first = Math.imul(first, 31) ^ one;
+      second = Math.imul(second, 33) ^ other;
+    }
+    return (first >>> 0) * 2 ** 21 + (second >>> 11);
+  }
+
+  #judge(shape: string, pieces: number): void {
+    const [image, data] = this.#states;
+    const verdict = new Referee({
+      image: image.bytes,
+      imageSize: image.size,
+      data: (data as FileState | undefined)?.bytes,
+      dataSize: (data as FileState | undefined)?.size ?? 0,
+    }).judge({
+      permitted: this.#permitted,
+      backing: this.#below,
+      snapshotMarks: this.#recording.snapshotMarks,
+    });
+    const number = this.#outcome.distinct++;
+    const name = `${this.#name} at ${this.#time}, ${shape} (${pieces} changes)`;
+    for (const problem of verdict.problems) this.#fail(name, problem);
+    const { engineEvery, realEvery } = this.#options;
+    const interesting = this.#isNew(shape, verdict);
+    const real = realEvery > 0 && (interesting || number % realEvery === 0);
+    if (!interesting && !real && number % engineEvery !== 0) return;
+    this.#samples.push({
+      image: image.bytes.slice(0, image.size),
+      data: (data as FileState | undefined)?.bytes.slice(0, data.size),
+      permitted: this.#permitted,
+      name,
+      dirty: verdict.dirty,
+      real,
+    });
+  }
+
+  /** Whether a state is the first of its kind in this recording, or in disorder. */
+  #isNew(shape: string, { problems, leaks, dirty, refcountTable }: Verdict): boolean {
+    if (problems.length > 0) return true;
+    const signature = [shape, leaks > 0, dirty, refcountTable].join();
+    const isNew = !this.#signatures.has(signature);
+    this.#signatures.add(signature);
+    return isNew;
+  }
+
+  async #judgeSample(sample: Sample): Promise<void> {
+    this.#outcome.byEngine++;
+    try {
+      await this.#judgeByEngine(sample);
+    } catch (error) {
+      this.#fail(sample.name, `the engine: ${(error as Error).message}`);
+    }
+    if (!sample.real) return;
+    this.#outcome.byRealTool++;
+    const { backing } = this.#recording;
+    const { objection, repaired } = await realCheck({ ...sample, backing }, sample.dirty);
+    if (objection !== undefined) this.#fail(sample.name, objection);
+    if (!sample.dirty) return;
+    try {
+      await this.#judgeByEngine({ ...sample, image: repaired, dirty: false });
+    } catch (error) {
+      this.#fail(sample.name, `after the repair: ${(error as Error).message}`);
+    }
+  }
+
+  async #judgeByEngine({ image, data, permitted, dirty }: Sample): Promise<void> {
+    const over = (name: string, bytes: Uint8Array): MemoryFile =>
+      new MemoryFile(name, { content: contentOf(bytes), readOnly: true });
+    const opened = await openOver({
+      file: over('disk.qcow2', image),
+      dataFile: data && over('disk.data', data),
+      backing: this.#recording.backing,
+    });
+    const bytes = new Uint8Array(opened.size);
+    await opened.read(bytes, 0);
+    for (const [sector, marks] of permitted.entries()) {
+      const start = sector * sectorSize;
+      const found = markOf(bytes.subarray(start, start + sectorSize), sector);
+      if (found === undefined || !marks.includes(found)) {
+        throw new Error(`sector ${sector} reads as ${found ?? 'no mark'}, not ${marks.join()}`);
+      }
+    }
+    const { corruptions, checkErrors, findings } = await opened.check();
+    await opened.close();
+    if ((corruptions > 0 && !dirty) || checkErrors > 0) {
+      throw new Error(findings.map(({ message }) => message).join('; '));
+    }
+  }
+
+  #fail(name: string, problem: string): void {
+    this.#outcome.failures.push(`${name}: ${problem}`);
+  }
+
+  get #name(): string {
+    const { workload, seed } = this.#recording;
+    return `${workload.name}, seed ${seed}`;
+  }
+}
+
+/** The changes of a file with the times at which they reach the disk. */
+function pendingOf(
+  { initial, log }: RecordedFile,
+  file: 0 | 1,
+  barriers: readonly LoggedBarrier[],
+): Pending[] {
+  let size = initial.length;
+  const grows = new Map<LoggedChange, boolean>();
+  // In the order in which they took effect.
+  for (const change of log.changes.toSorted((one, other) => one.completed - other.completed)) {
+    const end = change.offset + change.length;
+    grows.set(change, end >= size);
+    if (change.kind === 'truncate') size = change.offset;
+    else if (change.kind !== 'discard') size = Math.max(size, end);
+  }
+  return log.changes.map((change) => ({
+    file,
+    kind: change.kind,
+    offset: change.offset,
+    bytes: change.bytes,
+    start: 0,
+    end: change.length,
+    grows: grows.get(change)!,
+    submitted: change.submitted,
+    completed: change.completed,
+    durable: durableFrom(change, barriers),
+  }));
+}
+
+/** The moments at which what a power cut can leave, or what was promised, becomes another. */
+function pointsOf(
+  { promises }: Recording,
+  changes: readonly Pending[],
+  barriers: readonly LoggedBarrier[],
+): readonly number[] {
+  const points = new Set([0]);
+  for (const { submitted } of changes) points.add(submitted);
+  for (const { completed } of barriers) if (completed !== Infinity) points.add(completed);
+  for (const { ended } of promises.flushes) points.add(ended);
+  return [...points].sort((one, other) => one - other);
+}

@@ -1,0 +1,71 @@
+/** Opening an image whose files, backing file and data file lie in memory, as `openImageOn` does. */
+import { QueueCounters } from '../../src/engine/counters.js';
+import { type Qcow2Image, openQcow2, readQcow2Header } from '../../src/format/qcow2/image.js';
+import { openRaw } from '../../src/format/raw/image.js';
+import { OpenedImage } from '../../src/image/opened-image.js';
+import { allocateSharedParts } from '../../src/image/shared-parts.js';
+import { MemoryFile } from '../../src/storage/memory.js';
+import { MemoryContent } from '../../src/storage/memory.js';
+import type { StorageFile } from '../../src/storage/storage.js';
+
+/** What an image lies in. */
+export interface ImageFiles {
+  readonly file: StorageFile;
+  readonly dataFile: StorageFile | undefined;
+  /** Content of a raw backing file. */
+  readonly backing: Uint8Array | undefined;
+}
+
+/**
+ * Opens an image.
+ *
+ * @param prepare changes the format's parts before anything is done with them
+ */
+export async function openOver(
+  { file, dataFile, backing }: ImageFiles,
+  prepare: (format: Qcow2Image) => void = () => undefined,
+): Promise<OpenedImage> {
+  const header = await readQcow2Header(file);
+  const shared = allocateSharedParts();
+  const counters = QueueCounters.take(shared.counters);
+  const format = await openQcow2(file, header, {
+    counters,
+    dataFile,
+    readOnly: file.readOnly,
+    cacheBytes: 0,
+    snapshot: undefined,
+  });
+  prepare(format);
+  return new OpenedImage({
+    file,
+    dataFile,
+    format,
+    backing: backing && (await openBacking(backing)),
+    options: {},
+    shared,
+    counters,
+  });
+}
+
+async function openBacking(bytes: Uint8Array): Promise<OpenedImage> {
+  const file = new MemoryFile('base.raw', { content: contentOf(bytes), readOnly: true });
+  const format = await openRaw(file);
+  const shared = allocateSharedParts();
+  const counters = QueueCounters.take(shared.counters);
+  const parts = { dataFile: undefined, options: {}, backing: undefined };
+  return new OpenedImage({ ...parts, file, format, shared, counters });
+}
+
+/** Bytes as the content of a memory file. */
+export function contentOf(bytes: Uint8Array): MemoryContent {
+  const content = new MemoryContent();
+  content.write(bytes, 0);
+  return content;
+}
+
+/** The content of a memory file as bytes. */
+export function bytesOf(content: MemoryContent): Uint8Array {
+  const bytes = new Uint8Array(content.size);
+  content.read(bytes, 0);
+  return bytes;
+}

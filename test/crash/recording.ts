@@ -1,0 +1,234 @@
+/**
+ * Runs a workload once, over files in memory whose operations end in an order drawn by a seed, and
+ * keeps what the crash logs and the promises to the guest say of it.
+ */
+import { decideCreateOptions } from '../../src/image/create-options.js';
+import type { CreateOptions, RequestTarget } from '../../src/image/api.js';
+import { createQcow2 } from '../../src/format/qcow2/create.js';
+import type { Qcow2Image } from '../../src/format/qcow2/image.js';
+import { CrashLog, CrashLogFile, LogClock } from '../../src/storage/filters/crash-log.js';
+import { MemoryContent, MemoryFile, type Schedule } from '../../src/storage/memory.js';
+import type { StorageFile } from '../../src/storage/storage.js';
+import { backingMark, fillSectors, type Mark, sectorSize } from '../schedules/history.js';
+import { Random } from '../stress/random.js';
+import { bytesOf, contentOf, openOver } from './open-over.js';
+import { Promises } from './promises.js';
+import { dataName, withRealSnapshot } from './real-tools.js';
+
+/** What runs on a disk, and on which. */
+export interface Workload {
+  readonly name: string;
+  readonly image: CreateOptions;
+  /** Size of the disk in sectors. */
+  readonly sectors: number;
+  readonly queues?: number;
+  /** Sectors that a raw backing file holds, from the first one on. */
+  readonly backedSectors?: number;
+  readonly dataFile?: boolean;
+  /** Whether the real tool takes a snapshot between `before` and `run`. */
+  readonly snapshot?: boolean;
+  /** Done and closed before the recording; each sector must show one thing afterwards. */
+  readonly before?: (disk: RecordedDisk) => Promise<void>;
+  readonly run: (disk: RecordedDisk) => Promise<void>;
+}
+
+/** One file of a recorded image. */
+export interface RecordedFile {
+  /** Its content when the recording began, all of it durable. */
+  readonly initial: Uint8Array;
+  readonly log: CrashLog;
+}
+
+/** What a run did. */
+export interface Recording {
+  readonly workload: Workload;
+  readonly seed: number;
+  readonly file: RecordedFile;
+  readonly dataFile: RecordedFile | undefined;
+  readonly backing: Uint8Array | undefined;
+  readonly promises: Promises;
+  /** What each sector shows in the snapshot, if there is one. */
+  readonly snapshotMarks: Uint32Array | undefined;
+}
+
+/** Changes of the machinery, for tests of the tester. */
+export interface Sabotage {
+  /** Changes the format's parts before anything is done with them. */
+  readonly format?: (format: Qcow2Image) => void;
+  /** Stands between the engine and the log. */
+  readonly wrap?: (file: StorageFile) => StorageFile;
+}
+
+/** The guest's side of an open image. */
+export class RecordedDisk {
+  readonly promises: Promises;
+  readonly queues: readonly RequestTarget[];
+  readonly random: Random;
+  readonly sectorsPerCluster: number;
+  readonly #clock: LogClock;
+
+  constructor(
+    queues: readonly RequestTarget[],
+    promises: Promises,
+    clock: LogClock,
+    random: Random,
+    sectorsPerCluster: number,
+  ) {
+    this.queues = queues;
+    this.promises = promises;
+    this.#clock = clock;
+    this.random = random;
+    this.sectorsPerCluster = sectorsPerCluster;
+  }
+
+  write(sector: number, count: number, queue = 0): Promise<void> {
+    const mark = this.promises.newMark();
+    const data = fillSectors(mark, sector, count);
+    return this.#change(mark, sector, count, true, () =>
+      this.queues[queue].write(data, sector * sectorSize),
+    );
+  }
+
+  /** Writes one whole cluster compressed. */
+  compress(sector: number, queue = 0): Promise<void> {
+    const mark = this.promises.newMark();
+    const data = fillSectors(mark, sector, this.sectorsPerCluster);
+    return this.#change(mark, sector, this.sectorsPerCluster, true, () =>
+      this.queues[queue].writeCompressed(data, sector * sectorSize),
+    );
+  }
+
+  zero(sector: number, count: number, unmap: boolean, queue = 0): Promise<void> {
+    return this.#change(0, sector, count, true, () =>
+      this.queues[queue].writeZeroes(sector * sectorSize, count * sectorSize, { unmap }),
+    );
+  }
+
+  discard(sector: number, count: number, queue = 0): Promise<void> {
+    return this.#change(0, sector, count, false, () =>
+      this.queues[queue].discard(sector * sectorSize, count * sectorSize),
+    );
+  }
+
+  async flush(queue = 0): Promise<void> {
+    const begun = this.#clock.tick();
+    await this.queues[queue].flush();
+    this.promises.noteFlush(begun);
+  }
+
+  async #change(
+    mark: Mark,
+    sector: number,
+    count: number,
+    definite: boolean,
+    request: () => Promise<void>,
+  ): Promise<void> {
+    const change = this.promises.begin(mark, sector, count, definite);
+    await request();
+    this.promises.end(change);
+  }
+}
+
+/** Runs a workload and records it. */
+export async function record(
+  workload: Workload,
+  seed: number,
+  sabotage: Sabotage = {},
+): Promise<Recording> {
+  const start = await makeStart(workload, seed);
+  const clock = new LogClock();
+  const random = new Random(seed);
+  const schedule = drawnSchedule(new Random(seed ^ 0x5bd1e995));
+  const logged = (name: string, bytes: Uint8Array): { file: StorageFile; log: CrashLog } => {
+    const log = new CrashLog(clock);
+    const inner = new MemoryFile(name, { content: contentOf(bytes), schedule });
+    const file = new CrashLogFile(inner, log);
+    return { file: sabotage.wrap?.(file) ?? file, log };
+  };
+  const file = logged('disk.qcow2', start.content);
+  const { data } = start;
+  const dataFile = data && { ...logged(dataName, data), initial: data };
+  const promises = new Promises(clock, start.marks, Math.max(backingMark, ...start.marks));
+  await runOn(workload, file.file, dataFile?.file, start, promises, clock, random, sabotage.format);
+  return {
+    workload,
+    seed,
+    file: { initial: start.content, log: file.log },
+    dataFile,
+    backing: start.backing,
+    promises,
+    snapshotMarks: workload.snapshot === true ? start.marks : undefined,
+  };
+}
+
+async function runOn(
+  workload: Pick<Workload, 'queues' | 'run' | 'image'>,
+  file: StorageFile,
+  dataFile: StorageFile | undefined,
+  { backing }: { readonly backing: Uint8Array | undefined },
+  promises: Promises,
+  clock: LogClock,
+  random: Random,
+  prepare?: (format: Qcow2Image) => void,
+): Promise<void> {
+  const image = await openOver({ file, dataFile, backing }, prepare);
+  const queues: RequestTarget[] = [image];
+  while (queues.length < (workload.queues ?? 1)) queues.push(await image.openQueue());
+  const sectorsPerCluster = image.clusterSize! / sectorSize;
+  await workload.run(new RecordedDisk(queues, promises, clock, random, sectorsPerCluster));
+  const begun = clock.tick();
+  await image.close();
+  promises.noteFlush(begun);
+}
+
+interface Start {
+  readonly content: Uint8Array;
+  readonly data: Uint8Array | undefined;
+  readonly backing: Uint8Array | undefined;
+  readonly marks: Uint32Array;
+}
+
+async function makeStart(workload: Workload, seed: number): Promise<Start> {
+  const { sectors, backedSectors = 0, before } = workload;
+  const content = new MemoryContent();
+  const data = workload.dataFile === true ? new MemoryContent() : undefined;
+  const files = {
+    file: new MemoryFile('disk.qcow2', { content }),
+    dataFile: data && new MemoryFile(dataName, { content: data }),
+    backing: backedSectors > 0 ? fillSectors(backingMark, 0, backedSectors) : undefined,
+  };
+  const options = {
+    ...workload.image,
+    ...(backedSectors > 0 && { backingFile: 'base.raw', backingFormat: 'raw' as const }),
+    ...(data !== undefined && { dataFile: dataName }),
+  };
+  const decided = decideCreateOptions(options, sectors * sectorSize);
+  await createQcow2(files.file, files.dataFile, decided, undefined);
+  const marks = new Uint32Array(sectors).fill(backingMark, 0, backedSectors);
+  if (before !== undefined) {
+    const clock = new LogClock();
+    const promises = new Promises(clock, marks.slice(), backingMark);
+    const work = { ...workload, run: before };
+    await runOn(work, files.file, files.dataFile, files, promises, clock, new Random(seed));
+    for (const [sector, [mark]] of promises.permittedAt(Infinity).entries()) marks[sector] = mark;
+  }
+  let bytes = bytesOf(content);
+  if (workload.snapshot === true) bytes = await withRealSnapshot(bytes, files.backing);
+  return { content: bytes, data: data && bytesOf(data), backing: files.backing, marks };
+}
+
+/** Some of what waits happens at each turn, in an order that the random numbers draw. */
+function drawnSchedule(random: Random): Schedule {
+  const waiting: (() => void)[] = [];
+  const turn = (): void => {
+    for (let count = 1 + random.below(waiting.length); count > 0; count--) {
+      const [work] = waiting.splice(random.below(waiting.length), 1);
+      work();
+    }
+    if (waiting.length > 0) setImmediate(turn);
+  };
+  return (work) => {
+    waiting.push(work);
+    if (waiting.length === 1) setImmediate(turn);
+  };
+}

@@ -1,0 +1,288 @@
+/** The workloads whose power cuts are examined. */
+import type { RecordedDisk, Workload } from './recording.js';
+
+/** Random requests of several users, spread over the queues. */
+interface Mix {
+  readonly lanes: number;
+  /** Requests of each lane. */
+  readonly steps: number;
+  /** Guest clusters that requests begin in. */
+  readonly clusters: readonly number[];
+  readonly weights: Readonly<
+    Partial<Record<'write' | 'part' | 'zero' | 'unmap' | 'discard' | 'compress' | 'flush', number>>
+  >;
+}
+
+async function mix(disk: RecordedDisk, { lanes, steps, clusters, weights }: Mix): Promise<void> {
+  const { random, sectorsPerCluster: perCluster, queues, promises } = disk;
+  const total = Object.values(weights).reduce((sum, weight) => sum + weight, 0);
+  const choose = (): string => {
+    let left = random.below(total);
+    for (const [kind, weight] of Object.entries(weights)) {
+      if (left < weight) return kind;
+      left -= weight;
+    }
+    return 'flush';
+  };
+  const lane = async (queue: number): Promise<void> => {
+    for (let step = 0; step < steps; step++) {
+      const sector = random.pick(clusters) * perCluster;
+      const count = Math.min(perCluster * (1 + random.below(3)), promises.sectors - sector);
+      const kind = choose();
+      if (kind === 'write') await disk.write(sector, count, queue);
+      else if (kind === 'part') {
+        const within = random.below(perCluster);
+        const most = Math.min(perCluster + 2, promises.sectors - sector - within);
+        await disk.write(sector + within, 1 + random.below(most), queue);
+      } else if (kind === 'zero') await disk.zero(sector, count, false, queue);
+      else if (kind === 'unmap') await disk.zero(sector, count, true, queue);
+      else if (kind === 'discard') await disk.discard(sector, count, queue);
+      else if (kind === 'compress') await disk.compress(sector, queue);
+      else await disk.flush(queue);
+    }
+  };
+  await Promise.all(Array.from({ length: lanes }, (_, index) => lane(index % queues.length)));
+}
+
+function range(count: number, step = 1, from = 0): number[] {
+  return Array.from({ length: count }, (_, index) => from + index * step);
+}
+
+const kib = 2;
+
+/** Fills clusters one after the other. */
+async function fill(disk: RecordedDisk, clusters: readonly number[]): Promise<void> {
+  const { sectorsPerCluster } = disk;
+  for (const cluster of clusters) {
+    await disk.write(cluster * sectorsPerCluster, sectorsPerCluster);
+  }
+}
+
+/** Every workload. That of the repair of an image has its place at the end. */
+export const workloads: readonly Workload[] = [
+  {
+    name: 'allocation',
+    image: { clusterSize: 4096 },
+    sectors: 1024 * kib,
+    queues: 3,
+    run: (disk) =>
+      mix(disk, {
+        lanes: 6,
+        steps: 10,
+        clusters: range(24),
+        weights: { write: 4, part: 3, flush: 2 },
+      }),
+  },
+  {
+    name: 'allocation in an image of version 2',
+    image: { clusterSize: 4096, compat: '0.10' },
+    sectors: 1024 * kib,
+    queues: 2,
+    before: (disk) => fill(disk, range(12, 2)),
+    run: (disk) =>
+      mix(disk, {
+        lanes: 4,
+        steps: 10,
+        clusters: range(24),
+        weights: { write: 4, part: 3, zero: 1, discard: 1, flush: 2 },
+      }),
+  },
+  {
+    name: 'copy-on-write from a backing file',
+    image: { clusterSize: 4096 },
+    sectors: 512 * kib,
+    backedSectors: 128 * kib + 3,
+    queues: 2,
+    run: (disk) =>
+      mix(disk, {
+        lanes: 4,
+        steps: 12,
+        clusters: range(34),
+        weights: { part: 6, write: 1, zero: 1, discard: 1, flush: 3 },
+      }),
+  },
+  {
+    name: 'copy-on-write of what a snapshot holds',
+    image: { clusterSize: 4096 },
+    sectors: 4096 * kib,
+    snapshot: true,
+    queues: 2,
+    before: (disk) => fill(disk, [...range(16), ...range(4, 1, 600)]),
+    run: (disk) =>
+      mix(disk, {
+        lanes: 4,
+        steps: 12,
+        clusters: [...range(18), 600, 601, 602],
+        weights: { part: 4, write: 3, unmap: 1, discard: 2, flush: 3 },
+      }),
+  },
+  {
+    name: 'discard and reuse',
+    // Large clusters make a queue's first reservation small, so that it soon needs another.
+    image: { clusterSize: 32768 },
+    sectors: 4096 * kib,
+    queues: 2,
+    before: (disk) => fill(disk, range(12)),
+    run: (disk) =>
+      mix(disk, {
+        lanes: 3,
+        steps: 20,
+        clusters: range(14),
+        weights: { write: 4, part: 2, discard: 5, unmap: 1, flush: 4 },
+      }),
+  },
+  {
+    name: 'write-zeroes',
+    image: { clusterSize: 4096 },
+    sectors: 512 * kib,
+    queues: 2,
+    before: (disk) => fill(disk, range(10, 2)),
+    run: (disk) =>
+      mix(disk, {
+        lanes: 4,
+        steps: 12,
+        clusters: range(24),
+        weights: { zero: 4, unmap: 3, write: 2, part: 2, flush: 3 },
+      }),
+  },
+  {
+    name: 'new refcount blocks',
+    image: { clusterSize: 512, refcountBits: 64 },
+    sectors: 1024 * kib,
+    queues: 2,
+    run: (disk) =>
+      mix(disk, {
+        lanes: 4,
+        steps: 8,
+        clusters: range(32, 32),
+        weights: { write: 5, part: 1, flush: 2 },
+      }),
+  },
+  {
+    name: 'a longer refcount table',
+    image: { clusterSize: 512, refcountBits: 64 },
+    sectors: 6144 * kib,
+    queues: 2,
+    // The table of one cluster counts 2 MiB, which the second queue's second reservation passes.
+    before: (disk) => disk.write(0, 900 * kib),
+    run: async (disk) => {
+      for (const queue of [0, 1]) {
+        await disk.write((1000 + 300 * queue) * kib, 250 * kib, queue);
+        await disk.flush(queue);
+      }
+      await mix(disk, {
+        lanes: 4,
+        steps: 8,
+        clusters: range(40, 60, 3900),
+        weights: { write: 5, part: 1, flush: 2 },
+      });
+    },
+  },
+  {
+    name: 'many L2 tables',
+    image: { clusterSize: 512 },
+    sectors: 8192 * kib,
+    queues: 2,
+    run: (disk) =>
+      mix(disk, {
+        lanes: 4,
+        steps: 12,
+        clusters: range(250, 64),
+        weights: { write: 5, part: 1, discard: 1, flush: 2 },
+      }),
+  },
+  {
+    name: 'narrow counts',
+    image: { clusterSize: 512, refcountBits: 1 },
+    sectors: 256 * kib,
+    queues: 2,
+    before: (disk) => fill(disk, range(60)),
+    run: (disk) =>
+      mix(disk, {
+        lanes: 4,
+        steps: 14,
+        clusters: range(80),
+        weights: { write: 4, discard: 3, unmap: 1, flush: 3 },
+      }),
+  },
+  {
+    name: 'compressed clusters',
+    image: { clusterSize: 4096 },
+    sectors: 256 * kib,
+    queues: 2,
+    before: async (disk) => {
+      for (let cluster = 0; cluster < 12; cluster++) await disk.compress(cluster * 8);
+    },
+    run: (disk) =>
+      mix(disk, {
+        lanes: 4,
+        steps: 10,
+        clusters: range(24),
+        weights: { compress: 5, write: 2, part: 3, discard: 2, flush: 3 },
+      }),
+  },
+  {
+    name: 'lazy refcounts',
+    image: { clusterSize: 4096, lazyRefcounts: true },
+    sectors: 512 * kib,
+    queues: 2,
+    before: (disk) => fill(disk, range(10)),
+    run: (disk) =>
+      mix(disk, {
+        lanes: 4,
+        steps: 10,
+        clusters: range(24),
+        weights: { write: 4, part: 2, discard: 2, flush: 3 },
+      }),
+  },
+  {
+    name: 'an external data file',
+    image: { clusterSize: 4096 },
+    sectors: 512 * kib,
+    dataFile: true,
+    queues: 2,
+    before: (disk) => fill(disk, range(10)),
+    run: (disk) =>
+      mix(disk, {
+        lanes: 4,
+        steps: 12,
+        clusters: range(24),
+        weights: { write: 4, part: 2, zero: 1, discard: 2, flush: 3 },
+      }),
+  },
+  {
+    name: 'subclusters',
+    image: { clusterSize: 16384, extendedL2: true },
+    sectors: 1024 * kib,
+    backedSectors: 200 * kib,
+    queues: 2,
+    run: (disk) =>
+      mix(disk, {
+        lanes: 4,
+        steps: 12,
+        clusters: range(16),
+        weights: { part: 5, write: 1, zero: 1, unmap: 1, discard: 1, flush: 3 },
+      }),
+  },
+  {
+    name: 'clusters of 64 KiB',
+    image: {},
+    sectors: 4096 * kib,
+    queues: 2,
+    before: (disk) => fill(disk, range(4)),
+    run: (disk) =>
+      mix(disk, {
+        lanes: 4,
+        steps: 8,
+        clusters: range(12),
+        weights: { part: 5, write: 1, discard: 1, flush: 3 },
+      }),
+  },
+];
+
+/** The workload of a name. */
+export function workloadNamed(name: string): Workload {
+  const found = workloads.find((workload) => workload.name === name);
+  if (found === undefined) throw new Error(`there is no workload '${name}'`);
+  return found;
+}
