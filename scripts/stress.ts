@@ -23,6 +23,7 @@ const { values } = parseArgs({
 const end = Date.now() + Number(values.minutes) * 60_000;
 const threads = Number(values.queues);
 const firstSeed = Number(values.seed ?? Date.now() % 1_000_000_007);
+console.log(`${threads} queues, seeds from ${firstSeed}`);
 const tally = new StressTally();
 for (let seed = firstSeed; Date.now() < end || seed === firstSeed; seed++) {
   const folder = await mkdtemp(path.join(tmpdir(), 'cowherd-stress-'));
@@ -35,5 +36,5 @@ for (let seed = firstSeed; Date.now() < end || seed === firstSeed; seed++) {
     throw error;
   }
 }
-console.log(`${threads} queues, seeds from ${firstSeed}: no failure`);
+console.log('no failure');
 for (const line of tally.lines()) console.log(line);

@@ -118,7 +118,7 @@ if (isMainThread) {
       const workers = [0, 1, 2, 3].map((part) => start({ handle, role: 'write', part }));
       const all = Promise.all(workers.map(ended));
       if (leavesFirst) {
-        while (image.stats().threads < 5) await new Promise((go) => setTimeout(go, 1));
+        while (image.stats().queues.length < 5) await new Promise((go) => setTimeout(go, 1));
         await image.close();
         await all;
       } else {

@@ -29,7 +29,7 @@ export async function runRound(scenario: Scenario, folder: string): Promise<Roun
   const place = path.join(folder, 'image.qcow2');
   const initial = await prepare(scenario, folder, place);
   const image = await openImage(place, { format: 'qcow2', cacheSize: scenario.cacheSize });
-  const clock = new Int32Array(new SharedArrayBuffer(4));
+  const clock = new Int32Array(new SharedArrayBuffer(8));
   const handle = image.handle();
   const work = Array.from({ length: scenario.threads }, (_, thread) =>
     runThread({ handle, scenario, thread, clock }),
@@ -38,7 +38,8 @@ export async function runRound(scenario: Scenario, folder: string): Promise<Roun
   const leavesFirst = scenario.seed % 3 === 0;
   const reports = Promise.all(work);
   if (leavesFirst) {
-    await allJoined(image, scenario.threads);
+    // One that has failed will never join; it says so itself.
+    await Promise.race([allJoined(clock, scenario.threads), reports]);
     await image.close();
   }
   const done = await reports;
@@ -68,11 +69,9 @@ function wordsOf(bytes: Uint8Array): Uint32Array {
   return new Uint32Array(whole.buffer);
 }
 
-/** Waits until every thread has the image open. */
-async function allJoined(image: Image, threads: number): Promise<void> {
-  while (image.stats().threads < threads + 1) {
-    await new Promise((resolve) => setTimeout(resolve, 1));
-  }
+/** Waits until every thread has opened the image. */
+async function allJoined(clock: Int32Array, threads: number): Promise<void> {
+  while (Atomics.load(clock, 1) < threads) await new Promise((resolve) => setTimeout(resolve, 1));
 }
 
 function runThread(orders: Orders): Promise<Report> {

@@ -11,7 +11,7 @@ export interface Orders {
   readonly handle: ImageHandle;
   readonly scenario: Scenario;
   readonly thread: number;
-  /** One word: the clock of the run. */
+  /** Two words: the clock of the run, and how many threads have joined the image. */
   readonly clock: Int32Array;
 }
 
@@ -38,6 +38,7 @@ class StressThread {
   async run(): Promise<Report> {
     const { handle, scenario } = this.#orders;
     const image = await attachImage(handle);
+    Atomics.add(this.#orders.clock, 1, 1);
     const targets: RequestTarget[] = [image];
     if (scenario.seed % 2 === 0) targets.push(await image.openQueue());
     await Promise.all(
