@@ -71,7 +71,9 @@ function wordsOf(bytes: Uint8Array): Uint32Array {
 
 /** Waits until every thread has opened the image. */
 async function allJoined(clock: Int32Array, threads: number): Promise<void> {
-  while (Atomics.load(clock, 1) < threads) await new Promise((resolve) => setTimeout(resolve, 1));
+  for (let waits = 0; Atomics.load(clock, 1) < threads && waits < 60_000; waits++) {
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
 }
 
 function runThread(orders: Orders): Promise<Report> {
