@@ -19,6 +19,7 @@ const options = {
   imageOpts: shared.readerOptions.imageOpts,
   forceShare: shared.readerOptions.forceShare,
   object: shared.readerOptions.object,
+  ...shared.untrustedOption,
   cache: { short: 't', long: 'cache', argument: 'MODE', help: 'cache mode of the image' },
   count: { short: 'c', long: 'count', argument: 'N', help: 'requests to make; default 75000' },
   depth: {
@@ -96,6 +97,7 @@ export const benchCommand: Command = {
       readOnly: wanted.readPercent === 100,
       cache: mode,
       forceShare: line.has('forceShare'),
+      untrusted: line.has('untrusted'),
       aio: line.has('native') ? 'auto' : shared.parseAio(line.last('aio')),
     });
     if (!json) await session.print(announcement(wanted));

@@ -52,6 +52,7 @@ export const checkCommand: Command = {
       readOnly: true,
       cache,
       forceShare: line.has('forceShare'),
+      untrusted: line.has('untrusted'),
       aio: shared.parseAio(line.last('aio')),
     });
     let result: CheckResult;

@@ -54,6 +54,7 @@ export const compareCommand: Command = {
       readOnly: true,
       cache: shared.parseSourceCache(line.last('cache'), exitCode),
       forceShare: line.has('forceShare'),
+      untrusted: line.has('untrusted'),
       aio: shared.parseAio(line.last('aio')),
     };
     const quiet = line.has('quiet');

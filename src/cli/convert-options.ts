@@ -98,6 +98,7 @@ export const convertOptions = {
   salvage: { long: 'salvage', help: 'what cannot be read becomes zeroes, with a warning' },
   outOfOrder: { short: 'W', long: 'oob-writes', help: 'write pieces in any order' },
   object: { long: 'object', argument: 'DEFINITION', help: 'not supported' },
+  ...shared.untrustedOption,
   ...shared.queuesOption,
   ...shared.statsOption,
   aio: { long: 'aio', argument: 'ENGINE', help: 'I/O engine: io_uring, threads or auto' },

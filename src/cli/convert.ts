@@ -75,6 +75,7 @@ function readPlan(line: Line) {
     sourceCache: shared.parseSourceCache(line.last('sourceCache')),
     aio: shared.parseAio(line.last('aio')),
     forceShare: line.has('forceShare'),
+    untrusted: line.has('untrusted'),
   };
 }
 
@@ -150,6 +151,7 @@ async function convertToOutput(
     cache: plan.sourceCache,
     aio: plan.aio,
     forceShare: plan.forceShare,
+    untrusted: plan.untrusted,
     snapshot: plan.snapshot,
   };
   const images: Image[] = [];

@@ -44,6 +44,7 @@ export const infoCommand: Command = {
       readOnly: true,
       backing: 'ignore',
       forceShare: line.has('forceShare'),
+      untrusted: line.has('untrusted'),
       aio: shared.parseAio(line.last('aio')),
     };
     const chain = line.has('backingChain');
@@ -76,6 +77,9 @@ async function collectInfos(
     const info = await infoOf(name, opening);
     infos.push(info);
     name = chain ? backingName(info) : undefined;
+    if (name !== undefined && opening.untrusted === true) {
+      throw new CliError(`'${info.filename}' is untrusted, and its backing file is not opened`);
+    }
   }
   return infos;
 }

@@ -45,6 +45,7 @@ export const mapCommand: Command = {
     await using image = await openNamed(name, {
       readOnly: true,
       forceShare: line.has('forceShare'),
+      untrusted: line.has('untrusted'),
       aio: shared.parseAio(line.last('aio')),
     });
     const length = Math.max(0, Math.min(maxLength, image.size - start));

@@ -18,8 +18,17 @@ export const formatOption = {
   },
 } as const satisfies Record<string, OptionSpec>;
 
+/** `--untrusted`, for images that may be anybody's. */
+export const untrustedOption = {
+  untrusted: {
+    long: 'untrusted',
+    help: 'the image may be anybody’s: refuse it if it names other files',
+  },
+} as const satisfies Record<string, OptionSpec>;
+
 /** Options of commands that open an image only to read it. */
 export const readerOptions = {
+  ...untrustedOption,
   imageOpts: {
     long: 'image-opts',
     help: 'the image is named by a list such as driver=qcow2,file.filename=NAME',

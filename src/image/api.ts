@@ -58,9 +58,11 @@ export interface OpenImageOptions {
   readonly cacheSize?: number | undefined;
   /**
    * Whether the backing files (and external data files) an image names may be opened; default
-   * `allow`. `ignore` opens the image alone, without its backing file.
+   * `allow`, for an untrusted image `deny`. `ignore` opens the image without its backing file.
    */
   readonly backing?: 'allow' | 'deny' | 'ignore' | undefined;
+  /** The image may be anybody's: it is refused if it names files beside its own, unless told otherwise. */
+  readonly untrusted?: boolean | undefined;
   /** Turn written zeroes into `writeZeroes`; `unmap` lets them free clusters. Default `off`. */
   readonly detectZeroes?: 'off' | 'on' | 'unmap' | undefined;
   /** Read even if another process has the image open for writing (`qemu-img -U`). */

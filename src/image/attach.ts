@@ -59,7 +59,7 @@ async function joinImage(
   dataFile: StorageFile | undefined,
   backing: OpenedImage | undefined,
 ): Promise<OpenedImage> {
-  const { image, shared, options } = handle;
+  const { image, shared, options, probed } = handle;
   const members = new SharedWords(shared.members);
   if (!join(members)) {
     const { filename } = file;
@@ -72,7 +72,7 @@ async function joinImage(
       : new RawImage(file, image.size);
   try {
     if (format instanceof Qcow2Image) format.metadata.poison.check();
-    return new OpenedImage({ file, dataFile, format, backing, options, shared, counters });
+    return new OpenedImage({ file, dataFile, format, backing, probed, options, shared, counters });
   } catch (error) {
     counters.release();
     // The others may all have left meanwhile; then the image's end is ours.

@@ -6,6 +6,8 @@ import type { FormatQueue } from '../format/driver.js';
 import { isZero } from '../native/zero-scan.js';
 import type { ImageQueue } from './api.js';
 
+const qcow2Magic = [0x51, 0x46, 0x49, 0xfb];
+
 /** What a queue checks requests against. */
 export interface QueueRules {
   readonly filename: string;
@@ -13,6 +15,8 @@ export interface QueueRules {
   readonly size: number;
   readonly clusterSize: number | undefined;
   readonly readOnly: boolean;
+  /** Whether the image is raw only because it looked like nothing else, and must stay so. */
+  readonly probed: boolean;
   readonly detectZeroes: 'off' | 'on' | 'unmap';
   /** Of the image and of the queue. */
   readonly throttles: readonly Throttle[];
@@ -63,6 +67,7 @@ export class CheckedQueue implements ImageQueue {
     }
     this.#counters.add(Counter.writes);
     this.#counters.add(Counter.bytesWritten, length);
+    if (this.#rules.probed && offset < qcow2Magic.length) return this.#writeBegin(buffer, offset);
     if (this.#throttled) return this.#hold(length, () => this.#queue.write(buffer, offset));
     return this.#queue.write(buffer, offset);
   }
@@ -137,6 +142,25 @@ export class CheckedQueue implements ImageQueue {
     };
     held.then(release, release);
     return held;
+  }
+
+  /**
+   * Writes at the begin of an image that was probed to be raw, unless it would be another format
+   * from then on: a guest could make its host open any file as the backing file of its disk.
+   */
+  async #writeBegin(buffer: Uint8Array, offset: number): Promise<void> {
+    const begin = new Uint8Array(Math.min(qcow2Magic.length, this.#rules.size));
+    await this.#queue.read(begin, 0);
+    begin.set(buffer.subarray(0, begin.length - offset), offset);
+    if (qcow2Magic.every((byte, index) => begin[index] === byte)) {
+      const { filename } = this.#rules;
+      throw new CowherdError(
+        'ERR_COWHERD_INVALID_ARGUMENT',
+        `'${filename}' was probed to be raw, and this write would make it look like qcow2; open it with format 'raw'`,
+        { filename, offset },
+      );
+    }
+    await this.#hold(buffer.length, () => this.#queue.write(buffer, offset));
   }
 
   #closed(): CowherdError {

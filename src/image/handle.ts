@@ -22,6 +22,7 @@ export interface ImageHandle {
   readonly dataFile: StorageHandle | undefined;
   readonly image: Qcow2Handle | RawHandle;
   readonly backing: ImageHandle | undefined;
+  readonly probed: boolean;
   readonly options: OpenImageOptions;
 }
 

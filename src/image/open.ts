@@ -92,6 +92,7 @@ async function openOn(
     dataFile: undefined,
     format: await openRaw(file),
     backing: undefined,
+    probed: options.format === undefined,
     options,
     shared,
     counters: QueueCounters.take(shared.counters),
@@ -137,6 +138,7 @@ async function openQcow2Image(
       dataFile,
       format,
       backing,
+      probed: false,
       options,
       shared,
       counters,
@@ -147,6 +149,11 @@ async function openQcow2Image(
   }
 }
 
+/** Whether files that an image names may not be opened. */
+function mayNotReachOut({ backing, untrusted }: OpenImageOptions): boolean {
+  return backing === 'deny' || (untrusted === true && backing !== 'allow');
+}
+
 async function openBacking(
   file: StorageFile,
   name: string,
@@ -155,7 +162,7 @@ async function openBacking(
   chain: readonly string[],
 ): Promise<OpenedImage> {
   const { filename } = file;
-  if (options.backing === 'deny') {
+  if (mayNotReachOut(options)) {
     throw new CowherdError(
       'ERR_COWHERD_BACKING',
       `'${filename}' has the backing file '${name}', and opening backing files is denied`,
@@ -197,7 +204,7 @@ async function openDataFile(
       { filename },
     );
   }
-  if (options.backing === 'deny') {
+  if (mayNotReachOut(options)) {
     throw new CowherdError(
       'ERR_COWHERD_BACKING',
       `'${filename}' has the external data file '${name}', and opening other files is denied`,

@@ -34,6 +34,8 @@ export interface OpenedParts {
   readonly dataFile: StorageFile | undefined;
   readonly format: Qcow2Image | RawImage;
   readonly backing: OpenedImage | undefined;
+  /** Whether it is raw only because it looked like nothing else. */
+  readonly probed?: boolean;
   readonly options: OpenImageOptions;
   readonly shared: SharedParts;
   /** Of this thread's first queue. */
@@ -138,7 +140,7 @@ export class OpenedImage implements Image {
   }
 
   #linkHandle(): ImageHandle {
-    const { file, dataFile, format, backing, options, shared } = this.#parts;
+    const { file, dataFile, format, backing, probed = false, options, shared } = this.#parts;
     if (this.#closing !== undefined) {
       const { filename } = file;
       throw new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
@@ -149,6 +151,7 @@ export class OpenedImage implements Image {
       dataFile: dataFile && fileHandle(dataFile),
       image: format.handle(),
       backing: backing === undefined ? undefined : backing.#linkHandle(),
+      probed,
       options,
     };
   }
@@ -216,14 +219,14 @@ export class OpenedImage implements Image {
     throttle: ThrottleOptions | undefined,
     onClose: () => Promise<void>,
   ): CheckedQueue {
-    const { format, backing, options } = this.#parts;
+    const { format, backing, probed = false, options } = this.#parts;
     const { filename, size, clusterSize, readOnly } = this;
     const throttles = [...this.#throttles];
     if (throttle !== undefined) {
       throttles.push(new Throttle(new SharedWords(new Int32Array(throttleWords)), throttle));
     }
     const detectZeroes = options.detectZeroes ?? 'off';
-    const rules = { filename, size, clusterSize, readOnly, detectZeroes, throttles };
+    const rules = { filename, size, clusterSize, readOnly, probed, detectZeroes, throttles };
     const inner = format.openQueue(file, dataFile, backing?.reader(), counters);
     const queue = new CheckedQueue(rules, inner, counters, onClose);
     this.#queues.add(queue);

@@ -58,6 +58,8 @@ export interface ConvertOptions extends LongOperationOptions {
   readonly targetCache?: CacheMode | undefined;
   readonly aio?: AioMode | undefined;
   readonly forceShare?: boolean | undefined;
+  /** The sources may be anybody's: one that names other files is refused. */
+  readonly untrusted?: boolean | undefined;
   /** Told at the end what the queues of the target have done, and those of each source. */
   readonly onStats?: ((target: ImageStats, sources: readonly ImageStats[]) => void) | undefined;
 }
@@ -124,6 +126,7 @@ async function openSource(path: string, options: ConvertOptions): Promise<Source
     aio: options.aio,
     snapshot: options.snapshot,
     forceShare: options.forceShare,
+    untrusted: options.untrusted,
   });
   return { image, queues: await openQueues(image, options.queues) };
 }
