@@ -80,6 +80,9 @@ class Examination {
   readonly #outcome: Outcome;
   #time = 0;
   #flushed = 0;
+  #pendingCount = 0;
+  /** Whether the recording has ended, with the closing of the image. */
+  #isClosed = false;
   #permitted: readonly (readonly Mark[])[] = [];
 
   constructor(recording: Recording, options: ExaminationOptions) {
@@ -112,7 +115,8 @@ class Examination {
     const { momentEvery = 1 } = this.#options;
     let applied = 0;
     for (const [number, time] of this.#points.entries()) {
-      if (number % momentEvery !== seed % momentEvery) continue;
+      const isLast = time === this.#points.at(-1);
+      if (number % momentEvery !== seed % momentEvery && !isLast) continue;
       while (applied < byDurability.length && byDurability[applied].durable <= time) {
         const change = byDurability[applied++];
         this.#states[change.file].apply(change);
@@ -123,6 +127,8 @@ class Examination {
       const pending = this.#changes.filter(
         ({ submitted, durable }) => submitted <= time && durable > time,
       );
+      this.#isClosed = isLast;
+      this.#pendingCount = pending.length;
       visitStates(pending, random, (pieces, shape) => {
         this.#visit(pieces, shape);
       });
@@ -176,6 +182,9 @@ class Examination {
     const number = this.#outcome.distinct++;
     const name = `${this.#name} at ${this.#time}, ${shape} (${pieces} changes)`;
     for (const problem of verdict.problems) this.#fail(name, problem);
+    if (this.#isClosed && pieces === this.#pendingCount && verdict.leaks > 0) {
+      this.#fail(name, `${verdict.leaks} clusters are leaked by an image that was closed`);
+    }
     const { engineEvery, realEvery } = this.#options;
     const interesting = this.#isNew(shape, verdict);
     const real = realEvery > 0 && (interesting || number % realEvery === 0);

@@ -251,6 +251,35 @@ export const workloads: readonly Workload[] = [
       }),
   },
   {
+    name: 'a raw external data file',
+    image: { clusterSize: 4096, dataFileRaw: true },
+    sectors: 256 * kib,
+    dataFile: true,
+    queues: 2,
+    before: (disk) => fill(disk, range(10)),
+    run: (disk) =>
+      mix(disk, {
+        lanes: 4,
+        steps: 12,
+        clusters: range(24),
+        weights: { write: 4, part: 2, zero: 2, discard: 2, flush: 3 },
+      }),
+  },
+  {
+    name: 'a file not known to grow by zeroes',
+    image: { clusterSize: 4096 },
+    sectors: 4096 * kib,
+    zeroInit: false,
+    queues: 2,
+    run: (disk) =>
+      mix(disk, {
+        lanes: 4,
+        steps: 10,
+        clusters: [...range(16), 520, 521, 1020],
+        weights: { write: 4, part: 3, discard: 1, flush: 3 },
+      }),
+  },
+  {
     name: 'subclusters',
     image: { clusterSize: 16384, extendedL2: true },
     sectors: 1024 * kib,
