@@ -8,9 +8,10 @@ import {
   type LoggedChange,
   durableFrom,
 } from '../../src/storage/filters/crash-log.js';
-import { type Mark, backingMark, markOf, sectorSize } from '../schedules/history.js';
+import { type Mark, backingMark, sectorSize } from '../schedules/history.js';
 import { Random } from '../stress/random.js';
 import { FileState } from './file-state.js';
+import { markAt } from './marks.js';
 import { contentOf, openOver } from './open-over.js';
 import { realCheck } from './real-tools.js';
 import type { RecordedFile, Recording } from './recording.js';
@@ -239,8 +240,7 @@ class Examination {
     const bytes = new Uint8Array(opened.size);
     await opened.read(bytes, 0);
     for (const [sector, marks] of permitted.entries()) {
-      const start = sector * sectorSize;
-      const found = markOf(bytes.subarray(start, start + sectorSize), sector);
+      const found = markAt(bytes, sector * sectorSize, sector);
       if (found === undefined || !marks.includes(found)) {
         throw new Error(`sector ${sector} reads as ${found ?? 'no mark'}, not ${marks.join()}`);
       }

@@ -104,7 +104,7 @@ export const workloads: readonly Workload[] = [
   {
     name: 'copy-on-write of what a snapshot holds',
     image: { clusterSize: 4096 },
-    sectors: 4096 * kib,
+    sectors: 2560 * kib,
     snapshot: true,
     queues: 2,
     before: (disk) => fill(disk, [...range(16), ...range(4, 1, 600)]),
@@ -120,7 +120,7 @@ export const workloads: readonly Workload[] = [
     name: 'discard and reuse',
     // Large clusters make a queue's first reservation small, so that it soon needs another.
     image: { clusterSize: 32768 },
-    sectors: 4096 * kib,
+    sectors: 640 * kib,
     queues: 2,
     before: (disk) => fill(disk, range(12)),
     run: (disk) =>
@@ -161,7 +161,7 @@ export const workloads: readonly Workload[] = [
   {
     name: 'a longer refcount table',
     image: { clusterSize: 512, refcountBits: 64 },
-    sectors: 6144 * kib,
+    sectors: 3200 * kib,
     queues: 2,
     // The table of one cluster counts 2 MiB, which the second queue's second reservation passes.
     before: (disk) => disk.write(0, 900 * kib),
@@ -296,7 +296,7 @@ export const workloads: readonly Workload[] = [
   {
     name: 'clusters of 64 KiB',
     image: {},
-    sectors: 4096 * kib,
+    sectors: 1024 * kib,
     queues: 2,
     before: (disk) => fill(disk, range(4)),
     run: (disk) =>
