@@ -134,8 +134,8 @@ export class FileState {
 
   /** As `#hash`, for a sector that a write of these bytes has just replaced. */
   #hashOnce(sector: number, bytes: Uint8Array): void {
-    let hashes = this.#known.get(bytes);
-    if (hashes === undefined) this.#known.set(bytes, (hashes = new Map()));
+    const hashes = this.#known.get(bytes) ?? new Map<number, readonly [number, number]>();
+    this.#known.set(bytes, hashes);
     const known = hashes.get(sector);
     if (known === undefined) {
       this.#hash(sector);
