@@ -16,7 +16,7 @@ import { findTool } from '../test/support/tools.js';
 const { values } = parseArgs({
   options: {
     seconds: { type: 'string', default: '1200' },
-    states: { type: 'string', default: '20000' },
+    states: { type: 'string', default: '15000' },
     workload: { type: 'string' },
     seed: { type: 'string' },
     'engine-every': { type: 'string', default: '10' },

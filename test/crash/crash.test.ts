@@ -17,7 +17,7 @@ for (const workload of workloads) {
     const outcome = await examine(await record(workload, seed), {
       engineEvery: 50,
       realEvery: 500,
-      momentEvery: 8,
+      momentEvery: 14,
     });
     const { failures, ios, enumerated, distinct, byEngine, byRealTool } = outcome;
     states += distinct;

@@ -8,9 +8,10 @@ import {
   type LoggedChange,
   durableFrom,
 } from '../../src/storage/filters/crash-log.js';
-import { type Mark, backingMark, markOf, sectorSize } from '../schedules/history.js';
+import { type Mark, backingMark, sectorSize } from '../schedules/history.js';
 import { Random } from '../stress/random.js';
 import { FileState } from './file-state.js';
+import { markAt } from './marks.js';
 import { contentOf, openOver } from './open-over.js';
 import { realCheck } from './real-tools.js';
 import type { RecordedFile, Recording } from './recording.js';
@@ -80,6 +81,9 @@ class Examination {
   readonly #outcome: Outcome;
   #time = 0;
   #flushed = 0;
+  #pendingCount = 0;
+  /** Whether the recording has ended, with the closing of the image. */
+  #isClosed = false;
   #permitted: readonly (readonly Mark[])[] = [];
 
   constructor(recording: Recording, options: ExaminationOptions) {
@@ -112,7 +116,8 @@ class Examination {
     const { momentEvery = 1 } = this.#options;
     let applied = 0;
     for (const [number, time] of this.#points.entries()) {
-      if (number % momentEvery !== seed % momentEvery) continue;
+      const isLast = time === this.#points.at(-1);
+      if (number % momentEvery !== seed % momentEvery && !isLast) continue;
       while (applied < byDurability.length && byDurability[applied].durable <= time) {
         const change = byDurability[applied++];
         this.#states[change.file].apply(change);
@@ -123,6 +128,8 @@ class Examination {
       const pending = this.#changes.filter(
         ({ submitted, durable }) => submitted <= time && durable > time,
       );
+      this.#isClosed = isLast;
+      this.#pendingCount = pending.length;
       visitStates(pending, random, (pieces, shape) => {
         this.#visit(pieces, shape);
       });
@@ -176,6 +183,9 @@ class Examination {
     const number = this.#outcome.distinct++;
     const name = `${this.#name} at ${this.#time}, ${shape} (${pieces} changes)`;
     for (const problem of verdict.problems) this.#fail(name, problem);
+    if (this.#isClosed && pieces === this.#pendingCount && verdict.leaks > 0) {
+      this.#fail(name, `${verdict.leaks} clusters are leaked by an image that was closed`);
+    }
     const { engineEvery, realEvery } = this.#options;
     const interesting = this.#isNew(shape, verdict);
     const real = realEvery > 0 && (interesting || number % realEvery === 0);
@@ -230,8 +240,7 @@ class Examination {
     const bytes = new Uint8Array(opened.size);
     await opened.read(bytes, 0);
     for (const [sector, marks] of permitted.entries()) {
-      const start = sector * sectorSize;
-      const found = markOf(bytes.subarray(start, start + sectorSize), sector);
+      const found = markAt(bytes, sector * sectorSize, sector);
       if (found === undefined || !marks.includes(found)) {
         throw new Error(`sector ${sector} reads as ${found ?? 'no mark'}, not ${marks.join()}`);
       }

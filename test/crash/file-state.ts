@@ -26,6 +26,8 @@ export class FileState {
   readonly #words: Int32Array;
   readonly #first: Int32Array;
   readonly #second: Int32Array;
+  /** Hashes of sectors as the bytes of a write leave them. */
+  readonly #known = new WeakMap<Uint8Array, Map<number, readonly [number, number]>>();
   #firstSum = 0;
   #secondSum = 0;
   #undone: { sector: number; first: number; second: number; size: number }[] = [];
@@ -65,10 +67,7 @@ export class FileState {
       if (sector < 0) continue;
       const from = index * sectorSize;
       this.bytes.set(this.#kept.subarray(from, from + sectorSize), sector * sectorSize);
-      this.#firstSum ^= this.#first[sector] ^ first;
-      this.#secondSum ^= this.#second[sector] ^ second;
-      this.#first[sector] = first;
-      this.#second[sector] = second;
+      this.#set(sector, first, second);
     }
     this.#undone = [];
     this.#recording = false;
@@ -88,10 +87,12 @@ export class FileState {
     if (kind === 'allocate') return;
     for (let at = from; at < to;) {
       const next = Math.min(to, (Math.floor(at / sectorSize) + 1) * sectorSize);
-      this.#change(Math.floor(at / sectorSize), () => {
-        if (bytes === undefined) this.bytes.fill(0, at, next);
-        else this.bytes.set(bytes.subarray(at - offset, next - offset), at);
-      });
+      const sector = Math.floor(at / sectorSize);
+      this.#note(sector);
+      if (bytes === undefined) this.bytes.fill(0, at, next);
+      else this.bytes.set(bytes.subarray(at - offset, next - offset), at);
+      if (bytes === undefined || next - at < sectorSize) this.#hash(sector);
+      else this.#hashOnce(sector, bytes);
       at = next;
     }
   }
@@ -106,19 +107,13 @@ export class FileState {
     if (size >= this.size) return;
     for (let at = size; at < this.size;) {
       const next = Math.min(this.size, (Math.floor(at / sectorSize) + 1) * sectorSize);
-      this.#change(Math.floor(at / sectorSize), () => {
-        this.bytes.fill(0, at, next);
-      });
+      this.#note(Math.floor(at / sectorSize));
+      this.bytes.fill(0, at, next);
+      this.#hash(Math.floor(at / sectorSize));
       at = next;
     }
     this.#note(-1);
     this.size = size;
-  }
-
-  #change(sector: number, change: () => void): void {
-    this.#note(sector);
-    change();
-    this.#hash(sector);
   }
 
   #note(sector: number): void {
@@ -137,6 +132,26 @@ export class FileState {
     this.#kept.set(this.bytes.subarray(from, from + sectorSize), index * sectorSize);
   }
 
+  /** As `#hash`, for a sector that a write of these bytes has just replaced. */
+  #hashOnce(sector: number, bytes: Uint8Array): void {
+    const hashes = this.#known.get(bytes) ?? new Map<number, readonly [number, number]>();
+    this.#known.set(bytes, hashes);
+    const known = hashes.get(sector);
+    if (known === undefined) {
+      this.#hash(sector);
+      hashes.set(sector, [this.#first[sector], this.#second[sector]]);
+      return;
+    }
+    this.#set(sector, known[0], known[1]);
+  }
+
+  #set(sector: number, first: number, second: number): void {
+    this.#firstSum ^= this.#first[sector] ^ first;
+    this.#secondSum ^= this.#second[sector] ^ second;
+    this.#first[sector] = first;
+    this.#second[sector] = second;
+  }
+
   #hash(sector: number): void {
     const at = sector * wordsPerSector;
     let any = 0;
@@ -151,9 +166,6 @@ export class FileState {
       second ^= second >>> 13;
     }
     if (any === 0) first = second = 0;
-    this.#firstSum ^= this.#first[sector] ^ first;
-    this.#secondSum ^= this.#second[sector] ^ second;
-    this.#first[sector] = first;
-    this.#second[sector] = second;
+    this.#set(sector, first, second);
   }
 }

@@ -8,7 +8,7 @@ import { createQcow2 } from '../../src/format/qcow2/create.js';
 import type { Qcow2Image } from '../../src/format/qcow2/image.js';
 import { CrashLog, CrashLogFile, LogClock } from '../../src/storage/filters/crash-log.js';
 import { MemoryContent, MemoryFile, type Schedule } from '../../src/storage/memory.js';
-import type { StorageFile } from '../../src/storage/storage.js';
+import type { StorageFile, StorageLimits } from '../../src/storage/storage.js';
 import { backingMark, fillSectors, type Mark, sectorSize } from '../schedules/history.js';
 import { Random } from '../stress/random.js';
 import { bytesOf, contentOf, openOver } from './open-over.js';
@@ -25,6 +25,8 @@ export interface Workload {
   /** Sectors that a raw backing file holds, from the first one on. */
   readonly backedSectors?: number;
   readonly dataFile?: boolean;
+  /** Whether what the files grow by is said to read as zeroes; it is by default. */
+  readonly zeroInit?: boolean;
   /** Whether the real tool takes a snapshot between `before` and `run`. */
   readonly snapshot?: boolean;
   /** Done and closed before the recording; each sector must show one thing afterwards. */
@@ -129,6 +131,17 @@ export class RecordedDisk {
   }
 }
 
+/** A logged file that promises nothing of what it grows by. */
+class UncertainFile extends CrashLogFile {
+  override get limits(): StorageLimits {
+    return { ...super.limits, zeroInit: false };
+  }
+
+  override openQueue(): UncertainFile {
+    return new UncertainFile(this.inner.openQueue(), this.log);
+  }
+}
+
 /** Runs a workload and records it. */
 export async function record(
   workload: Workload,
@@ -142,7 +155,8 @@ export async function record(
   const logged = (name: string, bytes: Uint8Array): { file: StorageFile; log: CrashLog } => {
     const log = new CrashLog(clock);
     const inner = new MemoryFile(name, { content: contentOf(bytes), schedule });
-    const file = new CrashLogFile(inner, log);
+    const file =
+      workload.zeroInit === false ? new UncertainFile(inner, log) : new CrashLogFile(inner, log);
     return { file: sabotage.wrap?.(file) ?? file, log };
   };
   const file = logged('disk.qcow2', start.content);

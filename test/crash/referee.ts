@@ -4,6 +4,7 @@
  */
 import { inflateRawSync } from 'node:zlib';
 import { type Mark, sectorSize } from '../schedules/history.js';
+import { markAt } from './marks.js';
 
 const two32 = 0x100000000;
 
@@ -51,8 +52,6 @@ const Use = {
 const Place = { zero: -1, below: -2, compressed: -3 } as const;
 const mostProblems = 8;
 const inflated = new Map<string, Uint8Array>();
-const sectorWords = new Uint32Array(sectorSize / 4);
-const sectorBytes = new Uint8Array(sectorWords.buffer);
 
 /** One judgement of one image. */
 export class Referee {
@@ -278,8 +277,8 @@ export class Referee {
       if (place === Place.zero) found = 0;
       else if (place === Place.below) found = backing(sector);
       else if (place === Place.compressed) found = this.#inflatedMark(walked, sector);
-      else if (this.#external) found = this.#markAt(this.#files.data!, place, sector);
-      else found = this.#markAt(this.#files.image, place, sector);
+      else if (this.#external) found = markAt(this.#files.data!, place * sectorSize, sector);
+      else found = markAt(this.#files.image, place * sectorSize, sector);
       if (found === undefined || !marks.includes(found)) {
         const shown = found === undefined ? 'no mark' : `mark ${found}`;
         this.#object(`sector ${sector}${where} shows ${shown}, permitted: ${marks.join(', ')}`);
@@ -291,19 +290,7 @@ export class Referee {
     const cluster = Math.floor(sector / this.#sectorsPerCluster);
     const { offset, length } = compressed.get(cluster)!;
     const bytes = inflate(this.#files.image.subarray(offset, offset + length), this.#clusterSize);
-    return bytes && this.#markAt(bytes, sector % this.#sectorsPerCluster, sector);
-  }
-
-  /** The mark of a sector's bytes, which lie at a sector of a buffer; undefined if it is none. */
-  #markAt(bytes: Uint8Array, place: number, sector: number): Mark | undefined {
-    sectorBytes.set(bytes.subarray(place * sectorSize, (place + 1) * sectorSize));
-    const words = sectorWords;
-    const [mark] = words;
-    const expected = mark === 0 ? 0 : sector + 1;
-    for (let index = 0; index < words.length; index += 2) {
-      if (words[index] !== mark || words[index + 1] !== expected) return undefined;
-    }
-    return mark;
+    return bytes && markAt(bytes, (sector % this.#sectorsPerCluster) * sectorSize, sector);
   }
 
   /** Compares the counts with the references. @returns how many clusters are leaked */

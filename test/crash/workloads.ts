@@ -104,7 +104,7 @@ export const workloads: readonly Workload[] = [
   {
     name: 'copy-on-write of what a snapshot holds',
     image: { clusterSize: 4096 },
-    sectors: 4096 * kib,
+    sectors: 2560 * kib,
     snapshot: true,
     queues: 2,
     before: (disk) => fill(disk, [...range(16), ...range(4, 1, 600)]),
@@ -120,7 +120,7 @@ export const workloads: readonly Workload[] = [
     name: 'discard and reuse',
     // Large clusters make a queue's first reservation small, so that it soon needs another.
     image: { clusterSize: 32768 },
-    sectors: 4096 * kib,
+    sectors: 640 * kib,
     queues: 2,
     before: (disk) => fill(disk, range(12)),
     run: (disk) =>
@@ -161,7 +161,7 @@ export const workloads: readonly Workload[] = [
   {
     name: 'a longer refcount table',
     image: { clusterSize: 512, refcountBits: 64 },
-    sectors: 6144 * kib,
+    sectors: 3200 * kib,
     queues: 2,
     // The table of one cluster counts 2 MiB, which the second queue's second reservation passes.
     before: (disk) => disk.write(0, 900 * kib),
@@ -251,6 +251,35 @@ export const workloads: readonly Workload[] = [
       }),
   },
   {
+    name: 'a raw external data file',
+    image: { clusterSize: 4096, dataFileRaw: true },
+    sectors: 256 * kib,
+    dataFile: true,
+    queues: 2,
+    before: (disk) => fill(disk, range(10)),
+    run: (disk) =>
+      mix(disk, {
+        lanes: 4,
+        steps: 12,
+        clusters: range(24),
+        weights: { write: 4, part: 2, zero: 2, discard: 2, flush: 3 },
+      }),
+  },
+  {
+    name: 'a file not known to grow by zeroes',
+    image: { clusterSize: 4096 },
+    sectors: 4096 * kib,
+    zeroInit: false,
+    queues: 2,
+    run: (disk) =>
+      mix(disk, {
+        lanes: 4,
+        steps: 10,
+        clusters: [...range(16), 520, 521, 1020],
+        weights: { write: 4, part: 3, discard: 1, flush: 3 },
+      }),
+  },
+  {
     name: 'subclusters',
     image: { clusterSize: 16384, extendedL2: true },
     sectors: 1024 * kib,
@@ -267,7 +296,7 @@ export const workloads: readonly Workload[] = [
   {
     name: 'clusters of 64 KiB',
     image: {},
-    sectors: 4096 * kib,
+    sectors: 1024 * kib,
     queues: 2,
     before: (disk) => fill(disk, range(4)),
     run: (disk) =>
