@@ -103,7 +103,8 @@ async function openQcow2Image(
   options: OpenImageOptions,
   chain: readonly string[],
 ): Promise<OpenedImage> {
-  const header = await readQcow2Header(file);
+  const forCheck = options.forCheck === true;
+  const header = await readQcow2Header(file, { forCheck });
   const opened: { close(): Promise<void> }[] = [];
   try {
     let dataFile: StorageFile | undefined;
@@ -118,6 +119,8 @@ async function openQcow2Image(
       counters,
       dataFile,
       readOnly,
+      forCheck,
+      onFinding: options.onFinding,
       cacheBytes: options.cacheSize ?? defaultCacheBytes,
       snapshot: options.snapshot,
     });
@@ -132,12 +135,13 @@ async function openQcow2Image(
       );
       opened.push(backing);
     }
+    // A function cannot be sent to other threads, and has been called as often as it will be.
     return new OpenedImage({
       file,
       dataFile,
       format,
       backing,
-      options,
+      options: { ...options, onFinding: undefined },
       shared,
       counters,
     });
@@ -172,6 +176,7 @@ async function openBacking(
         format: storedFormat as ImageFormat | undefined,
         readOnly: true,
         snapshot: undefined,
+        forCheck: false,
       },
       chain,
     );
