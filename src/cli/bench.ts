@@ -97,6 +97,9 @@ export const benchCommand: Command = {
       cache: mode,
       forceShare: line.has('forceShare'),
       aio: line.has('native') ? 'auto' : shared.parseAio(line.last('aio')),
+      onFinding: ({ message }) => {
+        session.complain(`${message}\n`);
+      },
     });
     if (!json) await session.print(announcement(wanted));
     let result: BenchResult;

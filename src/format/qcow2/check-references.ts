@@ -61,7 +61,8 @@ export async function countReferences(
 ): Promise<References> {
   const counter = new ReferenceCounter(image, fileLength, options);
   await counter.run(snapshots);
-  return counter;
+  const { found, rebuild, copiedSuspect, zeroable, dangling } = counter;
+  return { found, rebuild, copiedSuspect, zeroable, dangling };
 }
 
 class ReferenceCounter implements References {

@@ -28,6 +28,7 @@ import {
 } from './check-snapshots.js';
 import { CheckedImage, l2TableOffset } from './checked-image.js';
 import type { Qcow2Header } from './header.js';
+import { PackedCounts } from './packed-counts.js';
 import { RefcountEditor, rebuildRefcounts } from './repair-refcounts.js';
 import { type StoredCounts, readCount, readStoredCounts } from './stored-counts.js';
 
@@ -249,6 +250,9 @@ class Check {
     const before = { ...counts };
     this.#keepDanglingNearby();
     await rebuildRefcounts(this.#image, this.#references.found, this.#fileLength);
+    // Given up before their successors are made: they are what takes most of the memory.
+    this.#references = { ...this.#references, found: new PackedCounts(0) };
+    this.#stored = { ...this.#stored, counts: new PackedCounts(0) };
     // What kept the old counts from being read is gone with them.
     Object.assign(counts, { corruptions: 0, leaks: 0, checkErrors: 0 });
     findings.forgetStatistics();
@@ -359,6 +363,7 @@ class Check {
     const editor = new RefcountEditor(this.#image);
     let first = 0;
     for (;;) {
+      first = Math.max(stored.nextFree(first), found.nextFree(first));
       const end = first + clusters;
       const used = Math.min(stored.nextUsed(first, end), found.nextUsed(first, end));
       if (used === end) break;

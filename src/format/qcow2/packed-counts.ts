@@ -108,6 +108,19 @@ export class PackedCounts {
     }
   }
 
+  /** The first cluster from one on that has no count. */
+  nextFree(from: number): number {
+    let cluster = from;
+    for (; this.get(cluster) > 0; cluster++) {
+      if (cluster % perByte !== 0) continue;
+      // Both bits of a pair are clear where there is no count.
+      let at = cluster / perByte;
+      while (at + 1 < this.#bytes.length && allUsed(this.#bytes[at])) at++;
+      cluster = Math.max(cluster, at * perByte - 1);
+    }
+    return cluster;
+  }
+
   /** The first cluster from one on, and before an end, that has a count; `end` if there is none. */
   nextUsed(from: number, end: number): number {
     for (let cluster = from; cluster < end; cluster++) {
@@ -136,6 +149,11 @@ export class PackedCounts {
     }
     return highest;
   }
+}
+
+/** Whether none of the four counts of a byte is zero. */
+function allUsed(byte: number): boolean {
+  return ((byte | (byte >> 1)) & allOnes) === allOnes;
 }
 
 function shift(cluster: number): number {

@@ -92,12 +92,17 @@ export async function rebuildRefcounts(
   const { blocks, tableCluster, tableClusters } = plan.run();
   const table = new DataView(new ArrayBuffer(tableClusters * clusterSize));
   const width = refcountWidth(geometry.refcountOrder);
+  // Most blocks of a large file are alike.
+  const allOne = new DataView(new ArrayBuffer(clusterSize));
+  for (let index = 0; index < refcountsPerBlock; index++) width.set(allOne, 0, index, 1);
   for (const [block, cluster] of blocks) {
-    const view = new DataView(new ArrayBuffer(clusterSize));
     const first = block * refcountsPerBlock;
     const end = first + refcountsPerBlock;
-    for (let next = found.nextUsed(first, end); next < end; next = found.nextUsed(next + 1, end)) {
-      width.set(view, 0, next - first, found.get(next));
+    const isPlain = found.areAllOne(first, refcountsPerBlock);
+    const view = isPlain ? allOne : new DataView(new ArrayBuffer(clusterSize));
+    for (let next = first; !isPlain && next < end; next++) {
+      next = found.nextUsed(next, end);
+      if (next < end) width.set(view, 0, next - first, found.get(next));
     }
     await file.write(new Uint8Array(view.buffer), cluster * clusterSize);
     table.setBigUint64(block * 8, BigInt(cluster * clusterSize));
@@ -113,8 +118,9 @@ class RebuildPlan {
   readonly #found: PackedCounts;
   /** Cluster of each block, by the index of the block. */
   readonly #blocks = new Map<number, number>();
-  /** Clusters of the file, with those that the new structures add. */
-  #end: number;
+  readonly #end: number;
+  /** From the one cluster up to the other, none is free. */
+  #searched = { start: 0, free: 0 };
 
   constructor(image: CheckedImage, found: PackedCounts, fileLength: number) {
     this.#image = image;
@@ -135,6 +141,7 @@ class RebuildPlan {
       }
       // Its own block made it too short: that place is given up for a longer one.
       for (let index = 0; index < tableClusters; index++) this.#found.set(tableCluster + index, 0);
+      this.#searched = { start: 0, free: 0 };
     }
   }
 
@@ -164,15 +171,22 @@ class RebuildPlan {
 
   /** The first gap of so many clusters from one on, counted from now on. */
   #take(from: number, clusters: number): number {
-    let first = from;
+    let first = this.#nextFree(from);
     for (;;) {
       const used = this.#found.nextUsed(first, first + clusters);
       if (used === first + clusters) break;
-      first = used + 1;
+      first = this.#nextFree(used);
     }
     this.#found.increment(first, clusters);
-    this.#end = Math.max(this.#end, first + clusters);
     return first;
+  }
+
+  /** Remembers where it last looked: in a full file every block would search to its end again. */
+  #nextFree(from: number): number {
+    const { start, free } = this.#searched;
+    const next = this.#found.nextFree(from >= start && from < free ? free : from);
+    this.#searched = { start: from >= start && from < free ? start : from, free: next };
+    return next;
   }
 
   #tooLarge(): CowherdError {
