@@ -178,7 +178,7 @@ export interface CheckResult {
   /** What was put right; the counts above are of what is left. */
   readonly corruptionsFixed: number;
   readonly leaksFixed: number;
-  /** One line a finding or step of a repair, in qemu-img's words; the first 100 000. */
+  /** One line a finding or step of a repair, in qemu-img's words; the first 10 000. */
   readonly findings: readonly CheckFinding[];
   /** Why the check was given up, with damage that leaves no way on; its numbers are then partial. */
   readonly failure: 'EIO' | 'EINVAL' | 'EFBIG' | undefined;

@@ -2,7 +2,7 @@
 import { type FindingTopic, explanations } from './check-explanations.js';
 
 /** Findings kept for the report; beyond them only counts go on, and each is still told as it comes. */
-const maxKeptFindings = 100_000;
+const maxKeptFindings = 10_000;
 
 /** One finding, or one step of a repair. */
 export interface Finding {

@@ -125,7 +125,9 @@ export class PackedCounts {
   nextUsed(from: number, end: number): number {
     for (let cluster = from; cluster < end; cluster++) {
       const at = cluster / perByte;
-      if (cluster < this.#length && Number.isInteger(at) && this.#bytes[at] === 0) {
+      // The last byte may end beyond the length, where counts stand in the map.
+      const isWhole = Number.isInteger(at) && cluster + perByte <= this.#length;
+      if (isWhole && this.#bytes[at] === 0) {
         cluster += perByte - 1;
       } else if (this.get(cluster) > 0) {
         return cluster;
