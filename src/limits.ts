@@ -38,6 +38,9 @@ export const maxSnapshotExtraBytes = 1024;
 export const maxBitmaps = 65535;
 export const maxBitmapDirectoryBytes = 64 * mib;
 
+/** Longest table of one persistent bitmap in entries; QEMU refuses longer ones. */
+export const maxBitmapTableEntries = 0x8000000 / 8;
+
 /** Smallest subclusters of extended L2 entries allow clusters from 16 KiB (32 × 512 B). */
 export const minExtendedClusterBits = 14;
 

@@ -161,12 +161,12 @@ function convertDuel(folder: string): Duel {
     ours: convert(2),
     peer: convert(1),
     goal: 1,
-    rounds: 7,
+    rounds: 5,
   };
 }
 
 function duel(name: string, ours: Runner, peer: Runner, goal: number): Duel {
-  return { name, unit: 'op/s', ours, peer, goal, rounds: 5 };
+  return { name, unit: 'op/s', ours, peer, goal, rounds: 3 };
 }
 
 function runner(label: string, before: Prepare, words: readonly string[]): Runner {

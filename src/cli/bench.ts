@@ -99,6 +99,9 @@ export const benchCommand: Command = {
       forceShare: line.has('forceShare'),
       untrusted: line.has('untrusted'),
       aio: line.has('native') ? 'auto' : shared.parseAio(line.last('aio')),
+      onFinding: ({ message }) => {
+        session.complain(`${message}\n`);
+      },
     });
     if (!json) await session.print(announcement(wanted));
     let result: BenchResult;

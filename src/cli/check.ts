@@ -1,6 +1,6 @@
 /** `cowherd check`: whether an image's metadata is consistent. */
 import { CowherdError } from '../errors.js';
-import type { CheckResult } from '../image/api.js';
+import type { CheckFinding, CheckOptions, CheckResult, Image } from '../image/api.js';
 import { CliError, usageError } from './cli-error.js';
 import type { Command } from './command.js';
 import { toFixedEven } from './decimal.js';
@@ -22,8 +22,9 @@ const options = {
     short: 'r',
     long: 'repair',
     argument: 'leaks|all',
-    help: 'not supported yet; qemu-img check -r repairs',
+    help: 'put right what was found: leaked clusters only, or all that can be',
   },
+  explain: { long: 'explain', help: 'say after each finding what it means for your data' },
 } as const satisfies OptionSpecs<string>;
 
 /** Exit codes: the check itself failed, damage, leaks only, a format without checks. */
@@ -38,8 +39,7 @@ export const checkCommand: Command = {
   async run(words, session) {
     const line = parseCommandLine('check', options, words);
     const json = shared.wantsJson('check', line.last('output'));
-    const repair = line.last('repair');
-    if (repair !== undefined) refuseRepair(repair);
+    const repair = parseRepair(line.last('repair'));
     if (line.operands.length !== 1) throw usageError('check', 'Expecting one image file name');
     shared.refuseObjects(line.all('object'));
     const cache = shared.parseSourceCache(line.last('cache'));
@@ -49,39 +49,86 @@ export const checkCommand: Command = {
       imageOpts: line.has('imageOpts'),
     });
     await using image = await openNamed(name, {
-      readOnly: true,
+      readOnly: repair === undefined,
+      forCheck: true,
       cache,
       forceShare: line.has('forceShare'),
       untrusted: line.has('untrusted'),
       aio: shared.parseAio(line.last('aio')),
     });
-    let result: CheckResult;
-    try {
-      result = await image.check({ signal: session.signal });
-    } catch (error) {
-      if (!(error instanceof CowherdError) || error.code !== 'ERR_COWHERD_UNSUPPORTED') throw error;
-      throw new CliError('This image format does not support checks', {
-        exitCode: exitCodes.unsupported,
-        cause: error,
+    const explain = line.has('explain');
+    const check = (options: CheckOptions): Promise<CheckResult> =>
+      checkImage(image, {
+        ...options,
+        signal: session.signal,
+        onFinding: (finding) => {
+          session.complain(findingText(finding, explain));
+        },
       });
+    let result = await check({ repair });
+    const { corruptionsFixed, leaksFixed } = result;
+    if (corruptionsFixed > 0 || leaksFixed > 0) {
+      if (!json && !line.has('quiet')) await session.print(repairedText(result));
+      result = { ...(await check({})), corruptionsFixed, leaksFixed };
     }
-    session.complain(result.findings.map(({ message }) => `${message}\n`).join(''));
-    if (json) await session.print(`${checkJson({ ...result, filename: given })}\n`);
-    else if (!line.has('quiet')) await session.print(checkText(result));
-    if (result.checkErrors > 0) session.complain('cowherd: Check failed\n');
+    if (result.failure === undefined) {
+      if (json) await session.print(`${checkJson({ ...result, filename: given })}\n`);
+      else if (!line.has('quiet')) await session.print(checkText(result));
+    }
+    if (result.failure !== undefined) {
+      session.complain(`cowherd: Check failed: ${failureTexts[result.failure]}\n`);
+    } else if (result.checkErrors > 0) {
+      session.complain('cowherd: Check failed\n');
+    }
     return exitCode(result);
   },
 };
 
-function refuseRepair(what: string): never {
-  if (what !== 'leaks' && what !== 'all') {
-    throw usageError('check', `--repair (-r) expects 'leaks' or 'all' not '${what}'`);
+const failureTexts = {
+  EIO: 'Input/output error',
+  EINVAL: 'Invalid argument',
+  EFBIG: 'File too large',
+};
+
+async function checkImage(image: Image, options: CheckOptions): Promise<CheckResult> {
+  try {
+    return await image.check(options);
+  } catch (error) {
+    if (!(error instanceof CowherdError) || error.code !== 'ERR_COWHERD_UNSUPPORTED') throw error;
+    throw new CliError('This image format does not support checks', {
+      exitCode: exitCodes.unsupported,
+      cause: error,
+    });
   }
-  throw new CliError('Repairing images is not supported yet');
 }
 
-function exitCode({ checkErrors, corruptions, leaks }: CheckResult): number {
-  if (checkErrors > 0) return exitCodes.failed;
+function findingText(finding: CheckFinding, explain: boolean): string {
+  const { kind, topic, message, explanation } = finding;
+  // Of a table that cannot be read at all the program speaks itself.
+  const speaker = kind === 'error' && topic.startsWith('snapshot') ? 'cowherd: ' : '';
+  return `${speaker}${message}\n${explain ? `  ${explanation}\n` : ''}`;
+}
+
+function parseRepair(what: string | undefined): 'leaks' | 'all' | undefined {
+  if (what === undefined || what === 'leaks' || what === 'all') return what;
+  throw usageError('check', `--repair (-r) expects 'leaks' or 'all' not '${what}'`);
+}
+
+/** What a repair has done, as text for people. */
+export function repairedText({ corruptionsFixed, leaksFixed }: CheckResult): string {
+  return [
+    'The following inconsistencies were found and repaired:',
+    '',
+    `    ${leaksFixed} leaked clusters`,
+    `    ${corruptionsFixed} corruptions`,
+    '',
+    'Double checking the fixed image now...',
+    '',
+  ].join('\n');
+}
+
+function exitCode({ checkErrors, corruptions, leaks, failure }: CheckResult): number {
+  if (checkErrors > 0 || failure !== undefined) return exitCodes.failed;
   if (corruptions > 0) return exitCodes.corruptions;
   return leaks > 0 ? exitCodes.leaks : 0;
 }
@@ -127,8 +174,10 @@ export function checkJson(result: CheckResult): string {
     'compressed-clusters': some(result.compressedClusters),
     'total-clusters': some(result.totalClusters),
     corruptions: some(result.corruptions),
+    'corruptions-fixed': some(result.corruptionsFixed),
     'check-errors': result.checkErrors,
     leaks: some(result.leaks),
+    'leaks-fixed': some(result.leaksFixed),
     'allocated-clusters': some(result.allocatedClusters),
     filename: result.filename,
     format: result.format,

@@ -71,6 +71,16 @@ export interface OpenImageOptions {
   readonly snapshot?: string | undefined;
   /** Limits of all queues of the image together, on whichever threads they are. */
   readonly throttle?: ThrottleOptions | undefined;
+  /**
+   * Open to check or repair only: an image that is corrupt or was not closed cleanly is opened as it
+   * is, and its guest data cannot be written.
+   */
+  readonly forCheck?: boolean | undefined;
+  /**
+   * Told what is found and put right when an image that was not closed cleanly is opened for writing,
+   * which repairs it first.
+   */
+  readonly onFinding?: ((finding: CheckFinding) => void) | undefined;
 }
 
 /** How a stretch of the virtual disk is stored, as `qemu-img map` reports it. */
@@ -167,8 +177,13 @@ export interface CheckResult {
   readonly checkErrors: number;
   readonly corruptions: number;
   readonly leaks: number;
-  /** One line a finding, in qemu-img's words. */
+  /** What was put right; the counts above are of what is left. */
+  readonly corruptionsFixed: number;
+  readonly leaksFixed: number;
+  /** One line a finding or step of a repair, in qemu-img's words; the first 10 000. */
   readonly findings: readonly CheckFinding[];
+  /** Why the check was given up, with damage that leaves no way on; its numbers are then partial. */
+  readonly failure: 'EIO' | 'EINVAL' | 'EFBIG' | undefined;
   /** Host offset in bytes after the last cluster in use. */
   readonly imageEndOffset: number;
   readonly totalClusters: number;
@@ -177,10 +192,28 @@ export interface CheckResult {
   readonly compressedClusters: number;
 }
 
-/** One finding of `check`. */
+/** One finding of `check`, or one step of a repair. */
 export interface CheckFinding {
-  readonly kind: 'corruption' | 'leak' | 'error';
+  /** `repair` is being put right; `note` counts for nothing by itself. */
+  readonly kind: 'corruption' | 'leak' | 'error' | 'repair' | 'note';
+  /** What it is about, by a name that stays the same. */
+  readonly topic: string;
+  /** In qemu-img's words. */
   readonly message: string;
+  /** What it means for the user's data, in one sentence. */
+  readonly explanation: string;
+}
+
+/** Arguments of `Image.check`. */
+export interface CheckOptions extends LongOperationOptions {
+  /**
+   * `leaks` frees clusters that nothing refers to; `all` puts right whatever can be. The image has to
+   * be opened for writing and `forCheck`; close it afterwards. A repair never writes guest data, and
+   * one that is cut off leaves the image no worse.
+   */
+  readonly repair?: 'leaks' | 'all' | undefined;
+  /** Told each finding when it is made. */
+  readonly onFinding?: ((finding: CheckFinding) => void) | undefined;
 }
 
 /** Cancels and observes a long operation. */
@@ -305,7 +338,8 @@ export interface Image extends RequestTarget, AsyncDisposable {
     readonly length?: number;
     readonly signal?: AbortSignal;
   }): AsyncIterable<Extent>;
-  check(options?: LongOperationOptions): Promise<CheckResult>;
+  /** @throws ERR_COWHERD_UNSUPPORTED for a format without checks */
+  check(options?: CheckOptions): Promise<CheckResult>;
   /** Opens another queue on this thread, with limits of its own if wanted. */
   openQueue(options?: { readonly throttle?: ThrottleOptions | undefined }): Promise<ImageQueue>;
   /** What the queues of all threads have done so far; costs them nothing. */

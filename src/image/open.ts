@@ -104,7 +104,8 @@ async function openQcow2Image(
   options: OpenImageOptions,
   chain: readonly string[],
 ): Promise<OpenedImage> {
-  const header = await readQcow2Header(file);
+  const forCheck = options.forCheck === true;
+  const header = await readQcow2Header(file, { forCheck });
   const opened: { close(): Promise<void> }[] = [];
   try {
     let dataFile: StorageFile | undefined;
@@ -119,6 +120,8 @@ async function openQcow2Image(
       counters,
       dataFile,
       readOnly,
+      forCheck,
+      onFinding: options.onFinding,
       cacheBytes: options.cacheSize ?? defaultCacheBytes,
       snapshot: options.snapshot,
     });
@@ -133,13 +136,14 @@ async function openQcow2Image(
       );
       opened.push(backing);
     }
+    // A function cannot be sent to other threads, and has been called as often as it will be.
     return new OpenedImage({
       file,
       dataFile,
       format,
       backing,
       probed: false,
-      options,
+      options: { ...options, onFinding: undefined },
       shared,
       counters,
     });
@@ -179,6 +183,7 @@ async function openBacking(
         format: storedFormat as ImageFormat | undefined,
         readOnly: true,
         snapshot: undefined,
+        forCheck: false,
       },
       chain,
     );

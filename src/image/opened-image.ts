@@ -5,11 +5,11 @@ import { SharedWords } from '../engine/shared-words.js';
 import { Throttle, throttleWords } from '../engine/throttle.js';
 import { CowherdError } from '../errors.js';
 import type { BackingReader } from '../format/driver.js';
-import { checkQcow2 } from '../format/qcow2/check.js';
 import { Qcow2Image } from '../format/qcow2/image.js';
 import type { RawImage } from '../format/raw/image.js';
 import type { StorageFile } from '../storage/storage.js';
 import type {
+  CheckOptions,
   CheckResult,
   Extent,
   Image,
@@ -17,7 +17,6 @@ import type {
   ImageInfo,
   ImageQueue,
   ImageStats,
-  LongOperationOptions,
   OpenImageOptions,
   ThrottleOptions,
 } from './api.js';
@@ -63,7 +62,8 @@ export class OpenedImage implements Image {
     this.#parts = parts;
     this.filename = parts.file.filename;
     this.format = parts.format instanceof Qcow2Image ? 'qcow2' : 'raw';
-    this.readOnly = parts.file.readOnly || parts.options.snapshot !== undefined;
+    const { snapshot, forCheck } = parts.options;
+    this.readOnly = parts.file.readOnly || snapshot !== undefined || forCheck === true;
     this.size = parts.format.size;
     this.clusterSize = parts.format.clusterSize;
     this.backing = parts.backing;
@@ -119,8 +119,8 @@ export class OpenedImage implements Image {
     return mapChain(this.#link(), offset, length, range.signal);
   }
 
-  async check(options: LongOperationOptions = {}): Promise<CheckResult> {
-    const { format, dataFile } = this.#parts;
+  async check(options: CheckOptions = {}): Promise<CheckResult> {
+    const { format, file } = this.#parts;
     if (!(format instanceof Qcow2Image)) {
       throw new CowherdError(
         'ERR_COWHERD_UNSUPPORTED',
@@ -128,7 +128,14 @@ export class OpenedImage implements Image {
         { filename: this.filename },
       );
     }
-    return format.runAlone(() => checkQcow2(format, dataFile, options));
+    if (options.repair !== undefined && (file.readOnly || this.#parts.options.forCheck !== true)) {
+      throw new CowherdError(
+        'ERR_COWHERD_INVALID_ARGUMENT',
+        `'${this.filename}': to be repaired, an image has to be opened for writing and forCheck`,
+        { filename: this.filename },
+      );
+    }
+    return format.check(options);
   }
 
   /** What `attachImage` takes on other threads, as long as some thread has this image open. */

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { checkJson, checkText } from '../../src/cli/check.js';
 import type { CheckResult } from '../../src/image/api.js';
-import { assertSame, runCowherd } from '../support/both-tools.js';
+import { assertSame } from '../support/both-tools.js';
 import { fixture, fixtures, unpackFixtures } from '../support/fixtures.js';
 import { needsTool } from '../support/tools.js';
 
@@ -31,8 +31,6 @@ test('quiet, raw images, and refusals', async (t) => {
   await assertSame(['check', '--output=json', 'base.raw'], folder);
   await assertSame(['check', '-T', 'none', 'leak.qcow2'], folder);
   await assertSame(['check', '--image-opts', '--output=json', 'file.filename=leak.qcow2'], folder);
-  const { code, stderr } = await runCowherd(['check', '-r', 'all', 'leak.qcow2'], folder);
-  assert.deepEqual([code, stderr], [1, 'cowherd: Repairing images is not supported yet\n']);
 });
 
 /** Opens an image of 64 KiB clusters whose refcount structures are to be changed. */
@@ -79,6 +77,9 @@ const clean: CheckResult = {
   checkErrors: 0,
   corruptions: 0,
   leaks: 0,
+  corruptionsFixed: 0,
+  leaksFixed: 0,
+  failure: undefined,
   findings: [],
   imageEndOffset: 262144,
   totalClusters: 16,

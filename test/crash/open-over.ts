@@ -34,6 +34,8 @@ export async function openOver(
     readOnly: file.readOnly,
     cacheBytes: 0,
     snapshot: undefined,
+    forCheck: false,
+    onFinding: undefined,
   });
   prepare(format);
   return new OpenedImage({

@@ -392,6 +392,8 @@ async function openOver(
     counters,
     dataFile: undefined,
     readOnly: file.readOnly,
+    forCheck: false,
+    onFinding: undefined,
     cacheBytes: 0,
     snapshot: undefined,
   });

@@ -15,7 +15,11 @@ export interface L2CheckContext {
   readonly stored: PackedCounts;
   /** Whether the reference count of a host cluster could be read. */
   readonly isKnown: (cluster: number) => boolean;
+  /** First cluster that begins beyond the end of the file, where `stored` says nothing. */
+  readonly fileClusters: number;
   readonly findings: Findings;
+  /** Receives the entries that a repair makes zero clusters; undefined where nothing is repaired. */
+  readonly zeroable: ZeroableEntry[] | undefined;
   /**
    * Counts a reference to each cluster that a range of the file touches; `exact` is the offset in
    * hexadecimal, where it may be too large for a number.
@@ -23,9 +27,19 @@ export interface L2CheckContext {
   readonly count: (hostOffset: number, length: number, exact?: string) => void;
 }
 
+/** An entry that a repair makes a zero cluster. */
+export interface ZeroableEntry {
+  /** Host offset in bytes of its L2 table, and the entry's position in it. */
+  readonly tableOffset: number;
+  readonly at: number;
+}
+
+/** Most entries that one repair makes zero clusters. */
+const maxZeroable = 1_000_000;
+
 const copiedHigh = 0x80000000;
 const two32 = 0x100000000;
-/** Bits 56 to 61 of an uncompressed entry, and 1 to 8 (0 too, when extended). */
+/** Bits 56 to 61 of an uncompressed entry, and 1 to 8. */
 const reservedHigh = 0x3f000000;
 const reservedLow = 0x1fe;
 
@@ -34,12 +48,15 @@ export class L2Checker {
   readonly #context: L2CheckContext;
   /** Where the next data cluster would continue the last one, in bytes; 0 at a table's begin. */
   #contiguous = 0;
+  /** Whether some COPIED flag contradicts the counts in the file. */
+  copiedSuspect = false;
 
   constructor(context: L2CheckContext) {
     this.#context = context;
   }
 
-  check(view: DataView): void {
+  /** @param tableOffset host offset in bytes that the table was read from */
+  check(view: DataView, tableOffset: number): void {
     const { geometry } = this.#context;
     const { l2EntrySize, l2EntriesPerTable } = geometry;
     this.#contiguous = 0;
@@ -49,7 +66,7 @@ export class L2Checker {
       if (run > 0) {
         index += run;
       } else {
-        this.#checkEntry(view, index * l2EntrySize);
+        this.#checkEntry(view, index * l2EntrySize, tableOffset);
         index++;
       }
     }
@@ -90,8 +107,8 @@ export class L2Checker {
     return length;
   }
 
-  #checkEntry(view: DataView, at: number): void {
-    const { entries, findings } = this.#context;
+  #checkEntry(view: DataView, at: number, tableOffset: number): void {
+    const { entries, findings, geometry } = this.#context;
     const kind = entries.kind(view, at);
     if (kind === ClusterKind.compressed) {
       this.#checkCompressed(view, at);
@@ -99,65 +116,105 @@ export class L2Checker {
     }
     const high = view.getUint32(at);
     const low = view.getUint32(at + 4);
-    const reserved = reservedLow | (this.#context.geometry.extendedL2 ? 1 : 0);
-    if ((high & reservedHigh) !== 0 || (low & reserved) !== 0) {
-      findings.corruption(`ERROR found l2 entry with reserved bits set: ${entryHex(high, low)}`);
+    if ((high & reservedHigh) !== 0 || (low & reservedLow) !== 0) {
+      findings.corruption(
+        'l2Reserved',
+        `ERROR found l2 entry with reserved bits set: ${entryHex(high, low)}`,
+      );
     }
-    this.#checkBitmap(view, at, kind);
     if (kind === ClusterKind.normal || kind === ClusterKind.zeroAllocated) {
-      this.#checkHost(view, at, kind);
+      this.#checkHost(view, at, tableOffset, kind);
+    } else if (geometry.extendedL2 && entries.allocatedBits(view, at) !== 0) {
+      findings.corruption(
+        'subclusterUnallocated',
+        'ERROR: Unallocated cluster has non-zero subcluster allocation map',
+      );
     }
   }
 
-  #checkHost(view: DataView, at: number, kind: ClusterKind): void {
+  #checkHost(view: DataView, at: number, tableOffset: number, kind: ClusterKind): void {
     const { geometry, entries, findings, active, stored, count, externalData } = this.#context;
-    const { clusterSize } = geometry;
+    const { clusterSize, extendedL2 } = geometry;
     const hostOffset = entries.hostOffset(view, at);
+    const offset = hostOffset.toString(16);
+    if (extendedL2 && (entries.allocatedBits(view, at) & entries.zeroBits(view, at)) !== 0) {
+      const fact = `offset=${offset}: Allocated cluster has corrupted subcluster allocation bitmap`;
+      findings.corruption('subclusterBitmap', `ERROR ${fact}`);
+    }
+    if (hostOffset % clusterSize !== 0 && this.#unaligned(view, at, tableOffset, kind)) return;
     if (active) {
       findings.allocatedClusters++;
       if (this.#contiguous !== 0 && this.#contiguous !== hostOffset) findings.fragmentedClusters++;
       this.#contiguous = hostOffset + clusterSize;
     }
     if (!externalData) count(hostOffset, clusterSize);
-    if (hostOffset % clusterSize !== 0) {
-      const what = kind === ClusterKind.zeroAllocated ? 'Preallocated cluster' : 'Data cluster';
-      findings.corruption(
-        `ERROR offset=${hostOffset.toString(16)}: ${what} is not properly aligned; L2 entry corrupted.`,
-      );
-    }
     if (!active) return;
     const cluster = Math.floor(hostOffset / clusterSize);
     const references = externalData ? 1 : stored.get(cluster);
     if (!this.#context.isKnown(cluster)) return;
-    if ((references === 1) !== entries.isCopied(view, at)) {
-      const entry = entryHex(view.getUint32(at), view.getUint32(at + 4));
-      findings.copiedCorruption(
-        `ERROR OFLAG_COPIED data cluster: l2_entry=${entry} refcount=${references}`,
+    const isBeyond = cluster >= this.#context.fileClusters;
+    if ((references === 1) !== entries.isCopied(view, at) || isBeyond) this.copiedSuspect = true;
+  }
+
+  /** A misaligned entry. @returns whether a repair makes it a zero cluster, which loses nothing */
+  #unaligned(view: DataView, at: number, tableOffset: number, kind: ClusterKind): boolean {
+    const { geometry, entries, findings } = this.#context;
+    const offset = entries.hostOffset(view, at).toString(16);
+    const hasData = geometry.extendedL2
+      ? entries.allocatedBits(view, at) !== 0
+      : kind === ClusterKind.normal;
+    if (hasData) {
+      findings.corruption(
+        'dataUnaligned',
+        `ERROR offset=${offset}: Data cluster is not properly aligned; L2 entry corrupted.`,
       );
+      return false;
     }
+    const fact = `offset=${offset}: Preallocated cluster is not properly aligned; L2 entry corrupted.`;
+    if (this.#willZero(tableOffset, at)) {
+      findings.repair('zeroUnaligned', `Repairing ${fact}`);
+      return true;
+    }
+    findings.corruption('zeroUnaligned', `ERROR ${fact}`);
+    return false;
+  }
+
+  /** Notes an entry to be made a zero cluster. @returns false where nothing is repaired */
+  #willZero(tableOffset: number, at: number): boolean {
+    const { zeroable } = this.#context;
+    if (zeroable === undefined || zeroable.length >= maxZeroable) return false;
+    zeroable.push({ tableOffset, at });
+    return true;
   }
 
   #checkCompressed(view: DataView, at: number): void {
     const { geometry, entries, findings, active, externalData, count } = this.#context;
     const hostOffset = entries.compressedOffset(view, at);
     const entry = entryHex(view.getUint32(at), view.getUint32(at + 4));
-    const cluster = Math.floor(hostOffset / geometry.clusterSize);
     if (entries.isCopied(view, at)) {
+      const offset = entries.compressedOffsetText(view, at);
       findings.corruption(
-        `ERROR: coffset=0x${hostOffset.toString(16)}: copied flag must never be set for compressed clusters`,
+        'compressedCopied',
+        `ERROR: coffset=0x${offset}: copied flag must never be set for compressed clusters`,
       );
     }
+    const index = at / geometry.l2EntrySize;
     if (externalData) {
-      findings.corruption(`ERROR compressed cluster ${cluster} with data file, entry=0x${entry}`);
+      findings.corruption(
+        'compressedExternal',
+        `ERROR compressed cluster ${index} with data file, entry=0x${entry}`,
+      );
       return;
     }
     if (
       geometry.extendedL2 &&
-      (entries.allocatedBits(view, at) | entries.zeroBits(view, at)) !== 0
+      (entries.allocatedBits(view, at) !== 0 || entries.zeroBits(view, at) !== 0)
     ) {
       findings.corruption(
-        `ERROR compressed cluster ${cluster} with non-zero subcluster allocation bitmap, entry=0x${entry}`,
+        'compressedBitmap',
+        `ERROR compressed cluster ${index} with non-zero subcluster allocation bitmap, entry=0x${entry}`,
       );
+      return;
     }
     const exact = entries.compressedOffsetText(view, at);
     count(hostOffset, entries.compressedSize(view, at), exact);
@@ -166,17 +223,5 @@ export class L2Checker {
     findings.compressedClusters++;
     // Compressed clusters share sectors, so every one counts as a fragment.
     findings.fragmentedClusters++;
-  }
-
-  #checkBitmap(view: DataView, at: number, kind: ClusterKind): void {
-    const { geometry, entries, findings } = this.#context;
-    if (!geometry.extendedL2) return;
-    const allocated = entries.allocatedBits(view, at);
-    const zero = entries.zeroBits(view, at);
-    if ((allocated & zero) === 0 && (allocated === 0 || kind === ClusterKind.normal)) return;
-    const entry = entryHex(view.getUint32(at), view.getUint32(at + 4));
-    findings.corruption(
-      `ERROR offset=${entries.hostOffset(view, at).toString(16)}: Invalid subcluster allocation bitmap, entry=0x${entry}`,
-    );
   }
 }

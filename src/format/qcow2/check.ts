@@ -1,306 +1,399 @@
 /**
- * Checking an image: counts every reference to every host cluster and compares with the reference
- * counts on disk. Findings carry qemu-img's words. Memory is half a byte a host cluster.
+ * Checking an image, and repairing it: counts every reference to every host cluster, compares with
+ * the reference counts in the file, and puts right what is wrong. Findings carry qemu-img's words.
+ * Memory is half a byte a host cluster.
+ *
+ * A repair writes in this order, each step durable before the next, so that a power cut leaves an
+ * image no worse than it was:
+ *
+ *     reference counts ▏ COPIED flags ▏ snapshot table ▏ dirty and corrupt bits cleared
+ *     one by one, or all anew behind one write of the header
+ *
+ * Guest data is never written.
  */
 import type { StorageFile } from '../../storage/storage.js';
-import { bigEndian, wordsOf } from './big-endian.js';
-import { readBitmaps } from './bitmaps.js';
-import { type CheckReport, Findings, entryHex } from './check-findings.js';
-import { L2Checker } from './check-l2.js';
-import type { Geometry } from './geometry.js';
+import { checkCopiedFlags } from './check-copied.js';
+import {
+  type CheckFailure,
+  CheckGivenUp,
+  type CheckReport,
+  type Finding,
+  Findings,
+} from './check-findings.js';
+import { type References, countReferences, refuseBrokenBitmaps } from './check-references.js';
+import {
+  type CheckedSnapshots,
+  encodeSnapshotTable,
+  readCheckedSnapshots,
+} from './check-snapshots.js';
+import { CheckedImage, l2TableOffset } from './checked-image.js';
 import type { Qcow2Header } from './header.js';
-import type { Qcow2Image } from './image.js';
 import { PackedCounts } from './packed-counts.js';
-import { refcountWidth } from './refcount-width.js';
-import { readSnapshots } from './snapshots.js';
-import { type TablePointer, walkTables } from './table-walk.js';
+import { RefcountEditor, rebuildRefcounts } from './repair-refcounts.js';
+import { type StoredCounts, readCount, readStoredCounts } from './stored-counts.js';
 
-/** How a check is observed and cancelled. */
+/** How a check is observed and cancelled, and what it repairs. */
 export interface CheckOptions {
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?:
     ((progress: { readonly doneBytes: number; readonly totalBytes: number }) => void) | undefined;
+  /** Told each finding when it is made. */
+  readonly onFinding?: ((finding: Finding) => void) | undefined;
+  /** `leaks` frees what nothing refers to; `all` puts right whatever can be. */
+  readonly repair?: 'leaks' | 'all' | undefined;
 }
 
-const l1ReservedHigh = 0x7f000000;
-const l1ReservedLow = 0x1ff;
-const offsetHighMask = 0x00ffffff;
-const two32 = 0x100000000;
-const copiedHigh = 0x80000000;
-/** Entries of bitmap tables: reserved bits, and the flag for a run of ones without a cluster. */
-const bitmapOffsetLowMask = 0xfffffe00;
-
-/** Checks an open image, whose changes have been flushed. */
+/**
+ * Checks an image whose changes are in the file, and which nobody changes meanwhile.
+ *
+ * @param header the header as it stands in the file
+ */
 export function checkQcow2(
-  image: Qcow2Image,
-  dataFile: StorageFile | undefined,
+  file: StorageFile,
+  header: Qcow2Header,
   options: CheckOptions,
 ): Promise<CheckReport> {
-  return new Checker(image, dataFile !== undefined, options).run();
+  return new Check(new CheckedImage(file, header), options).run();
 }
 
-class Checker {
-  readonly #image: Qcow2Image;
-  readonly #externalData: boolean;
-  readonly #options: CheckOptions;
-  readonly #file: StorageFile;
-  readonly #geometry: Geometry;
-  readonly #header: Qcow2Header;
-  readonly #findings = new Findings();
-  #fileLength = 0;
-  /** References found, and reference counts on disk. */
-  #found = new PackedCounts(0);
-  #stored = new PackedCounts(0);
-  /** Refcount blocks that cannot be read, so that nothing is known of what they count. */
-  readonly #unreadable = new Set<number>();
+/** What a pass over the counts may change. */
+interface Fixes {
+  readonly leaks: boolean;
+  readonly errors: boolean;
+}
 
-  constructor(image: Qcow2Image, externalData: boolean, options: CheckOptions) {
-    const { file, geometry, headerFile } = image.metadata;
+const nothing: Fixes = { leaks: false, errors: false };
+
+class Check {
+  readonly #image: CheckedImage;
+  readonly #options: CheckOptions;
+  readonly #fixes: Fixes;
+  readonly #findings: Findings;
+  #fileLength = 0;
+  #snapshots: CheckedSnapshots = { snapshots: [], lengthBytes: 0 };
+  #stored!: StoredCounts;
+  #references!: References;
+  /** References to L2 tables, by cluster: made when it is first needed. */
+  #tableReferences: ReadonlyMap<number, number> | undefined;
+
+  constructor(image: CheckedImage, options: CheckOptions) {
     this.#image = image;
-    this.#externalData = externalData;
     this.#options = options;
-    this.#file = file;
-    this.#geometry = geometry;
-    this.#header = headerFile.header;
+    const { repair } = options;
+    this.#fixes = { leaks: repair !== undefined, errors: repair === 'all' };
+    this.#findings = new Findings(options.onFinding);
   }
 
   async run(): Promise<CheckReport> {
-    this.#fileLength = await this.#file.size();
-    const clusters = this.#geometry.clusters(this.#fileLength);
-    this.#found = new PackedCounts(clusters);
-    this.#stored = new PackedCounts(clusters);
-    await this.#readStored(clusters);
-    this.#count(0, this.#geometry.clusterSize);
-    const { l1TableOffset, l1Entries } = this.#header;
-    await this.#countL1(l1TableOffset, l1Entries, true);
-    await this.#countSnapshots();
-    await this.#countBitmaps();
-    this.#countRefcountStructures();
-    this.#compare();
-    this.#findings.appendCopiedFindings();
+    const { file, geometry } = this.#image;
+    let failure: CheckFailure | undefined;
+    let highest = -1;
+    try {
+      highest = await this.#run();
+    } catch (error) {
+      if (!(error instanceof CheckGivenUp)) throw error;
+      failure = error.failure;
+    }
     return this.#findings.report({
-      filename: this.#file.filename,
-      imageEndOffset: (this.#highest() + 1) * this.#geometry.clusterSize,
-      totalClusters: this.#geometry.clusters(this.#header.size),
+      filename: file.filename,
+      failure,
+      imageEndOffset: (highest + 1) * geometry.clusterSize,
+      totalClusters: geometry.clusters(this.#image.header.size),
     });
   }
 
-  /** Counts a reference to every cluster that a range of the file touches. */
-  #count(hostOffset: number, length: number, exact = hex(hostOffset)): void {
-    if (length === 0) return;
-    const { clusterSize } = this.#geometry;
-    if (hostOffset + length - this.#fileLength >= clusterSize) {
-      this.#findings.corruption(
-        `ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset 0x${exact} size 0x${hex(length)}`,
-      );
-      return;
+  /** @returns the last cluster in use */
+  async #run(): Promise<number> {
+    const { counts, snapshots } = this.#findings;
+    await this.#image.load();
+    await refuseBrokenBitmaps(this.#image);
+    this.#snapshots = await readCheckedSnapshots(this.#image, this.#findings, this.#fixes.errors);
+    const highest = await this.#checkCounts();
+    await this.#checkCopied();
+    if (this.#fixes.errors && snapshots.corruptions > 0) await this.#rewriteSnapshots();
+    const isRight = counts.checkErrors === 0 && counts.corruptions + snapshots.corruptions === 0;
+    if (this.#fixes.leaks && isRight) await this.#image.markClean();
+    return highest;
+  }
+
+  async #checkCounts(): Promise<number> {
+    const findings = this.#findings;
+    const { counts } = findings;
+    await this.#count(this.#fixes.errors);
+    await this.#zeroEntries();
+    const before = { ...counts };
+    const { rebuild, highest } = await this.#compare(nothing);
+    if (!this.#fixes.leaks) return highest;
+    if (rebuild && this.#fixes.errors) return this.#rebuild();
+    if (rebuild) {
+      findings.error('rebuildNeeded', 'ERROR need to rebuild refcount structures');
+      throw new CheckGivenUp('EIO');
     }
-    const first = Math.floor(hostOffset / clusterSize);
-    this.#found.increment(first, this.#geometry.clusters(hostOffset + length) - first);
+    if (counts.leaks + counts.corruptions === 0) return highest;
+    Object.assign(counts, before);
+    return (await this.#compare(this.#fixes)).highest;
+  }
+
+  /** Counts references, and reads the counts there are. */
+  async #count(repairing: boolean): Promise<void> {
+    const { signal, onProgress } = this.#options;
+    const { header } = this.#image;
+    this.#fileLength = await this.#image.file.size();
+    const stored = await readStoredCounts(this.#image, this.#fileLength, signal);
+    this.#stored = stored;
+    this.#references = await countReferences(this.#image, this.#snapshots, this.#fileLength, {
+      findings: this.#findings,
+      stored: stored.counts,
+      isKnown: (cluster) => this.#isKnown(cluster),
+      repairing,
+      signal,
+      onL1Entry:
+        onProgress === undefined
+          ? undefined
+          : (doneBytes) => {
+              onProgress({ doneBytes, totalBytes: header.size });
+            },
+    });
+  }
+
+  /** Makes the entries that mean nothing zero clusters. */
+  async #zeroEntries(): Promise<void> {
+    const { entries, file, geometry } = this.#image;
+    const { counts } = this.#findings;
+    for (const { tableOffset, at } of this.#references.zeroable) {
+      if (!(await this.#isTableAlone(tableOffset))) {
+        counts.corruptions++;
+        continue;
+      }
+      const view = new DataView(new ArrayBuffer(geometry.l2EntrySize));
+      entries.setZero(view, 0, false);
+      await file.write(new Uint8Array(view.buffer), tableOffset + at);
+      counts.corruptionsFixed++;
+    }
+    if (this.#references.zeroable.length > 0) await file.flush();
   }
 
   /**
-   * Reads the counts of the file's clusters, and of one that begins where the file ends. Those
-   * beyond are left out: a small file could claim any number of them.
+   * Compares the counts in the file with the references, and puts right what it may.
+   *
+   * @returns whether a count is missing that only a rebuild can give, and the last cluster in use
    */
-  async #readStored(clusters: number): Promise<void> {
-    const { refcountsPerBlock, clusterSize, refcountOrder, refcountBits } = this.#geometry;
-    const { table } = this.#image.metadata.refcounts;
-    const width = refcountWidth(refcountOrder, this.#file.filename);
-    const pointers: TablePointer[] = [];
-    for (let block = 0; block < table.length; block++) {
-      const hostOffset = table.offset(block);
-      if (hostOffset % clusterSize !== 0) this.#unreadable.add(block);
-      else if (
-        hostOffset !== 0 &&
-        hostOffset < this.#fileLength &&
-        block * refcountsPerBlock <= clusters
-      ) {
-        pointers.push({ index: block, hostOffset });
-      }
-    }
-    for await (const block of walkTables(this.#file, pointers, clusterSize)) {
-      this.#options.signal?.throwIfAborted();
-      const first = block.index * refcountsPerBlock;
-      const { view } = block;
-      const words = wordsOf(view);
-      const end = Math.min(refcountsPerBlock, clusters + 1 - first);
-      for (let index = 0; index < end;) {
-        const ones = refcountBits === 16 && index % 2 === 0 ? pairsOfOnes(words, index / 2) * 2 : 0;
-        const plain = Math.min(ones, clusters - first - index);
-        if (plain > 0) {
-          this.#stored.increment(first + index, plain);
-          index += plain;
-        } else {
-          const count = width.get(view, 0, index);
-          if (count !== 0) this.#stored.set(first + index, count);
-          index++;
-        }
-      }
-    }
-  }
-
-  /** Counts the references of an L1 table, of its L2 tables, and of their clusters. */
-  async #countL1(hostOffset: number, entries: number, active: boolean): Promise<void> {
-    if (entries === 0) return;
-    const { clusterSize } = this.#geometry;
-    this.#count(hostOffset, entries * 8);
-    const l1 = new DataView(new ArrayBuffer(entries * 8));
-    await this.#file.read(new Uint8Array(l1.buffer), hostOffset);
-    const checker = new L2Checker({
-      geometry: this.#geometry,
-      entries: this.#image.metadata.entries,
-      externalData: this.#externalData,
-      active,
-      stored: this.#stored,
-      isKnown: (cluster) => this.#isKnown(cluster),
-      findings: this.#findings,
-      count: (offset, length, exact) => {
-        this.#count(offset, length, exact);
-      },
-    });
-    const pointers = this.#l2Pointers(l1, entries, active);
-    for await (const table of walkTables(this.#file, pointers, clusterSize)) {
-      this.#options.signal?.throwIfAborted();
-      checker.check(table.view);
-      if (active) {
-        const doneBytes = Math.min(this.#image.size, (table.index + 1) * this.#geometry.tableReach);
-        this.#options.onProgress?.({ doneBytes, totalBytes: this.#image.size });
-      }
-    }
-  }
-
-  *#l2Pointers(l1: DataView, entries: number, active: boolean): Generator<TablePointer> {
-    const { clusterSize } = this.#geometry;
-    for (let index = 0; index < entries; index++) {
-      const high = l1.getUint32(index * 8);
-      const low = l1.getUint32(index * 8 + 4);
-      const hostOffset = (high & offsetHighMask) * two32 + ((low & ~l1ReservedLow) >>> 0);
-      if (hostOffset === 0) continue;
-      if ((high & l1ReservedHigh) !== 0 || (low & l1ReservedLow) !== 0) {
-        this.#findings.corruption(
-          `ERROR found L1 entry with reserved bits set: ${entryHex(high, low)}`,
-        );
-      }
-      this.#count(hostOffset, clusterSize);
-      if (hostOffset % clusterSize !== 0) {
-        this.#findings.corruption(
-          `ERROR l2_offset=${hex(hostOffset)}: Table is not cluster aligned; L1 entry corrupted`,
-        );
-      }
-      const cluster = Math.floor(hostOffset / clusterSize);
-      const count = this.#stored.get(cluster);
-      const copied = (high & copiedHigh) !== 0;
-      if (active && this.#isKnown(cluster) && (count === 1) !== copied) {
-        this.#findings.copiedCorruption(
-          `ERROR OFLAG_COPIED L2 cluster: l1_index=${index} l1_entry=${entryHex(high, low)} refcount=${count}`,
-        );
-      }
-      if (hostOffset < this.#fileLength) yield { index, hostOffset };
-    }
-  }
-
-  async #countSnapshots(): Promise<void> {
-    const { snapshots, lengthBytes } = await readSnapshots(this.#file, this.#header);
-    for (const snapshot of snapshots) {
-      if (snapshot.l1Offset % this.#geometry.clusterSize !== 0) {
-        this.#findings.corruption(
-          `ERROR snapshot ${snapshot.id} (${snapshot.name}) l1_offset=0x${hex(snapshot.l1Offset)}: L1 table is not cluster aligned; snapshot table entry corrupted`,
-        );
-        continue;
-      }
-      await this.#countL1(snapshot.l1Offset, snapshot.l1Entries, false);
-    }
-    this.#count(this.#header.snapshotsOffset, lengthBytes);
-  }
-
-  async #countBitmaps(): Promise<void> {
-    const directory = await readBitmaps(this.#file, this.#header);
-    if (directory === undefined) return;
-    const { clusterSize } = this.#geometry;
-    this.#count(directory.directoryOffset, directory.directoryBytes);
-    for (const bitmap of directory.bitmaps) {
-      this.#count(bitmap.tableOffset, bitmap.tableEntries * 8);
-      if (bitmap.tableEntries * 8 > this.#fileLength) continue;
-      const table = new DataView(new ArrayBuffer(bitmap.tableEntries * 8));
-      await this.#file.read(new Uint8Array(table.buffer), bitmap.tableOffset);
-      for (let index = 0; index < bitmap.tableEntries; index++) {
-        const high = table.getUint32(index * 8) & offsetHighMask;
-        const low = (table.getUint32(index * 8 + 4) & bitmapOffsetLowMask) >>> 0;
-        if (high !== 0 || low !== 0) this.#count(high * two32 + low, clusterSize);
-      }
-    }
-  }
-
-  #countRefcountStructures(): void {
-    const { clusterSize } = this.#geometry;
-    const { table } = this.#image.metadata.refcounts;
-    this.#count(table.hostOffset, table.length * 8);
-    for (let block = 0; block < table.length; block++) {
-      const hostOffset = table.offset(block);
-      if (hostOffset === 0) continue;
-      if (hostOffset % clusterSize !== 0) {
-        this.#findings.corruption(
-          `ERROR refcount block ${block} is not cluster aligned; refcount table entry corrupted`,
-        );
-      } else if (hostOffset >= this.#fileLength) {
-        this.#findings.corruption(`ERROR refcount block ${block} is outside image`);
+  async #compare(fixes: Fixes): Promise<{ rebuild: boolean; highest: number }> {
+    const findings = this.#findings;
+    const { found } = this.#references;
+    const stored = this.#stored.counts;
+    const end = Math.max(this.#image.geometry.clusters(this.#fileLength), found.highest() + 1);
+    const highest = this.#highest(end);
+    const editor = new RefcountEditor(this.#image);
+    let { rebuild } = this.#references;
+    let unreadableUpTo = 0;
+    for (const cluster of stored.differences(found)) {
+      // What is counted but not there takes no space.
+      if (cluster >= end) break;
+      this.#reportUnreadable(unreadableUpTo, cluster);
+      unreadableUpTo = cluster;
+      if (!this.#isKnown(cluster)) continue;
+      const count = stored.get(cluster);
+      const references = found.get(cluster);
+      const fact = `cluster ${cluster} refcount=${count} reference=${references}`;
+      const isLeak = count > references;
+      if (count === 0) rebuild = true;
+      if (count !== 0 && (isLeak ? fixes.leaks : fixes.errors)) {
+        findings.repair(isLeak ? 'leak' : 'countTooLow', `Repairing ${fact}`);
+        await editor.set(cluster, references);
+        stored.set(cluster, references);
+        if (isLeak) findings.counts.leaksFixed++;
+        else findings.counts.corruptionsFixed++;
+      } else if (isLeak) {
+        findings.leak(`Leaked ${fact}`);
       } else {
-        this.#count(hostOffset, clusterSize);
-        const references = this.#found.get(hostOffset / clusterSize);
-        if (references !== 1) {
-          this.#findings.corruption(`ERROR refcount block ${block} refcount=${references}`);
-        }
+        findings.corruption(count === 0 ? 'uncounted' : 'countTooLow', `ERROR ${fact}`);
       }
     }
+    this.#reportUnreadable(unreadableUpTo, end);
+    if (fixes.leaks) await editor.finish();
+    return { rebuild, highest };
   }
 
-  /** Whether the reference count of a cluster could be read. */
-  #isKnown(cluster: number): boolean {
-    if (this.#unreadable.size === 0) return true;
-    return !this.#unreadable.has(Math.floor(cluster / this.#geometry.refcountsPerBlock));
-  }
-
-  /** The first cluster beyond the file, and beyond what refers to a part of a cluster there. */
-  #end(): number {
-    return Math.max(this.#geometry.clusters(this.#fileLength), this.#found.highest() + 1);
+  #reportUnreadable(from: number, to: number): void {
+    const { refcountsPerBlock } = this.#image.geometry;
+    for (const block of this.#stored.unreadable) {
+      const first = Math.max(from, block * refcountsPerBlock);
+      const end = Math.min(to, (block + 1) * refcountsPerBlock);
+      for (let cluster = first; cluster < end; cluster++) {
+        const message = `Can't get refcount for cluster ${cluster}: Input/output error`;
+        this.#findings.error('unreadableCount', message);
+      }
+    }
   }
 
   /** The last cluster in use, as far as counts are known; the header's at least. */
-  #highest(): number {
-    let highest = Math.max(this.#found.highest(), this.#stored.highest(this.#end()), 0);
+  #highest(end: number): number {
+    const { found } = this.#references;
+    let highest = Math.max(found.highest(), this.#stored.counts.highest(end), 0);
     while (highest > 0 && !this.#isKnown(highest)) highest--;
     return highest;
   }
 
-  #compare(): void {
-    const { refcountsPerBlock } = this.#geometry;
-    const clusters = this.#geometry.clusters(this.#fileLength);
-    for (const block of this.#unreadable) {
-      const end = Math.min(clusters, (block + 1) * refcountsPerBlock);
-      for (let cluster = block * refcountsPerBlock; cluster < end; cluster++) {
-        this.#findings.error(`Can't get refcount for cluster ${cluster}: Input/output error`);
-      }
+  /** Whether the reference count of a cluster could be read. */
+  #isKnown(cluster: number): boolean {
+    const { unreadable } = this.#stored;
+    if (unreadable.size === 0) return true;
+    return !unreadable.has(Math.floor(cluster / this.#image.geometry.refcountsPerBlock));
+  }
+
+  /** Writes all counts anew, then counts again and frees what the old structures took. */
+  async #rebuild(): Promise<number> {
+    const findings = this.#findings;
+    const { counts } = findings;
+    findings.note('rebuild', 'Rebuilding refcount structure');
+    const before = { ...counts };
+    this.#keepDanglingNearby();
+    await rebuildRefcounts(this.#image, this.#references.found, this.#fileLength);
+    // Given up before their successors are made: they are what takes most of the memory.
+    this.#references = { ...this.#references, found: new PackedCounts(0) };
+    this.#stored = { ...this.#stored, counts: new PackedCounts(0) };
+    // What kept the old counts from being read is gone with them.
+    Object.assign(counts, { corruptions: 0, leaks: 0, checkErrors: 0 });
+    findings.forgetStatistics();
+    await this.#count(false);
+    const kept = { ...counts };
+    const again = await this.#compare({ leaks: true, errors: false });
+    if (again.rebuild) {
+      findings.note('rebuildNeeded', 'ERROR rebuilt refcount structure is still broken');
     }
-    const fileEnd = this.#end();
-    this.#stored.forEachDifference(this.#found, (cluster, stored, found) => {
-      // What is counted but not there takes no space.
-      if (cluster >= fileEnd || !this.#isKnown(cluster)) return;
-      const fact = `cluster ${cluster} refcount=${stored} reference=${found}`;
-      if (stored > found) this.#findings.leak(`Leaked ${fact}`);
-      else this.#findings.corruption(`ERROR ${fact}`);
+    const freshLeaks = counts.leaks;
+    Object.assign(counts, kept);
+    counts.corruptionsFixed += Math.max(0, before.corruptions - counts.corruptions);
+    counts.leaksFixed += Math.max(0, before.leaks - counts.leaks);
+    counts.leaks += freshLeaks;
+    return again.highest;
+  }
+
+  /**
+   * References beyond the file's end get the clusters they mean, if new structures could come to lie
+   * there: else a damaged entry would point at these.
+   */
+  #keepDanglingNearby(): void {
+    const { geometry } = this.#image;
+    const { found, dangling } = this.#references;
+    const end = Math.max(geometry.clusters(this.#fileLength), found.highest() + 1);
+    const blocks = Math.ceil(end / geometry.refcountsPerBlock) + 1;
+    const near = end + 2 * (blocks + geometry.clusters(blocks * 8)) + 16;
+    for (const { first, clusters } of dangling) {
+      if (first < near) found.increment(first, Math.min(clusters, near - first));
+    }
+  }
+
+  async #checkCopied(): Promise<void> {
+    const { counts } = this.#findings;
+    const { leaks, errors } = this.#fixes;
+    const { geometry } = this.#image;
+    // Where only leaks are repaired, the flags are if the counts they follow are beyond doubt.
+    const repairing =
+      errors || (leaks && counts.checkErrors + counts.corruptions + counts.leaks === 0);
+    const changed = counts.leaksFixed + counts.corruptionsFixed > 0;
+    if (!this.#references.copiedSuspect && !changed) return;
+    await checkCopiedFlags(this.#image, {
+      findings: this.#findings,
+      count: (cluster) => {
+        if (!this.#isKnown(cluster)) return undefined;
+        const isBeyond = cluster >= geometry.clusters(this.#fileLength);
+        return isBeyond ? readCount(this.#image, cluster) : this.#stored.counts.get(cluster);
+      },
+      repairing,
+      isTableAlone: (hostOffset) => this.#isTableAlone(hostOffset),
+      fileLength: this.#fileLength,
+      signal: this.#options.signal,
     });
   }
-}
 
-function hex(value: number): string {
-  return value.toString(16);
-}
+  /** Whether nothing but L1 entries refers to the cluster of an L2 table. */
+  async #isTableAlone(hostOffset: number): Promise<boolean> {
+    const { clusterSize } = this.#image.geometry;
+    if (hostOffset % clusterSize !== 0) return false;
+    const cluster = hostOffset / clusterSize;
+    const references = this.#references.found.get(cluster);
+    if (references === 1) return true;
+    this.#tableReferences ??= await this.#countTableReferences();
+    return references > 0 && this.#tableReferences.get(cluster) === references;
+  }
 
-/** How many words from one on hold two 16-bit counts of one each, as most of most images do. */
-function pairsOfOnes(words: Uint32Array, from: number): number {
-  const ones = bigEndian(0x00010001);
-  let at = from;
-  while (at < words.length && words[at] === ones) at++;
-  return at - from;
+  async #countTableReferences(): Promise<ReadonlyMap<number, number>> {
+    const { geometry, l1 } = this.#image;
+    const references = new Map<number, number>();
+    const count = (table: DataView): void => {
+      for (let index = 0; index < table.byteLength / 8; index++) {
+        const cluster = l2TableOffset(table, index) / geometry.clusterSize;
+        if (this.#references.found.get(Math.floor(cluster)) < 2) continue;
+        references.set(cluster, (references.get(cluster) ?? 0) + 1);
+      }
+    };
+    count(l1);
+    for (const { l1Offset, l1Entries } of this.#snapshots.snapshots) {
+      if (l1Offset % geometry.clusterSize !== 0) continue;
+      count(await this.#image.readTable(l1Offset, l1Entries * 8));
+    }
+    return references;
+  }
+
+  /** Writes the snapshot table to a new place, then frees the old one. */
+  async #rewriteSnapshots(): Promise<void> {
+    const { file, geometry, header } = this.#image;
+    const { snapshots } = this.#findings;
+    const bytes = encodeSnapshotTable(this.#image, this.#snapshots);
+    const old = { offset: header.snapshotsOffset, length: this.#snapshots.lengthBytes };
+    const clusters = geometry.clusters(bytes.length);
+    const first = await this.#allocate(clusters);
+    await file.write(bytes, first * geometry.clusterSize);
+    await file.flush();
+    const hostOffset = clusters === 0 ? 0 : first * geometry.clusterSize;
+    await this.#image.moveSnapshots(hostOffset, this.#snapshots.snapshots.length);
+    // A table that is said to end beyond the file was not counted.
+    const wasCounted = old.offset + old.length - this.#fileLength < geometry.clusterSize;
+    if (wasCounted) await this.#lower(old.offset, old.length);
+    snapshots.corruptionsFixed += snapshots.corruptions;
+    snapshots.corruptions = 0;
+  }
+
+  /** Counts the first gap of so many clusters, durably. @returns its first cluster */
+  async #allocate(clusters: number): Promise<number> {
+    const stored = this.#stored.counts;
+    const { found } = this.#references;
+    const editor = new RefcountEditor(this.#image);
+    let first = 0;
+    for (;;) {
+      first = Math.max(stored.nextFree(first), found.nextFree(first));
+      const end = first + clusters;
+      const used = Math.min(stored.nextUsed(first, end), found.nextUsed(first, end));
+      if (used === end) break;
+      first = used + 1;
+    }
+    found.increment(first, clusters);
+    if (editor.canSet(first) && editor.canSet(first + clusters - 1)) {
+      for (let index = 0; index < clusters; index++) {
+        await editor.set(first + index, 1);
+        stored.set(first + index, 1);
+      }
+      await editor.finish();
+    } else {
+      await rebuildRefcounts(this.#image, found, this.#fileLength);
+    }
+    return first;
+  }
+
+  /** Takes one reference from every cluster that a range touches. */
+  async #lower(hostOffset: number, length: number): Promise<void> {
+    if (length === 0) return;
+    const { geometry } = this.#image;
+    const editor = new RefcountEditor(this.#image);
+    const first = Math.floor(hostOffset / geometry.clusterSize);
+    for (let cluster = first; cluster < geometry.clusters(hostOffset + length); cluster++) {
+      const count = this.#stored.counts.get(cluster);
+      if (count === 0 || !editor.canSet(cluster)) continue;
+      await editor.set(cluster, count - 1);
+      this.#stored.counts.set(cluster, count - 1);
+    }
+    await editor.finish();
+  }
 }

@@ -113,11 +113,19 @@ export class HeaderFile {
   }
 
   /** Rewrites the first sector; the caller holds the mutex. */
-  async #changeSector(change: (sector: DataView) => void): Promise<void> {
-    const sector = new Uint8Array(sectorSize);
-    await this.#file.read(sector, 0);
-    change(new DataView(sector.buffer));
-    await this.#file.write(sector, 0);
-    await this.#file.flush();
+  #changeSector(change: (sector: DataView) => void): Promise<void> {
+    return changeHeaderSector(this.#file, change);
   }
+}
+
+/** Rewrites the first sector of an image, durably; nobody else may be doing so. */
+export async function changeHeaderSector(
+  file: StorageFile,
+  change: (sector: DataView) => void,
+): Promise<void> {
+  const sector = new Uint8Array(sectorSize);
+  await file.read(sector, 0);
+  change(new DataView(sector.buffer));
+  await file.write(sector, 0);
+  await file.flush();
 }

@@ -82,12 +82,17 @@ export function isQcow2(bytes: Uint8Array): boolean {
 }
 
 /**
- * Parses a header from the image's first cluster (or as much of it as the file has).
+ * Parses a header from the image's first cluster (or as much of it as the file has). What a check
+ * reports and repairs is let pass `forCheck`.
  *
  * @throws ERR_COWHERD_INVALID_IMAGE for a field out of its bounds, ERR_COWHERD_UNSUPPORTED for what
  *   no reader of this version may ignore
  */
-export function decodeHeader(bytes: Uint8Array, filename: string): Qcow2Header {
+export function decodeHeader(
+  bytes: Uint8Array,
+  filename: string,
+  { forCheck = false } = {},
+): Qcow2Header {
   const invalid = (message: string): CowherdError =>
     new CowherdError('ERR_COWHERD_INVALID_IMAGE', `Could not open '${filename}': ${message}`, {
       filename,
@@ -148,6 +153,7 @@ export function decodeHeader(bytes: Uint8Array, filename: string): Qcow2Header {
     extensions,
   };
   checkBounds(header, invalid);
+  if (!forCheck) checkSnapshotBounds(header, invalid);
   return header;
 }
 
@@ -337,12 +343,21 @@ function checkBounds(header: Qcow2Header, invalid: (message: string) => CowherdE
   if (header.refcountTableClusters === 0)
     throw invalid('Image does not contain a reference count table');
   aligned(header.refcountTableOffset, 'Reference count table offset');
-  if (header.snapshotCount > maxSnapshots) throw invalid('Snapshot table too large');
-  if (header.snapshotCount > 0) aligned(header.snapshotsOffset, 'Snapshot table offset');
   if (
     (header.autoclearFeatures & Autoclear.rawExternalData) !== 0 &&
     (header.incompatibleFeatures & Incompatible.externalDataFile) === 0
   ) {
     throw invalid('Raw external data bit set on an image without an external data file');
+  }
+}
+
+/** Bounds whose violation a check reports, and a repair puts right. */
+function checkSnapshotBounds(
+  header: Qcow2Header,
+  invalid: (message: string) => CowherdError,
+): void {
+  if (header.snapshotCount > maxSnapshots) throw invalid('Snapshot table too large');
+  if (header.snapshotCount > 0 && header.snapshotsOffset % 2 ** header.clusterBits !== 0) {
+    throw invalid('Snapshot table offset is not aligned to a cluster');
   }
 }

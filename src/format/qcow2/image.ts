@@ -14,6 +14,8 @@ import {
   type Qcow2Header,
   decodeHeader,
 } from './header.js';
+import { type CheckOptions, checkQcow2 } from './check.js';
+import type { CheckReport, Finding } from './check-findings.js';
 import { type Qcow2Facts, qcow2Facts } from './info.js';
 import { type Qcow2Memory, Qcow2Metadata, geometryOf, loadQcow2Memory } from './metadata.js';
 import { Qcow2Queue } from './queue.js';
@@ -23,6 +25,10 @@ import { findSnapshot, readSnapshots } from './snapshots.js';
 export interface Qcow2OpenOptions {
   readonly dataFile: StorageFile | undefined;
   readonly readOnly: boolean;
+  /** Opened to be checked: what else would be refused or repaired first is let be. */
+  readonly forCheck: boolean;
+  /** Told what the repair of an image that was not closed cleanly finds and does. */
+  readonly onFinding: ((finding: Finding) => void) | undefined;
   /** Budget of the metadata cache in bytes. */
   readonly cacheBytes: number;
   /** Id or name of the internal snapshot to read. */
@@ -41,8 +47,11 @@ export interface Qcow2Handle {
   readonly readOnly: boolean;
 }
 
-/** Reads and checks the header of an image. */
-export async function readQcow2Header(file: StorageFile): Promise<Qcow2Header> {
+/** Reads and checks the header of an image; what a check reports and repairs is let pass for one. */
+export async function readQcow2Header(
+  file: StorageFile,
+  options: { readonly forCheck?: boolean } = {},
+): Promise<Qcow2Header> {
   const probe = new Uint8Array(512);
   await file.read(probe, 0);
   const length = await file.size();
@@ -50,15 +59,19 @@ export async function readQcow2Header(file: StorageFile): Promise<Qcow2Header> {
   const clusterBits = Math.min(21, new DataView(probe.buffer).getUint32(20));
   const bytes = new Uint8Array(Math.min(length, Math.max(512, 2 ** clusterBits)));
   await file.read(bytes, 0);
-  return decodeHeader(bytes, file.filename);
+  return decodeHeader(bytes, file.filename, options);
 }
 
-/** Opens an image whose header was read. */
+/**
+ * Opens an image whose header was read. One that was not closed cleanly is repaired before it is
+ * written to.
+ */
 export async function openQcow2(
   file: StorageFile,
-  header: Qcow2Header,
+  headerRead: Qcow2Header,
   options: Qcow2OpenOptions,
 ): Promise<Qcow2Image> {
+  let header = headerRead;
   const { filename } = file;
   const refuse = (code: 'ERR_COWHERD_UNSUPPORTED' | 'ERR_COWHERD_CORRUPT', why: string): never => {
     throw new CowherdError(code, `Could not open '${filename}': ${why}`, { filename });
@@ -67,14 +80,17 @@ export async function openQcow2(
     refuse('ERR_COWHERD_UNSUPPORTED', 'Encrypted images are not supported yet');
   }
   const has = (bit: number): boolean => (header.incompatibleFeatures & bit) !== 0;
-  if (!options.readOnly && has(Incompatible.corrupt)) {
+  const forWriting = !options.readOnly && !options.forCheck;
+  if (forWriting && has(Incompatible.corrupt)) {
     refuse('ERR_COWHERD_CORRUPT', 'Image is corrupt; cannot be opened read/write');
   }
-  if (!options.readOnly && has(Incompatible.dirty)) {
-    refuse(
-      'ERR_COWHERD_UNSUPPORTED',
-      "Image was not closed cleanly; repair it with 'qemu-img check -r all' before writing to it",
-    );
+  if (forWriting && has(Incompatible.dirty)) {
+    const { onFinding } = options;
+    const report = await checkQcow2(file, header, { repair: 'all', onFinding });
+    if (report.failure !== undefined || report.checkErrors > 0) {
+      refuse('ERR_COWHERD_CORRUPT', 'Could not repair dirty image: Input/output error');
+    }
+    header = await readQcow2Header(file);
   }
   const geometry = geometryOf(header);
   let l1 = { offset: header.l1TableOffset, entries: header.l1Entries };
@@ -95,7 +111,8 @@ export async function openQcow2(
     refuse('ERR_COWHERD_CORRUPT', 'The L1 table is not aligned to a cluster');
   }
   const memory = await loadQcow2Memory(file, geometry, header, l1, options.cacheBytes);
-  const { dataFile, readOnly, counters } = options;
+  const { dataFile, counters } = options;
+  const readOnly = !forWriting;
   const handle: Qcow2Handle = { format: 'qcow2', header, memory, size, readOnly };
   return attachQcow2(file, dataFile, handle, counters);
 }
@@ -180,6 +197,14 @@ export class Qcow2Image implements FormatImage {
       await flushOrder.flush();
       return section();
     });
+  }
+
+  /** Checks the image, and repairs it if wanted, while no queue of any thread runs a request. */
+  check(options: CheckOptions): Promise<CheckReport> {
+    const { file } = this.metadata;
+    return this.runAlone(async () =>
+      checkQcow2(file, await readQcow2Header(file, { forCheck: true }), options),
+    );
   }
 
   async close(last: boolean): Promise<void> {

@@ -14,9 +14,21 @@ export class PackedCounts {
   readonly #bytes: Uint8Array;
   readonly #large = new Map<number, number>();
 
-  /** @param length number of clusters; counts beyond it go to the map */
-  constructor(length: number) {
+  readonly #limit: number;
+  readonly #onOverflow: (cluster: number) => void;
+
+  /**
+   * @param length number of clusters; counts beyond it go to the map
+   * @param limit what no count is incremented beyond; whoever tries is told
+   */
+  constructor(
+    length: number,
+    limit = Infinity,
+    onOverflow: (cluster: number) => void = () => undefined,
+  ) {
     this.#length = length;
+    this.#limit = limit;
+    this.#onOverflow = onOverflow;
     this.#bytes = new Uint8Array(Math.ceil(length / perByte));
   }
 
@@ -33,7 +45,10 @@ export class PackedCounts {
       const at = Math.floor(cluster / perByte);
       const rest = this.#bytes[at] & ~(3 << shift(cluster));
       this.#bytes[at] = rest | (Math.min(count, overflow) << shift(cluster));
-      if (count < overflow) return;
+      if (count < overflow) {
+        if (this.#large.size > 0) this.#large.delete(cluster);
+        return;
+      }
     }
     this.#large.set(cluster, count);
   }
@@ -67,31 +82,58 @@ export class PackedCounts {
   }
 
   #incrementOne(cluster: number): void {
-    this.set(cluster, this.get(cluster) + 1);
+    const count = this.get(cluster);
+    if (count === this.#limit) this.#onOverflow(cluster);
+    else this.set(cluster, count + 1);
   }
 
-  /** Calls back for each cluster whose counts differ between this and another of the same length. */
-  forEachDifference(
-    other: PackedCounts,
-    report: (cluster: number, mine: number, others: number) => void,
-  ): void {
-    const compare = (cluster: number): void => {
-      const mine = this.get(cluster);
-      const others = other.get(cluster);
-      if (mine !== others) report(cluster, mine, others);
-    };
+  /**
+   * The clusters whose counts differ between this and another of the same length, in ascending
+   * order. Counts up to the one last yielded may be changed meanwhile.
+   */
+  *differences(other: PackedCounts): Generator<number> {
     for (let at = 0; at < this.#bytes.length; at++) {
       const byte = this.#bytes[at];
       // A pair of set bits is a large count, whose value is in the map.
       if (byte === other.#bytes[at] && (byte & (byte >> 1) & allOnes) === 0) continue;
       const first = at * perByte;
       const end = Math.min(first + perByte, this.#length);
-      for (let cluster = first; cluster < end; cluster++) compare(cluster);
+      for (let cluster = first; cluster < end; cluster++) {
+        if (this.get(cluster) !== other.get(cluster)) yield cluster;
+      }
     }
     const beyond = new Set([...this.#large.keys(), ...other.#large.keys()]);
     for (const cluster of [...beyond].sort((a, b) => a - b)) {
-      if (cluster >= this.#length) compare(cluster);
+      if (cluster >= this.#length && this.get(cluster) !== other.get(cluster)) yield cluster;
     }
+  }
+
+  /** The first cluster from one on that has no count. */
+  nextFree(from: number): number {
+    let cluster = from;
+    for (; this.get(cluster) > 0; cluster++) {
+      if (cluster % perByte !== 0) continue;
+      // Both bits of a pair are clear where there is no count.
+      let at = cluster / perByte;
+      while (at + 1 < this.#bytes.length && allUsed(this.#bytes[at])) at++;
+      cluster = Math.max(cluster, at * perByte - 1);
+    }
+    return cluster;
+  }
+
+  /** The first cluster from one on, and before an end, that has a count; `end` if there is none. */
+  nextUsed(from: number, end: number): number {
+    for (let cluster = from; cluster < end; cluster++) {
+      const at = cluster / perByte;
+      // The last byte may end beyond the length, where counts stand in the map.
+      const isWhole = Number.isInteger(at) && cluster + perByte <= this.#length;
+      if (isWhole && this.#bytes[at] === 0) {
+        cluster += perByte - 1;
+      } else if (this.get(cluster) > 0) {
+        return cluster;
+      }
+    }
+    return end;
   }
 
   /** The highest cluster below an end that has a count other than zero, or -1. */
@@ -109,6 +151,11 @@ export class PackedCounts {
     }
     return highest;
   }
+}
+
+/** Whether none of the four counts of a byte is zero. */
+function allUsed(byte: number): boolean {
+  return ((byte | (byte >> 1)) & allOnes) === allOnes;
 }
 
 function shift(cluster: number): number {

@@ -51,19 +51,20 @@ test('packed counts agree with an array', () => {
         model.forEach((count, cluster) => {
           assert.equal(counts.get(cluster), count);
         });
-        const differing: number[] = [];
-        counts.forEachDifference(other, (cluster, mine) => {
-          assert.equal(mine, model[cluster]);
-          differing.push(cluster);
-        });
         assert.deepEqual(
-          differing,
+          [...counts.differences(other)],
           model.flatMap((count, cluster) => (count > 0 ? [cluster] : [])),
         );
         assert.equal(
           counts.highest(),
           model.findLastIndex((count) => count > 0),
         );
+        for (let first = 0; first < 140; first++) {
+          const used = model.findIndex((count, cluster) => cluster >= first && count > 0);
+          assert.equal(counts.nextUsed(first, 140), used < 0 ? 140 : used);
+          const free = model.findIndex((count, cluster) => cluster >= first && count === 0);
+          assert.equal(counts.nextFree(first), free < 0 ? 140 : free);
+        }
         for (let first = 0; first + 5 <= 140; first++) {
           const ones = model.slice(first, first + 5).every((count) => count === 1);
           assert.equal(counts.areAllOne(first, 5), ones);

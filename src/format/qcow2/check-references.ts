@@ -1,0 +1,344 @@
+/**
+ * Counting: every reference that an image's own tables make to a cluster of its file, from the
+ * header, the L1 and L2 tables, snapshots, bitmaps, the encryption header and the refcount
+ * structures, and what is wrong with these tables themselves.
+ */
+import { CowherdError } from '../../errors.js';
+import { maxBitmapTableEntries, maxL1TableBytes } from '../../limits.js';
+import { readBitmaps } from './bitmaps.js';
+import { CheckGivenUp, type Findings, entryHex } from './check-findings.js';
+import { L2Checker, type ZeroableEntry } from './check-l2.js';
+import type { CheckedSnapshots } from './check-snapshots.js';
+import { type CheckedImage, l2TableOffset } from './checked-image.js';
+import { ExtensionType } from './header-extensions.js';
+import { PackedCounts } from './packed-counts.js';
+import { type TablePointer, walkTables } from './table-walk.js';
+
+const l1ReservedHigh = 0x7f000000;
+const l1ReservedLow = 0x1ff;
+const refcountReservedLow = 0x1ff;
+const two32 = 0x100000000;
+const copiedHigh = 0x80000000;
+/** Entries of bitmap tables: offset, reserved bits, and the flag for a run of ones without a cluster. */
+const bitmapOffsetHigh = 0x00ffffff;
+const bitmapOffsetLow = 0xfffffe00;
+const bitmapReservedLow = 0x1fe;
+const bitmapAllOnes = 1;
+/** Ranges beyond the file that are remembered. */
+const maxDangling = 4096;
+
+/** What counting is told and asked for. */
+export interface CountingOptions {
+  readonly findings: Findings;
+  readonly stored: PackedCounts;
+  /** Whether the reference count of a cluster could be read. */
+  readonly isKnown: (cluster: number) => boolean;
+  /** Whether damaged entries are to be repaired, as far as that can be done one by one. */
+  readonly repairing: boolean;
+  readonly signal: AbortSignal | undefined;
+  readonly onL1Entry: ((doneBytes: number) => void) | undefined;
+}
+
+/** What was counted. */
+export interface References {
+  readonly found: PackedCounts;
+  /** Whether the refcount structures themselves are unusable. */
+  readonly rebuild: boolean;
+  /** Whether some COPIED flag of the active tables contradicts the counts in the file. */
+  readonly copiedSuspect: boolean;
+  /** Entries that a repair makes zero clusters; they are not counted. */
+  readonly zeroable: readonly ZeroableEntry[];
+  /** Ranges beyond the end of the file that are referred to, in clusters. */
+  readonly dangling: readonly { readonly first: number; readonly clusters: number }[];
+}
+
+/** Counts the references of an image whose file has `fileLength` bytes. */
+export async function countReferences(
+  image: CheckedImage,
+  snapshots: CheckedSnapshots,
+  fileLength: number,
+  options: CountingOptions,
+): Promise<References> {
+  const counter = new ReferenceCounter(image, fileLength, options);
+  await counter.run(snapshots);
+  const { found, rebuild, copiedSuspect, zeroable, dangling } = counter;
+  return { found, rebuild, copiedSuspect, zeroable, dangling };
+}
+
+class ReferenceCounter implements References {
+  readonly found: PackedCounts;
+  rebuild = false;
+  copiedSuspect = false;
+  readonly zeroable: ZeroableEntry[] = [];
+  readonly dangling: { first: number; clusters: number }[] = [];
+  readonly #image: CheckedImage;
+  readonly #fileLength: number;
+  readonly #options: CountingOptions;
+
+  constructor(image: CheckedImage, fileLength: number, options: CountingOptions) {
+    const { geometry } = image;
+    this.#image = image;
+    this.#fileLength = fileLength;
+    this.#options = options;
+    const clusters = geometry.clusters(fileLength);
+    this.found = new PackedCounts(clusters, geometry.maxRefcount, (cluster) => {
+      const offset = hex(cluster * geometry.clusterSize);
+      options.findings.corruption(
+        'countLimit',
+        `ERROR: overflow cluster offset=0x${offset}\nUse cowherd amend to increase the refcount entry width or cowherd convert to create a clean copy if the image cannot be opened for writing`,
+      );
+    });
+  }
+
+  async run(snapshots: CheckedSnapshots): Promise<void> {
+    const { header, geometry, l1 } = this.#image;
+    this.#count(0, geometry.clusterSize);
+    await this.#countL1(header.l1TableOffset, l1, true);
+    await this.#countSnapshots(snapshots);
+    this.#count(header.refcountTableOffset, this.#image.refcountTable.byteLength);
+    this.#countEncryptionHeader();
+    await this.#countBitmaps();
+    this.#countRefcountBlocks();
+  }
+
+  /** Counts a reference to every cluster that a range of the file touches. */
+  #count(hostOffset: number, length: number, exact = hex(hostOffset)): void {
+    if (length === 0) return;
+    const { geometry } = this.#image;
+    const { clusterSize } = geometry;
+    const first = Math.floor(hostOffset / clusterSize);
+    const count = geometry.clusters(hostOffset + length) - first;
+    if (hostOffset + length - this.#fileLength >= clusterSize) {
+      if (this.dangling.length < maxDangling) this.dangling.push({ first, clusters: count });
+      this.#options.findings.corruption(
+        'beyondEnd',
+        `ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset 0x${exact} size 0x${hex(length)}`,
+      );
+      return;
+    }
+    this.found.increment(first, count);
+  }
+
+  /** Counts the references of an L1 table, of its L2 tables, and of their clusters. */
+  async #countL1(hostOffset: number, l1: DataView, active: boolean): Promise<void> {
+    if (l1.byteLength === 0) return;
+    const { geometry, entries, externalData, file } = this.#image;
+    const { findings, stored, isKnown, repairing, signal, onL1Entry } = this.#options;
+    this.#count(hostOffset, l1.byteLength);
+    const checker = new L2Checker({
+      geometry,
+      entries,
+      externalData,
+      active,
+      stored,
+      isKnown,
+      fileClusters: geometry.clusters(this.#fileLength),
+      findings,
+      zeroable: repairing ? this.zeroable : undefined,
+      count: (offset, length, exact) => {
+        this.#count(offset, length, exact);
+      },
+    });
+    for await (const table of walkTables(
+      file,
+      this.#l2Pointers(l1, active),
+      geometry.clusterSize,
+    )) {
+      signal?.throwIfAborted();
+      checker.check(table.view, table.hostOffset);
+      if (active)
+        onL1Entry?.(Math.min(this.#image.header.size, (table.index + 1) * geometry.tableReach));
+    }
+    this.copiedSuspect ||= checker.copiedSuspect;
+  }
+
+  *#l2Pointers(l1: DataView, active: boolean): Generator<TablePointer> {
+    const { clusterSize } = this.#image.geometry;
+    const { findings, stored, isKnown } = this.#options;
+    for (let index = 0; index < l1.byteLength / 8; index++) {
+      const high = l1.getUint32(index * 8);
+      const low = l1.getUint32(index * 8 + 4);
+      if (high === 0 && low === 0) continue;
+      if ((high & l1ReservedHigh) !== 0 || (low & l1ReservedLow) !== 0) {
+        const entry = entryHex(high, low);
+        findings.corruption('l1Reserved', `ERROR found L1 entry with reserved bits set: ${entry}`);
+      }
+      const hostOffset = l2TableOffset(l1, index);
+      this.#count(hostOffset, clusterSize);
+      if (hostOffset % clusterSize !== 0) {
+        findings.corruption(
+          'tableUnaligned',
+          `ERROR l2_offset=${hex(hostOffset)}: Table is not cluster aligned; L1 entry corrupted`,
+        );
+      }
+      const cluster = Math.floor(hostOffset / clusterSize);
+      const copied = (high & copiedHigh) !== 0;
+      const isBeyond = hostOffset >= this.#fileLength;
+      const isRight = (stored.get(cluster) === 1) === copied && !isBeyond;
+      if (active && hostOffset !== 0 && isKnown(cluster) && !isRight) {
+        this.copiedSuspect = true;
+      }
+      if (hostOffset < this.#fileLength) yield { index, hostOffset };
+    }
+  }
+
+  async #countSnapshots({ snapshots, lengthBytes }: CheckedSnapshots): Promise<void> {
+    const { header, geometry, externalData } = this.#image;
+    const { findings } = this.#options;
+    if (externalData && snapshots.length > 0) {
+      findings.corruption(
+        'snapshotsExternal',
+        `ERROR ${snapshots.length} snapshots in image with data file`,
+      );
+    }
+    for (const { id, name, l1Offset, l1OffsetHex, l1Entries } of snapshots) {
+      if (l1Offset % geometry.clusterSize !== 0) {
+        findings.corruption(
+          'snapshotUnaligned',
+          `ERROR snapshot ${id} (${name}) l1_offset=0x${l1OffsetHex}: L1 table is not cluster aligned; snapshot table entry corrupted`,
+        );
+      } else if (l1Entries * 8 > maxL1TableBytes) {
+        findings.corruption(
+          'snapshotTooLarge',
+          `ERROR snapshot ${id} (${name}) l1_size=0x${hex(l1Entries)}: L1 table is too large; snapshot table entry corrupted`,
+        );
+      } else {
+        const l1 = await this.#image.readTable(l1Offset, l1Entries * 8);
+        await this.#countL1(l1Offset, l1, false);
+      }
+    }
+    this.#count(header.snapshotsOffset, lengthBytes);
+  }
+
+  #countEncryptionHeader(): void {
+    const extension = this.#image.header.extensions.find(
+      ({ type }) => type === ExtensionType.fullDiskEncryption,
+    );
+    if (extension === undefined || extension.data.length < 16) return;
+    const { buffer, byteOffset } = extension.data;
+    const view = new DataView(buffer, byteOffset, 16);
+    this.#count(Number(view.getBigUint64(0)), Number(view.getBigUint64(8)));
+  }
+
+  async #countBitmaps(): Promise<void> {
+    const directory = await readBitmaps(this.#image.file, this.#image.header);
+    if (directory === undefined) return;
+    const { clusterSize } = this.#image.geometry;
+    this.#count(directory.directoryOffset, directory.directoryBytes);
+    for (const { tableOffset, tableEntries } of directory.bitmaps) {
+      this.#count(tableOffset, tableEntries * 8);
+      const table = await readBitmapTable(this.#image, tableOffset, tableEntries);
+      if (table === undefined) {
+        this.#options.findings.counts.corruptions++;
+        throw new CheckGivenUp('EINVAL');
+      }
+      for (let index = 0; index < tableEntries; index++) {
+        const hostOffset = bitmapClusterOffset(table, index);
+        if (hostOffset !== 0) this.#count(hostOffset, clusterSize);
+      }
+    }
+  }
+
+  #countRefcountBlocks(): void {
+    const { geometry, refcountTable, refcountBlocks } = this.#image;
+    const { findings, repairing } = this.#options;
+    const { clusterSize } = geometry;
+    for (let block = 0; block < refcountBlocks; block++) {
+      const hostOffset = this.#image.refcountBlock(block);
+      if ((refcountTable.getUint32(block * 8 + 4) & refcountReservedLow) !== 0) {
+        this.rebuild = true;
+        findings.corruption(
+          'blockReserved',
+          `ERROR refcount table entry ${block} has reserved bits set`,
+        );
+      } else if (!this.#image.isBlockAligned(block)) {
+        this.rebuild = true;
+        findings.corruption(
+          'blockUnaligned',
+          `ERROR refcount block ${block} is not cluster aligned; refcount table entry corrupted`,
+        );
+      } else if (hostOffset >= geometry.clusterEnd(this.#fileLength)) {
+        this.#blockOutside(block, repairing);
+      } else if (hostOffset !== 0) {
+        this.#count(hostOffset, clusterSize);
+        const references = this.found.get(hostOffset / clusterSize);
+        if (references !== 1) {
+          this.rebuild = true;
+          findings.corruption(
+            'blockShared',
+            `ERROR refcount block ${block} refcount=${references}`,
+          );
+        }
+      }
+    }
+  }
+
+  /** A block that the file has no place for holds no counts, so all of them are written anew. */
+  #blockOutside(block: number, repairing: boolean): void {
+    const { findings } = this.#options;
+    if (repairing) {
+      this.rebuild = true;
+      findings.repair('blockOutside', `Repairing refcount block ${block} is outside image`);
+      findings.counts.corruptionsFixed++;
+    } else {
+      findings.corruption('blockOutside', `ERROR refcount block ${block} is outside image`);
+    }
+  }
+}
+
+/**
+ * Refuses bitmaps that no program can open an image with, as QEMU does.
+ *
+ * @throws ERR_COWHERD_INVALID_IMAGE for the first of them
+ */
+export async function refuseBrokenBitmaps(image: CheckedImage): Promise<void> {
+  const { filename } = image.file;
+  const refuse = (why: string): never => {
+    throw new CowherdError('ERR_COWHERD_INVALID_IMAGE', `Could not open '${filename}': ${why}`, {
+      filename,
+    });
+  };
+  const directory = await readBitmaps(image.file, image.header);
+  for (const { name, inUse, tableOffset, tableEntries } of directory?.bitmaps ?? []) {
+    if (tableOffset % image.geometry.clusterSize !== 0 || tableEntries > maxBitmapTableEntries) {
+      refuse(`Bitmap '${name}' doesn't satisfy the constraints`);
+    }
+    // One that was in use is not read by anybody.
+    if (inUse) continue;
+    if ((await readBitmapTable(image, tableOffset, tableEntries)) === undefined) {
+      refuse(`Could not read bitmap_table table from image for bitmap '${name}': Invalid argument`);
+    }
+  }
+}
+
+/** The table of a bitmap, or undefined if it is none. */
+async function readBitmapTable(
+  image: CheckedImage,
+  hostOffset: number,
+  entries: number,
+): Promise<DataView | undefined> {
+  if (entries > maxBitmapTableEntries) return undefined;
+  const table = await image.readTable(hostOffset, entries * 8);
+  return isBitmapTable(table, image.geometry.clusterSize) ? table : undefined;
+}
+
+function isBitmapTable(table: DataView, clusterSize: number): boolean {
+  for (let at = 0; at < table.byteLength; at += 8) {
+    const high = table.getUint32(at);
+    const low = table.getUint32(at + 4);
+    if (high > bitmapOffsetHigh || (low & bitmapReservedLow) !== 0) return false;
+    const hostOffset = bitmapClusterOffset(table, at / 8);
+    if (hostOffset === 0) continue;
+    if ((low & bitmapAllOnes) !== 0 || hostOffset % clusterSize !== 0) return false;
+  }
+  return true;
+}
+
+function bitmapClusterOffset(table: DataView, index: number): number {
+  const high = table.getUint32(index * 8) & bitmapOffsetHigh;
+  return high * two32 + ((table.getUint32(index * 8 + 4) & bitmapOffsetLow) >>> 0);
+}
+
+function hex(value: number): string {
+  return value.toString(16);
+}

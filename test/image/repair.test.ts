@@ -1,0 +1,104 @@
+/** Opening images that were not closed cleanly or are corrupt, and repairing through the library. */
+import assert from 'node:assert/strict';
+import { open } from 'node:fs/promises';
+import path from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { CowherdError } from '../../src/errors.js';
+import type { CheckFinding } from '../../src/image/api.js';
+import { createImage } from '../../src/image/create.js';
+import { openImage } from '../../src/image/open.js';
+import { runCowherd } from '../support/both-tools.js';
+import { fixture, unpackFixtures } from '../support/fixtures.js';
+import { needsTool, runOk, temporaryFolder } from '../support/tools.js';
+
+const dirty = 1;
+const corrupt = 2;
+
+/** The lowest byte of the incompatible features. */
+async function features(file: string): Promise<number> {
+  const handle = await open(file, 'r');
+  const { buffer } = await handle.read(Buffer.alloc(8), 0, 8, 72);
+  await handle.close();
+  return buffer[7];
+}
+
+async function setFeature(file: string, bit: number): Promise<void> {
+  const value = (await features(file)) | bit;
+  const handle = await open(file, 'r+');
+  await handle.write(Buffer.from([value]), 0, 1, 79);
+  await handle.close();
+}
+
+async function image(t: TestContext): Promise<string> {
+  const file = path.join(await temporaryFolder(t), 'image.qcow2');
+  await createImage(file, { format: 'qcow2', size: '1M', lazyRefcounts: true });
+  await using made = await openImage(file);
+  await made.write(Buffer.alloc(200_000, 0x5a), 1000);
+  return file;
+}
+
+test('an image that was not closed cleanly is repaired before it is written to', async (t) => {
+  const folder = await unpackFixtures(t, [fixture('dirty.qcow2')]);
+  const file = path.join(folder, 'dirty.qcow2');
+  const reader = await openImage(file, { readOnly: true });
+  const before = Buffer.alloc(reader.size);
+  await reader.read(before, 0);
+  await reader.close();
+  assert.equal(await features(file), dirty, 'reading repairs nothing');
+  const findings: CheckFinding[] = [];
+  const writer = await openImage(file, { onFinding: (finding) => findings.push(finding) });
+  assert.ok(findings.some(({ message }) => message === 'Rebuilding refcount structure'));
+  assert.equal(await features(file), 0);
+  const after = Buffer.alloc(writer.size);
+  await writer.read(after, 0);
+  assert.deepEqual(after, before);
+  await writer.write(Buffer.alloc(4096, 0x77), 0x10000);
+  await writer.close();
+  assert.equal(await features(file), 0);
+  if (needsTool(t, 'qemu-img')) await runOk('qemu-img', ['check', file]);
+});
+
+test('a corrupt image is not written to until a repair has found nothing left', async (t) => {
+  const file = await image(t);
+  await setFeature(file, corrupt);
+  await assert.rejects(
+    openImage(file),
+    (error) => error instanceof CowherdError && error.code === 'ERR_COWHERD_CORRUPT',
+  );
+  const checked = await openImage(file, { forCheck: true });
+  await assert.rejects(checked.write(Buffer.alloc(512), 0), { code: 'ERR_COWHERD_READ_ONLY' });
+  const result = await checked.check({ repair: 'all' });
+  assert.deepEqual([result.corruptions, result.leaks, result.failure], [0, 0, undefined]);
+  await checked.close();
+  assert.equal(await features(file), 0);
+  await using again = await openImage(file);
+  await again.write(Buffer.alloc(512), 0);
+});
+
+test('a repair needs an image opened for it', async (t) => {
+  const file = await image(t);
+  for (const options of [{}, { readOnly: true, forCheck: true }]) {
+    await using opened = await openImage(file, options);
+    await assert.rejects(opened.check({ repair: 'leaks' }), {
+      code: 'ERR_COWHERD_INVALID_ARGUMENT',
+    });
+  }
+});
+
+test('each finding says what it means, and --explain prints it', async (t) => {
+  const folder = await unpackFixtures(t, [fixture('entry-beyond-end.qcow2')]);
+  const { stderr } = await runCowherd(['check', '--explain', 'entry-beyond-end.qcow2'], folder);
+  const lines = stderr.trimEnd().split('\n');
+  assert.match(lines[0], /^ERROR: counting reference for region exceeding the end/);
+  assert.match(lines[1], /^ {2}Something refers to a place the file does not have: .*\.$/);
+  assert.ok(lines.every((line, index) => line.startsWith('  ') === (index % 2 === 1)));
+  await using opened = await openImage(path.join(folder, 'entry-beyond-end.qcow2'), {
+    readOnly: true,
+  });
+  const { findings } = await opened.check();
+  assert.ok(findings.length > 0);
+  for (const { explanation, topic } of findings) {
+    assert.match(explanation, /^[A-Z].*\.$/);
+    assert.match(topic, /^[a-zA-Z0-9]+$/);
+  }
+});
