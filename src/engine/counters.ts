@@ -111,6 +111,19 @@ export class QueueCounters {
     this.add(Counter.latency + bucket);
   }
 
+  /** Runs a request from its begin to its end, and counts whether it failed. */
+  async run<Result>(request: () => Promise<Result>): Promise<Result> {
+    const begun = this.begin();
+    try {
+      return await request();
+    } catch (error) {
+      this.add(Counter.failures);
+      throw error;
+    } finally {
+      this.end(begun);
+    }
+  }
+
   /** Leaves the line; what it counted stays readable. */
   release(): void {
     Atomics.store(this.#states, this.#line, LineState.left);

@@ -5,7 +5,7 @@
  */
 import { Worker } from 'node:worker_threads';
 import { CowherdError } from '../errors.js';
-import type { Image, ImageInfo, ImageStats, OpenImageOptions } from './api.js';
+import type { Image, ImageInfo, ImageStats, OpenImageOptions, RequestTarget } from './api.js';
 import { reviveError } from './error-transfer.js';
 import { openImage } from './open.js';
 import type { PoolAnswer, PoolOperation, PoolOrders, PoolRequest } from './pool-messages.js';
@@ -26,22 +26,10 @@ export interface PoolOptions extends OpenImageOptions {
 }
 
 /** An image that a pool of threads serves. Requests may run concurrently without limit. */
-export interface ImagePool extends AsyncDisposable {
+export interface ImagePool extends Omit<RequestTarget, 'writeCompressed'>, AsyncDisposable {
   readonly filename: string;
   /** Virtual size in bytes. */
   readonly size: number;
-  /** Fills the buffer from a guest offset in bytes. */
-  read(buffer: Uint8Array, offset: number): Promise<void>;
-  /** Writes the whole buffer at a guest offset in bytes. */
-  write(buffer: Uint8Array, offset: number): Promise<void>;
-  writeZeroes(
-    offset: number,
-    length: number,
-    options?: { readonly unmap?: boolean },
-  ): Promise<void>;
-  discard(offset: number, length: number): Promise<void>;
-  /** Makes every request that completed before this call durable. */
-  flush(): Promise<void>;
   info(): Promise<ImageInfo>;
   stats(): ImageStats;
   /** Waits for every request, makes everything durable, and ends the threads. */

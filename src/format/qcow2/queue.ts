@@ -140,17 +140,8 @@ export class Qcow2Queue implements FormatQueue {
     );
   }
 
-  async flush(): Promise<void> {
-    const { counters } = this.#context;
-    const begun = counters.begin();
-    try {
-      await this.#flushAndReclaim();
-    } catch (error) {
-      counters.add(Counter.failures);
-      throw error;
-    } finally {
-      counters.end(begun);
-    }
+  flush(): Promise<void> {
+    return this.#context.counters.run(() => this.#flushAndReclaim());
   }
 
   async close(): Promise<void> {
@@ -179,22 +170,15 @@ export class Qcow2Queue implements FormatQueue {
   }
 
   /** Runs a request that takes the long way; `epoch` may be `gateClosed`. */
-  async #run(epoch: number, request: () => Promise<void>): Promise<void> {
-    const { counters } = this.#context;
-    const begun = counters.begin();
-    try {
+  #run(epoch: number, request: () => Promise<void>): Promise<void> {
+    return this.#context.counters.run(async () => {
       const entered = epoch === gateClosed ? await this.#enter() : epoch;
       try {
         await request();
       } finally {
         this.#gate.leave(entered);
       }
-    } catch (error) {
-      counters.add(Counter.failures);
-      throw error;
-    } finally {
-      counters.end(begun);
-    }
+    });
   }
 
   #enter(): Promise<number> {

@@ -1,5 +1,5 @@
 /** The raw format: guest offsets are file offsets. The disk ends on a sector, as QEMU has it. */
-import { Counter, type QueueCounters } from '../../engine/counters.js';
+import type { QueueCounters } from '../../engine/counters.js';
 import { RequestPool } from '../../engine/request-pool.js';
 import { CowherdError } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
@@ -94,11 +94,11 @@ class RawQueue implements FormatQueue {
   }
 
   writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
-    return this.#counted(() => this.#file.writeZeroes(offset, length, unmap));
+    return this.#counters.run(() => this.#file.writeZeroes(offset, length, unmap));
   }
 
   async discard(offset: number, length: number): Promise<void> {
-    await this.#counted(() => this.#file.discard(offset, length));
+    await this.#counters.run(() => this.#file.discard(offset, length));
   }
 
   writeCompressed(): Promise<void> {
@@ -112,22 +112,10 @@ class RawQueue implements FormatQueue {
   }
 
   flush(): Promise<void> {
-    return this.#counted(() => this.#file.flush());
+    return this.#counters.run(() => this.#file.flush());
   }
 
   close(): Promise<void> {
     return Promise.resolve();
-  }
-
-  async #counted<Result>(request: () => Promise<Result>): Promise<Result> {
-    const begun = this.#counters.begin();
-    try {
-      return await request();
-    } catch (error) {
-      this.#counters.add(Counter.failures);
-      throw error;
-    } finally {
-      this.#counters.end(begun);
-    }
   }
 }
