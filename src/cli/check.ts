@@ -24,6 +24,7 @@ const options = {
     argument: 'leaks|all',
     help: 'put right what was found: leaked clusters only, or all that can be',
   },
+  ...shared.queuesOption,
   explain: { long: 'explain', help: 'say after each finding what it means for your data' },
 } as const satisfies OptionSpecs<string>;
 
@@ -42,6 +43,7 @@ export const checkCommand: Command = {
     const repair = parseRepair(line.last('repair'));
     if (line.operands.length !== 1) throw usageError('check', 'Expecting one image file name');
     shared.refuseObjects(line.all('object'));
+    const queues = shared.parseQueues(line.last('queues'));
     const cache = shared.parseSourceCache(line.last('cache'));
     const [given] = line.operands;
     const name = parseImageName(given, {
@@ -60,6 +62,7 @@ export const checkCommand: Command = {
     const check = (options: CheckOptions): Promise<CheckResult> =>
       checkImage(image, {
         ...options,
+        queues,
         signal: session.signal,
         onFinding: (finding) => {
           session.complain(findingText(finding, explain));

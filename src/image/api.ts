@@ -214,6 +214,8 @@ export interface CheckOptions extends LongOperationOptions {
   readonly repair?: 'leaks' | 'all' | undefined;
   /** Told each finding when it is made. */
   readonly onFinding?: ((finding: CheckFinding) => void) | undefined;
+  /** How many threads read L2 tables where there are many, each with a queue of its own; 1 if left out. */
+  readonly queues?: number | undefined;
 }
 
 /** Cancels and observes a long operation. */

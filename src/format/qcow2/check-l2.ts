@@ -1,9 +1,26 @@
 /** Checking one L2 table: counts what its entries refer to and judges the entries themselves. */
 import { bigEndian, wordsOf } from './big-endian.js';
-import { type Findings, entryHex } from './check-findings.js';
+import { entryHex } from './check-findings.js';
+import type { FindingTopic } from './check-explanations.js';
 import type { Geometry } from './geometry.js';
 import { ClusterKind, type L2EntryView } from './l2-entry.js';
-import type { PackedCounts } from './packed-counts.js';
+
+/** The counts in the file, as far as COPIED flags follow from them. */
+export interface StoredOnes {
+  /** Whether a cluster is counted once. */
+  isOne(cluster: number): boolean;
+  /** Whether each of consecutive clusters is counted once. */
+  areAllOne(cluster: number, count: number): boolean;
+}
+
+/** Where findings about L2 tables go, and what is counted of their entries. */
+export interface L2Findings {
+  allocatedClusters: number;
+  fragmentedClusters: number;
+  compressedClusters: number;
+  corruption(topic: FindingTopic, message: string): void;
+  repair(topic: FindingTopic, message: string): void;
+}
 
 /** What a table is checked against. */
 export interface L2CheckContext {
@@ -12,12 +29,12 @@ export interface L2CheckContext {
   readonly externalData: boolean;
   /** Whether the table belongs to the active L1 table: only there COPIED flags and statistics count. */
   readonly active: boolean;
-  readonly stored: PackedCounts;
+  readonly stored: StoredOnes;
   /** Whether the reference count of a host cluster could be read. */
   readonly isKnown: (cluster: number) => boolean;
   /** First cluster that begins beyond the end of the file, where `stored` says nothing. */
   readonly fileClusters: number;
-  readonly findings: Findings;
+  readonly findings: L2Findings;
   /** Receives the entries that a repair makes zero clusters; undefined where nothing is repaired. */
   readonly zeroable: ZeroableEntry[] | undefined;
   /**
@@ -48,11 +65,17 @@ export class L2Checker {
   readonly #context: L2CheckContext;
   /** Where the next data cluster would continue the last one, in bytes; 0 at a table's begin. */
   #contiguous = 0;
-  /** Whether some COPIED flag contradicts the counts in the file. */
-  copiedSuspect = false;
+  #copiedSuspect = false;
 
   constructor(context: L2CheckContext) {
     this.#context = context;
+  }
+
+  /** Whether some COPIED flag contradicted the counts in the file since this was last asked. */
+  takeCopiedSuspect(): boolean {
+    const suspect = this.#copiedSuspect;
+    this.#copiedSuspect = false;
+    return suspect;
   }
 
   /** @param tableOffset host offset in bytes that the table was read from */
@@ -150,10 +173,10 @@ export class L2Checker {
     if (!externalData) count(hostOffset, clusterSize);
     if (!active) return;
     const cluster = Math.floor(hostOffset / clusterSize);
-    const references = externalData ? 1 : stored.get(cluster);
+    const isOwn = externalData || stored.isOne(cluster);
     if (!this.#context.isKnown(cluster)) return;
     const isBeyond = cluster >= this.#context.fileClusters;
-    if ((references === 1) !== entries.isCopied(view, at) || isBeyond) this.copiedSuspect = true;
+    if (isOwn !== entries.isCopied(view, at) || isBeyond) this.#copiedSuspect = true;
   }
 
   /** A misaligned entry. @returns whether a repair makes it a zero cluster, which loses nothing */

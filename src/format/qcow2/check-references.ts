@@ -5,13 +5,16 @@
  */
 import { CowherdError } from '../../errors.js';
 import { maxBitmapTableEntries, maxL1TableBytes } from '../../limits.js';
+import { storageHandle } from '../../storage/open-file.js';
 import { readBitmaps } from './bitmaps.js';
 import { CheckGivenUp, type Findings, entryHex } from './check-findings.js';
 import { L2Checker, type ZeroableEntry } from './check-l2.js';
 import type { CheckedSnapshots } from './check-snapshots.js';
+import { type TableContent, TableThreads } from './check-tables.js';
 import { type CheckedImage, l2TableOffset } from './checked-image.js';
 import { ExtensionType } from './header-extensions.js';
 import { PackedCounts } from './packed-counts.js';
+import type { StoredCounts } from './stored-counts.js';
 import { type TablePointer, walkTables } from './table-walk.js';
 
 const l1ReservedHigh = 0x7f000000;
@@ -24,15 +27,17 @@ const bitmapOffsetHigh = 0x00ffffff;
 const bitmapOffsetLow = 0xfffffe00;
 const bitmapReservedLow = 0x1fe;
 const bitmapAllOnes = 1;
+/** Bytes of L2 tables from which on other threads are worth their start. */
+const leastThreadedBytes = 16 * 1024 * 1024;
 /** Ranges beyond the file that are remembered. */
 const maxDangling = 4096;
 
 /** What counting is told and asked for. */
 export interface CountingOptions {
   readonly findings: Findings;
-  readonly stored: PackedCounts;
-  /** Whether the reference count of a cluster could be read. */
-  readonly isKnown: (cluster: number) => boolean;
+  readonly stored: StoredCounts;
+  /** How many threads read L2 tables, where there are enough of them; this one does if it is 1. */
+  readonly threads: number;
   /** Whether damaged entries are to be repaired, as far as that can be done one by one. */
   readonly repairing: boolean;
   readonly signal: AbortSignal | undefined;
@@ -74,6 +79,7 @@ class ReferenceCounter implements References {
   readonly #image: CheckedImage;
   readonly #fileLength: number;
   readonly #options: CountingOptions;
+  #threads: TableThreads | undefined;
 
   constructor(image: CheckedImage, fileLength: number, options: CountingOptions) {
     const { geometry } = image;
@@ -93,8 +99,12 @@ class ReferenceCounter implements References {
   async run(snapshots: CheckedSnapshots): Promise<void> {
     const { header, geometry, l1 } = this.#image;
     this.#count(0, geometry.clusterSize);
-    await this.#countL1(header.l1TableOffset, l1, true);
-    await this.#countSnapshots(snapshots);
+    try {
+      await this.#countL1(header.l1TableOffset, l1, true);
+      await this.#countSnapshots(snapshots);
+    } finally {
+      await this.#threads?.close();
+    }
     this.#count(header.refcountTableOffset, this.#image.refcountTable.byteLength);
     this.#countEncryptionHeader();
     await this.#countBitmaps();
@@ -122,16 +132,16 @@ class ReferenceCounter implements References {
   /** Counts the references of an L1 table, of its L2 tables, and of their clusters. */
   async #countL1(hostOffset: number, l1: DataView, active: boolean): Promise<void> {
     if (l1.byteLength === 0) return;
-    const { geometry, entries, externalData, file } = this.#image;
-    const { findings, stored, isKnown, repairing, signal, onL1Entry } = this.#options;
+    const { geometry, entries, externalData } = this.#image;
+    const { findings, stored, repairing, signal, onL1Entry } = this.#options;
     this.#count(hostOffset, l1.byteLength);
     const checker = new L2Checker({
       geometry,
       entries,
       externalData,
       active,
-      stored,
-      isKnown,
+      stored: stored.counts,
+      isKnown: (cluster) => this.#isKnown(cluster),
       fileClusters: geometry.clusters(this.#fileLength),
       findings,
       zeroable: repairing ? this.zeroable : undefined,
@@ -139,22 +149,88 @@ class ReferenceCounter implements References {
         this.#count(offset, length, exact);
       },
     });
-    for await (const table of walkTables(
-      file,
-      this.#l2Pointers(l1, active),
-      geometry.clusterSize,
-    )) {
+    for await (const { index } of this.#checkTables(checker, l1, active)) {
       signal?.throwIfAborted();
-      checker.check(table.view, table.hostOffset);
-      if (active)
-        onL1Entry?.(Math.min(this.#image.header.size, (table.index + 1) * geometry.tableReach));
+      if (active) {
+        onL1Entry?.(Math.min(this.#image.header.size, (index + 1) * geometry.tableReach));
+      }
     }
-    this.copiedSuspect ||= checker.copiedSuspect;
+    this.copiedSuspect = checker.takeCopiedSuspect() || this.copiedSuspect;
+  }
+
+  /** Checks the L2 tables of an L1 table, on the threads there are. */
+  async *#checkTables(
+    checker: L2Checker,
+    l1: DataView,
+    active: boolean,
+  ): AsyncGenerator<TablePointer> {
+    const { file, geometry } = this.#image;
+    const pointers = this.#l2Pointers(l1, active);
+    const threads = this.#threadsFor(l1);
+    if (threads === undefined) {
+      for await (const table of walkTables(file, pointers, geometry.clusterSize)) {
+        checker.check(table.view, table.hostOffset);
+        yield table;
+      }
+      return;
+    }
+    for await (const table of threads.read(pointers, active)) {
+      if (table.content === undefined) {
+        const view = await this.#image.readTable(table.hostOffset, geometry.clusterSize);
+        checker.check(view, table.hostOffset);
+      } else {
+        this.#add(table.content);
+      }
+      yield table;
+    }
+  }
+
+  /** Threads for the tables of an L1 table, or undefined where this one is as quick. */
+  #threadsFor(l1: DataView): TableThreads | undefined {
+    const { threads, stored } = this.#options;
+    const { file, header, geometry } = this.#image;
+    if (threads < 2 || (l1.byteLength / 8) * geometry.clusterSize < leastThreadedBytes) {
+      return undefined;
+    }
+    const handle = storageHandle(file);
+    if (handle === undefined) return undefined;
+    this.#threads ??= new TableThreads(
+      {
+        file: handle,
+        header,
+        fileLength: this.#fileLength,
+        stored: stored.counts.shared,
+        unreadable: stored.unreadable,
+      },
+      threads,
+      geometry.clusterSize,
+    );
+    return this.#threads;
+  }
+
+  /** Adds up what another thread has found in a table. */
+  #add(content: TableContent): void {
+    const { findings } = this.#options;
+    const { ranges } = content;
+    for (let at = 0; at < ranges.length; at += 2) {
+      this.found.increment(ranges[at], ranges[at + 1]);
+    }
+    findings.allocatedClusters += content.allocatedClusters;
+    findings.fragmentedClusters += content.fragmentedClusters;
+    findings.compressedClusters += content.compressedClusters;
+    this.copiedSuspect ||= content.copiedSuspect;
+  }
+
+  /** Whether the reference count of a cluster could be read. */
+  #isKnown(cluster: number): boolean {
+    const { unreadable } = this.#options.stored;
+    if (unreadable.size === 0) return true;
+    return !unreadable.has(Math.floor(cluster / this.#image.geometry.refcountsPerBlock));
   }
 
   *#l2Pointers(l1: DataView, active: boolean): Generator<TablePointer> {
     const { clusterSize } = this.#image.geometry;
-    const { findings, stored, isKnown } = this.#options;
+    const { findings, stored } = this.#options;
     for (let index = 0; index < l1.byteLength / 8; index++) {
       const high = l1.getUint32(index * 8);
       const low = l1.getUint32(index * 8 + 4);
@@ -174,8 +250,8 @@ class ReferenceCounter implements References {
       const cluster = Math.floor(hostOffset / clusterSize);
       const copied = (high & copiedHigh) !== 0;
       const isBeyond = hostOffset >= this.#fileLength;
-      const isRight = (stored.get(cluster) === 1) === copied && !isBeyond;
-      if (active && hostOffset !== 0 && isKnown(cluster) && !isRight) {
+      const isRight = stored.counts.isOne(cluster) === copied && !isBeyond;
+      if (active && hostOffset !== 0 && this.#isKnown(cluster) && !isRight) {
         this.copiedSuspect = true;
       }
       if (hostOffset < this.#fileLength) yield { index, hostOffset };

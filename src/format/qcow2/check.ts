@@ -39,6 +39,8 @@ export interface CheckOptions {
     ((progress: { readonly doneBytes: number; readonly totalBytes: number }) => void) | undefined;
   /** Told each finding when it is made. */
   readonly onFinding?: ((finding: Finding) => void) | undefined;
+  /** How many threads read L2 tables, each with a queue of its own; 1 if left out. */
+  readonly queues?: number | undefined;
   /** `leaks` frees what nothing refers to; `all` puts right whatever can be. */
   readonly repair?: 'leaks' | 'all' | undefined;
 }
@@ -143,8 +145,8 @@ class Check {
     this.#stored = stored;
     this.#references = await countReferences(this.#image, this.#snapshots, this.#fileLength, {
       findings: this.#findings,
-      stored: stored.counts,
-      isKnown: (cluster) => this.#isKnown(cluster),
+      stored,
+      threads: this.#options.queues ?? 1,
       repairing,
       signal,
       onL1Entry:

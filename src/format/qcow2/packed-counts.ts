@@ -11,7 +11,7 @@ const allOnes = 0x55;
 /** Counts of host clusters, all zero at first. */
 export class PackedCounts {
   readonly #length: number;
-  readonly #bytes: Uint8Array;
+  readonly #bytes: Uint8Array<SharedArrayBuffer>;
   readonly #large = new Map<number, number>();
 
   readonly #limit: number;
@@ -29,7 +29,12 @@ export class PackedCounts {
     this.#length = length;
     this.#limit = limit;
     this.#onOverflow = onOverflow;
-    this.#bytes = new Uint8Array(Math.ceil(length / perByte));
+    this.#bytes = new Uint8Array(new SharedArrayBuffer(Math.ceil(length / perByte)));
+  }
+
+  /** What `SharedOnes` on another thread looks at. */
+  get shared(): SharedArrayBuffer {
+    return this.#bytes.buffer;
   }
 
   /** The count of a cluster. */
@@ -37,6 +42,11 @@ export class PackedCounts {
     if (cluster >= this.#length) return this.#large.get(cluster) ?? 0;
     const count = (this.#bytes[Math.floor(cluster / perByte)] >> shift(cluster)) & 3;
     return count < overflow ? count : this.#large.get(cluster)!;
+  }
+
+  /** Whether the count of a cluster is 1. */
+  isOne(cluster: number): boolean {
+    return this.get(cluster) === 1;
   }
 
   /** Sets the count of a cluster. */
@@ -69,15 +79,11 @@ export class PackedCounts {
 
   /** Whether every one of consecutive clusters has the count 1. */
   areAllOne(cluster: number, count: number): boolean {
-    const end = cluster + count;
-    let next = cluster;
-    for (; next < end && next % perByte !== 0; next++) if (this.get(next) !== 1) return false;
-    const bytes = this.#bytes;
-    const wholeEnd = Math.floor(Math.min(end, this.#length) / perByte);
-    for (let at = next / perByte; at < wholeEnd; at++, next += perByte) {
-      if (bytes[at] !== allOnes) return false;
+    const inside = Math.max(0, Math.min(count, this.#length - cluster));
+    if (!areOnes(this.#bytes, cluster, inside)) return false;
+    for (let next = cluster + inside; next < cluster + count; next++) {
+      if (!this.isOne(next)) return false;
     }
-    for (; next < end; next++) if (this.get(next) !== 1) return false;
     return true;
   }
 
@@ -151,6 +157,45 @@ export class PackedCounts {
     }
     return highest;
   }
+}
+
+/** The counts of a `PackedCounts` as another thread sees them: which of them are 1. */
+export class SharedOnes {
+  readonly #length: number;
+  readonly #bytes: Uint8Array;
+
+  /** @param length number of clusters; of others nothing is known, and none is 1 */
+  constructor(shared: SharedArrayBuffer, length: number) {
+    this.#bytes = new Uint8Array(shared);
+    this.#length = length;
+  }
+
+  /** Whether the count of a cluster is 1. */
+  isOne(cluster: number): boolean {
+    return this.areAllOne(cluster, 1);
+  }
+
+  /** Whether every one of consecutive clusters has the count 1. */
+  areAllOne(cluster: number, count: number): boolean {
+    return cluster + count <= this.#length && areOnes(this.#bytes, cluster, count);
+  }
+}
+
+/** Whether consecutive counts are 1. */
+function areOnes(bytes: Uint8Array, cluster: number, count: number): boolean {
+  const end = cluster + count;
+  let next = cluster;
+  for (; next < end && next % perByte !== 0; next++) if (!isOne(bytes, next)) return false;
+  const wholeEnd = Math.floor(end / perByte);
+  for (let at = next / perByte; at < wholeEnd; at++, next += perByte) {
+    if (bytes[at] !== allOnes) return false;
+  }
+  for (; next < end; next++) if (!isOne(bytes, next)) return false;
+  return true;
+}
+
+function isOne(bytes: Uint8Array, cluster: number): boolean {
+  return ((bytes[Math.floor(cluster / perByte)] >> shift(cluster)) & 3) === 1;
 }
 
 /** Whether none of the four counts of a byte is zero. */
