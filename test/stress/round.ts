@@ -1,5 +1,6 @@
 /** One round of the stress run: threads work on one image, and the real tools judge what is left. */
 import assert from 'node:assert/strict';
+import { readFileSync, readdirSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
@@ -21,11 +22,34 @@ export interface RoundResult {
 /** Stamps of content that was there before the threads began. */
 const firstStamp = 0xe0000000;
 
+/** A thread that takes longer than this stands still; the slowest rounds take a tenth of it. */
+const standstillMs = 180_000;
+
 /**
  * Runs a round in an empty folder.
  * @throws AssertionError saying what is wrong; the image is left in the folder
  */
 export async function runRound(scenario: Scenario, folder: string): Promise<RoundResult> {
+  const progress = { stage: 'preparing the image' };
+  let watchdog: NodeJS.Timeout | undefined;
+  const standstill = new Promise<never>((_, reject) => {
+    watchdog = setTimeout(() => {
+      const fact = `seed ${scenario.seed}: ${progress.stage} takes too long; tasks: ${tasks()}`;
+      reject(new Error(fact));
+    }, 2 * standstillMs);
+  });
+  try {
+    return await Promise.race([workAndJudge(scenario, folder, progress), standstill]);
+  } finally {
+    clearTimeout(watchdog);
+  }
+}
+
+async function workAndJudge(
+  scenario: Scenario,
+  folder: string,
+  progress: { stage: string },
+): Promise<RoundResult> {
   const place = path.join(folder, 'image.qcow2');
   const initial = await prepare(scenario, folder, place);
   const image = await openImage(place, { format: 'qcow2', cacheSize: scenario.cacheSize });
@@ -34,27 +58,33 @@ export async function runRound(scenario: Scenario, folder: string): Promise<Roun
   const work = Array.from({ length: scenario.threads }, (_, thread) =>
     runThread({ handle, scenario, thread, clock }),
   );
+  progress.stage = 'the work of the threads';
   // Whether the thread that opened the image leaves first or last must make no difference.
   const leavesFirst = scenario.seed % 3 === 0;
   const reports = Promise.all(work);
   if (leavesFirst) {
     // One that has failed will never join; it says so itself.
     await Promise.race([allJoined(clock, scenario.threads), reports]);
+    progress.stage = 'closing the image before the threads do';
     await image.close();
+    progress.stage = 'the work of the threads';
   }
   const done = await reports;
   const { total } = image.stats();
+  progress.stage = 'closing the image';
   if (!leavesFirst) await image.close();
   assert.deepEqual(
     done.flatMap(({ wrong }) => wrong),
     [],
   );
   const logs = done.map(({ entries }) => entries);
+  progress.stage = 'qemu-img';
   const check = await run('qemu-img', ['check', '-f', 'qcow2', place]);
   assert.equal(check.code, 0, `qemu-img check: ${check.stdout.slice(0, 2000)}${check.stderr}`);
   const raw = path.join(folder, 'final.raw');
   await runOk('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', place, raw]);
   assert.deepEqual(judge(wordsOf(await readFile(raw)), initial, logs), []);
+  progress.stage = 'reading the image';
   const again = await openImage(place, { format: 'qcow2', readOnly: true });
   const content = new Uint8Array(scenario.size);
   await again.read(content, 0);
@@ -77,16 +107,45 @@ async function allJoined(clock: Int32Array, threads: number): Promise<void> {
 }
 
 function runThread(orders: Orders): Promise<Report> {
+  const { thread, scenario } = orders;
   return new Promise((resolve, reject) => {
     const worker = new Worker(new URL('worker.js', import.meta.url), { workerData: orders });
     let report: Report | undefined;
-    worker.on('message', (message: Report) => (report = message));
+    let description = 'does not answer';
+    worker.on('message', (message: Report | string) => {
+      if (typeof message === 'string') description = message;
+      else report = message;
+    });
+    const watchdog = setTimeout(() => {
+      worker.postMessage('describe');
+      setTimeout(() => {
+        const state = report === undefined ? description : 'has reported, but does not end';
+        reject(new Error(`seed ${scenario.seed}: thread ${thread} ${state}; tasks: ${tasks()}`));
+        void worker.terminate();
+      }, 5000);
+    }, standstillMs);
     worker.on('error', reject);
     worker.on('exit', (code) => {
+      clearTimeout(watchdog);
       if (report !== undefined && code === 0) resolve(report);
-      else reject(new Error(`thread ${orders.thread} ended with code ${code}`));
+      else reject(new Error(`thread ${thread} ended with code ${code}`));
     });
   });
+}
+
+/** What every thread of this process waits for, as the kernel tells it. */
+function tasks(): string {
+  const told = readdirSync('/proc/self/task').map((task) => {
+    const read = (name: string): string => {
+      try {
+        return readFileSync(`/proc/self/task/${task}/${name}`, 'utf8').trim().split(' ')[0];
+      } catch {
+        return '?';
+      }
+    };
+    return `${read('comm')} in ${read('wchan')} (system call ${read('syscall')})`;
+  });
+  return told.join(', ');
 }
 
 /** Makes the image, with some content of every kind. @returns the stamp of every sector */

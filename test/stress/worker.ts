@@ -29,6 +29,9 @@ class StressThread {
   readonly #wrong: string[] = [];
   #operations = 0;
   #stamps: number;
+  /** What each lane is doing, for a round that stands still. */
+  readonly #doing: string[] = [];
+  #state = 'attaching';
 
   constructor(orders: Orders) {
     this.#orders = orders;
@@ -38,6 +41,7 @@ class StressThread {
   async run(): Promise<Report> {
     const { handle, scenario } = this.#orders;
     const image = await attachImage(handle);
+    this.#state = 'running';
     Atomics.add(this.#orders.clock, 1, 1);
     const targets: RequestTarget[] = [image];
     if (scenario.seed % 2 === 0) targets.push(await image.openQueue());
@@ -46,8 +50,16 @@ class StressThread {
         this.#runLane(image, targets[lane % targets.length], lane),
       ),
     );
+    this.#state = 'closing';
     await image.close();
+    this.#state = 'closed';
     return { entries: this.#log.entries, operations: this.#operations, wrong: this.#wrong };
+  }
+
+  /** What the thread is doing, in words. */
+  describe(): string {
+    const lanes = this.#doing.map((what, lane) => `lane ${lane} ${what}`).join(', ');
+    return `is ${this.#state}; ${lanes}; holds ${process.getActiveResourcesInfo().join(' ')}`;
   }
 
   async #runLane(image: Image, target: RequestTarget, lane: number): Promise<void> {
@@ -58,11 +70,13 @@ class StressThread {
     const known = new Float64Array(own.count).fill(-1);
     for (let step = 0; step < scenario.steps; step++) {
       this.#operations++;
+      this.#doing[lane] = `at step ${step}`;
       if (random.chance(0.04)) await target.flush();
       else if (random.chance(0.3) && own.count > 0) {
         await this.#touchOwn(target, random, own.first, known);
       } else await this.#touchAny(target, image.size, random);
     }
+    this.#doing[lane] = 'done';
   }
 
   /** Sectors at the end of the disk that only one lane of one thread writes. */
@@ -143,5 +157,10 @@ class StressThread {
 }
 
 if (!isMainThread && workerData !== null) {
-  parentPort!.postMessage(await new StressThread(workerData as Orders).run());
+  const thread = new StressThread(workerData as Orders);
+  parentPort!.on('message', () => {
+    parentPort!.postMessage(thread.describe());
+  });
+  parentPort!.unref();
+  parentPort!.postMessage(await thread.run());
 }
