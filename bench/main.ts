@@ -2,12 +2,12 @@
  * Races cowherd against qemu-img, case by case; prints a table and leaves it as JSON and as a
  * picture in `bench/results`.
  *
- *     node dist/bench/main.js [--only TEXT] [--folder PATH]
+ *     node dist/bench/main.js [--group NAME,NAME] [--only TEXT] [--folder PATH]
  *
- * Only cases whose name contains TEXT are run; files are made in PATH (80 GiB of address space, some
- * 12 GiB of blocks), by default a temporary folder.
+ * Only cases of the groups whose name contains TEXT are run, and only their results replaced; files
+ * are made in PATH (80 GiB of address space, some 12 GiB of blocks), by default a temporary folder.
  */
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -39,6 +39,7 @@ const groups: readonly (readonly [string, (folder: string) => Promise<Duel[]>])[
 ];
 
 const folder = await mkdtemp(path.join(values.folder ?? tmpdir(), 'cowherd-bench-'));
+const known = await lastResults();
 const outcomes: Outcome[] = [];
 try {
   for (const [name, prepare] of groups) {
@@ -55,9 +56,24 @@ try {
   await rm(folder, { recursive: true, force: true });
 }
 
-/** Leaves what is known so far, so that a run that is cut off was not in vain. */
+/**
+ * Leaves what is known so far, so that a run that is cut off was not in vain; what this run leaves
+ * out stays as the last one found it.
+ */
 async function writeResults(): Promise<void> {
+  const place = path.join(results, 'results.json');
   await mkdir(results, { recursive: true });
-  await writeFile(path.join(results, 'results.json'), `${JSON.stringify(outcomes, null, 2)}\n`);
-  await writeFile(path.join(results, 'results.svg'), picture(outcomes));
+  const all = new Map(known.map((outcome) => [outcome.name, outcome]));
+  for (const outcome of outcomes) all.set(outcome.name, outcome);
+  const merged = [...all.values()];
+  await writeFile(place, `${JSON.stringify(merged, null, 2)}\n`);
+  await writeFile(path.join(results, 'results.svg'), picture(merged));
+}
+
+async function lastResults(): Promise<Outcome[]> {
+  try {
+    return JSON.parse(await readFile(path.join(results, 'results.json'), 'utf8')) as Outcome[];
+  } catch {
+    return [];
+  }
 }
