@@ -11,7 +11,6 @@ import { benchCowherd, benchQemu, runProgram, settle, timeCowherd, warm } from '
 
 const hotPath = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..', 'hot-path.js');
 const gib = 1024 ** 3;
-const half = 2 * gib;
 /** 4 KiB writes this far apart meet another cluster each, in an order no readahead can follow. */
 const scattered = 65536 * 9973;
 
@@ -30,7 +29,7 @@ export async function queueDuels(folder: string): Promise<Duel[]> {
     ...readDuels(full, bare, 'writeback', 500_000),
     ...readDuels(full, bare, 'none', 60_000),
     ...allocatingDuels(path.join(folder, 'empty.qcow2'), path.join(folder, 'empty.raw')),
-    mixedDuel(path.join(folder, 'mixed.qcow2')),
+    ...mixedDuels(path.join(folder, 'mixed.qcow2'), path.join(folder, 'mixed.raw')),
     hotPathDuel(full),
     convertDuel(folder),
   ];
@@ -98,22 +97,25 @@ function allocatingDuels(image: string, bare: string): Duel[] {
 }
 
 /** Reads and writes on an image whose every other cluster is allocated, with flushes. */
-function mixedDuel(image: string): Duel {
+function mixedDuels(image: string, bare: string): Duel[] {
   const count = 60_000;
-  const fresh = async (): Promise<void> => {
-    await rm(image, { force: true });
-    await createImage(image, { format: 'qcow2', size: half });
-    await using open = await openImage(image);
+  const half = async (file: string, format: 'qcow2' | 'raw'): Promise<void> => {
+    await rm(file, { force: true });
+    await createImage(file, { format, size: 2 * gib });
+    const open = await openImage(file, { format });
     const cluster = new Uint8Array(65536).fill(7);
-    for (let offset = 0; offset < half; offset += 2 * 65536) await open.write(cluster, offset);
+    for (let at = 0; at < 2 * gib; at += 2 * cluster.length) await open.write(cluster, at);
     await open.close();
     await settle();
   };
-  const ours = runner('2 queues', fresh, [
+  const fresh = (): Promise<void> => half(image, 'qcow2');
+  const words = [
     ...['-w', '-c', String(count), '--read-percent', '70', '--pattern', 'rand'],
     // Of 213 requests 64 write.
-    ...['--flush-interval', '213', '--queues', '2', '-f', 'qcow2', image],
-  ]);
+    ...['--flush-interval', '213', '--queues', '2'],
+  ];
+  const ours = runner('2 queues', fresh, [...words, '-f', 'qcow2', image]);
+  const file = runner('the bare file', () => half(bare, 'raw'), [...words, '-f', 'raw', bare]);
   // A step that is no multiple of the cluster meets allocated and unallocated ones alike.
   const step = String(4096 * 104_729);
   const qemu: Runner = {
@@ -126,7 +128,8 @@ function mixedDuel(image: string): Duel {
       return 1 / (0.7 / reads + 0.3 / writes);
     },
   };
-  return duel('70/30 random, a flush every 64 writes, 2 queues', ours, qemu, 3);
+  const what = '70/30 random, a flush every 64 writes, 2 queues';
+  return [duel(what, ours, qemu, 3), duel(`${what}, of the bare file`, ours, file, 0.7)];
 }
 
 /** What one request costs in JavaScript, against the bound. */
