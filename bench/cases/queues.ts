@@ -164,7 +164,7 @@ function convertDuel(folder: string): Duel {
     ours: convert(2),
     peer: convert(1),
     goal: 1,
-    rounds: 5,
+    rounds: 9,
   };
 }
 

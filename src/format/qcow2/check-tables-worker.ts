@@ -46,6 +46,8 @@ class TableReader {
   readonly #findings = new NoFindings();
   /** For tables of the active L1 table, and for those of snapshots. */
   readonly #checkers: { readonly active: L2Checker; readonly inactive: L2Checker };
+  /** Of tables that were looked at, for the next ones. */
+  readonly #buffers: Uint8Array<ArrayBuffer>[] = [];
   /** What was found, a record after the other. */
   #records = new Float64Array(1024);
   #end = 0;
@@ -84,7 +86,7 @@ class TableReader {
     const checker = active ? this.#checkers.active : this.#checkers.inactive;
     const pointers = Array.from(hostOffsets, (hostOffset, index) => ({ index, hostOffset }));
     this.#end = 0;
-    for await (const table of walkTables(file, pointers, geometry.clusterSize)) {
+    for await (const table of walkTables(file, pointers, geometry.clusterSize, this.#buffers)) {
       this.#check(checker, table.view, table.hostOffset);
     }
     return this.#records.slice(0, this.#end);

@@ -16,6 +16,8 @@ import type { TablePointer } from './table-walk.js';
 const batchBytes = 2 * 1024 * 1024;
 const batchesAhead = 2;
 const maxBatchTables = 1024;
+/** Of each thread's short-lived objects, in MiB: all threads together are to stay small. */
+const youngMegabytes = 4;
 
 /** What a table refers to. */
 export interface ReadTable extends TablePointer {
@@ -113,6 +115,8 @@ class TableThread {
   constructor(orders: TableOrders) {
     this.#worker = new Worker(new URL('check-tables-worker.js', import.meta.url), {
       workerData: orders,
+      // What a thread keeps is in few large buffers.
+      resourceLimits: { maxYoungGenerationSizeMb: youngMegabytes },
     });
     this.#worker.on('message', (records: Float64Array | undefined) => {
       this.#answers.shift()?.(records);

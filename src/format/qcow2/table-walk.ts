@@ -22,15 +22,20 @@ export interface TablePointer {
   readonly hostOffset: number;
 }
 
-/** Reads tables of `tableBytes` bytes, one after the other, with some reads under way ahead. */
+/**
+ * Reads tables of `tableBytes` bytes, one after the other, with some reads under way ahead.
+ *
+ * @param spare buffers of that size to begin with; those the walk has used are added to it
+ */
 export async function* walkTables(
   file: StorageFile,
   pointers: Iterable<TablePointer>,
   tableBytes: number,
+  spare: Uint8Array<ArrayBuffer>[] = [],
 ): AsyncGenerator<WalkedTable> {
   const depth = Math.max(2, Math.floor(readAheadBytes / tableBytes));
-  const ahead: { pointer: TablePointer; bytes: Uint8Array; read: Promise<void> }[] = [];
-  const spare: Uint8Array[] = [];
+  const ahead: { pointer: TablePointer; bytes: Uint8Array<ArrayBuffer>; read: Promise<void> }[] =
+    [];
   const source = pointers[Symbol.iterator]();
   const start = (): void => {
     const next = source.next();
