@@ -27,6 +27,7 @@ export async function metadataDuels(folder: string): Promise<Duel[]> {
   });
   return [
     report('check of 8 TiB of metadata', 'check', '-q'),
+    report('check of 8 TiB of metadata, 2 queues', 'check', '-q', '--queues', '2'),
     report('map of 8 TiB of metadata', 'map', '--output=json'),
     {
       name: 'create 8 TiB with metadata',
