@@ -34,6 +34,12 @@ export const maxSnapshotTableBytes = 1024 * maxSnapshots;
 /** Most extra bytes one snapshot entry may carry; QEMU refuses more. */
 export const maxSnapshotExtraBytes = 1024;
 
+/** Most bytes of snapshots' L1 tables in an image that is written to: 32 of the largest. */
+export const maxInactiveL1Bytes = 1024 * mib;
+
+/** Most clusters of metadata that writes are kept off; they cost up to 32 bytes each. */
+export const maxProtectedClusters = 16 * mib;
+
 /** Most persistent bitmaps, and bytes of their directory; QEMU refuses more. */
 export const maxBitmaps = 65535;
 export const maxBitmapDirectoryBytes = 64 * mib;

@@ -17,6 +17,8 @@ export const ControlWord = {
   epoch: 1,
   /** Counts reclaimed compressed clusters, which caches of their content compare with. */
   compressedGeneration: 2,
+  /** 1 once the image's metadata were found to contradict themselves: nothing may be written. */
+  corrupt: 3,
   /** Words of the long locks; see mutex-word. */
   l1Mutex: 16,
   refcountMutex: 17,

@@ -85,6 +85,8 @@ function withFlushParts(
         refcountTable: refcounts.table,
         refcountCache: refcounts.cache,
         lazyRefcounts: () => false,
+        overlap: metadata.overlap,
+        corruptMark: metadata.corruptMark,
       };
       const flushOrder = new FlushOrder({ ...parts, ...change(parts) });
       Object.defineProperty(metadata, 'flushOrder', { value: flushOrder });

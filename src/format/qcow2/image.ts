@@ -20,6 +20,7 @@ import { type Qcow2Facts, qcow2Facts } from './info.js';
 import { type Qcow2Memory, Qcow2Metadata, geometryOf, loadQcow2Memory } from './metadata.js';
 import { Qcow2Queue } from './queue.js';
 import { findSnapshot, readSnapshots } from './snapshots.js';
+import type { OverlapLevel } from './structures.js';
 
 /** How an image is to be opened. */
 export interface Qcow2OpenOptions {
@@ -31,6 +32,8 @@ export interface Qcow2OpenOptions {
   readonly onFinding: ((finding: Finding) => void) | undefined;
   /** Budget of the metadata cache in bytes. */
   readonly cacheBytes: number;
+  /** Which metadata writes are kept off. */
+  readonly overlapCheck: OverlapLevel;
   /** Id or name of the internal snapshot to read. */
   readonly snapshot: string | undefined;
   /** Of this thread's first queue; what its requests share is counted there too. */
@@ -110,7 +113,9 @@ export async function openQcow2(
   if (l1.offset % geometry.clusterSize !== 0) {
     refuse('ERR_COWHERD_CORRUPT', 'The L1 table is not aligned to a cluster');
   }
-  const memory = await loadQcow2Memory(file, geometry, header, l1, options.cacheBytes);
+  const { cacheBytes, overlapCheck } = options;
+  const level = forWriting ? overlapCheck : undefined;
+  const memory = await loadQcow2Memory(file, geometry, header, l1, cacheBytes, level);
   const { dataFile, counters } = options;
   const readOnly = !forWriting;
   const handle: Qcow2Handle = { format: 'qcow2', header, memory, size, readOnly };
@@ -208,10 +213,13 @@ export class Qcow2Image implements FormatImage {
   }
 
   async close(last: boolean): Promise<void> {
-    const { allocator, control, flushOrder, headerFile, poison } = this.metadata;
+    const { allocator, control, corruptMark, flushOrder, headerFile, poison } = this.metadata;
     if (this.#handle.readOnly) return;
     poison.check();
-    if (!last || control.load(ControlWord.changed) === 0) return;
+    if (control.load(ControlWord.changed) === 0) return;
+    // What was not flushed before the damage was met is not written any more.
+    corruptMark.check();
+    if (!last) return;
     flushOrder.endLaziness();
     await flushOrder.flush();
     await headerFile.setDirty(false);
