@@ -9,6 +9,9 @@ const mib = 1024 * kib;
 /** Largest offset or size that is handled: JavaScript's largest exact integer. */
 export const maxOffset = Number.MAX_SAFE_INTEGER;
 
+/** Longest file in bytes that QEMU reads from; a check gives up where a table is said to lie beyond. */
+export const maxFileLength = 0x7fffffffc0000000;
+
 /** Cluster sizes as powers of two: 512 B to 2 MiB (specification, "cluster_bits"; QEMU's bound). */
 export const minClusterBits = 9;
 export const maxClusterBits = 21;

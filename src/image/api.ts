@@ -344,7 +344,12 @@ export interface Image extends RequestTarget, AsyncDisposable {
     readonly length?: number;
     readonly signal?: AbortSignal;
   }): AsyncIterable<Extent>;
-  /** @throws ERR_COWHERD_UNSUPPORTED for a format without checks */
+  /**
+   * Checks the image while no request of any queue runs. What other threads have freed, and not flushed,
+   * still counts as leaked.
+   *
+   * @throws ERR_COWHERD_UNSUPPORTED for a format without checks
+   */
   check(options?: CheckOptions): Promise<CheckResult>;
   /** Opens another queue on this thread, with limits of its own if wanted. */
   openQueue(options?: { readonly throttle?: ThrottleOptions | undefined }): Promise<ImageQueue>;

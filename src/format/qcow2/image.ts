@@ -2,6 +2,7 @@
 import { ControlWord } from '../../engine/control-block.js';
 import type { QueueCounters } from '../../engine/counters.js';
 import { runAlone } from '../../engine/gate.js';
+import { reservedByQueues } from '../../engine/queue-line.js';
 import { CowherdError } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { BackingReader, FormatImage, StoredExtent } from '../driver.js';
@@ -140,6 +141,8 @@ export class Qcow2Image implements FormatImage {
   readonly metadata: Qcow2Metadata;
   readonly #dataFile: StorageFile | undefined;
   readonly #handle: Qcow2Handle;
+  /** This thread's queues. */
+  readonly #queues = new Set<Qcow2Queue>();
   #prepared: Promise<void> | undefined;
 
   constructor(metadata: Qcow2Metadata, dataFile: StorageFile | undefined, handle: Qcow2Handle) {
@@ -161,7 +164,7 @@ export class Qcow2Image implements FormatImage {
     backing: BackingReader | undefined,
     counters: QueueCounters,
   ): Qcow2Queue {
-    return new Qcow2Queue({
+    const queue = new Qcow2Queue({
       metadata: this.metadata,
       header: this.metadata.headerFile.header,
       size: this.size,
@@ -170,7 +173,10 @@ export class Qcow2Image implements FormatImage {
       backing,
       counters,
       beforeFirstChange: () => (this.#prepared ??= this.#prepareForChanges()),
+      onClosed: () => this.#queues.delete(queue),
     });
+    this.#queues.add(queue);
+    return queue;
   }
 
   async *extents(
@@ -206,10 +212,14 @@ export class Qcow2Image implements FormatImage {
 
   /** Checks the image, and repairs it if wanted, while no queue of any thread runs a request. */
   check(options: CheckOptions): Promise<CheckReport> {
-    const { file } = this.metadata;
-    return this.runAlone(async () =>
-      checkQcow2(file, await readQcow2Header(file, { forCheck: true }), options),
-    );
+    const { file, control, flushOrder } = this.metadata;
+    return this.runAlone(async () => {
+      for (const queue of this.#queues) await queue.settle();
+      if (!this.#handle.readOnly) await flushOrder.flush();
+      const header = await readQcow2Header(file, { forCheck: true });
+      // Those of queues on other threads, which only these can give back.
+      return checkQcow2(file, header, { ...options, reserved: reservedByQueues(control) });
+    });
   }
 
   async close(last: boolean): Promise<void> {

@@ -6,7 +6,7 @@ import { Arena } from '../../engine/arena.js';
 import { Counter, type QueueCounters } from '../../engine/counters.js';
 import { QueueGate, gateClosed } from '../../engine/gate.js';
 import { Limbo } from '../../engine/limbo.js';
-import { releaseQueueLine, takeQueueLine } from '../../engine/queue-line.js';
+import { publishReserved, releaseQueueLine, takeQueueLine } from '../../engine/queue-line.js';
 import { RequestPool } from '../../engine/request-pool.js';
 import { UnflushedData } from '../../engine/unflushed.js';
 import type { StorageFile } from '../../storage/storage.js';
@@ -36,6 +36,7 @@ export interface Qcow2QueueOptions {
   readonly counters: QueueCounters;
   /** Makes the header ready for the first change of guest data. */
   readonly beforeFirstChange: () => Promise<void>;
+  readonly onClosed: () => void;
 }
 
 /** One queue of a qcow2 image. */
@@ -51,6 +52,7 @@ export class Qcow2Queue implements FormatQueue {
   readonly #writes: RequestPool;
   readonly #allocatingWrites: AllocatingWrites;
   readonly #beforeFirstChange: () => Promise<void>;
+  readonly #onClosed: () => void;
   #changed = false;
   #reclaiming: Promise<void> | undefined;
 
@@ -68,12 +70,17 @@ export class Qcow2Queue implements FormatQueue {
       backing,
       size,
       version: header.version,
-      arena: new Arena((wanted) => allocator.reserve(wanted), geometry.clusterSize),
+      arena: new Arena(async (wanted) => {
+        const run = await allocator.reserve(wanted);
+        publishReserved(control, this.#line, run);
+        return run;
+      }, geometry.clusterSize),
       limbo: new Limbo(),
       unflushed,
       counters,
     };
     this.#beforeFirstChange = options.beforeFirstChange;
+    this.#onClosed = options.onClosed;
     this.#gate = new QueueGate(control, this.#line);
     const compressed = new CompressedReader(
       file,
@@ -156,8 +163,17 @@ export class Qcow2Queue implements FormatQueue {
     } finally {
       unflushed.handOver();
       releaseQueueLine(metadata.control, this.#line);
+      this.#onClosed();
       await backing?.close();
     }
+  }
+
+  /**
+   * Gives back what the arena did not use, and what waits in limbo, while no request of any queue runs;
+   * the queue goes on afterwards.
+   */
+  async settle(): Promise<void> {
+    if (this.#changed) await this.#noteCorruption(() => this.#giveBackClusters());
   }
 
   /** Gives back what the arena did not use, and what waits in limbo. */
