@@ -9,6 +9,9 @@ const mib = 1024 * kib;
 /** Largest offset or size that is handled: JavaScript's largest exact integer. */
 export const maxOffset = Number.MAX_SAFE_INTEGER;
 
+/** Longest file in bytes that QEMU reads from; a check gives up where a table is said to lie beyond. */
+export const maxFileLength = 0x7fffffffc0000000;
+
 /** Cluster sizes as powers of two: 512 B to 2 MiB (specification, "cluster_bits"; QEMU's bound). */
 export const minClusterBits = 9;
 export const maxClusterBits = 21;
@@ -33,6 +36,12 @@ export const maxSnapshotTableBytes = 1024 * maxSnapshots;
 
 /** Most extra bytes one snapshot entry may carry; QEMU refuses more. */
 export const maxSnapshotExtraBytes = 1024;
+
+/** Most bytes of snapshots' L1 tables in an image that is written to: 32 of the largest. */
+export const maxInactiveL1Bytes = 1024 * mib;
+
+/** Most clusters of metadata that writes are kept off; they cost up to 32 bytes each. */
+export const maxProtectedClusters = 16 * mib;
 
 /** Most persistent bitmaps, and bytes of their directory; QEMU refuses more. */
 export const maxBitmaps = 65535;

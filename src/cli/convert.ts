@@ -195,6 +195,10 @@ async function convertToFile(
         ...hooks,
         from: sources[0].format,
         to: format,
+        targetOverlapCheck: target.opening?.overlapCheck,
+        onTargetFinding: ({ message }) => {
+          session.complain(`${message}\n`);
+        },
         options: created,
         backing: created?.backingFile,
         backingFormat: created?.backingFormat,

@@ -1,5 +1,5 @@
 /** Names of images as the command line has them: paths, `file:` in front of paths, lists of options. */
-import type { ImageFormat } from '../image/api.js';
+import type { ImageFormat, OpenImageOptions } from '../image/api.js';
 import { CliError } from './cli-error.js';
 import { parseOptionList } from './option-list.js';
 import { isImageFormat } from './shared-options.js';
@@ -12,6 +12,8 @@ export interface ImageName {
   readonly path: string;
   /** The format that the name or the command line states. */
   readonly format: ImageFormat | undefined;
+  /** What else a list of options says of how to open it. */
+  readonly opening?: Pick<OpenImageOptions, 'overlapCheck'>;
 }
 
 /** How a name is to be understood. */
@@ -57,16 +59,41 @@ export function pathOfName(name: string, refuse: (message: string) => CliError):
   throw refuse(`Unknown protocol '${protocol}'`);
 }
 
+/** QEMU has two names for it. */
+const overlapNames = ['overlap-check', 'overlap-check.template'];
+const overlapLevels = ['none', 'constant', 'cached', 'all'] as const;
+
+function parseOverlapCheck(
+  given: ReadonlyMap<string, string>,
+  refuse: (message: string) => CliError,
+): OpenImageOptions['overlapCheck'] {
+  const [value, other] = overlapNames.map((name) => given.get(name));
+  if (value !== undefined && other !== undefined && value !== other) {
+    throw refuse(
+      `Conflicting values for qcow2 options 'overlap-check' ('${value}') and 'overlap-check.template' ('${other}')`,
+    );
+  }
+  const name = value ?? other;
+  if (name === undefined) return undefined;
+  const level = overlapLevels.find((known) => known === name);
+  if (level !== undefined) return level;
+  throw refuse(
+    `Unsupported value '${name}' for qcow2 option 'overlap-check'. Allowed are any of the following: ${overlapLevels.join(', ')}`,
+  );
+}
+
 function parseImageOptions(given: string, refuse: (message: string) => CliError): ImageName {
   let driver: string | undefined;
   let path: string | undefined;
+  const overlap = new Map<string, string>();
   const others: string[] = [];
   for (const { name, value } of parseOptionList(given)) {
     if (name === 'driver') driver = value;
     else if (name === 'file.filename') path = value;
     else if (name === 'file.driver') {
       if (value !== 'file' && value !== 'host_device') throw refuse(`Unknown driver '${value}'`);
-    } else others.push(name);
+    } else if (overlapNames.includes(name)) overlap.set(name, value);
+    else others.push(name);
   }
   // A single word would be the name of a node of a running machine, of which there is none here.
   if (!given.includes('=')) {
@@ -74,8 +101,14 @@ function parseImageOptions(given: string, refuse: (message: string) => CliError)
   }
   if (driver !== undefined && !isImageFormat(driver)) throw refuse(`Unknown driver '${driver}'`);
   if (path === undefined) throw refuse('A block device must be specified for "file"');
+  if (driver === 'raw') others.push(...overlap.keys());
   if (others.length > 0) {
     throw refuse(`Block format '${driver ?? 'raw'}' does not support the option '${others[0]}'`);
   }
-  return { given, path, format: driver };
+  return {
+    given,
+    path,
+    format: driver,
+    opening: { overlapCheck: parseOverlapCheck(overlap, refuse) },
+  };
 }

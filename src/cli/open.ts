@@ -16,7 +16,7 @@ export async function openNamed(
   exitCode = 1,
 ): Promise<Image> {
   try {
-    return await openImage(name.path, { ...options, format: name.format });
+    return await openImage(name.path, { ...options, ...name.opening, format: name.format });
   } catch (error) {
     throw openFailure(name, error, exitCode);
   }

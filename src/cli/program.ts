@@ -28,7 +28,7 @@ export async function runProgram(words: readonly string[], session: Session): Pr
   try {
     return await dispatch(words, session);
   } catch (error) {
-    return report(error, session);
+    return report(cause(error), session);
   }
 }
 
@@ -66,6 +66,12 @@ Makes, reads, checks and converts disk images in the formats qcow2 and raw.
 
 Commands (cowherd COMMAND --help tells more):
 ${list}`;
+}
+
+/** What went wrong first, where closing what was open has then failed too. */
+function cause(error: unknown): unknown {
+  const isBoth = error instanceof Error && error.name === 'SuppressedError';
+  return isBoth && 'suppressed' in error ? cause(error.suppressed) : error;
 }
 
 /** Says what went wrong, and returns the exit code that goes with it. */

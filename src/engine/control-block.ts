@@ -17,6 +17,8 @@ export const ControlWord = {
   epoch: 1,
   /** Counts reclaimed compressed clusters, which caches of their content compare with. */
   compressedGeneration: 2,
+  /** 1 once the image's metadata were found to contradict themselves: nothing may be written. */
+  corrupt: 3,
   /** Words of the long locks; see mutex-word. */
   l1Mutex: 16,
   refcountMutex: 17,
@@ -56,6 +58,10 @@ export const QueueWord = {
   oldestEpoch: 2,
   /** 1 once the queue has written data that no flush round has taken notice of. */
   unflushedData: 3,
+  /** The run of host clusters its arena reserved last: the first one in two parts, and the length. */
+  reservedLow: 4,
+  reservedHigh: 5,
+  reservedLength: 6,
 } as const;
 
 /** Published by a queue that runs no request; odd, which no epoch is. */

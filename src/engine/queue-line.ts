@@ -19,7 +19,36 @@ export function takeQueueLine(memory: AtomicMemory): number {
   );
 }
 
+const lowBits = 0x40000000;
+
+/** Consecutive clusters. */
+export interface ReservedClusters {
+  readonly cluster: number;
+  readonly length: number;
+}
+
+/** Publishes which clusters a queue's arena has reserved last. */
+export function publishReserved(memory: AtomicMemory, line: number, run: ReservedClusters): void {
+  memory.store(queueWord(line, QueueWord.reservedLow), run.cluster % lowBits);
+  memory.store(queueWord(line, QueueWord.reservedHigh), Math.floor(run.cluster / lowBits));
+  memory.store(queueWord(line, QueueWord.reservedLength), run.length);
+}
+
+/** What the arenas of all queues have reserved last, while none of them runs a request. */
+export function reservedByQueues(memory: AtomicMemory): ReservedClusters[] {
+  const runs: ReservedClusters[] = [];
+  for (let line = 0; line < maxQueues; line++) {
+    if (memory.load(queueWord(line, QueueWord.inUse)) === 0) continue;
+    const length = memory.load(queueWord(line, QueueWord.reservedLength));
+    const high = memory.load(queueWord(line, QueueWord.reservedHigh));
+    const cluster = high * lowBits + memory.load(queueWord(line, QueueWord.reservedLow));
+    if (length > 0) runs.push({ cluster, length });
+  }
+  return runs;
+}
+
 /** Gives a line back, whose queue is idle. */
 export function releaseQueueLine(memory: AtomicMemory, line: number): void {
+  memory.store(queueWord(line, QueueWord.reservedLength), 0);
   memory.store(queueWord(line, QueueWord.inUse), 0);
 }

@@ -65,6 +65,12 @@ export interface OpenImageOptions {
   readonly untrusted?: boolean | undefined;
   /** Turn written zeroes into `writeZeroes`; `unmap` lets them free clusters. Default `off`. */
   readonly detectZeroes?: 'off' | 'on' | 'unmap' | undefined;
+  /**
+   * Which metadata of a qcow2 image writes are kept off, should its tables be damaged: those whose
+   * place never changes, also the tables in use, or also those of snapshots. A write that would hit
+   * one fails with ERR_COWHERD_CORRUPT, and the image is marked corrupt. Default `cached`.
+   */
+  readonly overlapCheck?: 'none' | 'constant' | 'cached' | 'all' | undefined;
   /** Read even if another process has the image open for writing (`qemu-img -U`). */
   readonly forceShare?: boolean | undefined;
   /** Read the state of this internal snapshot (id or name) instead of the active one; read-only. */
@@ -340,7 +346,12 @@ export interface Image extends RequestTarget, AsyncDisposable {
     readonly length?: number;
     readonly signal?: AbortSignal;
   }): AsyncIterable<Extent>;
-  /** @throws ERR_COWHERD_UNSUPPORTED for a format without checks */
+  /**
+   * Checks the image while no request of any queue runs. What other threads have freed, and not flushed,
+   * still counts as leaked.
+   *
+   * @throws ERR_COWHERD_UNSUPPORTED for a format without checks
+   */
   check(options?: CheckOptions): Promise<CheckResult>;
   /** Opens another queue on this thread, with limits of its own if wanted. */
   openQueue(options?: { readonly throttle?: ThrottleOptions | undefined }): Promise<ImageQueue>;

@@ -3,10 +3,9 @@ import { Counter, type QueueCounters } from '../engine/counters.js';
 import type { Throttle } from '../engine/throttle.js';
 import { CowherdError } from '../errors.js';
 import type { FormatQueue } from '../format/driver.js';
+import { qcow2Magic } from '../format/qcow2/header.js';
 import { isZero } from '../native/zero-scan.js';
 import type { ImageQueue } from './api.js';
-
-const qcow2Magic = [0x51, 0x46, 0x49, 0xfb];
 
 /** What a queue checks requests against. */
 export interface QueueRules {

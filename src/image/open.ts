@@ -17,6 +17,7 @@ import { findDataFile, resolveReference } from './reference.js';
 import { allocateSharedParts } from './shared-parts.js';
 
 const formats: readonly ImageFormat[] = ['qcow2', 'raw'];
+const overlapLevels: readonly string[] = ['none', 'constant', 'cached', 'all'];
 const probeBytes = 512;
 
 /**
@@ -105,6 +106,8 @@ async function openQcow2Image(
   chain: readonly string[],
 ): Promise<OpenedImage> {
   const forCheck = options.forCheck === true;
+  const { overlapCheck = 'cached' } = options;
+  checkOverlapLevel(overlapCheck);
   const header = await readQcow2Header(file, { forCheck });
   const opened: { close(): Promise<void> }[] = [];
   try {
@@ -123,6 +126,7 @@ async function openQcow2Image(
       forCheck,
       onFinding: options.onFinding,
       cacheBytes: options.cacheSize ?? defaultCacheBytes,
+      overlapCheck,
       snapshot: options.snapshot,
     });
     let backing: OpenedImage | undefined;
@@ -229,6 +233,14 @@ export async function probeFormat(file: StorageFile): Promise<ImageFormat> {
   const bytes = new Uint8Array(probeBytes);
   await file.read(bytes, 0);
   return isQcow2(bytes) ? 'qcow2' : 'raw';
+}
+
+function checkOverlapLevel(level: string): void {
+  if (overlapLevels.includes(level)) return;
+  throw new CowherdError(
+    'ERR_COWHERD_INVALID_ARGUMENT',
+    `Invalid overlap check '${level}': it is one of ${overlapLevels.join(', ')}`,
+  );
 }
 
 function checkFormat(format: string | undefined): void {

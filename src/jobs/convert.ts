@@ -4,11 +4,13 @@ import { CowherdError } from '../errors.js';
 import type {
   AioMode,
   CacheMode,
+  CheckFinding,
   CreateOptions,
   Image,
   ImageFormat,
   ImageStats,
   LongOperationOptions,
+  OpenImageOptions,
 } from '../image/api.js';
 import { createImage, removeImage } from '../image/create.js';
 import { openImage } from '../image/open.js';
@@ -56,6 +58,10 @@ export interface ConvertOptions extends LongOperationOptions {
   readonly sourceCache?: CacheMode | undefined;
   /** Default `unsafe`, as the whole target is made durable, or given up, at the end. */
   readonly targetCache?: CacheMode | undefined;
+  /** Which metadata of an existing target writes are kept off; see `openImage`. */
+  readonly targetOverlapCheck?: OpenImageOptions['overlapCheck'];
+  /** Told what the repair of an existing target that was not closed cleanly finds and does. */
+  readonly onTargetFinding?: ((finding: CheckFinding) => void) | undefined;
   readonly aio?: AioMode | undefined;
   readonly forceShare?: boolean | undefined;
   /** The sources may be anybody's: one that names other files is refused. */
@@ -205,6 +211,8 @@ async function copyInto(
     format: options.to ?? (created ? 'raw' : undefined),
     cache: options.targetCache ?? 'unsafe',
     aio: options.aio,
+    overlapCheck: options.targetOverlapCheck,
+    onFinding: options.onTargetFinding,
   });
   let failed = true;
   try {

@@ -17,7 +17,8 @@ for (const workload of workloads) {
     const outcome = await examine(await record(workload, seed), {
       engineEvery: 50,
       realEvery: 500,
-      momentEvery: 14,
+      // A repair is over after a few I/Os.
+      momentEvery: workload.damage === undefined ? 14 : 1,
     });
     const { failures, ios, enumerated, distinct, byEngine, byRealTool } = outcome;
     states += distinct;

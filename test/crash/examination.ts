@@ -2,6 +2,8 @@
  * Goes through the moments of a recording, makes every state that a power cut could have left there,
  * and has each new one judged: by the referee always, by the engine and the real tool by sample.
  */
+import { checkQcow2 } from '../../src/format/qcow2/check.js';
+import { readQcow2Header } from '../../src/format/qcow2/image.js';
 import { MemoryFile } from '../../src/storage/memory.js';
 import {
   type LoggedBarrier,
@@ -12,9 +14,9 @@ import { type Mark, backingMark, sectorSize } from '../schedules/history.js';
 import { Random } from '../stress/random.js';
 import { FileState } from './file-state.js';
 import { markAt } from './marks.js';
-import { contentOf, openOver } from './open-over.js';
+import { bytesOf, contentOf, openOver } from './open-over.js';
 import { realCheck } from './real-tools.js';
-import type { RecordedFile, Recording } from './recording.js';
+import { type RecordedFile, type Recording, repair } from './recording.js';
 import { Referee, type Verdict, markedBelow } from './referee.js';
 import { type PlacedPiece, visitStates } from './states.js';
 
@@ -85,6 +87,7 @@ class Examination {
   /** Whether the recording has ended, with the closing of the image. */
   #isClosed = false;
   #permitted: readonly (readonly Mark[])[] = [];
+  #damageAtFirst: CountDamage | undefined;
 
   constructor(recording: Recording, options: ExaminationOptions) {
     this.#recording = recording;
@@ -169,6 +172,10 @@ class Examination {
   }
 
   #judge(shape: string, pieces: number): void {
+    if (this.#recording.workload.damage !== undefined) {
+      this.#judgeRepair(shape, pieces);
+      return;
+    }
     const [image, data] = this.#states;
     const verdict = new Referee({
       image: image.bytes,
@@ -200,6 +207,21 @@ class Examination {
     });
   }
 
+  /** A state of a repair: each is repaired again, by the engine, and sometimes by the real tool. */
+  #judgeRepair(shape: string, pieces: number): void {
+    const [image] = this.#states;
+    const number = this.#outcome.distinct++;
+    const { realEvery } = this.#options;
+    this.#samples.push({
+      image: image.bytes.slice(0, image.size),
+      data: undefined,
+      permitted: this.#permitted,
+      name: `${this.#name} at ${this.#time}, ${shape} (${pieces} changes)`,
+      dirty: false,
+      real: realEvery > 0 && number % realEvery === 0,
+    });
+  }
+
   /** Whether a state is the first of its kind in this recording, or in disorder. */
   #isNew(shape: string, { problems, leaks, dirty, refcountTable }: Verdict): boolean {
     if (problems.length > 0) return true;
@@ -212,7 +234,11 @@ class Examination {
   async #judgeSample(sample: Sample): Promise<void> {
     this.#outcome.byEngine++;
     try {
-      await this.#judgeByEngine(sample);
+      if (this.#recording.workload.damage === undefined) await this.#judgeByEngine(sample);
+      else {
+        await this.#judgeByRepairing(sample);
+        return;
+      }
     } catch (error) {
       this.#fail(sample.name, `the engine: ${(error as Error).message}`);
     }
@@ -239,17 +265,61 @@ class Examination {
     });
     const bytes = new Uint8Array(opened.size);
     await opened.read(bytes, 0);
-    for (const [sector, marks] of permitted.entries()) {
-      const found = markAt(bytes, sector * sectorSize, sector);
-      if (found === undefined || !marks.includes(found)) {
-        throw new Error(`sector ${sector} reads as ${found ?? 'no mark'}, not ${marks.join()}`);
-      }
-    }
+    comparePermitted(bytes, permitted);
     const { corruptions, checkErrors, findings } = await opened.check();
     await opened.close();
     if ((corruptions > 0 && !dirty) || checkErrors > 0) {
       throw new Error(findings.map(({ message }) => message).join('; '));
     }
+  }
+
+  /**
+   * The guest's data are there, before and after another repair, which ends what the first began;
+   * and nothing is counted less often than it was, unless the image still says so.
+   */
+  async #judgeByRepairing({ image, permitted, name, real }: Sample): Promise<void> {
+    this.#damageAtFirst ??= await damageOf(this.#recording.file.initial);
+    const damage = await damageOf(image);
+    const marked = (new DataView(image.buffer).getUint32(76) & 3) !== 0;
+    for (const cluster of damage.tooLow) {
+      // What the dirty bit says at first must be put right before the bit goes.
+      if (marked || (!this.#damageAtFirst.dirty && this.#damageAtFirst.tooLow.has(cluster)))
+        continue;
+      throw new Error(`cluster ${cluster} is counted too low, and the image does not say so`);
+    }
+    await readsAsPermitted(image, permitted);
+    const content = contentOf(image);
+    const { corruptions, checkErrors, leaks, failure } = await repair(
+      new MemoryFile('disk.qcow2', { content }),
+    );
+    if (corruptions + checkErrors + leaks > 0 || failure !== undefined) {
+      throw new Error(
+        `repaired again, ${corruptions + checkErrors} errors, ${leaks} leaks are left`,
+      );
+    }
+    const repaired = bytesOf(content);
+    await readsAsPermitted(repaired, permitted);
+    const { problems, leaks: leaked } = new Referee({
+      image: repaired,
+      imageSize: repaired.length,
+      data: undefined,
+      dataSize: 0,
+    }).judge({ permitted, backing: this.#below, snapshotMarks: this.#recording.snapshotMarks });
+    if (problems.length + leaked > 0) {
+      throw new Error(`repaired again, ${leaked} leaks, ${problems.join('; ')}`);
+    }
+    const again = contentOf(repaired);
+    const untouched = await repair(new MemoryFile('disk.qcow2', { content: again }));
+    if (untouched.corruptionsFixed + untouched.leaksFixed > 0) {
+      throw new Error('a repair of what was repaired found something');
+    }
+    if (!real) return;
+    this.#outcome.byRealTool++;
+    const { objection } = await realCheck(
+      { image: repaired, data: undefined, backing: undefined },
+      false,
+    );
+    if (objection !== undefined) this.#fail(name, objection);
   }
 
   #fail(name: string, problem: string): void {
@@ -259,6 +329,47 @@ class Examination {
   get #name(): string {
     const { workload, seed } = this.#recording;
     return `${workload.name}, seed ${seed}`;
+  }
+}
+
+/** Clusters whose counts are too low, and whether the image says that it was not closed. */
+interface CountDamage {
+  readonly tooLow: ReadonlySet<number>;
+  readonly dirty: boolean;
+}
+
+async function damageOf(image: Uint8Array): Promise<CountDamage> {
+  const tooLow = new Set<number>();
+  const file = new MemoryFile('disk.qcow2', { content: contentOf(image), readOnly: true });
+  const header = await readQcow2Header(file, { forCheck: true });
+  await checkQcow2(file, header, {
+    onFinding: ({ message }) => {
+      const found = /^ERROR cluster (\d+) refcount=/.exec(message);
+      if (found !== null) tooLow.add(Number(found[1]));
+    },
+  });
+  return { tooLow, dirty: (header.incompatibleFeatures & 1) !== 0 };
+}
+
+async function readsAsPermitted(
+  image: Uint8Array,
+  permitted: readonly (readonly Mark[])[],
+): Promise<void> {
+  const file = new MemoryFile('disk.qcow2', { content: contentOf(image), readOnly: true });
+  const opened = await openOver({ file, dataFile: undefined, backing: undefined });
+  const bytes = new Uint8Array(opened.size);
+  await opened.read(bytes, 0);
+  await opened.close();
+  comparePermitted(bytes, permitted);
+}
+
+/** @throws Error if a sector shows a mark that it may not */
+function comparePermitted(bytes: Uint8Array, permitted: readonly (readonly Mark[])[]): void {
+  for (const [sector, marks] of permitted.entries()) {
+    const found = markAt(bytes, sector * sectorSize, sector);
+    if (found === undefined || !marks.includes(found)) {
+      throw new Error(`sector ${sector} reads as ${found ?? 'no mark'}, not ${marks.join()}`);
+    }
   }
 }
 

@@ -33,6 +33,7 @@ export async function openOver(
     dataFile,
     readOnly: file.readOnly,
     cacheBytes: 0,
+    overlapCheck: 'all',
     snapshot: undefined,
     forCheck: false,
     onFinding: undefined,

@@ -5,13 +5,16 @@
 import { decideCreateOptions } from '../../src/image/create-options.js';
 import type { CreateOptions, RequestTarget } from '../../src/image/api.js';
 import { createQcow2 } from '../../src/format/qcow2/create.js';
-import type { Qcow2Image } from '../../src/format/qcow2/image.js';
+import type { CheckReport } from '../../src/format/qcow2/check-findings.js';
+import { checkQcow2 } from '../../src/format/qcow2/check.js';
+import { type Qcow2Image, readQcow2Header } from '../../src/format/qcow2/image.js';
 import { CrashLog, CrashLogFile, LogClock } from '../../src/storage/filters/crash-log.js';
 import { MemoryContent, MemoryFile, type Schedule } from '../../src/storage/memory.js';
 import type { StorageFile, StorageLimits } from '../../src/storage/storage.js';
 import { backingMark, fillSectors, type Mark, sectorSize } from '../schedules/history.js';
 import { Random } from '../stress/random.js';
 import { bytesOf, contentOf, openOver } from './open-over.js';
+import type { Damage } from './damage.js';
 import { Promises } from './promises.js';
 import { dataName, withRealSnapshot } from './real-tools.js';
 
@@ -31,7 +34,10 @@ export interface Workload {
   readonly snapshot?: boolean;
   /** Done and closed before the recording; each sector must show one thing afterwards. */
   readonly before?: (disk: RecordedDisk) => Promise<void>;
-  readonly run: (disk: RecordedDisk) => Promise<void>;
+  /** What is recorded, where that is not the repair of the damaged image. */
+  readonly run?: (disk: RecordedDisk) => Promise<void>;
+  /** Done to the image before its repair. */
+  readonly damage?: Damage;
 }
 
 /** One file of a recorded image. */
@@ -163,7 +169,12 @@ export async function record(
   const { data } = start;
   const dataFile = data && { ...logged(dataName, data), initial: data };
   const promises = new Promises(clock, start.marks, Math.max(backingMark, ...start.marks));
-  await runOn(workload, file.file, dataFile?.file, start, promises, clock, random, sabotage.format);
+  const { run } = workload;
+  if (run === undefined) await repair(file.file);
+  else {
+    const work = { ...workload, run };
+    await runOn(work, file.file, dataFile?.file, start, promises, clock, random, sabotage.format);
+  }
   return {
     workload,
     seed,
@@ -175,8 +186,13 @@ export async function record(
   };
 }
 
+/** Repairs an image as `check -r all` does. */
+export async function repair(file: StorageFile): Promise<CheckReport> {
+  return checkQcow2(file, await readQcow2Header(file, { forCheck: true }), { repair: 'all' });
+}
+
 async function runOn(
-  workload: Pick<Workload, 'queues' | 'run' | 'image'>,
+  workload: Pick<Workload, 'queues' | 'image'> & Required<Pick<Workload, 'run'>>,
   file: StorageFile,
   dataFile: StorageFile | undefined,
   { backing }: { readonly backing: Uint8Array | undefined },
@@ -228,6 +244,7 @@ async function makeStart(workload: Workload, seed: number): Promise<Start> {
   }
   let bytes = bytesOf(content);
   if (workload.snapshot === true) bytes = await withRealSnapshot(bytes, files.backing);
+  if (workload.damage !== undefined) bytes = workload.damage(bytes, new Random(seed));
   return { content: bytes, data: data && bytesOf(data), backing: files.backing, marks };
 }
 

@@ -9,6 +9,7 @@ import { FilterFile } from '../../src/storage/filters/filter-file.js';
 import type { StorageFile } from '../../src/storage/storage.js';
 import { type Outcome, examine } from './examination.js';
 import { type Sabotage, type Workload, record } from './recording.js';
+import { workloadNamed } from './workloads.js';
 
 const options = { engineEvery: 1_000_000, realEvery: 0 };
 
@@ -85,6 +86,8 @@ function withFlushParts(
         refcountTable: refcounts.table,
         refcountCache: refcounts.cache,
         lazyRefcounts: () => false,
+        overlap: metadata.overlap,
+        corruptMark: metadata.corruptMark,
       };
       const flushOrder = new FlushOrder({ ...parts, ...change(parts) });
       Object.defineProperty(metadata, 'flushOrder', { value: flushOrder });
@@ -178,4 +181,19 @@ test('clusters that are reused before their removal is on disk are found', async
   };
   const { failures } = await examined(discards, hasty);
   assert.match(failures.join('\n'), /1 references, 0 are counted/);
+});
+
+test('a repair whose barriers do nothing is found', async () => {
+  const failures: string[] = [];
+  for (const name of [
+    'repair of an image that was not closed',
+    'repair by new refcount structures',
+  ]) {
+    for (let seed = 1; seed <= 3; seed++) {
+      const wrap = (file: StorageFile): StorageFile => new ForgetfulFile(file, () => true);
+      const recording = await record(workloadNamed(name), seed, { wrap });
+      failures.push(...(await examine(recording, options)).failures);
+    }
+  }
+  assert.match(failures.join('\n'), /counted too low|repaired again|not closed/);
 });

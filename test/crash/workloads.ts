@@ -1,4 +1,5 @@
 /** The workloads whose power cuts are examined. */
+import { lostStructures, unwrittenCounts, wrongCounts } from './damage.js';
 import type { RecordedDisk, Workload } from './recording.js';
 
 /** Random requests of several users, spread over the queues. */
@@ -58,7 +59,7 @@ async function fill(disk: RecordedDisk, clusters: readonly number[]): Promise<vo
   }
 }
 
-/** Every workload. That of the repair of an image has its place at the end. */
+/** Every workload. */
 export const workloads: readonly Workload[] = [
   {
     name: 'allocation',
@@ -306,6 +307,28 @@ export const workloads: readonly Workload[] = [
         clusters: range(12),
         weights: { part: 5, write: 1, discard: 1, flush: 3 },
       }),
+  },
+  {
+    name: 'repair of reference counts',
+    image: { clusterSize: 1024 },
+    sectors: 1024 * kib,
+    snapshot: true,
+    before: (disk) => fill(disk, range(900)),
+    damage: wrongCounts,
+  },
+  {
+    name: 'repair of an image that was not closed',
+    image: { clusterSize: 512, lazyRefcounts: true },
+    sectors: 512 * kib,
+    before: (disk) => fill(disk, range(700)),
+    damage: unwrittenCounts,
+  },
+  {
+    name: 'repair by new refcount structures',
+    image: { clusterSize: 512 },
+    sectors: 512 * kib,
+    before: (disk) => fill(disk, range(700)),
+    damage: lostStructures,
   },
 ];
 

@@ -1,6 +1,6 @@
 /** Opening images that were not closed cleanly or are corrupt, and repairing through the library. */
 import assert from 'node:assert/strict';
-import { open } from 'node:fs/promises';
+import { copyFile, open, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { CowherdError } from '../../src/errors.js';
@@ -8,8 +8,10 @@ import type { CheckFinding } from '../../src/image/api.js';
 import { createImage } from '../../src/image/create.js';
 import { openImage } from '../../src/image/open.js';
 import { runCowherd } from '../support/both-tools.js';
+import { CorruptionBases, imageName } from '../support/corruption-bases.js';
+import { DamagedImage, lazy } from '../support/damaged-image.js';
 import { fixture, unpackFixtures } from '../support/fixtures.js';
-import { needsTool, runOk, temporaryFolder } from '../support/tools.js';
+import { needsTool, run, runOk, temporaryFolder } from '../support/tools.js';
 
 const dirty = 1;
 const corrupt = 2;
@@ -101,4 +103,29 @@ test('each finding says what it means, and --explain prints it', async (t) => {
     assert.match(explanation, /^[A-Z].*\.$/);
     assert.match(topic, /^[a-zA-Z0-9]+$/);
   }
+});
+
+test('a target of convert -n that was not closed is repaired first, in the same words', async (t) => {
+  if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+  const folder = await temporaryFolder(t);
+  const source = path.join(folder, 'source.raw');
+  await writeFile(source, new Uint8Array(65536).fill(1));
+  const whole = path.join(await new CorruptionBases(folder).folderOf(lazy), imageName);
+  const file = path.join(folder, 'target.qcow2');
+  const said: string[] = [];
+  for (const convert of [runCowherd, (words: readonly string[]) => run('qemu-img', words)]) {
+    await copyFile(whole, file);
+    const image = new DamagedImage(file);
+    image.setFeatureBit(72, 0);
+    image.count(image.host(0), 0);
+    image.count(image.host(4096), 5);
+    image.save();
+    const words = ['convert', '-n', '-f', 'raw', '-O', 'qcow2', source, file];
+    const { stderr, code } = await convert(words, folder);
+    assert.equal(code, 0, stderr);
+    assert.equal((await run('qemu-img', ['check', file])).code, 0);
+    said.push(stderr);
+  }
+  assert.match(said[0], /Rebuilding refcount structure/);
+  assert.equal(said[1], said[0]);
 });

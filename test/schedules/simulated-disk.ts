@@ -395,6 +395,7 @@ async function openOver(
     forCheck: false,
     onFinding: undefined,
     cacheBytes: 0,
+    overlapCheck: 'all',
     snapshot: undefined,
   });
   const parts = { dataFile: undefined, options: {} };

@@ -276,6 +276,27 @@ export const corruptTables: readonly Corruption[] = [
     },
   },
   {
+    name: 'snapshot’s L1 table farther off than numbers reach',
+    base: snapshots,
+    damage: (image) => {
+      image.bytes.writeBigUInt64BE(1n << 53n, image.snapshot(0));
+    },
+  },
+  {
+    name: 'snapshot’s L1 table misaligned, farther off than numbers reach',
+    base: snapshots,
+    damage: (image) => {
+      image.bytes.writeBigUInt64BE((1n << 62n) + 512n, image.snapshot(0));
+    },
+  },
+  {
+    name: 'snapshot’s L1 table farther off than any file reaches',
+    base: snapshots,
+    damage: (image) => {
+      image.bytes.writeBigUInt64BE(0x7ffffffffffff000n, image.snapshot(0));
+    },
+  },
+  {
     name: 'snapshot with too much extra data',
     base: snapshots,
     damage: (image) => {

@@ -80,10 +80,12 @@ export class DamagedImage extends Patch {
     return Number(this.bytes.readBigUInt64BE(offset) & 0x00fffffffffffe00n);
   }
 
-  /** Sets the reference count, of any width, of a host cluster that the first block counts. */
-  count(hostCluster: number, count: number): void {
-    const block = this.refcountBlock(0);
+  /** Sets the reference count, of any width, of a host cluster for which there is a block. */
+  count(cluster: number, count: number): void {
     const bits = this.refcountBits;
+    const perBlock = (this.clusterSize * 8) / bits;
+    const block = this.refcountBlock(Math.floor(cluster / perBlock));
+    const hostCluster = cluster % perBlock;
     if (bits >= 8) {
       const at = block + (hostCluster * bits) / 8;
       this.bytes.fill(0, at, at + bits / 8);

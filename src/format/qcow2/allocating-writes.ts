@@ -64,6 +64,8 @@ export class AllocatingWrites {
     if (within + buffer.length > clusterSize || arena.available === 0 || externalData) {
       return undefined;
     }
+    // The long way looks more closely at the table.
+    if (metadata.overlap.hasConflicts) return undefined;
     if (!metadata.ownsTable(Math.floor(offset / geometry.tableReach))) return undefined;
     const key = metadata.sliceKey(offset);
     const slot = l2Cache.find(key);

@@ -12,8 +12,11 @@ import type { LongMutex } from '../../engine/long-mutex.js';
 import { CowherdError } from '../../errors.js';
 import { maxRefcountTableBytes } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
+import { CorruptionError } from './corruption.js';
 import type { Geometry } from './geometry.js';
+import type { OverlapCheck } from './overlap.js';
 import type { Refcounts } from './refcounts.js';
+import { Structure } from './structures.js';
 
 /** Refcount slices that one reservation may search for free clusters before it appends. */
 const slicesPerSearch = 16;
@@ -59,6 +62,7 @@ export class Allocator {
   readonly #refcounts: Refcounts;
   readonly #mutex: LongMutex;
   readonly #marks: Float64Array;
+  readonly #overlap: OverlapCheck;
   readonly #noteGrowth: () => void;
   readonly #moveTable: RefcountTableMover;
 
@@ -69,6 +73,7 @@ export class Allocator {
     refcounts: Refcounts,
     mutex: LongMutex,
     memory: AllocatorMemory,
+    overlap: OverlapCheck,
     noteGrowth: () => void,
     moveTable: RefcountTableMover,
   ) {
@@ -77,6 +82,7 @@ export class Allocator {
     this.#refcounts = refcounts;
     this.#mutex = mutex;
     this.#marks = new Float64Array(memory.marks);
+    this.#overlap = overlap;
     this.#noteGrowth = noteGrowth;
     this.#moveTable = moveTable;
   }
@@ -90,7 +96,8 @@ export class Allocator {
    * Reserves consecutive host clusters, fewer than wanted where that fills a gap.
    *
    * @param wanted how many, at least 1
-   * @throws ERR_COWHERD_NO_SPACE if the file cannot grow
+   * @throws ERR_COWHERD_NO_SPACE if the file cannot grow, ERR_COWHERD_CORRUPT if metadata lie where
+   *   the counts say that nothing does
    */
   reserve(wanted: number): Promise<ClusterRun> {
     return this.#mutex.runExclusive(
@@ -138,10 +145,11 @@ export class Allocator {
       }
       const limit = Math.min(wanted, this.end - from);
       const found = await this.#refcounts.findFree(from, limit);
-      const length = Math.min(found.length, this.end - found.cluster);
-      if (length <= 0) {
+      const free = Math.min(found.length, this.end - found.cluster);
+      if (free <= 0) {
         this.#marks[1] = sliceEnd;
       } else {
+        const length = this.#beforeMetadata(found.cluster, free);
         await this.#refcounts.change(found.cluster, length, 1);
         this.#marks[1] = found.cluster + length;
         return { cluster: found.cluster, length, knownZero: false };
@@ -150,11 +158,32 @@ export class Allocator {
     return undefined;
   }
 
-  async #append(wanted: number): Promise<ClusterRun> {
+  /**
+   * How many of so many clusters can be had before one that holds metadata, whatever its count says.
+   *
+   * @throws CorruptionError if the first one does
+   */
+  #beforeMetadata(cluster: number, clusters: number): number {
     const { clusterSize } = this.#geometry;
-    const start = await this.#uncountedEnd(wanted);
+    const what = 'an allocation';
+    if (cluster === 0) {
+      const problem = `${what} would hit the header, whose cluster is counted as free`;
+      throw new CorruptionError(this.#file.filename, problem, 0);
+    }
+    const hit = this.#overlap.find(cluster * clusterSize, clusters * clusterSize);
+    if (hit === undefined) return clusters;
+    if (hit.cluster > cluster) return hit.cluster - cluster;
+    throw this.#overlap.refusal(hit, what);
+  }
+
+  async #append(most: number): Promise<ClusterRun> {
+    const { clusterSize } = this.#geometry;
+    const start = await this.#uncountedEnd(most);
+    const wanted = this.#beforeMetadata(start, most);
     const growth = this.#planGrowth(start, wanted);
     const end = start + growth.tableClusters + growth.blocks.length + wanted;
+    const length = (end - start) * clusterSize;
+    this.#overlap.check(start * clusterSize, length, 'an allocation');
     await this.#extendFile(end);
     const knownZero = this.#file.limits.zeroInit && !this.#file.limits.blockDevice;
     const blocks = await this.#zeroNewBlocks(start, growth, knownZero);
@@ -169,7 +198,10 @@ export class Allocator {
       const entries = (growth.tableClusters * clusterSize) / 8;
       await this.#moveTable(start * clusterSize, entries, blocks);
     });
-    for (const [block, hostOffset] of blocks) table.set(block, hostOffset, false);
+    for (const [block, hostOffset] of blocks) {
+      this.#overlap.protect(hostOffset, clusterSize, Structure.refcountBlock);
+      table.set(block, hostOffset, false);
+    }
     const searchedAll = this.#marks[1] >= start;
     this.#marks[0] = end;
     if (searchedAll) this.#marks[1] = end;

@@ -28,6 +28,18 @@ export interface BitmapDirectory {
   readonly directoryBytes: number;
 }
 
+/** Where the directory lies that the header names, if it names one that can be trusted. */
+export function bitmapDirectoryPlace(
+  header: Qcow2Header,
+): { readonly offset: number; readonly length: number } | undefined {
+  const extension = header.extensions.find(({ type }) => type === ExtensionType.bitmaps);
+  if (extension?.data.length !== extensionLength) return undefined;
+  if ((header.autoclearFeatures & Autoclear.bitmaps) === 0) return undefined;
+  const fields = new DataView(extension.data.buffer, extension.data.byteOffset);
+  const length = Math.min(Number(fields.getBigUint64(8)), maxBitmapDirectoryBytes);
+  return { offset: Number(fields.getBigUint64(16)), length };
+}
+
 /** Reads the bitmap directory; undefined where the image has none, or none that can be trusted. */
 export async function readBitmaps(
   file: StorageFile,

@@ -4,7 +4,7 @@
  * structures, and what is wrong with these tables themselves.
  */
 import { CowherdError } from '../../errors.js';
-import { maxBitmapTableEntries, maxL1TableBytes } from '../../limits.js';
+import { maxBitmapTableEntries, maxFileLength, maxL1TableBytes } from '../../limits.js';
 import { storageHandle } from '../../storage/open-file.js';
 import { readBitmaps } from './bitmaps.js';
 import { CheckGivenUp, type Findings, entryHex } from './check-findings.js';
@@ -130,11 +130,20 @@ class ReferenceCounter implements References {
   }
 
   /** Counts the references of an L1 table, of its L2 tables, and of their clusters. */
-  async #countL1(hostOffset: number, l1: DataView, active: boolean): Promise<void> {
+  async #countL1(
+    hostOffset: number,
+    l1: DataView,
+    active: boolean,
+    exact = hex(hostOffset),
+  ): Promise<void> {
     if (l1.byteLength === 0) return;
     const { geometry, entries, externalData } = this.#image;
     const { findings, stored, repairing, signal, onL1Entry } = this.#options;
-    this.#count(hostOffset, l1.byteLength);
+    this.#count(hostOffset, l1.byteLength, exact);
+    if (hostOffset + l1.byteLength > maxFileLength) {
+      findings.error('beyondEnd', 'ERROR: I/O error in check_refcounts_l1');
+      throw new CheckGivenUp('EIO');
+    }
     const checker = new L2Checker({
       geometry,
       entries,
@@ -268,7 +277,8 @@ class ReferenceCounter implements References {
       );
     }
     for (const { id, name, l1Offset, l1OffsetHex, l1Entries } of snapshots) {
-      if (l1Offset % geometry.clusterSize !== 0) {
+      // Exact also where no number holds the offset.
+      if (Number.parseInt(l1OffsetHex.slice(-8), 16) % geometry.clusterSize !== 0) {
         findings.corruption(
           'snapshotUnaligned',
           `ERROR snapshot ${id} (${name}) l1_offset=0x${l1OffsetHex}: L1 table is not cluster aligned; snapshot table entry corrupted`,
@@ -280,7 +290,7 @@ class ReferenceCounter implements References {
         );
       } else {
         const l1 = await this.#image.readTable(l1Offset, l1Entries * 8);
-        await this.#countL1(l1Offset, l1, false);
+        await this.#countL1(l1Offset, l1, false, l1OffsetHex);
       }
     }
     this.#count(header.snapshotsOffset, lengthBytes);

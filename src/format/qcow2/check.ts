@@ -43,6 +43,8 @@ export interface CheckOptions {
   readonly queues?: number | undefined;
   /** `leaks` frees what nothing refers to; `all` puts right whatever can be. */
   readonly repair?: 'leaks' | 'all' | undefined;
+  /** Clusters that a program at work has reserved: counted, and not leaked although nothing refers to them. */
+  readonly reserved?: readonly { readonly cluster: number; readonly length: number }[] | undefined;
 }
 
 /**
@@ -199,6 +201,7 @@ class Check {
       const references = found.get(cluster);
       const fact = `cluster ${cluster} refcount=${count} reference=${references}`;
       const isLeak = count > references;
+      if (isLeak && count === 1 && this.#isReserved(cluster)) continue;
       if (count === 0) rebuild = true;
       if (count !== 0 && (isLeak ? fixes.leaks : fixes.errors)) {
         findings.repair(isLeak ? 'leak' : 'countTooLow', `Repairing ${fact}`);
@@ -215,6 +218,11 @@ class Check {
     this.#reportUnreadable(unreadableUpTo, end);
     if (fixes.leaks) await editor.finish();
     return { rebuild, highest };
+  }
+
+  #isReserved(cluster: number): boolean {
+    const { reserved = [] } = this.#options;
+    return reserved.some((run) => cluster >= run.cluster && cluster < run.cluster + run.length);
   }
 
   #reportUnreadable(from: number, to: number): void {

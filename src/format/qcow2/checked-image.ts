@@ -2,6 +2,7 @@
  * What a check looks at: the tables of an image as they stand in the file, read around every cache,
  * and the few ways in which a repair may change them.
  */
+import { maxOffset } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
 import { Geometry } from './geometry.js';
 import { changeHeaderSector } from './header-file.js';
@@ -50,7 +51,8 @@ export class CheckedImage {
   /** Reads a table; what lies beyond the file reads as zeroes. */
   async readTable(hostOffset: number, lengthBytes: number): Promise<DataView> {
     const bytes = new Uint8Array(lengthBytes);
-    if (lengthBytes > 0) await this.file.read(bytes, hostOffset);
+    if (lengthBytes > 0 && hostOffset <= maxOffset - lengthBytes)
+      await this.file.read(bytes, hostOffset);
     return new DataView(bytes.buffer);
   }
 

@@ -9,7 +9,7 @@ import { type Codec, codecFor } from '../../native/codec.js';
 import type { QueueContext, RemovedClusters } from './context.js';
 import { acquireWritableSlice, intoLimbo, leaveSlice } from './context.js';
 import type { CompressionType } from './header.js';
-import { removedByEntry } from './removed.js';
+import { refusedRemoval, removedByEntry } from './removed.js';
 import type { Writer } from './writer.js';
 
 /** Bytes of buffers for compressed data that are kept while unused. */
@@ -167,8 +167,9 @@ export class CompressedWriter {
       const slot = await acquireWritableSlice(this.#context, offset);
       l2Cache.lockExclusive(slot);
       const claimed = claims.has(slot, entry);
-      if (!claimed) {
-        const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
+      const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
+      const refusal = claimed ? undefined : refusedRemoval(this.#context, at);
+      if (!claimed && refusal === undefined) {
         removedByEntry(this.#context, at, removed);
         entries.setCompressed(l2Cache.view, at, hostOffset, length);
         l2Cache.markDirty(slot);
@@ -176,6 +177,7 @@ export class CompressedWriter {
       const announced = claimed ? l2Cache.waiting.announce(slot) : undefined;
       l2Cache.unlockExclusive(slot);
       const claimEnds = leaveSlice(this.#context, slot, announced);
+      if (refusal !== undefined) throw refusal;
       if (claimEnds === undefined) break;
       await claimEnds;
     }

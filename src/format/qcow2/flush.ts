@@ -17,7 +17,10 @@ import type { LongMutex } from '../../engine/long-mutex.js';
 import type { SliceCache } from '../../engine/slice-cache.js';
 import { takeUnflushed } from '../../engine/unflushed.js';
 import type { StorageFile } from '../../storage/storage.js';
+import type { CorruptMark } from './corruption.js';
+import type { OverlapCheck } from './overlap.js';
 import type { PointerTable } from './pointer-table.js';
+import { Structure } from './structures.js';
 
 /** What a round writes, and where. */
 export interface FlushParts {
@@ -32,6 +35,8 @@ export interface FlushParts {
   readonly refcountCache: SliceCache;
   /** Whether reference counts may reach the disk late, because the dirty bit is set there. */
   readonly lazyRefcounts: () => boolean;
+  readonly overlap: OverlapCheck;
+  readonly corruptMark: CorruptMark;
 }
 
 /** Pieces of at most this many bytes are joined into one write. */
@@ -96,9 +101,12 @@ export class FlushOrder {
 
   /** Writes every dirty refcount slice, durably; the caller holds the flush mutex. */
   async settleRefcounts(): Promise<void> {
-    const { refcountCache, file } = this.#parts;
+    const { refcountCache, file, corruptMark } = this.#parts;
+    corruptMark.check();
+    const slices = refcountCache.copyDirty();
+    this.#keepOffMetadata(slices, 'a refcount block', Structure.refcountBlock);
     await this.#orOweBarrier(async () => {
-      await this.#writeCopies(refcountCache, refcountCache.copyDirty());
+      await this.#writeCopies(refcountCache, slices);
       await file.flush();
     });
   }
@@ -115,6 +123,7 @@ export class FlushOrder {
 
   async #round(): Promise<void> {
     const { memory, file, dataFile, l1, l2Cache, refcountTable, refcountCache } = this.#parts;
+    this.#parts.corruptMark.check();
     this.#parts.counters.add(Counter.roundsLed);
     const data = takeUnflushed(memory);
     const l1Sectors = l1.copyDirty();
@@ -125,6 +134,10 @@ export class FlushOrder {
     const lazy = !this.#lazyEnded && this.#parts.lazyRefcounts();
     const tableSectors = lazy ? [] : refcountTable.copyDirty();
     const refcountSlices = lazy ? [] : refcountCache.copyDirty();
+    this.#keepOffMetadata(l1Sectors, 'the L1 table', Structure.activeL1);
+    this.#keepOffMetadata(l2Slices, 'an L2 table', Structure.activeL2);
+    this.#keepOffMetadata(tableSectors, 'the refcount table', Structure.refcountTable);
+    this.#keepOffMetadata(refcountSlices, 'a refcount block', Structure.refcountBlock);
     const owed = memory.exchange(ControlWord.barrierOwed, 0) !== 0;
     await this.#orOweBarrier(async () => {
       if (owed) await Promise.all([file.flush(), dataFile?.flush()]);
@@ -146,6 +159,13 @@ export class FlushOrder {
         await Promise.all([file.flush(), dataFile?.flush()]);
       }
     });
+  }
+
+  /** @throws CorruptionError if a copy's place belongs to another structure too */
+  #keepOffMetadata(copies: readonly Placed[], what: string, own: number): void {
+    const { overlap } = this.#parts;
+    if (!overlap.hasConflicts) return;
+    for (const { hostOffset, bytes } of copies) overlap.check(hostOffset, bytes.length, what, own);
   }
 
   /** Does a round's writing. If it fails, the next round begins with the barrier that is missing. */

@@ -84,6 +84,19 @@ export class HeaderFile {
     });
   }
 
+  /** Sets the corrupt bit, durably; version 2 has none. */
+  async setCorrupt(): Promise<void> {
+    if (this.#opened.version !== 3) return;
+    await this.#mutex.runExclusive(async () => {
+      const features = Atomics.load(this.#words, Word.incompatible);
+      if ((features & Incompatible.corrupt) !== 0) return;
+      await this.#changeSector((sector) => {
+        sector.setUint32(featureWordsOffset + 4, features | Incompatible.corrupt);
+      });
+      Atomics.store(this.#words, Word.incompatible, features | Incompatible.corrupt);
+    });
+  }
+
   /**
    * Clears autoclear bits other than those to keep, durably; unknown bits go too (specification,
    * bytes 88 to 95).

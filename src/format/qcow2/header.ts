@@ -74,6 +74,11 @@ export interface Qcow2Header {
   readonly extensions: readonly HeaderExtension[];
 }
 
+/** The bytes that every image begins with. */
+export const qcow2Magic: readonly number[] = [24, 16, 8, 0].map(
+  (shift) => (magic >>> shift) & 0xff,
+);
+
 /** Whether bytes begin with qcow2's magic number and a version this format has. */
 export function isQcow2(bytes: Uint8Array): boolean {
   if (bytes.length < version2Length) return false;

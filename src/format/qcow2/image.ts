@@ -2,6 +2,7 @@
 import { ControlWord } from '../../engine/control-block.js';
 import type { QueueCounters } from '../../engine/counters.js';
 import { runAlone } from '../../engine/gate.js';
+import { reservedByQueues } from '../../engine/queue-line.js';
 import { CowherdError } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { BackingReader, FormatImage, StoredExtent } from '../driver.js';
@@ -20,6 +21,7 @@ import { type Qcow2Facts, qcow2Facts } from './info.js';
 import { type Qcow2Memory, Qcow2Metadata, geometryOf, loadQcow2Memory } from './metadata.js';
 import { Qcow2Queue } from './queue.js';
 import { findSnapshot, readSnapshots } from './snapshots.js';
+import type { OverlapLevel } from './structures.js';
 
 /** How an image is to be opened. */
 export interface Qcow2OpenOptions {
@@ -31,6 +33,8 @@ export interface Qcow2OpenOptions {
   readonly onFinding: ((finding: Finding) => void) | undefined;
   /** Budget of the metadata cache in bytes. */
   readonly cacheBytes: number;
+  /** Which metadata writes are kept off. */
+  readonly overlapCheck: OverlapLevel;
   /** Id or name of the internal snapshot to read. */
   readonly snapshot: string | undefined;
   /** Of this thread's first queue; what its requests share is counted there too. */
@@ -110,7 +114,9 @@ export async function openQcow2(
   if (l1.offset % geometry.clusterSize !== 0) {
     refuse('ERR_COWHERD_CORRUPT', 'The L1 table is not aligned to a cluster');
   }
-  const memory = await loadQcow2Memory(file, geometry, header, l1, options.cacheBytes);
+  const { cacheBytes, overlapCheck } = options;
+  const level = forWriting ? overlapCheck : undefined;
+  const memory = await loadQcow2Memory(file, geometry, header, l1, cacheBytes, level);
   const { dataFile, counters } = options;
   const readOnly = !forWriting;
   const handle: Qcow2Handle = { format: 'qcow2', header, memory, size, readOnly };
@@ -135,6 +141,8 @@ export class Qcow2Image implements FormatImage {
   readonly metadata: Qcow2Metadata;
   readonly #dataFile: StorageFile | undefined;
   readonly #handle: Qcow2Handle;
+  /** This thread's queues. */
+  readonly #queues = new Set<Qcow2Queue>();
   #prepared: Promise<void> | undefined;
 
   constructor(metadata: Qcow2Metadata, dataFile: StorageFile | undefined, handle: Qcow2Handle) {
@@ -156,7 +164,7 @@ export class Qcow2Image implements FormatImage {
     backing: BackingReader | undefined,
     counters: QueueCounters,
   ): Qcow2Queue {
-    return new Qcow2Queue({
+    const queue = new Qcow2Queue({
       metadata: this.metadata,
       header: this.metadata.headerFile.header,
       size: this.size,
@@ -165,7 +173,10 @@ export class Qcow2Image implements FormatImage {
       backing,
       counters,
       beforeFirstChange: () => (this.#prepared ??= this.#prepareForChanges()),
+      onClosed: () => this.#queues.delete(queue),
     });
+    this.#queues.add(queue);
+    return queue;
   }
 
   async *extents(
@@ -201,17 +212,24 @@ export class Qcow2Image implements FormatImage {
 
   /** Checks the image, and repairs it if wanted, while no queue of any thread runs a request. */
   check(options: CheckOptions): Promise<CheckReport> {
-    const { file } = this.metadata;
-    return this.runAlone(async () =>
-      checkQcow2(file, await readQcow2Header(file, { forCheck: true }), options),
-    );
+    const { file, control, flushOrder } = this.metadata;
+    return this.runAlone(async () => {
+      for (const queue of this.#queues) await queue.settle();
+      if (!this.#handle.readOnly) await flushOrder.flush();
+      const header = await readQcow2Header(file, { forCheck: true });
+      // Those of queues on other threads, which only these can give back.
+      return checkQcow2(file, header, { ...options, reserved: reservedByQueues(control) });
+    });
   }
 
   async close(last: boolean): Promise<void> {
-    const { allocator, control, flushOrder, headerFile, poison } = this.metadata;
+    const { allocator, control, corruptMark, flushOrder, headerFile, poison } = this.metadata;
     if (this.#handle.readOnly) return;
     poison.check();
-    if (!last || control.load(ControlWord.changed) === 0) return;
+    if (control.load(ControlWord.changed) === 0) return;
+    // What was not flushed before the damage was met is not written any more.
+    corruptMark.check();
+    if (!last) return;
     flushOrder.endLaziness();
     await flushOrder.flush();
     await headerFile.setDirty(false);

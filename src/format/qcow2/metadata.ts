@@ -12,18 +12,21 @@ import { LongMutex } from '../../engine/long-mutex.js';
 import { Poison } from '../../engine/poison.js';
 import { SharedWords } from '../../engine/shared-words.js';
 import { type SliceCacheMemory, SliceCache, allocateSliceCache } from '../../engine/slice-cache.js';
-import { CowherdError } from '../../errors.js';
 import { maxRefcountTableBytes, minCacheBytes } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
 import { type AllocatorMemory, Allocator, allocateAllocatorMemory } from './allocator.js';
+import { CorruptMark, CorruptionError } from './corruption.js';
 import { FlushOrder } from './flush.js';
 import { Geometry } from './geometry.js';
 import { type Qcow2Header, Incompatible } from './header.js';
 import { HeaderFile, allocateHeaderWords } from './header-file.js';
 import { L2EntryView } from './l2-entry.js';
 import { ReadPlanner } from './mapping.js';
+import { type OverlapMemory, OverlapCheck, allocateOverlapMemory } from './overlap.js';
+import { loadOverlapMemory } from './overlap-load.js';
 import { type PointerTableMemory, PointerTable, allocatePointerTable } from './pointer-table.js';
 import { Refcounts } from './refcounts.js';
+import { type OverlapLevel, Structure } from './structures.js';
 
 /** Share of the cache budget that L2 slices get; refcount slices get the rest. */
 const l2Share = 7 / 8;
@@ -38,6 +41,9 @@ export interface Qcow2Memory {
   readonly refcountTable: PointerTableMemory;
   readonly refcounts: SliceCacheMemory;
   readonly allocator: AllocatorMemory;
+  readonly overlap: OverlapMemory;
+  /** Whether the image is open for writing. */
+  readonly writable: boolean;
 }
 
 /** The tables an image is opened with: the active ones, or those of an internal snapshot. */
@@ -46,13 +52,18 @@ export interface L1Place {
   readonly entries: number;
 }
 
-/** Makes the shared memory of an image and reads its L1 and refcount tables into it. */
+/**
+ * Makes the shared memory of an image and reads its L1 and refcount tables into it.
+ *
+ * @param overlapLevel which metadata writes are kept off; undefined where nothing will be written
+ */
 export async function loadQcow2Memory(
   file: StorageFile,
   geometry: Geometry,
   header: Qcow2Header,
   l1Place: L1Place,
   cacheBytes: number,
+  overlapLevel: OverlapLevel | undefined,
 ): Promise<Qcow2Memory> {
   const budget = Math.max(cacheBytes, minCacheBytes);
   const l2 = allocateSliceCache(budget * l2Share, geometry.sliceSize);
@@ -68,10 +79,15 @@ export async function loadQcow2Memory(
     refcountTable: allocatePointerTable(maxRefcountTableBytes / 8),
     refcounts: allocateSliceCache(budget * (1 - l2Share), geometry.sliceSize),
     allocator: allocateAllocatorMemory(fileEnd),
+    overlap: allocateOverlapMemory(0, 0),
+    writable: overlapLevel !== undefined,
   };
-  await loadTable(file, memory.l1, l1Place.offset, l1Place.entries);
-  await loadTable(file, memory.refcountTable, header.refcountTableOffset, refcountEntries);
-  return memory;
+  const { l1, refcountTable } = memory;
+  await loadTable(file, l1, l1Place.offset, l1Place.entries);
+  await loadTable(file, refcountTable, header.refcountTableOffset, refcountEntries);
+  if (overlapLevel === undefined) return memory;
+  const source = { file, header, geometry, l1, refcountTable };
+  return { ...memory, overlap: await loadOverlapMemory(source, overlapLevel) };
 }
 
 async function loadTable(
@@ -100,6 +116,9 @@ export class Qcow2Metadata {
   readonly allocator: Allocator;
   readonly flushOrder: FlushOrder;
   readonly headerFile: HeaderFile;
+  /** What writes are kept off. */
+  readonly overlap: OverlapCheck;
+  readonly corruptMark: CorruptMark;
   readonly file: StorageFile;
   readonly #l1Mutex: LongMutex;
 
@@ -123,6 +142,13 @@ export class Qcow2Metadata {
     this.claims = new ClaimMarks(new Int32Array(memory.claims), memory.l2.slots);
     this.#l1Mutex = new LongMutex(control, ControlWord.l1Mutex);
     const refcountTable = new PointerTable(memory.refcountTable, this.poison);
+    this.overlap = new OverlapCheck(
+      memory.overlap,
+      file.filename,
+      this.geometry.clusterSize,
+      { l1: this.l1, refcountTable },
+      this.poison,
+    );
     this.refcounts = new Refcounts(
       file,
       this.geometry,
@@ -140,6 +166,7 @@ export class Qcow2Metadata {
         clusters: (refcountTable.length * 8) / this.geometry.clusterSize,
       }),
     );
+    this.corruptMark = new CorruptMark(control, this.headerFile, file.filename, memory.writable);
     const flushMutex = new LongMutex(control, ControlWord.flushMutex);
     this.flushOrder = new FlushOrder({
       memory: control,
@@ -152,6 +179,8 @@ export class Qcow2Metadata {
       refcountTable,
       refcountCache: this.refcounts.cache,
       lazyRefcounts: () => this.headerFile.isDirty,
+      overlap: this.overlap,
+      corruptMark: this.corruptMark,
     });
     this.l2Cache.counters = counters;
     this.refcounts.cache.counters = counters;
@@ -163,6 +192,7 @@ export class Qcow2Metadata {
       this.refcounts,
       new LongMutex(control, ControlWord.refcountMutex),
       memory.allocator,
+      this.overlap,
       () => {
         this.flushOrder.noteBeforeEntries();
       },
@@ -202,6 +232,10 @@ export class Qcow2Metadata {
     if (!this.ownsTable(index)) {
       await this.#l1Mutex.runExclusive(() => this.#makeOwnTable(index, arena, release));
     }
+    if (this.overlap.hasConflicts) {
+      const { clusterSize } = this.geometry;
+      this.overlap.check(this.l1.offset(index), clusterSize, 'an L2 table', Structure.activeL2);
+    }
     return this.acquireSlice(this.sliceKey(guestOffset));
   }
 
@@ -223,6 +257,10 @@ export class Qcow2Metadata {
     if (this.ownsTable(index)) return;
     const { clusterSize } = this.geometry;
     const old = this.l1.offset(index);
+    if (this.overlap.hasConflicts) {
+      const place = this.l1.hostOffset + index * 8;
+      this.overlap.check(place, 8, 'the L1 table', Structure.activeL1);
+    }
     while (arena.available === 0) await arena.refill();
     const { knownZero } = arena;
     const cluster = arena.take(1);
@@ -243,6 +281,7 @@ export class Qcow2Metadata {
       arena.giveBack(cluster, 1);
       throw error;
     }
+    this.overlap.protect(hostOffset, clusterSize, Structure.activeL2);
     this.l1.set(index, hostOffset, true);
     if (old !== 0) release(old);
   }
@@ -262,11 +301,8 @@ export class Qcow2Metadata {
   #checkTableOffset(index: number, offset: number): void {
     if (offset !== 0 && offset % this.geometry.clusterSize === 0) return;
     const { filename } = this.file;
-    throw new CowherdError(
-      'ERR_COWHERD_CORRUPT',
-      `'${filename}': L1 entry ${index} points at no valid L2 table (host offset ${offset})`,
-      { filename, offset },
-    );
+    const problem = `L1 entry ${index} points at no valid L2 table (host offset ${offset})`;
+    throw new CorruptionError(filename, problem, offset);
   }
 
   async #moveRefcountTable(
@@ -282,6 +318,7 @@ export class Qcow2Metadata {
     for (const [block, blockOffset] of blocks) view.setBigUint64(block * 8, BigInt(blockOffset));
     await this.file.write(bytes, hostOffset);
     await this.file.flush();
+    this.overlap.protect(hostOffset, bytes.length, Structure.refcountTable);
     const clusters = bytes.length / this.geometry.clusterSize;
     await this.headerFile.moveRefcountTable({ hostOffset, clusters });
     table.place(hostOffset, entries);

@@ -34,6 +34,12 @@ export interface DirtySector {
   readonly version: number;
 }
 
+/** Offset part in bytes of the entry at a position in a table's bytes. */
+export function pointerAt(view: DataView, at: number): number {
+  const high = view.getUint32(at) & offsetHighMask;
+  return high * two32 + ((view.getUint32(at + 4) & offsetLowMask) >>> 0);
+}
+
 /** Makes the memory of a table that may grow to `capacity` entries; untouched pages cost nothing. */
 export function allocatePointerTable(capacity: number): PointerTableMemory {
   const sectors = Math.ceil((capacity * 8) / sectorSize);
@@ -85,15 +91,35 @@ export class PointerTable {
   /** Offset part of an entry in bytes, 0 where it points at nothing. */
   offset(index: number): number {
     lockShared(this.#memory, this.#lock);
-    const high = this.#view.getUint32(index * 8) & offsetHighMask;
-    const low = (this.#view.getUint32(index * 8 + 4) & offsetLowMask) >>> 0;
+    const offset = pointerAt(this.#view, index * 8);
     unlockShared(this.#memory, this.#lock);
-    return high * two32 + low;
+    return offset;
   }
 
   /** Whether an entry has the COPIED flag: its table has exactly one reference. */
   isCopied(index: number): boolean {
     return (this.#view.getUint32(index * 8) & copiedHigh) !== 0;
+  }
+
+  /** The offsets of all entries that point at something, while nobody changes them. */
+  *offsets(): Generator<number> {
+    for (let index = 0; index < this.length; index++) {
+      const offset = pointerAt(this.#view, index * 8);
+      if (offset !== 0) yield offset;
+    }
+  }
+
+  /** Whether an entry points at a table of so many bytes that lies, in part, within a range. */
+  pointsInto(from: number, to: number, tableBytes: number): boolean {
+    const { length } = this;
+    lockShared(this.#memory, this.#lock);
+    let found = false;
+    for (let at = 0; at < length * 8 && !found; at += 8) {
+      const offset = pointerAt(this.#view, at);
+      found = offset !== 0 && offset < to && offset + tableBytes > from;
+    }
+    unlockShared(this.#memory, this.#lock);
+    return found;
   }
 
   /** Sets an entry to a host offset in bytes. */

@@ -6,7 +6,7 @@ import { Arena } from '../../engine/arena.js';
 import { Counter, type QueueCounters } from '../../engine/counters.js';
 import { QueueGate, gateClosed } from '../../engine/gate.js';
 import { Limbo } from '../../engine/limbo.js';
-import { releaseQueueLine, takeQueueLine } from '../../engine/queue-line.js';
+import { publishReserved, releaseQueueLine, takeQueueLine } from '../../engine/queue-line.js';
 import { RequestPool } from '../../engine/request-pool.js';
 import { UnflushedData } from '../../engine/unflushed.js';
 import type { StorageFile } from '../../storage/storage.js';
@@ -36,6 +36,7 @@ export interface Qcow2QueueOptions {
   readonly counters: QueueCounters;
   /** Makes the header ready for the first change of guest data. */
   readonly beforeFirstChange: () => Promise<void>;
+  readonly onClosed: () => void;
 }
 
 /** One queue of a qcow2 image. */
@@ -51,6 +52,7 @@ export class Qcow2Queue implements FormatQueue {
   readonly #writes: RequestPool;
   readonly #allocatingWrites: AllocatingWrites;
   readonly #beforeFirstChange: () => Promise<void>;
+  readonly #onClosed: () => void;
   #changed = false;
   #reclaiming: Promise<void> | undefined;
 
@@ -68,12 +70,17 @@ export class Qcow2Queue implements FormatQueue {
       backing,
       size,
       version: header.version,
-      arena: new Arena((wanted) => allocator.reserve(wanted), geometry.clusterSize),
+      arena: new Arena(async (wanted) => {
+        const run = await allocator.reserve(wanted);
+        publishReserved(control, this.#line, run);
+        return run;
+      }, geometry.clusterSize),
       limbo: new Limbo(),
       unflushed,
       counters,
     };
     this.#beforeFirstChange = options.beforeFirstChange;
+    this.#onClosed = options.onClosed;
     this.#gate = new QueueGate(control, this.#line);
     const compressed = new CompressedReader(
       file,
@@ -113,7 +120,8 @@ export class Qcow2Queue implements FormatQueue {
 
   write(buffer: Uint8Array, offset: number): Promise<void> {
     const epoch = this.#gate.tryEnter();
-    if (epoch !== gateClosed && this.#changed) {
+    const { corruptMark } = this.#context.metadata;
+    if (epoch !== gateClosed && this.#changed && !corruptMark.isSet) {
       const hostOffset = this.#writer.locate(offset, buffer.length);
       if (hostOffset >= 0) {
         return this.#writes.submitWrite(this.#context.dataFile, buffer, hostOffset, epoch);
@@ -141,32 +149,52 @@ export class Qcow2Queue implements FormatQueue {
   }
 
   flush(): Promise<void> {
-    return this.#context.counters.run(() => this.#flushAndReclaim());
+    return this.#context.counters.run(() => this.#noteCorruption(() => this.#flushAndReclaim()));
   }
 
   async close(): Promise<void> {
     const { metadata, backing, unflushed } = this.#context;
     await this.#gate.idle();
     try {
-      // What a poisoned image holds in memory is not to be trusted on disk.
-      if (this.#changed && !metadata.poison.isSet) await this.#giveBackClusters();
+      // What a poisoned or corrupt image holds in memory is not to be trusted on disk.
+      if (this.#changed && !metadata.poison.isSet && !metadata.corruptMark.isSet) {
+        await this.#noteCorruption(() => this.#giveBackClusters());
+      }
     } finally {
       unflushed.handOver();
       releaseQueueLine(metadata.control, this.#line);
+      this.#onClosed();
       await backing?.close();
     }
+  }
+
+  /**
+   * Gives back what the arena did not use, and what waits in limbo, while no request of any queue runs;
+   * the queue goes on afterwards.
+   */
+  async settle(): Promise<void> {
+    if (this.#changed) await this.#noteCorruption(() => this.#giveBackClusters());
   }
 
   /** Gives back what the arena did not use, and what waits in limbo. */
   async #giveBackClusters(): Promise<void> {
     const { arena, limbo, metadata } = this.#context;
     for (const run of arena.drain()) await metadata.allocator.lower(run.cluster, run.length);
+    let damage: unknown;
     // A flush still under way may have taken clusters out of limbo without having lowered them yet.
     while (limbo.clusters > 0 || this.#reclaiming !== undefined) {
-      await this.#flushAndReclaim();
+      const before = limbo.clusters;
+      try {
+        await this.#flushAndReclaim();
+      } catch (error) {
+        // Counts that are too low keep no others from being lowered; anything else may go on failing.
+        if (limbo.clusters >= before) throw error;
+        damage ??= error;
+      }
       // What is left waits for a request of another queue.
       if (limbo.clusters > 0) await new Promise((resolve) => setTimeout(resolve, 1));
     }
+    if (damage !== undefined) throw damage as Error;
   }
 
   /** Runs a request that takes the long way; `epoch` may be `gateClosed`. */
@@ -174,11 +202,21 @@ export class Qcow2Queue implements FormatQueue {
     return this.#context.counters.run(async () => {
       const entered = epoch === gateClosed ? await this.#enter() : epoch;
       try {
-        await request();
+        await this.#noteCorruption(request);
       } finally {
         this.#gate.leave(entered);
       }
     });
+  }
+
+  /** Runs a section; if it comes upon damage, that is noted in the image before it fails. */
+  async #noteCorruption(section: () => Promise<void>): Promise<void> {
+    try {
+      await section();
+    } catch (error) {
+      await this.#context.metadata.corruptMark.note(error);
+      throw error;
+    }
   }
 
   #enter(): Promise<number> {
@@ -188,6 +226,7 @@ export class Qcow2Queue implements FormatQueue {
 
   async #runChange(epoch: number, request: () => Promise<void>): Promise<void> {
     await this.#run(epoch, async () => {
+      this.#context.metadata.corruptMark.check();
       if (!this.#changed) {
         await this.#beforeFirstChange();
         this.#changed = true;
@@ -203,6 +242,7 @@ export class Qcow2Queue implements FormatQueue {
   async #flushAndReclaim(): Promise<void> {
     const { metadata } = this.#context;
     metadata.poison.check();
+    metadata.corruptMark.check();
     await metadata.flushOrder.flush();
     await this.#reclaim();
   }

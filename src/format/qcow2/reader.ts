@@ -1,9 +1,9 @@
 /** Executing reads: plan each run from the cached slices, then fetch all runs side by side. */
 import { Counter } from '../../engine/counters.js';
-import { CowherdError } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { CompressedReader } from './compressed-reader.js';
 import type { QueueContext } from './context.js';
+import { CorruptionError } from './corruption.js';
 import { Run, RunKind } from './mapping.js';
 
 /** One queue's reads. */
@@ -117,11 +117,7 @@ export class Reader {
 export function corruptEntry(
   context: { readonly file: StorageFile },
   guestOffset: number,
-): CowherdError {
-  const { filename } = context.file;
-  return new CowherdError(
-    'ERR_COWHERD_CORRUPT',
-    `'${filename}': the L2 entry of guest offset ${guestOffset} is invalid`,
-    { filename, offset: guestOffset },
-  );
+): CorruptionError {
+  const problem = `the L2 entry of guest offset ${guestOffset} is invalid`;
+  return new CorruptionError(context.file.filename, problem, guestOffset);
 }

@@ -2,12 +2,15 @@
 import { ControlWord } from '../../engine/control-block.js';
 import { Counter } from '../../engine/counters.js';
 import { oldestEpoch } from '../../engine/epochs.js';
+import { CowherdError } from '../../errors.js';
 import type { QueueContext } from './context.js';
 
 /**
  * Lowers the counts of every cluster of the queue's limbo that no request can still reach and whose
  * removal is durable; a cluster that becomes free is punched first, where that was asked for, so that
  * no late punch can meet its next use.
+ *
+ * @throws ERR_COWHERD_CORRUPT, when all others are done, if a count was too low already
  */
 export async function reclaim(context: QueueContext): Promise<void> {
   const { limbo, metadata, file } = context;
@@ -16,6 +19,7 @@ export async function reclaim(context: QueueContext): Promise<void> {
   const entries = limbo.takeReleasable(oldestEpoch(control), flushOrder.completed);
   if (entries.length === 0) return;
   control.add(ControlWord.compressedGeneration, 1);
+  let damage: CowherdError | undefined;
   for (const [index, entry] of entries.entries()) {
     // A punch that fails leaves its clusters to a later pass; lowering half of them happens once.
     let later = index;
@@ -28,11 +32,17 @@ export async function reclaim(context: QueueContext): Promise<void> {
       later = index + 1;
       await allocator.lower(entry.cluster, entry.count);
     } catch (error) {
+      // A count that says less than there is cannot be lowered, now or later; others can.
+      if (error instanceof CowherdError && error.code === 'ERR_COWHERD_CORRUPT') {
+        damage ??= error;
+        continue;
+      }
       for (const left of entries.slice(later)) limbo.putBack(left);
       throw error;
     }
     context.counters.add(Counter.reclaimedClusters, entry.count);
   }
+  if (damage !== undefined) throw damage;
 }
 
 /** The clusters of a run that have exactly one reference left: the one about to go. */

@@ -6,6 +6,7 @@ import type { Poison } from '../../engine/poison.js';
 import { SliceCache, type SliceCacheMemory } from '../../engine/slice-cache.js';
 import { CowherdError } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
+import { CorruptionError } from './corruption.js';
 import type { Geometry } from './geometry.js';
 import type { PointerTable } from './pointer-table.js';
 import { type RefcountWidth, refcountWidth } from './refcount-width.js';
@@ -148,12 +149,14 @@ export class Refcounts {
     const { slicesPerTable, sliceSize, clusterSize } = this.#geometry;
     const block = Math.floor(key / slicesPerTable);
     const hostOffset = this.#blockOffset(block);
-    if (hostOffset === 0 || hostOffset % clusterSize !== 0) {
-      throw new CowherdError(
-        'ERR_COWHERD_CORRUPT',
-        `'${this.#file.filename}': refcount block ${block} is missing or misaligned`,
-        { filename: this.#file.filename, offset: hostOffset },
-      );
+    if (hostOffset % clusterSize !== 0) {
+      const problem = `refcount block ${block} is misaligned (host offset ${hostOffset})`;
+      throw new CorruptionError(this.#file.filename, problem, hostOffset);
+    }
+    if (hostOffset === 0) {
+      const { filename } = this.#file;
+      const message = `'${filename}': refcount block ${block} is missing`;
+      throw new CowherdError('ERR_COWHERD_CORRUPT', message, { filename, offset: 0 });
     }
     return hostOffset + (key % slicesPerTable) * sliceSize;
   }

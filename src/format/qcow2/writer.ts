@@ -10,7 +10,7 @@ import { acquireWritableSlice, intoLimbo, leaveSlice, nothingBelow } from './con
 import { ClusterKind } from './l2-entry.js';
 import { Run, RunKind } from './mapping.js';
 import { type Reader, corruptEntry } from './reader.js';
-import { removedByEntry } from './removed.js';
+import { refusedRemoval, removedByEntry } from './removed.js';
 
 /** Consecutive claimed guest clusters on their way to being written and linked. */
 interface Allocation {
@@ -66,8 +66,8 @@ export class Writer {
    * @returns the host offset in bytes, or -1 if `write` has to do it
    */
   locate(offset: number, length: number): number {
-    const { metadata } = this.#context;
-    const { geometry, l2Cache } = metadata;
+    const { metadata, externalData } = this.#context;
+    const { geometry, l2Cache, overlap } = metadata;
     if (!metadata.ownsTable(Math.floor(offset / geometry.tableReach))) return -1;
     const key = metadata.sliceKey(offset);
     const slot = l2Cache.find(key);
@@ -76,6 +76,7 @@ export class Writer {
     l2Cache.lockShared(slot);
     const hostOffset = l2Cache.holds(slot, key) ? this.#locateInSlot(slot, offset, length) : -1;
     l2Cache.unlockShared(slot);
+    if (hostOffset >= 0 && !externalData && overlap.mayHit(hostOffset, length)) return -1;
     return hostOffset;
   }
 
@@ -130,19 +131,17 @@ export class Writer {
 
   /** Decides on a step and claims what it allocates; the caller holds the slice's word. */
   #plan(slot: number, offset: number, length: number): Step {
-    const { metadata } = this.#context;
-    const { geometry, entries, claims, l2Cache } = metadata;
+    const { metadata, externalData } = this.#context;
+    const { geometry, entries, claims, l2Cache, overlap } = metadata;
     const entry = geometry.entryInSlice(offset);
     if (claims.has(slot, entry)) return { kind: 'wait-for-claim' };
     const inPlace = this.#inPlaceLength(slot, offset, length);
+    if (this.#run.kind === RunKind.corrupt) throw corruptEntry(this.#context, offset);
     const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
     if (inPlace > 0) {
-      const within = geometry.within(offset);
-      return {
-        kind: 'in-place',
-        length: inPlace,
-        hostOffset: entries.hostOffset(l2Cache.view, at) + within,
-      };
+      const hostOffset = entries.hostOffset(l2Cache.view, at) + geometry.within(offset);
+      if (!externalData) overlap.check(hostOffset, inPlace, 'a write');
+      return { kind: 'in-place', length: inPlace, hostOffset };
     }
     return this.#isReplaced(at)
       ? this.#planFresh(slot, entry, offset, length)
@@ -158,8 +157,10 @@ export class Writer {
     const touched = geometry.clusters(within + length);
     const wanted = Math.min(touched, geometry.l2EntriesPerSlice - entry);
     const available = externalData ? wanted : Math.min(wanted, arena.available);
-    if (available === 0) return { kind: 'refill-arena', wanted: touched };
     const first = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
+    const refusal = refusedRemoval(this.#context, first);
+    if (refusal !== undefined) throw refusal;
+    if (available === 0) return { kind: 'refill-arena', wanted: touched };
     const whole = this.#needsWholeCluster(first);
     const guestOffset = offset - within;
     let showedZeroes = this.#edgeIsZero(first, guestOffset);
@@ -168,7 +169,8 @@ export class Writer {
       count < available &&
       !claims.has(slot, entry + count) &&
       this.#isReplaced(first + count * geometry.l2EntrySize) &&
-      this.#needsWholeCluster(first + count * geometry.l2EntrySize) === whole
+      this.#needsWholeCluster(first + count * geometry.l2EntrySize) === whole &&
+      refusedRemoval(this.#context, first + count * geometry.l2EntrySize) === undefined
     ) {
       const at = first + count * geometry.l2EntrySize;
       showedZeroes &&= this.#edgeIsZero(at, guestOffset + count * clusterSize);
@@ -206,8 +208,10 @@ export class Writer {
 
   /** Plans writing into a host cluster the entry has already, but whose content is not all valid. */
   #planKept(slot: number, entry: number, at: number, offset: number, length: number): Step {
-    const { geometry, entries, claims, l2Cache } = this.#context.metadata;
+    const { geometry, entries, claims, l2Cache, overlap } = this.#context.metadata;
     const { clusterSize, subclusterSize } = geometry;
+    const hostOffset = entries.hostOffset(l2Cache.view, at);
+    if (!this.#context.externalData) overlap.check(hostOffset, clusterSize, 'a write');
     const within = geometry.within(offset);
     const stepLength = Math.min(length, clusterSize - within);
     claims.add(slot, entry, 1);
@@ -223,7 +227,7 @@ export class Writer {
         slot,
         entry,
         count: 1,
-        hostOffset: entries.hostOffset(l2Cache.view, at),
+        hostOffset,
         knownZero: false,
         showsNothing: false,
         fresh: false,
@@ -329,13 +333,12 @@ export class Writer {
       }
       return own;
     }
-    if (run.kind === RunKind.corrupt) throw corruptEntry(this.#context, offset);
     return 0;
   }
 
   #locateInSlot(slot: number, offset: number, length: number): number {
-    if (this.#inPlaceLength(slot, offset, length) < length) return -1;
-    return this.#run.hostOffset;
+    const isWhole = this.#inPlaceLength(slot, offset, length) >= length;
+    return isWhole && this.#run.kind === RunKind.data ? this.#run.hostOffset : -1;
   }
 
   /** Whether a write gives the cluster a new host cluster: it has none, or shares it. */

@@ -7,7 +7,7 @@ import { acquireWritableSlice, intoLimbo, leaveSlice, nothingBelow } from './con
 import { ClusterKind } from './l2-entry.js';
 import { Run, RunKind } from './mapping.js';
 import type { Reader } from './reader.js';
-import { removedByEntry } from './removed.js';
+import { refusedRemoval, removedByEntry } from './removed.js';
 import type { Writer } from './writer.js';
 
 /** What happens to each cluster of a range. */
@@ -157,6 +157,8 @@ export class Zeroing {
       !geometry.extendedL2 &&
       (kind === ClusterKind.zeroPlain || (kind === ClusterKind.zeroAllocated && keepHost));
     if (alreadyZero) return false;
+    const refusal = keepHost ? undefined : refusedRemoval(this.#context, at);
+    if (refusal !== undefined) throw refusal;
     if (version === 2) {
       if (kind === ClusterKind.unallocated) return false;
       removedByEntry(this.#context, at, removed);
@@ -184,13 +186,20 @@ export class Zeroing {
       l2Cache.lockExclusive(slot);
       let next = entry;
       let dirty = false;
-      for (; next < last && !claims.has(slot, next); next++) {
-        const at = slot * l2Cache.sliceSize + next * geometry.l2EntrySize;
-        if (change(at)) dirty = true;
+      let announced: number | undefined;
+      let failed = true;
+      try {
+        for (; next < last && !claims.has(slot, next); next++) {
+          const at = slot * l2Cache.sliceSize + next * geometry.l2EntrySize;
+          if (change(at)) dirty = true;
+        }
+        if (next === entry) announced = l2Cache.waiting.announce(slot);
+        failed = false;
+      } finally {
+        if (dirty) l2Cache.markDirty(slot);
+        l2Cache.unlockExclusive(slot);
+        if (failed) l2Cache.unpin(slot);
       }
-      if (dirty) l2Cache.markDirty(slot);
-      const announced = next === entry ? l2Cache.waiting.announce(slot) : undefined;
-      l2Cache.unlockExclusive(slot);
       const claimEnds = leaveSlice(this.#context, slot, announced);
       if (claimEnds === undefined) return next - entry;
       await claimEnds;
