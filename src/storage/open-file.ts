@@ -32,18 +32,28 @@ function warnOnce(): void {
   );
 }
 
+/** @throws ERR_COWHERD_UNSUPPORTED for an engine that only the addon has */
+function refuseNativeEngine(path: string, { aio }: StorageOpenOptions): void {
+  if (aio !== 'io_uring') return;
+  throw new CowherdError(
+    'ERR_COWHERD_UNSUPPORTED',
+    `Could not open '${path}': the io_uring engine is not available without the native addon`,
+    { filename: path },
+  );
+}
+
 /**
  * Opens a regular file or block device.
  *
  * @throws CowherdError ERR_COWHERD_NOT_FOUND, ERR_COWHERD_ACCESS, ERR_COWHERD_LOCKED,
  *   ERR_COWHERD_UNSUPPORTED (no regular file, or an engine that is not available) or ERR_COWHERD_IO
  */
-
 export async function openStorageFile(
   path: string,
   options: StorageOpenOptions = {},
 ): Promise<StorageFile> {
   if (addon !== undefined) return openFilePosix(addon, path, options);
+  refuseNativeEngine(path, options);
   warnOnce();
   return openFileNode(path, options);
 }
@@ -57,6 +67,7 @@ export async function createStorageFile(
   options: StorageOpenOptions = {},
 ): Promise<StorageFile> {
   if (addon !== undefined) return createFilePosix(addon, path, options);
+  refuseNativeEngine(path, options);
   warnOnce();
   return createFileNode(path, options);
 }
@@ -71,7 +82,6 @@ export function storageHandle(file: StorageFile): StorageHandle | undefined {
 }
 
 /** The open file of a handle, for this thread: the same descriptor and locks, a ring of its own. */
-
 export async function attachStorageFile(handle: StorageHandle): Promise<StorageFile> {
   if (handle.backend === 'file-node') return attachFileNode(handle);
   if (addon !== undefined) return attachFilePosix(addon, handle);
