@@ -10,7 +10,7 @@ import { readBitmaps } from './bitmaps.js';
 import { CheckGivenUp, type Findings, entryHex } from './check-findings.js';
 import { L2Checker, type ZeroableEntry } from './check-l2.js';
 import type { CheckedSnapshots } from './check-snapshots.js';
-import { type TableContent, TableThreads } from './check-tables.js';
+import type { TableContent, TableThreads } from './check-tables.js';
 import { type CheckedImage, l2TableOffset } from './checked-image.js';
 import { ExtensionType } from './header-extensions.js';
 import { PackedCounts } from './packed-counts.js';
@@ -175,7 +175,7 @@ class ReferenceCounter implements References {
   ): AsyncGenerator<TablePointer> {
     const { file, geometry } = this.#image;
     const pointers = this.#l2Pointers(l1, active);
-    const threads = this.#threadsFor(l1);
+    const threads = await this.#threadsFor(l1);
     if (threads === undefined) {
       for await (const table of walkTables(file, pointers, geometry.clusterSize)) {
         checker.check(table.view, table.hostOffset);
@@ -195,7 +195,7 @@ class ReferenceCounter implements References {
   }
 
   /** Threads for the tables of an L1 table, or undefined where this one is as quick. */
-  #threadsFor(l1: DataView): TableThreads | undefined {
+  async #threadsFor(l1: DataView): Promise<TableThreads | undefined> {
     const { threads, stored } = this.#options;
     const { file, header, geometry } = this.#image;
     if (threads < 2 || (l1.byteLength / 8) * geometry.clusterSize < leastThreadedBytes) {
@@ -203,6 +203,8 @@ class ReferenceCounter implements References {
     }
     const handle = storageHandle(file);
     if (handle === undefined) return undefined;
+    // Loaded only here: few checks have threads, and no other command does.
+    const { TableThreads } = await import('./check-tables.js');
     this.#threads ??= new TableThreads(
       {
         file: handle,
