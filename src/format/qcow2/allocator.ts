@@ -182,8 +182,10 @@ export class Allocator {
     const wanted = this.#beforeMetadata(start, most);
     const growth = this.#planGrowth(start, wanted);
     const end = start + growth.tableClusters + growth.blocks.length + wanted;
-    const length = (end - start) * clusterSize;
-    this.#overlap.check(start * clusterSize, length, 'an allocation');
+    // What the growth adds was not looked at yet.
+    const looked = start + wanted;
+    const rest = (end - looked) * clusterSize;
+    this.#overlap.check(looked * clusterSize, rest, 'an allocation');
     await this.#extendFile(end);
     const knownZero = this.#file.limits.zeroInit && !this.#file.limits.blockDevice;
     const blocks = await this.#zeroNewBlocks(start, growth, knownZero);
