@@ -8,6 +8,7 @@ import { RawImage } from '../format/raw/image.js';
 import { attachStorageFile } from '../storage/open-file.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { Image } from './api.js';
+import { closeEach } from './each-step.js';
 import { type ImageHandle, poisonAtThreadEnd } from './handle.js';
 import { OpenedImage } from './opened-image.js';
 
@@ -48,7 +49,7 @@ async function attachLink(handle: ImageHandle): Promise<OpenedImage> {
     }
     return await joinImage(handle, file, dataFile, backing);
   } catch (error) {
-    for (const closable of opened.reverse()) await closable.close();
+    await closeEach(opened.reverse()).catch(() => undefined);
     throw error;
   }
 }

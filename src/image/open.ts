@@ -12,6 +12,7 @@ import { defaultCacheBytes, maxChainDepth } from '../limits.js';
 import { openStorageFile } from '../storage/open-file.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { Image, ImageFormat, OpenImageOptions } from './api.js';
+import { closeEach } from './each-step.js';
 import { OpenedImage } from './opened-image.js';
 import { findDataFile, resolveReference } from './reference.js';
 import { allocateSharedParts } from './shared-parts.js';
@@ -67,7 +68,7 @@ async function openLink(
     }
     return await openOn(file, options, [...above, identity]);
   } catch (error) {
-    await file.close();
+    await file.close().catch(() => undefined);
     throw error;
   }
 }
@@ -148,7 +149,7 @@ async function openQcow2Image(
       counters,
     });
   } catch (error) {
-    for (const closable of opened) await closable.close();
+    await closeEach(opened).catch(() => undefined);
     throw error;
   }
 }

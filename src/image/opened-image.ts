@@ -21,6 +21,7 @@ import type {
   ThrottleOptions,
 } from './api.js';
 import { CheckedQueue } from './checked-queue.js';
+import { closeEach, eachStep } from './each-step.js';
 import { type ImageHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
 import { imageInfo } from './info.js';
 import { type ChainLink, mapChain } from './map.js';
@@ -175,8 +176,7 @@ export class OpenedImage implements Image {
     const counters = QueueCounters.take(this.#parts.shared.counters);
     const queue = this.#addQueue(file, dataFile, counters, options.throttle, async () => {
       try {
-        await dataFile?.close();
-        await file.close();
+        await closeEach([dataFile, file]);
       } finally {
         // Until then the image's own close waits for it, since the file may still be locked.
         this.#queues.delete(queue);
@@ -201,11 +201,13 @@ export class OpenedImage implements Image {
   async #closeAll(): Promise<void> {
     const { file, dataFile, backing } = this.#parts;
     try {
-      await this.#leave();
+      await eachStep([
+        () => this.#leave(),
+        () => dataFile?.close(),
+        () => file.close(),
+        () => backing?.close(),
+      ]);
     } finally {
-      await dataFile?.close();
-      await file.close();
-      await backing?.close();
       for (const action of this.#onClosed) action();
     }
   }
@@ -215,8 +217,14 @@ export class OpenedImage implements Image {
     const { format, shared } = this.#parts;
     const ended = await Promise.allSettled([...this.#queues].map((queue) => queue.close()));
     const last = leave(new SharedWords(shared.members));
-    for (const end of ended) if (end.status === 'rejected') throw end.reason as Error;
-    await format.close(last);
+    // What can still be made durable is, even if a queue could not give back what it had reserved.
+    await eachStep([
+      ...ended.map(
+        (end) => () =>
+          end.status === 'rejected' ? Promise.reject(end.reason as Error) : undefined,
+      ),
+      () => format.close(last),
+    ]);
   }
 
   #addQueue(
@@ -251,10 +259,11 @@ export class OpenedImage implements Image {
       size: this.size,
       read: (buffer, offset) => queue.read(buffer, offset),
       close: async () => {
-        await queue.close();
-        counters.release();
-        await dataFile?.close();
-        await file.close();
+        try {
+          await closeEach([queue, dataFile, file]);
+        } finally {
+          counters.release();
+        }
       },
     };
   }

@@ -11,6 +11,7 @@ import type {
   LongOperationOptions,
 } from '../image/api.js';
 import { createImage, removeImage } from '../image/create.js';
+import { closeEach } from '../image/each-step.js';
 import { openImage } from '../image/open.js';
 import { dataFilePath } from '../image/reference.js';
 import { type SourcePart, concatenate } from './concatenation.js';
@@ -87,7 +88,7 @@ export async function convert(
   } catch (error) {
     throw options.signal?.aborted === true ? aborted(target, error) : error;
   } finally {
-    for (const { image } of parts) await image.close();
+    await closeEach(parts.map(({ image }) => image));
   }
 }
 

@@ -61,6 +61,14 @@ export class Promises {
     change.ended = this.#clock.tick();
   }
 
+  /** Whether consecutive sectors show anything at first, or were to be changed. */
+  touched(sector: number, count: number): boolean {
+    for (let index = sector; index < sector + count; index++) {
+      if (this.initial[index] !== 0 || this.#changes.has(index)) return true;
+    }
+    return false;
+  }
+
   noteFlush(begun: number): void {
     this.flushes.push({ begun, ended: this.#clock.tick() });
   }

@@ -243,10 +243,12 @@ class SiteRun {
   /** What failed must have had a reason, and what had none must have succeeded. */
   #judgeFailed(disk: FaultedDisk): void {
     const first = this.#fired[0];
+    // Who came before may have waited for the same work; who came later must not hear of it.
+    const told = Math.min(...disk.failed.map(({ ended }) => ended));
     for (const { name, error, begun } of disk.failed) {
       this.#judgeError(name, error);
-      if (begun > first.time && this.#fault.options.forever !== true) {
-        this.#object(`${name} began after the fault and failed: ${describe(error)}`);
+      if (begun > told && this.#fault.options.forever !== true) {
+        this.#object(`${name} began after the fault was told of, and failed: ${describe(error)}`);
       }
     }
     if (this.#fault.options.forever === true || this.#firedIn !== 'requests') return;
@@ -311,7 +313,7 @@ class SiteRun {
   async #judgeByEngine(isClean: boolean): Promise<void> {
     const image = await this.#tryOpen();
     const disk = new FaultedDisk([image], this.#promises, this.#clock, this.#random, 1);
-    if (isClean) await readAll(disk);
+    if (isClean) await disk.readAll();
     for (const { name, error } of disk.failed) this.#object(`${name}: ${describe(error)}`);
     for (const problem of disk.problems) this.#object(`opened again, ${problem}`);
     const { corruptions, checkErrors } = await image.check();
@@ -354,20 +356,13 @@ class SiteRun {
 /** Requests that touch what the workload touched, then reads of all. */
 async function useAll(disk: FaultedDisk, most: number): Promise<void> {
   for (const queue of disk.queues.keys()) await disk.flush(queue);
-  await readAll(disk);
+  await disk.readAll();
   await disk.write(1, most, 0);
   await disk.discard(0, disk.sectorsPerCluster, disk.queues.length - 1);
   await disk.write(disk.sectors - most, most, disk.queues.length - 1);
   await disk.flush();
   await disk.write(0, 1, 0);
-  await readAll(disk);
-}
-
-async function readAll(disk: FaultedDisk): Promise<void> {
-  const piece = 2048;
-  for (let sector = 0; sector < disk.sectors; sector += piece) {
-    await disk.read(sector, Math.min(piece, disk.sectors - sector));
-  }
+  await disk.readAll();
 }
 
 function describe(error: unknown): string {

@@ -164,7 +164,7 @@ export class Qcow2Image implements FormatImage {
       dataFile,
       backing,
       counters,
-      beforeFirstChange: () => (this.#prepared ??= this.#prepareForChanges()),
+      beforeFirstChange: () => this.#prepare(),
     });
   }
 
@@ -217,6 +217,17 @@ export class Qcow2Image implements FormatImage {
     await headerFile.setDirty(false);
     // Last, so that nothing that is cut off is still counted.
     await allocator.trim();
+  }
+
+  /** Prepares once, and again after a failure. */
+  async #prepare(): Promise<void> {
+    this.#prepared ??= this.#prepareForChanges();
+    try {
+      await this.#prepared;
+    } catch (error) {
+      this.#prepared = undefined;
+      throw error;
+    }
   }
 
   /** Before guest data change: clears what would become untrue, and sets the dirty bit if lazy. */

@@ -149,7 +149,10 @@ export class Qcow2Queue implements FormatQueue {
     await this.#gate.idle();
     try {
       // What a poisoned image holds in memory is not to be trusted on disk.
-      if (this.#changed && !metadata.poison.isSet) await this.#giveBackClusters();
+      if (this.#changed && !metadata.poison.isSet) {
+        this.#compressedWriter.leave();
+        await this.#giveBackClusters();
+      }
     } finally {
       unflushed.handOver();
       releaseQueueLine(metadata.control, this.#line);
