@@ -299,6 +299,7 @@ class SiteRun {
     });
     for (const problem of verdict.problems) this.#object(problem);
     if (isClean && verdict.dirty) this.#object('closed, and yet dirty');
+    if (isClean && verdict.leaks > 0) this.#object(`closed, and ${verdict.leaks} clusters leaked`);
     if (this.#judging.real || (this.#judging.hasTool && verdict.problems.length > 0)) {
       this.#real = true;
       const bytes = { image, data, backing: this.#start.backing };

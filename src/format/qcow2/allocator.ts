@@ -30,27 +30,32 @@ export interface ClusterRun {
 export interface AllocatorMemory {
   /**
    * [0] first cluster beyond everything in use; [1] where the search for free clusters goes on;
-   * [2] the file's end when it was opened.
+   * [2] the file's end when it was opened; [3] the end of what may hold something beyond [0], left
+   * there by a growth of the refcount structures that failed.
    */
   readonly marks: SharedArrayBuffer;
 }
 
 /** Makes the shared memory for a file that ends at host cluster `end`. */
 export function allocateAllocatorMemory(end: number): AllocatorMemory {
-  const marks = new SharedArrayBuffer(24);
+  const marks = new SharedArrayBuffer(32);
   new Float64Array(marks).set([end, 0, end]);
   return { marks };
 }
 
-/**
- * Writes a longer refcount table, with new blocks in it, to a host offset in bytes and makes the
- * header point at it, durably; the blocks' counts reach the disk before.
- */
-export type RefcountTableMover = (
-  hostOffset: number,
-  entries: number,
-  blocks: ReadonlyMap<number, number>,
-) => Promise<void>;
+/** Where the header says that the refcount table lies. */
+export interface RefcountTableHome {
+  /**
+   * Writes a longer refcount table, with new blocks in it, to a host offset in bytes and makes the
+   * header point at it, durably; the blocks' counts reach the disk before.
+   */
+  move(hostOffset: number, entries: number, blocks: ReadonlyMap<number, number>): Promise<void>;
+  /**
+   * Makes sure that the header points at the present table, also after a move that failed: before
+   * that nobody knows whether what lies at the end of the file is in use.
+   */
+  settle(): Promise<void>;
+}
 
 /** One thread's access to the allocation of host clusters. */
 export class Allocator {
@@ -60,7 +65,9 @@ export class Allocator {
   readonly #mutex: LongMutex;
   readonly #marks: Float64Array;
   readonly #noteGrowth: () => void;
-  readonly #moveTable: RefcountTableMover;
+  readonly #home: RefcountTableHome;
+  /** Clusters of refcount tables that have been moved away from, still counted. */
+  #superseded: { readonly cluster: number; readonly length: number }[] = [];
 
   /** @param noteGrowth called when the file has become longer, before its new clusters are used */
   constructor(
@@ -70,7 +77,7 @@ export class Allocator {
     mutex: LongMutex,
     memory: AllocatorMemory,
     noteGrowth: () => void,
-    moveTable: RefcountTableMover,
+    home: RefcountTableHome,
   ) {
     this.#file = file;
     this.#geometry = geometry;
@@ -78,7 +85,7 @@ export class Allocator {
     this.#mutex = mutex;
     this.#marks = new Float64Array(memory.marks);
     this.#noteGrowth = noteGrowth;
-    this.#moveTable = moveTable;
+    this.#home = home;
   }
 
   /** First host cluster beyond everything in use. */
@@ -100,20 +107,23 @@ export class Allocator {
 
   /** Counts one more reference to consecutive host clusters. */
   raise(cluster: number, count: number): Promise<void> {
-    return this.#mutex.runExclusive(() => this.#refcounts.change(cluster, count, 1));
+    return this.#mutex.runExclusive(() => this.#refcounts.raise(cluster, count));
   }
 
-  /** Counts one reference less to consecutive host clusters, which no table on disk may still hold. */
-  lower(cluster: number, count: number): Promise<void> {
-    return this.#mutex.runExclusive(async () => {
-      await this.#refcounts.change(cluster, count, -1);
-      this.#marks[1] = Math.min(this.#marks[1], cluster);
-    });
+  /**
+   * Counts one reference less to the first of consecutive host clusters, which no table on disk may
+   * still hold.
+   *
+   * @returns how many were lowered; whoever wants the others lowered too calls again
+   */
+  lower(cluster: number, count: number): Promise<number> {
+    return this.#mutex.runExclusive(() => this.#lower(cluster, count));
   }
 
   /** Cuts free clusters off the file's end, but none that the file had when it was opened. */
   trim(): Promise<void> {
     return this.#mutex.runExclusive(async () => {
+      await this.#lowerSuperseded();
       let end = this.end;
       const openedWith = this.#marks[2];
       while (end > openedWith && (await this.#refcounts.get(end - 1)) === 0) end--;
@@ -124,6 +134,25 @@ export class Allocator {
         await this.#file.truncate(end * this.#geometry.clusterSize);
       }
     });
+  }
+
+  async #lower(cluster: number, count: number): Promise<number> {
+    const lowered = await this.#refcounts.lower(cluster, count);
+    this.#marks[1] = Math.min(this.#marks[1], cluster);
+    return lowered;
+  }
+
+  async #lowerSuperseded(): Promise<void> {
+    for (let run; (run = this.#superseded.pop()) !== undefined;) {
+      const { cluster, length } = run;
+      let done = 0;
+      try {
+        while (done < length) done += await this.#lower(cluster + done, length - done);
+      } catch (error) {
+        this.#superseded.push({ cluster: cluster + done, length: length - done });
+        throw error;
+      }
+    }
   }
 
   async #reuse(wanted: number): Promise<ClusterRun | undefined> {
@@ -142,7 +171,7 @@ export class Allocator {
       if (length <= 0) {
         this.#marks[1] = sliceEnd;
       } else {
-        await this.#refcounts.change(found.cluster, length, 1);
+        await this.#refcounts.raise(found.cluster, length);
         this.#marks[1] = found.cluster + length;
         return { cluster: found.cluster, length, knownZero: false };
       }
@@ -152,28 +181,38 @@ export class Allocator {
 
   async #append(wanted: number): Promise<ClusterRun> {
     const { clusterSize } = this.#geometry;
+    await this.#home.settle();
     const start = await this.#uncountedEnd(wanted);
     const growth = this.#planGrowth(start, wanted);
     const end = start + growth.tableClusters + growth.blocks.length + wanted;
     await this.#extendFile(end);
-    const knownZero = this.#file.limits.zeroInit && !this.#file.limits.blockDevice;
+    const { zeroInit, blockDevice } = this.#file.limits;
+    const knownZero = zeroInit && !blockDevice && start >= this.#marks[3];
     const blocks = await this.#zeroNewBlocks(start, growth, knownZero);
     const { table } = this.#refcounts;
     const old = {
       cluster: table.hostOffset / clusterSize,
-      clusters: (table.length * 8) / clusterSize,
+      length: (table.length * 8) / clusterSize,
     };
     await this.#refcounts.withNewBlocks(blocks, async () => {
-      await this.#refcounts.change(start, end - start, 1);
+      await this.#refcounts.raise(start, end - start);
       if (growth.tableClusters === 0) return;
       const entries = (growth.tableClusters * clusterSize) / 8;
-      await this.#moveTable(start * clusterSize, entries, blocks);
+      try {
+        await this.#home.move(start * clusterSize, entries, blocks);
+      } catch (error) {
+        this.#marks[3] = Math.max(this.#marks[3], end - wanted);
+        await this.#refcounts.takeBack(start, end - start);
+        throw error;
+      }
     });
     for (const [block, hostOffset] of blocks) table.set(block, hostOffset, false);
     const searchedAll = this.#marks[1] >= start;
     this.#marks[0] = end;
     if (searchedAll) this.#marks[1] = end;
-    if (growth.tableClusters > 0) await this.#refcounts.change(old.cluster, old.clusters, -1);
+    if (growth.tableClusters > 0) this.#superseded.push(old);
+    // The new clusters are there, whether or not the old ones can be given back right now.
+    await this.#lowerSuperseded().catch(() => undefined);
     return { cluster: end - wanted, length: wanted, knownZero };
   }
 
