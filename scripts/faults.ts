@@ -6,8 +6,12 @@
  * A failure names its workload, site and fault, which repeat it together with the seed.
  */
 import { parseArgs } from 'node:util';
-import { faultKindNamed, faultKinds } from '../test/faults/fault-kinds.js';
-import { type Tally, addTally, newTally, sweepGuest } from '../test/faults/sweep.js';
+import { faultKinds } from '../test/faults/fault-kinds.js';
+import { sweepProgram } from '../test/faults/program-run.js';
+import { programs } from '../test/faults/programs.js';
+import { seams } from '../test/faults/seams.js';
+import { sweepGuest } from '../test/faults/sweep.js';
+import { type SweepResult, type Tally, addTally, newTally, tallyOf } from '../test/faults/tally.js';
 import { guestWorkloads } from '../test/faults/workloads.js';
 import { findTool } from '../test/support/tools.js';
 
@@ -24,65 +28,74 @@ const { values } = parseArgs({
 });
 const hasTool = findTool('qemu-img') !== undefined;
 const seed = Number(values.seed);
+const siteEvery = Number(values.every);
+const only = values.site === undefined ? {} : { site: Number(values.site) };
 const columns = ['sites', 'runs', 'failed req.', 'leaking', 'leaks', 'by qemu-img', 'failures'];
 const mostPrinted = 12;
-const faults = values.fault === undefined ? faultKinds : [faultKindNamed(values.fault)];
-const chosen = guestWorkloads.filter(
-  ({ name }) => values.workload === undefined || name === values.workload,
-);
 const total = newTally();
-const byOperation = new Map<string, { sites: number; tally: Tally }>();
+let sites = 0;
+const byOperation = new Map<string, { sites: number; readonly tally: Tally }>();
 const byFault = new Map<string, Tally>();
+const isChosen = ({ name }: { readonly name: string }): boolean =>
+  values.workload === undefined || name === values.workload;
 
-if (chosen.length === 0) throw new Error(`there is no workload '${values.workload ?? ''}'`);
 if (!hasTool) console.log('qemu-img is missing: nothing is judged by it, no snapshots are made');
 console.log(`seed ${seed}`);
 printRow('workload', columns);
-let allSites = 0;
-for (const workload of chosen) {
-  if (workload.snapshot === true && !hasTool) continue;
-  const result = await sweepGuest(workload, {
-    seed,
-    faults,
-    siteEvery: Number(values.every),
-    ...(values.site !== undefined && { site: Number(values.site) }),
-    engineEvery: Number(values['engine-every']),
-    realEvery: hasTool ? Number(values['real-every']) : 0,
-  });
-  let sites = 0;
-  for (const [kind, count] of result.sites) {
-    sites += count;
-    const sum = byOperation.get(kind) ?? { sites: 0, tally: newTally() };
-    byOperation.set(kind, { sites: sum.sites + count, tally: sum.tally });
-  }
-  for (const [kind, tally] of result.byOperation) {
-    const sum = byOperation.get(kind) ?? { sites: 0, tally: newTally() };
-    addTally(sum.tally, tally);
-    byOperation.set(kind, sum);
-  }
-  for (const [kind, tally] of result.byFault) {
-    const sum = byFault.get(kind) ?? newTally();
-    addTally(sum, tally);
-    byFault.set(kind, sum);
-  }
-  allSites += sites;
-  addTally(total, result.all);
-  printTally(workload.name, sites, result.all);
-  for (const failure of result.all.failures.slice(0, mostPrinted)) console.error(`  ${failure}`);
-  if (result.all.failures.length > 0) {
-    console.error(
-      `  again: npm run faults -- --seed ${seed} --workload '${workload.name}' --site N --fault KIND`,
-    );
-    process.exitCode = 1;
-  }
+for (const workload of guestWorkloads.filter(isChosen)) {
+  const faults = faultKinds.filter(
+    ({ name }) => values.fault === undefined || name === values.fault,
+  );
+  if (faults.length === 0 || (workload.snapshot === true && !hasTool)) continue;
+  const realEvery = hasTool ? Number(values['real-every']) : 0;
+  const engineEvery = Number(values['engine-every']);
+  const options = { seed, faults, siteEvery, ...only, engineEvery, realEvery };
+  note(workload.name, [await sweepGuest(workload, options)], '');
 }
-printTally('all', allSites, total);
+for (const program of programs.filter(isChosen)) {
+  const results: SweepResult[] = [];
+  for (const seam of seams) {
+    if (values.fault !== undefined && seam.name !== values.fault) continue;
+    results.push(await sweepProgram(program, seam, { seed, siteEvery, ...only }));
+  }
+  if (results.length > 0) note(program.name, results, 'program: ');
+}
+printTally('all', sites, total);
 console.log();
 printRow('operation', columns);
-for (const [kind, { sites, tally }] of byOperation) printTally(kind, sites, tally);
+for (const [kind, { sites: count, tally }] of byOperation) printTally(kind, count, tally);
 console.log();
 printRow('fault', columns);
 for (const [kind, tally] of byFault) printTally(kind, '', tally);
+
+/** Adds results up and prints a line. */
+function note(name: string, results: readonly SweepResult[], prefix: string): void {
+  const sum = newTally();
+  let here = 0;
+  for (const result of results) {
+    for (const [kind, count] of result.sites) {
+      here += count;
+      sitesOf(prefix + kind).sites += count;
+    }
+    for (const [kind, tally] of result.byOperation) addTally(sitesOf(prefix + kind).tally, tally);
+    for (const [kind, tally] of result.byFault) addTally(tallyOf(byFault, kind), tally);
+    addTally(sum, result.all);
+  }
+  sites += here;
+  addTally(total, sum);
+  printTally(name, here, sum);
+  for (const failure of sum.failures.slice(0, mostPrinted)) console.error(`  ${failure}`);
+  if (sum.failures.length === 0) return;
+  const again = `npm run faults -- --seed ${seed} --workload '${name}' --site N --fault KIND`;
+  console.error(`  again: ${again}`);
+  process.exitCode = 1;
+}
+
+function sitesOf(kind: string): { sites: number; readonly tally: Tally } {
+  let found = byOperation.get(kind);
+  if (found === undefined) byOperation.set(kind, (found = { sites: 0, tally: newTally() }));
+  return found;
+}
 
 function printTally(name: string, sites: number | string, tally: Tally): void {
   const { runs, failedRequests, leaking, leaks, byRealTool, failures } = tally;

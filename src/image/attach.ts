@@ -2,7 +2,7 @@
 import { QueueCounters } from '../engine/counters.js';
 import { join, leave } from '../engine/members.js';
 import { SharedWords } from '../engine/shared-words.js';
-import { CowherdError } from '../errors.js';
+import { CowherdError, nameMemoryError } from '../errors.js';
 import { Qcow2Image, attachQcow2 } from '../format/qcow2/image.js';
 import { RawImage } from '../format/raw/image.js';
 import { attachStorageFile } from '../storage/open-file.js';
@@ -28,7 +28,7 @@ export async function attachImage(handle: ImageHandle): Promise<Image> {
     return image;
   } catch (error) {
     forget();
-    throw error;
+    throw nameMemoryError(error, handle.file.filename);
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import { realpath } from 'node:fs/promises';
 import { QueueCounters } from '../engine/counters.js';
-import { CowherdError } from '../errors.js';
+import { CowherdError, nameMemoryError } from '../errors.js';
 import { Incompatible, backingFormatOf, dataFileNameOf, isQcow2 } from '../format/qcow2/header.js';
 import { openQcow2, readQcow2Header } from '../format/qcow2/image.js';
 import { openRaw } from '../format/raw/image.js';
@@ -35,7 +35,11 @@ export async function openImageOn(
   file: StorageFile,
   options: OpenImageOptions = {},
 ): Promise<Image> {
-  return openOn(file, options, [file.filename]);
+  try {
+    return await openOn(file, options, [file.filename]);
+  } catch (error) {
+    throw nameMemoryError(error, file.filename);
+  }
 }
 
 async function openLink(
@@ -69,7 +73,7 @@ async function openLink(
     return await openOn(file, options, [...above, identity]);
   } catch (error) {
     await file.close().catch(() => undefined);
-    throw error;
+    throw nameMemoryError(error, path);
   }
 }
 

@@ -129,7 +129,12 @@ async function openSource(path: string, options: ConvertOptions): Promise<Source
     forceShare: options.forceShare,
     untrusted: options.untrusted,
   });
-  return { image, queues: await openQueues(image, options.queues) };
+  try {
+    return { image, queues: await openQueues(image, options.queues) };
+  } catch (error) {
+    await image.close().catch(() => undefined);
+    throw error;
+  }
 }
 
 /** Refuses a target that is a source, or a file a source stands on, before it is touched. */

@@ -27,10 +27,3 @@ export const faultKinds: readonly FaultKind[] = [
   },
   { name: 'delay', options: { effect: 'delay' }, givenUp: false },
 ];
-
-/** The way of a name. */
-export function faultKindNamed(name: string): FaultKind {
-  const found = faultKinds.find((kind) => kind.name === name);
-  if (found === undefined) throw new Error(`there is no fault '${name}'`);
-  return found;
-}

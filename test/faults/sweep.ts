@@ -2,6 +2,7 @@
 import { makeStart } from '../crash/recording.js';
 import type { FaultKind } from './fault-kinds.js';
 import { runSite } from './site-run.js';
+import { type SweepResult, type Tally, addTally, newTally, tallyOf } from './tally.js';
 import type { FaultedWorkload } from './workloads.js';
 
 /** How a sweep goes. */
@@ -15,41 +16,6 @@ export interface SweepOptions {
   /** Every so many runs the engine checks the image left behind, and the real tool; 0 for never. */
   readonly engineEvery: number;
   readonly realEvery: number;
-}
-
-/** What a sweep has counted. */
-export interface Tally {
-  runs: number;
-  failedRequests: number;
-  leaks: number;
-  /** Runs that left leaked clusters. */
-  leaking: number;
-  byRealTool: number;
-  readonly failures: string[];
-}
-
-/** The counts of one sweep: all together, by the kind of operation, and by the kind of fault. */
-export interface SweepResult {
-  /** Sites of each kind that the workload has. */
-  readonly sites: ReadonlyMap<string, number>;
-  readonly all: Tally;
-  readonly byOperation: ReadonlyMap<string, Tally>;
-  readonly byFault: ReadonlyMap<string, Tally>;
-}
-
-/** A tally of nothing. */
-export function newTally(): Tally {
-  return { runs: 0, failedRequests: 0, leaks: 0, leaking: 0, byRealTool: 0, failures: [] };
-}
-
-/** Adds a tally to another. */
-export function addTally(sum: Tally, more: Tally): void {
-  sum.runs += more.runs;
-  sum.failedRequests += more.failedRequests;
-  sum.leaks += more.leaks;
-  sum.leaking += more.leaking;
-  sum.byRealTool += more.byRealTool;
-  sum.failures.push(...more.failures);
 }
 
 /** Sweeps a guest's workload. */
@@ -108,10 +74,4 @@ function emptyResult(operations: readonly string[]): GrowingResult {
   const sites = new Map<string, number>();
   for (const kind of operations) sites.set(kind, (sites.get(kind) ?? 0) + 1);
   return { sites, all: newTally(), byOperation: new Map(), byFault: new Map() };
-}
-
-function tallyOf(tallies: Map<string, Tally>, name: string): Tally {
-  let tally = tallies.get(name);
-  if (tally === undefined) tallies.set(name, (tally = newTally()));
-  return tally;
 }

@@ -85,7 +85,7 @@ export class CompressedWriter {
     const { metadata } = this.#context;
     const { clusterSize } = metadata.geometry;
     this.#codec ??= codecFor(this.#type);
-    const length = await this.#codec.compress(cluster, output);
+    const length = await this.#compress(this.#codec, cluster, output, offset);
     if (length < 0 || length >= clusterSize) {
       await this.#writer.write(buffer, offset);
       return;
@@ -113,6 +113,25 @@ export class CompressedWriter {
     const count = this.#end / clusterSize - cluster;
     if (count > 0) intoLimbo(this.#context, [{ cluster, count }], false);
     this.#next = this.#end = 0;
+  }
+
+  async #compress(
+    codec: Codec,
+    cluster: Uint8Array,
+    output: Uint8Array,
+    offset: number,
+  ): Promise<number> {
+    try {
+      return await codec.compress(cluster, output);
+    } catch (error) {
+      if (!(error instanceof CowherdError)) throw error;
+      const { filename } = this.#context.file;
+      throw new CowherdError(
+        error.code,
+        `'${filename}': cluster at guest offset ${offset} cannot be compressed: ${error.message}`,
+        { filename, offset, cause: error },
+      );
+    }
   }
 
   /** Finds a place for compressed data and counts its references, one caller after the other. */
