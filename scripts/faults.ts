@@ -30,7 +30,16 @@ const hasTool = findTool('qemu-img') !== undefined;
 const seed = Number(values.seed);
 const siteEvery = Number(values.every);
 const only = values.site === undefined ? {} : { site: Number(values.site) };
-const columns = ['sites', 'runs', 'failed req.', 'leaking', 'leaks', 'by qemu-img', 'failures'];
+const columns = [
+  'sites',
+  'runs',
+  'failed req.',
+  'leaking',
+  'leaks',
+  'by qemu-img',
+  'missed',
+  'failures',
+];
 const mostPrinted = 12;
 const total = newTally();
 let sites = 0;
@@ -98,8 +107,9 @@ function sitesOf(kind: string): { sites: number; readonly tally: Tally } {
 }
 
 function printTally(name: string, sites: number | string, tally: Tally): void {
-  const { runs, failedRequests, leaking, leaks, byRealTool, failures } = tally;
-  printRow(name, [sites, runs, failedRequests, leaking, leaks, byRealTool, failures.length]);
+  const { runs, failedRequests, leaking, leaks, byRealTool, missed, failures } = tally;
+  const cells = [sites, runs, failedRequests, leaking, leaks, byRealTool, missed, failures.length];
+  printRow(name, cells);
 }
 
 function printRow(name: string, cells: readonly (string | number)[]): void {

@@ -45,6 +45,7 @@ export async function sweepProgram(
         ...newTally(),
         runs: 1,
         failedRequests: outcome.failed ? 1 : 0,
+        missed: outcome.struck === undefined ? 1 : 0,
         failures: outcome.problems.map(
           (problem) => `site ${site} (${outcome.struck ?? name}), ${seam.name}: ${problem}`,
         ),

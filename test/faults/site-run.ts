@@ -125,6 +125,9 @@ class SiteRun {
   readonly #open: OpenCount = { count: 0, operations: [] };
   readonly #fired: Fired[] = [];
   readonly #problems: string[] = [];
+  #real = false;
+  /** Operations up to the end of closing. */
+  #sites: readonly OperationKind[] = [];
   #phase: Phase = 'open';
   #firedIn: Phase | undefined;
   #disk: FaultedDisk | undefined;
@@ -172,7 +175,7 @@ class SiteRun {
     const { requests = 0, failed = [] } = this.#disk ?? {};
     return {
       struck: this.#fired[0]?.operation,
-      operations: this.#open.operations,
+      operations: this.#sites,
       phase: this.#firedIn ?? 'close',
       requests,
       failedRequests: failed.length,
@@ -181,7 +184,6 @@ class SiteRun {
       real: this.#real,
     };
   }
-  #real = false;
 
   async #runAndJudge(): Promise<number> {
     const image = await this.#openImage();
@@ -205,6 +207,7 @@ class SiteRun {
     else this.#judgeError('closing', closing.reason);
     if (this.#open.count > 0) this.#object(`${this.#open.count} queues of files were left open`);
     const isClean = closing.status === 'fulfilled';
+    this.#sites = this.#open.operations.slice();
     this.#plan.lift();
     return this.#judgeFile(isClean);
   }

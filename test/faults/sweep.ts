@@ -53,10 +53,12 @@ export async function sweepGuest(
         leaks: outcome.leaks,
         leaking: outcome.leaks > 0 ? 1 : 0,
         byRealTool: outcome.real ? 1 : 0,
+        missed: 0,
         failures: outcome.problems.map(
           (problem) => `site ${site} (${kind}, ${outcome.phase}), ${fault.name}: ${problem}`,
         ),
       };
+      if (outcome.struck === undefined) tally.missed = 1;
       addTally(result.all, tally);
       addTally(tallyOf(result.byOperation, kind), tally);
       addTally(tallyOf(result.byFault, fault.name), tally);

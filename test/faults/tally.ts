@@ -8,6 +8,8 @@ export interface Tally {
   /** Runs that left leaked clusters. */
   leaking: number;
   byRealTool: number;
+  /** Runs that have ended before they came to the site. */
+  missed: number;
   readonly failures: string[];
 }
 
@@ -22,7 +24,15 @@ export interface SweepResult {
 
 /** A tally of nothing. */
 export function newTally(): Tally {
-  return { runs: 0, failedRequests: 0, leaks: 0, leaking: 0, byRealTool: 0, failures: [] };
+  return {
+    runs: 0,
+    failedRequests: 0,
+    leaks: 0,
+    leaking: 0,
+    byRealTool: 0,
+    missed: 0,
+    failures: [],
+  };
 }
 
 /** Adds a tally to another. */
@@ -32,6 +42,7 @@ export function addTally(sum: Tally, more: Tally): void {
   sum.leaks += more.leaks;
   sum.leaking += more.leaking;
   sum.byRealTool += more.byRealTool;
+  sum.missed += more.missed;
   sum.failures.push(...more.failures);
 }
 
