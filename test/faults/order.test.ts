@@ -6,18 +6,25 @@ import type { CreateOptions } from '../../src/image/api.js';
 import { decideCreateOptions } from '../../src/image/create-options.js';
 import type { OpenedImage } from '../../src/image/opened-image.js';
 import { CowherdError } from '../../src/errors.js';
-import { FilterFile, type StorageOperation } from '../../src/storage/filters/filter-file.js';
+import {
+  FilterFile,
+  type Interception,
+  type StorageOperation,
+} from '../../src/storage/filters/filter-file.js';
 import { MemoryContent, MemoryFile } from '../../src/storage/memory.js';
 import type { StorageFile } from '../../src/storage/storage.js';
 import { bytesOf, openOver } from '../crash/open-over.js';
 import { Referee } from '../crash/referee.js';
 import { type Mark, fillSectors, sectorSize } from '../schedules/history.js';
 
-/** Fails what a function chooses. */
-class ChosenFaults extends FilterFile {
-  readonly #fails: (operation: StorageOperation) => boolean;
+/** Whether an operation fails, or what it waits for. */
+type Choice = (operation: StorageOperation) => boolean | Promise<void>;
 
-  constructor(inner: StorageFile, fails: (operation: StorageOperation) => boolean) {
+/** Fails, or holds back, what a function chooses. */
+class ChosenFaults extends FilterFile {
+  readonly #fails: Choice;
+
+  constructor(inner: StorageFile, fails: Choice) {
     super(inner);
     this.#fails = fails;
   }
@@ -26,8 +33,10 @@ class ChosenFaults extends FilterFile {
     return new ChosenFaults(this.inner.openQueue(), this.#fails);
   }
 
-  protected intercept(operation: StorageOperation): CowherdError | undefined {
-    if (!this.#fails(operation)) return undefined;
+  protected intercept(operation: StorageOperation): Interception {
+    const fails = this.#fails(operation);
+    if (fails === false) return undefined;
+    if (fails !== true) return fails.then(() => undefined);
     return new CowherdError('ERR_COWHERD_IO', `'${this.filename}': chosen to fail`);
   }
 }
@@ -36,8 +45,7 @@ class ChosenFaults extends FilterFile {
 class Disk {
   readonly content = new MemoryContent();
   readonly marks: Uint32Array;
-  /** Whether an operation is to fail. */
-  fails: (operation: StorageOperation) => boolean = () => false;
+  fails: Choice = () => false;
   #marks = 1;
 
   constructor(sectors: number) {
@@ -107,4 +115,69 @@ test('a header that may point at a new refcount table is settled before clusters
   const { corruptions } = await again.check();
   await again.close();
   assert.equal(corruptions, 0);
+});
+
+test('a cluster that is still being packed is neither punched nor freed', async () => {
+  const disk = new Disk(2048);
+  const image = await disk.create({ clusterSize: 4096 });
+  const compress = async (sector: number): Promise<void> => {
+    const mark = 100 + sector;
+    await image.writeCompressed(fillSectors(mark, sector, 8), sector * sectorSize);
+    disk.marks.fill(mark, sector, sector + 8);
+  };
+  await compress(0);
+  await image.discard(0, 4096);
+  disk.marks.fill(0, 0, 8);
+  let release = (): void => undefined;
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  disk.fails = ({ kind }) => kind === 'discard' && held;
+  const flushed = image.flush();
+  // Time enough to come to the punch, if there is one.
+  for (let turn = 0; turn < 50; turn++) await new Promise(setImmediate);
+  await compress(8);
+  release();
+  await flushed;
+  await image.close();
+  disk.judge();
+});
+
+test('a place among packed data is given back if they could not be written', async () => {
+  const disk = new Disk(2048);
+  const image = await disk.create({ clusterSize: 4096 });
+  const data = fillSectors(7, 0, 8);
+  await image.writeCompressed(data, 0);
+  disk.marks.fill(7, 0, 8);
+  disk.fails = ({ kind }) => kind === 'write';
+  await assert.rejects(image.writeCompressed(data, 4096), { code: 'ERR_COWHERD_IO' });
+  disk.fails = () => false;
+  await image.close();
+  disk.judge();
+});
+
+test('what had to be prepared before the first change is tried again after a failure', async () => {
+  const disk = new Disk(2048);
+  const image = await disk.create({ clusterSize: 4096, lazyRefcounts: true });
+  disk.fails = ({ kind, offset }) => kind === 'write' && offset === 0;
+  await assert.rejects(disk.write(image, 0, 8), { code: 'ERR_COWHERD_IO' });
+  disk.fails = () => false;
+  await disk.write(image, 0, 8);
+  await image.close();
+  disk.judge();
+});
+
+test('a dirty bit that may have been set is cleared at the end, whether it was or not', async () => {
+  const disk = new Disk(2048);
+  const image = await disk.create({ clusterSize: 4096, lazyRefcounts: true });
+  let headerWritten = false;
+  disk.fails = ({ kind, offset }) => {
+    if (kind === 'write' && offset === 0) headerWritten = true;
+    return headerWritten && kind === 'flush';
+  };
+  await assert.rejects(disk.write(image, 0, 8), { code: 'ERR_COWHERD_IO' });
+  assert.ok(headerWritten);
+  disk.fails = () => false;
+  await image.close();
+  disk.judge();
 });

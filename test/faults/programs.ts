@@ -107,7 +107,9 @@ async function use(file: string, options: OpenImageOptions, compressed: boolean)
     await image.flush();
     await image.discard(8 * kib, 16 * kib);
     await image.info();
-    for await (const extent of image.map()) void extent;
+    let mapped = 0;
+    for await (const { length } of image.map()) mapped += length;
+    if (mapped !== image.size) throw new Error(`only ${mapped} bytes are mapped`);
   } finally {
     await image.close();
   }

@@ -120,10 +120,14 @@ export class Allocator {
     return this.#mutex.runExclusive(() => this.#lower(cluster, count));
   }
 
+  /** Gives back, before the last flush, the clusters of tables that could not be given back earlier. */
+  lowerSuperseded(): Promise<void> {
+    return this.#mutex.runExclusive(() => this.#lowerSuperseded());
+  }
+
   /** Cuts free clusters off the file's end, but none that the file had when it was opened. */
   trim(): Promise<void> {
     return this.#mutex.runExclusive(async () => {
-      await this.#lowerSuperseded();
       let end = this.end;
       const openedWith = this.#marks[2];
       while (end > openedWith && (await this.#refcounts.get(end - 1)) === 0) end--;

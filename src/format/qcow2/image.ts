@@ -212,6 +212,7 @@ export class Qcow2Image implements FormatImage {
     if (this.#handle.readOnly) return;
     poison.check();
     if (!last || control.load(ControlWord.changed) === 0) return;
+    await allocator.lowerSuperseded();
     flushOrder.endLaziness();
     await flushOrder.flush();
     await headerFile.setDirty(false);
