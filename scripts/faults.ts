@@ -6,6 +6,7 @@
  * A failure names its workload, site and fault, which repeat it together with the seed.
  */
 import { parseArgs } from 'node:util';
+import { chores, sweepChore } from '../test/faults/chores.js';
 import { faultKinds } from '../test/faults/fault-kinds.js';
 import { sweepProgram } from '../test/faults/program-run.js';
 import { programs } from '../test/faults/programs.js';
@@ -51,15 +52,16 @@ const isChosen = ({ name }: { readonly name: string }): boolean =>
 if (!hasTool) console.log('qemu-img is missing: nothing is judged by it, no snapshots are made');
 console.log(`seed ${seed}`);
 printRow('workload', columns);
+const faults = faultKinds.filter(({ name }) => values.fault === undefined || name === values.fault);
+const realEvery = hasTool ? Number(values['real-every']) : 0;
+const engineEvery = Number(values['engine-every']);
+const options = { seed, faults, siteEvery, ...only, engineEvery, realEvery };
 for (const workload of guestWorkloads.filter(isChosen)) {
-  const faults = faultKinds.filter(
-    ({ name }) => values.fault === undefined || name === values.fault,
-  );
   if (faults.length === 0 || (workload.snapshot === true && !hasTool)) continue;
-  const realEvery = hasTool ? Number(values['real-every']) : 0;
-  const engineEvery = Number(values['engine-every']);
-  const options = { seed, faults, siteEvery, ...only, engineEvery, realEvery };
   note(workload.name, [await sweepGuest(workload, options)], '');
+}
+for (const chore of chores.filter(isChosen)) {
+  if (faults.length > 0) note(chore.name, [await sweepChore(chore, options)], '');
 }
 for (const program of programs.filter(isChosen)) {
   const results: SweepResult[] = [];

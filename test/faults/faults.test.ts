@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { addon } from '../../src/native/addon.js';
 import { findTool, needsTool } from '../support/tools.js';
+import { chores, sweepChore } from './chores.js';
 import { faultKinds } from './fault-kinds.js';
 import { sweepProgram } from './program-run.js';
 import { programs } from './programs.js';
@@ -41,6 +42,22 @@ for (const workload of guestWorkloads) {
       `seed ${seed}: ${runs} runs, ${failedRequests} failed requests, ${leaking} images with leaks`,
     );
     assert.deepEqual(failures, []);
+  });
+}
+
+for (const chore of chores) {
+  test(`a failing device during ${chore.name}`, async (t) => {
+    const realEvery = findTool('qemu-img') === undefined ? 0 : 50;
+    const result = await sweepChore(chore, {
+      seed,
+      faults: faultKinds,
+      siteEvery: 3,
+      engineEvery: 1,
+      realEvery,
+    });
+    note(result);
+    t.diagnostic(`${result.all.runs} runs`);
+    assert.deepEqual(result.all.failures, []);
   });
 }
 
