@@ -12,6 +12,7 @@ export type CowherdErrorCode =
   | 'ERR_COWHERD_EXISTS'
   | 'ERR_COWHERD_ACCESS'
   | 'ERR_COWHERD_NO_SPACE'
+  | 'ERR_COWHERD_NO_MEMORY'
   | 'ERR_COWHERD_LOCKED'
   | 'ERR_COWHERD_UNKNOWN_FORMAT'
   | 'ERR_COWHERD_INVALID_IMAGE'
@@ -63,6 +64,7 @@ const codeOfErrno: Readonly<Record<string, CowherdErrorCode>> = {
   EROFS: 'ERR_COWHERD_ACCESS',
   ENOSPC: 'ERR_COWHERD_NO_SPACE',
   EDQUOT: 'ERR_COWHERD_NO_SPACE',
+  ENOMEM: 'ERR_COWHERD_NO_MEMORY',
 };
 
 /**
@@ -77,4 +79,16 @@ export function errorFromErrno(
   details: CowherdErrorDetails = {},
 ): CowherdError {
   return new CowherdError(codeOfErrno[errno] ?? 'ERR_COWHERD_IO', message, details);
+}
+
+/**
+ * What is to be thrown for an error met while a file was opened: JavaScript says by a RangeError that
+ * memory could not be had, and names no file.
+ */
+export function nameMemoryError(error: unknown, filename: string): unknown {
+  if (!(error instanceof RangeError)) return error;
+  return new CowherdError('ERR_COWHERD_NO_MEMORY', `'${filename}': Cannot allocate memory`, {
+    filename,
+    cause: error,
+  });
 }

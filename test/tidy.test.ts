@@ -118,7 +118,14 @@ function isExportedDeclaration(statement: ts.Statement): boolean {
 }
 
 /** Folders of tests whose subject is the engine as a whole. */
-const wholeEngine = ['test/crash', 'test/fuzz', 'test/model', 'test/schedules', 'test/stress'];
+const wholeEngine = [
+  'test/crash',
+  'test/faults',
+  'test/fuzz',
+  'test/model',
+  'test/schedules',
+  'test/stress',
+];
 
 test('tests lie where their subject lies', () => {
   const wrong = filesBelow(['test'], ['.ts']).filter(({ name }) => {

@@ -2,12 +2,13 @@
 import { QueueCounters } from '../engine/counters.js';
 import { join, leave } from '../engine/members.js';
 import { SharedWords } from '../engine/shared-words.js';
-import { CowherdError } from '../errors.js';
+import { CowherdError, nameMemoryError } from '../errors.js';
 import { Qcow2Image, attachQcow2 } from '../format/qcow2/image.js';
 import { RawImage } from '../format/raw/image.js';
 import { attachStorageFile } from '../storage/open-file.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { Image } from './api.js';
+import { closeEach } from './each-step.js';
 import { type ImageHandle, poisonAtThreadEnd } from './handle.js';
 import { OpenedImage } from './opened-image.js';
 
@@ -27,7 +28,7 @@ export async function attachImage(handle: ImageHandle): Promise<Image> {
     return image;
   } catch (error) {
     forget();
-    throw error;
+    throw nameMemoryError(error, handle.file.filename);
   }
 }
 
@@ -48,7 +49,7 @@ async function attachLink(handle: ImageHandle): Promise<OpenedImage> {
     }
     return await joinImage(handle, file, dataFile, backing);
   } catch (error) {
-    for (const closable of opened.reverse()) await closable.close();
+    await closeEach(opened.reverse()).catch(() => undefined);
     throw error;
   }
 }

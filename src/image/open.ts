@@ -4,7 +4,7 @@
  */
 import { realpath } from 'node:fs/promises';
 import { QueueCounters } from '../engine/counters.js';
-import { CowherdError } from '../errors.js';
+import { CowherdError, nameMemoryError } from '../errors.js';
 import { Incompatible, backingFormatOf, dataFileNameOf, isQcow2 } from '../format/qcow2/header.js';
 import { openQcow2, readQcow2Header } from '../format/qcow2/image.js';
 import { openRaw } from '../format/raw/image.js';
@@ -12,6 +12,7 @@ import { defaultCacheBytes, maxChainDepth } from '../limits.js';
 import { openStorageFile } from '../storage/open-file.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { Image, ImageFormat, OpenImageOptions } from './api.js';
+import { closeEach } from './each-step.js';
 import { OpenedImage } from './opened-image.js';
 import { findDataFile, resolveReference } from './reference.js';
 import { allocateSharedParts } from './shared-parts.js';
@@ -35,7 +36,11 @@ export async function openImageOn(
   file: StorageFile,
   options: OpenImageOptions = {},
 ): Promise<Image> {
-  return openOn(file, options, [file.filename]);
+  try {
+    return await openOn(file, options, [file.filename]);
+  } catch (error) {
+    throw nameMemoryError(error, file.filename);
+  }
 }
 
 async function openLink(
@@ -68,8 +73,8 @@ async function openLink(
     }
     return await openOn(file, options, [...above, identity]);
   } catch (error) {
-    await file.close();
-    throw error;
+    await file.close().catch(() => undefined);
+    throw nameMemoryError(error, path);
   }
 }
 
@@ -152,7 +157,7 @@ async function openQcow2Image(
       counters,
     });
   } catch (error) {
-    for (const closable of opened) await closable.close();
+    await closeEach(opened).catch(() => undefined);
     throw error;
   }
 }

@@ -3,7 +3,7 @@ import { QueueCounters } from '../engine/counters.js';
 import { leave } from '../engine/members.js';
 import { SharedWords } from '../engine/shared-words.js';
 import { Throttle, throttleWords } from '../engine/throttle.js';
-import { CowherdError } from '../errors.js';
+import { CowherdError, nameMemoryError } from '../errors.js';
 import type { BackingReader } from '../format/driver.js';
 import { Qcow2Image } from '../format/qcow2/image.js';
 import type { RawImage } from '../format/raw/image.js';
@@ -21,6 +21,7 @@ import type {
   ThrottleOptions,
 } from './api.js';
 import { CheckedQueue } from './checked-queue.js';
+import { closeEach, eachStep } from './each-step.js';
 import { type ImageHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
 import { imageInfo } from './info.js';
 import { type ChainLink, mapChain } from './map.js';
@@ -169,20 +170,41 @@ export class OpenedImage implements Image {
   }
 
   /** Opens another queue, with its own way into the file and the backing chain. */
-  openQueue(options: { readonly throttle?: ThrottleOptions } = {}): Promise<ImageQueue> {
-    const file = this.#parts.file.openQueue();
-    const dataFile = this.#parts.dataFile?.openQueue();
-    const counters = QueueCounters.take(this.#parts.shared.counters);
-    const queue = this.#addQueue(file, dataFile, counters, options.throttle, async () => {
-      try {
-        await dataFile?.close();
-        await file.close();
-      } finally {
-        // Until then the image's own close waits for it, since the file may still be locked.
-        this.#queues.delete(queue);
-      }
+  // Not async, but for failures.
+  // eslint-disable-next-line @typescript-eslint/require-await
+  async openQueue(options: { readonly throttle?: ThrottleOptions } = {}): Promise<ImageQueue> {
+    return this.#withOwnFiles((file, dataFile, counters) => {
+      const queue = this.#addQueue(file, dataFile, counters, options.throttle, async () => {
+        try {
+          await closeEach([dataFile, file]);
+        } finally {
+          // Until then the image's own close waits for it, since the file may still be locked.
+          this.#queues.delete(queue);
+        }
+      });
+      return queue;
     });
-    return Promise.resolve(queue);
+  }
+
+  /** Makes something that has a way of its own into the files, and counters; it closes the files. */
+  #withOwnFiles<Made>(
+    make: (file: StorageFile, dataFile: StorageFile | undefined, counters: QueueCounters) => Made,
+  ): Made {
+    const parts = this.#parts;
+    const opened: StorageFile[] = [];
+    let counters: QueueCounters | undefined;
+    try {
+      const file = parts.file.openQueue();
+      opened.push(file);
+      const dataFile = parts.dataFile?.openQueue();
+      if (dataFile !== undefined) opened.push(dataFile);
+      counters = QueueCounters.take(parts.shared.counters);
+      return make(file, dataFile, counters);
+    } catch (error) {
+      counters?.release();
+      void closeEach(opened).catch(() => undefined);
+      throw nameMemoryError(error, this.filename);
+    }
   }
 
   stats(): ImageStats {
@@ -201,11 +223,13 @@ export class OpenedImage implements Image {
   async #closeAll(): Promise<void> {
     const { file, dataFile, backing } = this.#parts;
     try {
-      await this.#leave();
+      await eachStep([
+        () => this.#leave(),
+        () => dataFile?.close(),
+        () => file.close(),
+        () => backing?.close(),
+      ]);
     } finally {
-      await dataFile?.close();
-      await file.close();
-      await backing?.close();
       for (const action of this.#onClosed) action();
     }
   }
@@ -215,8 +239,14 @@ export class OpenedImage implements Image {
     const { format, shared } = this.#parts;
     const ended = await Promise.allSettled([...this.#queues].map((queue) => queue.close()));
     const last = leave(new SharedWords(shared.members));
-    for (const end of ended) if (end.status === 'rejected') throw end.reason as Error;
-    await format.close(last);
+    // What can still be made durable is, even if a queue could not give back what it had reserved.
+    await eachStep([
+      ...ended.map(
+        (end) => () =>
+          end.status === 'rejected' ? Promise.reject(end.reason as Error) : undefined,
+      ),
+      () => format.close(last),
+    ]);
   }
 
   #addQueue(
@@ -234,7 +264,8 @@ export class OpenedImage implements Image {
     }
     const detectZeroes = options.detectZeroes ?? 'off';
     const rules = { filename, size, clusterSize, readOnly, probed, detectZeroes, throttles };
-    const inner = format.openQueue(file, dataFile, backing?.reader(), counters);
+    const below = backing?.reader();
+    const inner = openAbove(below, () => format.openQueue(file, dataFile, below, counters));
     const queue = new CheckedQueue(rules, inner, counters, onClose);
     this.#queues.add(queue);
     return queue;
@@ -242,21 +273,22 @@ export class OpenedImage implements Image {
 
   /** A way for one queue of the image above to read this one. */
   reader(): BackingReader {
-    const file = this.#parts.file.openQueue();
-    const dataFile = this.#parts.dataFile?.openQueue();
-    const counters = QueueCounters.take(this.#parts.shared.counters);
-    const { format } = this.#parts;
-    const queue = format.openQueue(file, dataFile, this.backing?.reader(), counters);
-    return {
-      size: this.size,
-      read: (buffer, offset) => queue.read(buffer, offset),
-      close: async () => {
-        await queue.close();
-        counters.release();
-        await dataFile?.close();
-        await file.close();
-      },
-    };
+    return this.#withOwnFiles((file, dataFile, counters) => {
+      const below = this.backing?.reader();
+      const { format } = this.#parts;
+      const queue = openAbove(below, () => format.openQueue(file, dataFile, below, counters));
+      return {
+        size: this.size,
+        read: (buffer, offset) => queue.read(buffer, offset),
+        close: async () => {
+          try {
+            await closeEach([queue, dataFile, file]);
+          } finally {
+            counters.release();
+          }
+        },
+      };
+    });
   }
 
   #link(): ChainLink {
@@ -264,5 +296,15 @@ export class OpenedImage implements Image {
       format: this.#parts.format,
       below: this.backing === undefined ? undefined : this.backing.#link(),
     };
+  }
+}
+
+/** Opens a queue over what lies below it, which is closed if that fails. */
+function openAbove<Queue>(below: BackingReader | undefined, open: () => Queue): Queue {
+  try {
+    return open();
+  } catch (error) {
+    void below?.close().catch(() => undefined);
+    throw error;
   }
 }

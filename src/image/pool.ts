@@ -4,7 +4,7 @@
  * is used as it is, others are copied once.
  */
 import { Worker } from 'node:worker_threads';
-import { CowherdError } from '../errors.js';
+import { CowherdError, nameMemoryError } from '../errors.js';
 import type { Image, ImageInfo, ImageStats, OpenImageOptions, RequestTarget } from './api.js';
 import { reviveError } from './error-transfer.js';
 import { openImage } from './open.js';
@@ -298,7 +298,13 @@ class ThreadPool implements ImagePool {
 
   #lend(length: number): Uint8Array {
     const spare = this.#spare.get(length)?.pop();
-    if (spare === undefined) return new Uint8Array(new SharedArrayBuffer(length));
+    if (spare === undefined) {
+      try {
+        return new Uint8Array(new SharedArrayBuffer(length));
+      } catch (error) {
+        throw nameMemoryError(error, this.filename);
+      }
+    }
     this.#spareBytes -= length;
     return spare;
   }

@@ -13,6 +13,7 @@ import type {
   OpenImageOptions,
 } from '../image/api.js';
 import { createImage, removeImage } from '../image/create.js';
+import { closeEach } from '../image/each-step.js';
 import { openImage } from '../image/open.js';
 import { dataFilePath } from '../image/reference.js';
 import { type SourcePart, concatenate } from './concatenation.js';
@@ -93,7 +94,7 @@ export async function convert(
   } catch (error) {
     throw options.signal?.aborted === true ? aborted(target, error) : error;
   } finally {
-    for (const { image } of parts) await image.close();
+    await closeEach(parts.map(({ image }) => image));
   }
 }
 
@@ -134,7 +135,12 @@ async function openSource(path: string, options: ConvertOptions): Promise<Source
     forceShare: options.forceShare,
     untrusted: options.untrusted,
   });
-  return { image, queues: await openQueues(image, options.queues) };
+  try {
+    return { image, queues: await openQueues(image, options.queues) };
+  } catch (error) {
+    await image.close().catch(() => undefined);
+    throw error;
+  }
 }
 
 /** Refuses a target that is a source, or a file a source stands on, before it is touched. */

@@ -1,5 +1,6 @@
 /** The queues of this thread that a job works on an image with. */
 import type { Image, ImageQueue, RequestTarget } from '../image/api.js';
+import { closeEach } from '../image/each-step.js';
 
 /** The image's own queue and others beside it, `count` in all. They end with the image. */
 export async function openQueues(image: Image, count = 1): Promise<RequestTarget[]> {
@@ -16,7 +17,7 @@ export async function withQueues<Result>(
   try {
     return await work([image, ...more]);
   } finally {
-    for (const queue of more) await queue.close();
+    await closeEach(more);
   }
 }
 

@@ -69,7 +69,9 @@ let codecRing: Ring | undefined;
 function ringForCodecs(): Ring {
   if (codecRing === undefined) {
     const ring = acquireRing('threads');
-    if (typeof ring === 'number') throw new Error(`no ring for codecs: errno ${-ring}`);
+    if (typeof ring === 'number') {
+      throw new CowherdError('ERR_COWHERD_IO', `no ring for codecs (errno ${-ring})`);
+    }
     codecRing = ring;
   }
   return codecRing;

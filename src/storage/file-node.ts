@@ -4,7 +4,7 @@
  */
 import fs from 'node:fs';
 import { promisify } from 'node:util';
-import type { CowherdError } from '../errors.js';
+import { CowherdError } from '../errors.js';
 import { BaseFile } from './base-file.js';
 import { openError, operationError } from './errno.js';
 import type {
@@ -75,10 +75,15 @@ async function open(
     const attempt = (access & fs.constants.O_CREAT) === 0 ? 'open' : 'create';
     throw openError(filename, nameOf(error), attempt, error);
   }
-  const facts = await fstatAsync(descriptor);
-  if (!facts.isFile()) {
-    await closeAsync(descriptor);
-    throw openError(filename, facts.isDirectory() ? 'EISDIR' : 'ESPIPE', 'open');
+  try {
+    const facts = await fstatAsync(descriptor);
+    if (!facts.isFile()) {
+      throw openError(filename, facts.isDirectory() ? 'EISDIR' : 'ESPIPE', 'open');
+    }
+  } catch (error) {
+    await closeAsync(descriptor).catch(() => undefined);
+    if (error instanceof CowherdError) throw error;
+    throw operationError('stat', filename, undefined, nameOf(error), error);
   }
   return new FileNode(filename, options.readOnly ?? false, cache, { descriptor, users: 0 });
 }
@@ -138,11 +143,11 @@ export class FileNode extends BaseFile {
   }
 
   protected async doReadVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
-    await Promise.all(this.#placed(buffers, offset, (buffer, at) => this.#read(buffer, at)));
+    await settled(this.#placed(buffers, offset, (buffer, at) => this.#read(buffer, at)));
   }
 
   protected async doWriteVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
-    await Promise.all(this.#placed(buffers, offset, (buffer, at) => this.#write(buffer, at)));
+    await settled(this.#placed(buffers, offset, (buffer, at) => this.#write(buffer, at)));
   }
 
   protected async doFlush(): Promise<void> {
@@ -251,6 +256,7 @@ export class FileNode extends BaseFile {
         }
         fs.write(this.#shared.descriptor, buffer, done, left, offset + done, (error, count) => {
           if (error !== null) reject(this.#failure('write to', offset, error));
+          else if (count === 0) reject(operationError('write to', this.filename, offset, 'ENOSPC'));
           else step(done + count);
         });
       };
@@ -286,5 +292,12 @@ export class FileNode extends BaseFile {
 
   #failure(attempt: string, offset: number | undefined, error: unknown): CowherdError {
     return operationError(attempt, this.filename, offset, nameOf(error), error);
+  }
+}
+
+/** Waits for all, so that no buffer is in use any more. @throws what the first failed one threw */
+async function settled(transfers: readonly Promise<void>[]): Promise<void> {
+  for (const end of await Promise.allSettled(transfers)) {
+    if (end.status === 'rejected') throw end.reason as Error;
   }
 }

@@ -1,6 +1,6 @@
 /** Files and block devices of the host, through the native addon. */
-import { CowherdError } from '../errors.js';
-import { type Addon, OpenFlag } from '../native/addon.js';
+import { CowherdError, nameMemoryError } from '../errors.js';
+import { type Addon, OpenFlag, type OpenedFile } from '../native/addon.js';
 import { Operation, type EngineName, type Ring, type RingClient } from '../native/ring.js';
 import { acquireRing, releaseRing } from '../native/thread-rings.js';
 import { BaseFile } from './base-file.js';
@@ -105,7 +105,13 @@ function open(
   if (cache === 'none' || cache === 'directsync') flags |= OpenFlag.direct;
   if (cache === 'writethrough' || cache === 'directsync') flags |= OpenFlag.durable;
   if (process.env['COWHERD_NO_FALLOCATE'] === '1') flags |= OpenFlag.refuseFallocate;
-  const opened = addon.openFile(filename, flags, 0o644);
+  let opened: OpenedFile | number;
+  try {
+    opened = addon.openFile(filename, flags, 0o644);
+  } catch (error) {
+    releaseRing(ring);
+    throw nameMemoryError(error, filename);
+  }
   if (typeof opened === 'number') {
     releaseRing(ring);
     throw openError(
@@ -139,7 +145,12 @@ function open(
 }
 
 function ringFor(filename: string, aio: EngineName): Ring {
-  const ring = acquireRing(aio);
+  let ring: Ring | number;
+  try {
+    ring = acquireRing(aio);
+  } catch (error) {
+    throw nameMemoryError(error, filename);
+  }
   if (typeof ring !== 'number') return ring;
   throw new CowherdError(
     'ERR_COWHERD_UNSUPPORTED',

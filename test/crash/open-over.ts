@@ -14,6 +14,10 @@ export interface ImageFiles {
   readonly dataFile: StorageFile | undefined;
   /** Content of a raw backing file. */
   readonly backing: Uint8Array | undefined;
+  /** Stands between the engine and the file of the backing image. */
+  readonly wrapBacking?: (file: StorageFile) => StorageFile;
+  /** Budget of the metadata cache; the smallest by default. */
+  readonly cacheBytes?: number;
 }
 
 /**
@@ -22,7 +26,7 @@ export interface ImageFiles {
  * @param prepare changes the format's parts before anything is done with them
  */
 export async function openOver(
-  { file, dataFile, backing }: ImageFiles,
+  { file, dataFile, backing, wrapBacking = (file) => file, cacheBytes = 0 }: ImageFiles,
   prepare: (format: Qcow2Image) => void = () => undefined,
 ): Promise<OpenedImage> {
   const header = await readQcow2Header(file);
@@ -32,7 +36,7 @@ export async function openOver(
     counters,
     dataFile,
     readOnly: file.readOnly,
-    cacheBytes: 0,
+    cacheBytes,
     overlapCheck: 'all',
     snapshot: undefined,
     forCheck: false,
@@ -43,15 +47,18 @@ export async function openOver(
     file,
     dataFile,
     format,
-    backing: backing && (await openBacking(backing)),
+    backing: backing && (await openBacking(backing, wrapBacking)),
     options: {},
     shared,
     counters,
   });
 }
 
-async function openBacking(bytes: Uint8Array): Promise<OpenedImage> {
-  const file = new MemoryFile('base.raw', { content: contentOf(bytes), readOnly: true });
+async function openBacking(
+  bytes: Uint8Array,
+  wrap: (file: StorageFile) => StorageFile,
+): Promise<OpenedImage> {
+  const file = wrap(new MemoryFile('base.raw', { content: contentOf(bytes), readOnly: true }));
   const format = await openRaw(file);
   const shared = allocateSharedParts();
   const counters = QueueCounters.take(shared.counters);

@@ -10,8 +10,8 @@ export interface GuestChange {
   readonly mark: Mark;
   readonly sector: number;
   readonly count: number;
-  /** Whether it is bound to have happened once it has ended; a discard is not. */
-  readonly definite: boolean;
+  /** Whether it is bound to have happened once it has ended; a discard, or what failed, is not. */
+  definite: boolean;
   readonly begun: number;
   ended: number;
 }
@@ -55,6 +55,20 @@ export class Promises {
     change.ended = this.#clock.tick();
   }
 
+  /** Notes that a change has ended without success: it may have happened, wholly, partly or not. */
+  fail(change: GuestChange): void {
+    change.definite = false;
+    change.ended = this.#clock.tick();
+  }
+
+  /** Whether consecutive sectors show anything at first, or were to be changed. */
+  touched(sector: number, count: number): boolean {
+    for (let index = sector; index < sector + count; index++) {
+      if (this.initial[index] !== 0 || this.#changes.has(index)) return true;
+    }
+    return false;
+  }
+
   noteFlush(begun: number): void {
     this.flushes.push({ begun, ended: this.#clock.tick() });
   }
@@ -76,6 +90,12 @@ export class Promises {
       permitted[sector] = this.#permitted(this.initial[sector], changes, time, flushed);
     }
     return permitted;
+  }
+
+  /** The marks that a read of a sector may find that began and ended at these times. */
+  permittedTo(sector: number, begun: number, ended: number): readonly Mark[] {
+    const changes = this.#changes.get(sector) ?? [];
+    return this.#permitted(this.initial[sector], changes, ended, begun);
   }
 
   #permitted(

@@ -33,9 +33,9 @@ export interface Workload {
   /** Whether the real tool takes a snapshot between `before` and `run`. */
   readonly snapshot?: boolean;
   /** Done and closed before the recording; each sector must show one thing afterwards. */
-  readonly before?: (disk: RecordedDisk) => Promise<void>;
+  readonly before?: (disk: GuestDisk) => Promise<void>;
   /** What is recorded, where that is not the repair of the damaged image. */
-  readonly run?: (disk: RecordedDisk) => Promise<void>;
+  readonly run?: (disk: GuestDisk) => Promise<void>;
   /** Done to the image before its repair. */
   readonly damage?: Damage;
 }
@@ -67,8 +67,23 @@ export interface Sabotage {
   readonly wrap?: (file: StorageFile) => StorageFile;
 }
 
-/** The guest's side of an open image. */
-export class RecordedDisk {
+/** The guest's side of an open image, as workloads use it. */
+export interface GuestDisk {
+  readonly queues: readonly unknown[];
+  readonly random: Random;
+  readonly sectors: number;
+  readonly sectorsPerCluster: number;
+  read(sector: number, count: number, queue?: number): Promise<void>;
+  write(sector: number, count: number, queue?: number): Promise<void>;
+  /** Writes one whole cluster compressed. */
+  compress(sector: number, queue?: number): Promise<void>;
+  zero(sector: number, count: number, unmap: boolean, queue?: number): Promise<void>;
+  discard(sector: number, count: number, queue?: number): Promise<void>;
+  flush(queue?: number): Promise<void>;
+}
+
+/** A disk that keeps what was promised to the guest. */
+export class RecordedDisk implements GuestDisk {
   readonly promises: Promises;
   readonly queues: readonly RequestTarget[];
   readonly random: Random;
@@ -89,6 +104,14 @@ export class RecordedDisk {
     this.sectorsPerCluster = sectorsPerCluster;
   }
 
+  get sectors(): number {
+    return this.promises.sectors;
+  }
+
+  async read(sector: number, count: number, queue = 0): Promise<void> {
+    await this.queues[queue].read(new Uint8Array(count * sectorSize), sector * sectorSize);
+  }
+
   write(sector: number, count: number, queue = 0): Promise<void> {
     const mark = this.promises.newMark();
     const data = fillSectors(mark, sector, count);
@@ -97,7 +120,6 @@ export class RecordedDisk {
     );
   }
 
-  /** Writes one whole cluster compressed. */
   compress(sector: number, queue = 0): Promise<void> {
     const mark = this.promises.newMark();
     const data = fillSectors(mark, sector, this.sectorsPerCluster);
@@ -211,14 +233,16 @@ async function runOn(
   promises.noteFlush(begun);
 }
 
-interface Start {
+/** What a workload begins with. */
+export interface Start {
   readonly content: Uint8Array;
   readonly data: Uint8Array | undefined;
   readonly backing: Uint8Array | undefined;
   readonly marks: Uint32Array;
 }
 
-async function makeStart(workload: Workload, seed: number): Promise<Start> {
+/** Makes the image that a workload begins with. */
+export async function makeStart(workload: Workload, seed: number): Promise<Start> {
   const { sectors, backedSectors = 0, before } = workload;
   const content = new MemoryContent();
   const data = workload.dataFile === true ? new MemoryContent() : undefined;
@@ -249,7 +273,7 @@ async function makeStart(workload: Workload, seed: number): Promise<Start> {
 }
 
 /** Some of what waits happens at each turn, in an order that the random numbers draw. */
-function drawnSchedule(random: Random): Schedule {
+export function drawnSchedule(random: Random): Schedule {
   const waiting: (() => void)[] = [];
   const turn = (): void => {
     for (let count = 1 + random.below(waiting.length); count > 0; count--) {

@@ -1,21 +1,27 @@
 /** The workloads whose power cuts are examined. */
 import { lostStructures, unwrittenCounts, wrongCounts } from './damage.js';
-import type { RecordedDisk, Workload } from './recording.js';
+import type { GuestDisk, Workload } from './recording.js';
+
+/** Requests that a mix draws from. */
+export type RequestName =
+  'write' | 'part' | 'read' | 'zero' | 'unmap' | 'discard' | 'compress' | 'flush';
 
 /** Random requests of several users, spread over the queues. */
-interface Mix {
+export interface Mix {
   readonly lanes: number;
   /** Requests of each lane. */
   readonly steps: number;
   /** Guest clusters that requests begin in. */
   readonly clusters: readonly number[];
-  readonly weights: Readonly<
-    Partial<Record<'write' | 'part' | 'zero' | 'unmap' | 'discard' | 'compress' | 'flush', number>>
-  >;
+  readonly weights: Readonly<Partial<Record<RequestName, number>>>;
 }
 
-async function mix(disk: RecordedDisk, { lanes, steps, clusters, weights }: Mix): Promise<void> {
-  const { random, sectorsPerCluster: perCluster, queues, promises } = disk;
+/** Runs them. */
+export async function mix(
+  disk: GuestDisk,
+  { lanes, steps, clusters, weights }: Mix,
+): Promise<void> {
+  const { random, sectorsPerCluster: perCluster, queues, sectors } = disk;
   const total = Object.values(weights).reduce((sum, weight) => sum + weight, 0);
   const choose = (): string => {
     let left = random.below(total);
@@ -28,14 +34,15 @@ async function mix(disk: RecordedDisk, { lanes, steps, clusters, weights }: Mix)
   const lane = async (queue: number): Promise<void> => {
     for (let step = 0; step < steps; step++) {
       const sector = random.pick(clusters) * perCluster;
-      const count = Math.min(perCluster * (1 + random.below(3)), promises.sectors - sector);
+      const count = Math.min(perCluster * (1 + random.below(3)), sectors - sector);
       const kind = choose();
       if (kind === 'write') await disk.write(sector, count, queue);
       else if (kind === 'part') {
         const within = random.below(perCluster);
-        const most = Math.min(perCluster + 2, promises.sectors - sector - within);
+        const most = Math.min(perCluster + 2, sectors - sector - within);
         await disk.write(sector + within, 1 + random.below(most), queue);
-      } else if (kind === 'zero') await disk.zero(sector, count, false, queue);
+      } else if (kind === 'read') await disk.read(sector, count, queue);
+      else if (kind === 'zero') await disk.zero(sector, count, false, queue);
       else if (kind === 'unmap') await disk.zero(sector, count, true, queue);
       else if (kind === 'discard') await disk.discard(sector, count, queue);
       else if (kind === 'compress') await disk.compress(sector, queue);
@@ -45,14 +52,15 @@ async function mix(disk: RecordedDisk, { lanes, steps, clusters, weights }: Mix)
   await Promise.all(Array.from({ length: lanes }, (_, index) => lane(index % queues.length)));
 }
 
-function range(count: number, step = 1, from = 0): number[] {
+/** So many numbers. */
+export function range(count: number, step = 1, from = 0): number[] {
   return Array.from({ length: count }, (_, index) => from + index * step);
 }
 
 const kib = 2;
 
 /** Fills clusters one after the other. */
-async function fill(disk: RecordedDisk, clusters: readonly number[]): Promise<void> {
+export async function fill(disk: GuestDisk, clusters: readonly number[]): Promise<void> {
   const { sectorsPerCluster } = disk;
   for (const cluster of clusters) {
     await disk.write(cluster * sectorsPerCluster, sectorsPerCluster);

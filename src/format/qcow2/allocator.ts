@@ -33,27 +33,32 @@ export interface ClusterRun {
 export interface AllocatorMemory {
   /**
    * [0] first cluster beyond everything in use; [1] where the search for free clusters goes on;
-   * [2] the file's end when it was opened.
+   * [2] the file's end when it was opened; [3] the end of what may hold something beyond [0], left
+   * there by a growth of the refcount structures that failed.
    */
   readonly marks: SharedArrayBuffer;
 }
 
 /** Makes the shared memory for a file that ends at host cluster `end`. */
 export function allocateAllocatorMemory(end: number): AllocatorMemory {
-  const marks = new SharedArrayBuffer(24);
+  const marks = new SharedArrayBuffer(32);
   new Float64Array(marks).set([end, 0, end]);
   return { marks };
 }
 
-/**
- * Writes a longer refcount table, with new blocks in it, to a host offset in bytes and makes the
- * header point at it, durably; the blocks' counts reach the disk before.
- */
-export type RefcountTableMover = (
-  hostOffset: number,
-  entries: number,
-  blocks: ReadonlyMap<number, number>,
-) => Promise<void>;
+/** Where the header says that the refcount table lies. */
+export interface RefcountTableHome {
+  /**
+   * Writes a longer refcount table, with new blocks in it, to a host offset in bytes and makes the
+   * header point at it, durably; the blocks' counts reach the disk before.
+   */
+  move(hostOffset: number, entries: number, blocks: ReadonlyMap<number, number>): Promise<void>;
+  /**
+   * Makes sure that the header points at the present table, also after a move that failed: before
+   * that nobody knows whether what lies at the end of the file is in use.
+   */
+  settle(): Promise<void>;
+}
 
 /** One thread's access to the allocation of host clusters. */
 export class Allocator {
@@ -64,7 +69,9 @@ export class Allocator {
   readonly #marks: Float64Array;
   readonly #overlap: OverlapCheck;
   readonly #noteGrowth: () => void;
-  readonly #moveTable: RefcountTableMover;
+  readonly #home: RefcountTableHome;
+  /** Clusters of refcount tables that have been moved away from, still counted. */
+  #superseded: { readonly cluster: number; readonly length: number }[] = [];
 
   /** @param noteGrowth called when the file has become longer, before its new clusters are used */
   constructor(
@@ -75,7 +82,7 @@ export class Allocator {
     memory: AllocatorMemory,
     overlap: OverlapCheck,
     noteGrowth: () => void,
-    moveTable: RefcountTableMover,
+    home: RefcountTableHome,
   ) {
     this.#file = file;
     this.#geometry = geometry;
@@ -84,7 +91,7 @@ export class Allocator {
     this.#marks = new Float64Array(memory.marks);
     this.#overlap = overlap;
     this.#noteGrowth = noteGrowth;
-    this.#moveTable = moveTable;
+    this.#home = home;
   }
 
   /** First host cluster beyond everything in use. */
@@ -107,15 +114,22 @@ export class Allocator {
 
   /** Counts one more reference to consecutive host clusters. */
   raise(cluster: number, count: number): Promise<void> {
-    return this.#mutex.runExclusive(() => this.#refcounts.change(cluster, count, 1));
+    return this.#mutex.runExclusive(() => this.#refcounts.raise(cluster, count));
   }
 
-  /** Counts one reference less to consecutive host clusters, which no table on disk may still hold. */
-  lower(cluster: number, count: number): Promise<void> {
-    return this.#mutex.runExclusive(async () => {
-      await this.#refcounts.change(cluster, count, -1);
-      this.#marks[1] = Math.min(this.#marks[1], cluster);
-    });
+  /**
+   * Counts one reference less to the first of consecutive host clusters, which no table on disk may
+   * still hold.
+   *
+   * @returns how many were lowered; whoever wants the others lowered too calls again
+   */
+  lower(cluster: number, count: number): Promise<number> {
+    return this.#mutex.runExclusive(() => this.#lower(cluster, count));
+  }
+
+  /** Gives back, before the last flush, the clusters of tables that could not be given back earlier. */
+  lowerSuperseded(): Promise<void> {
+    return this.#mutex.runExclusive(() => this.#lowerSuperseded());
   }
 
   /** Cuts free clusters off the file's end, but none that the file had when it was opened. */
@@ -131,6 +145,25 @@ export class Allocator {
         await this.#file.truncate(end * this.#geometry.clusterSize);
       }
     });
+  }
+
+  async #lower(cluster: number, count: number): Promise<number> {
+    const lowered = await this.#refcounts.lower(cluster, count);
+    this.#marks[1] = Math.min(this.#marks[1], cluster);
+    return lowered;
+  }
+
+  async #lowerSuperseded(): Promise<void> {
+    for (let run; (run = this.#superseded.pop()) !== undefined;) {
+      const { cluster, length } = run;
+      let done = 0;
+      try {
+        while (done < length) done += await this.#lower(cluster + done, length - done);
+      } catch (error) {
+        this.#superseded.push({ cluster: cluster + done, length: length - done });
+        throw error;
+      }
+    }
   }
 
   async #reuse(wanted: number): Promise<ClusterRun | undefined> {
@@ -150,7 +183,7 @@ export class Allocator {
         this.#marks[1] = sliceEnd;
       } else {
         const length = this.#beforeMetadata(found.cluster, free);
-        await this.#refcounts.change(found.cluster, length, 1);
+        await this.#refcounts.raise(found.cluster, length);
         this.#marks[1] = found.cluster + length;
         return { cluster: found.cluster, length, knownZero: false };
       }
@@ -178,6 +211,7 @@ export class Allocator {
 
   async #append(most: number): Promise<ClusterRun> {
     const { clusterSize } = this.#geometry;
+    await this.#home.settle();
     const start = await this.#uncountedEnd(most);
     const wanted = this.#beforeMetadata(start, most);
     const growth = this.#planGrowth(start, wanted);
@@ -187,18 +221,25 @@ export class Allocator {
     const rest = (end - looked) * clusterSize;
     this.#overlap.check(looked * clusterSize, rest, 'an allocation');
     await this.#extendFile(end);
-    const knownZero = this.#file.limits.zeroInit && !this.#file.limits.blockDevice;
+    const { zeroInit, blockDevice } = this.#file.limits;
+    const knownZero = zeroInit && !blockDevice && start >= this.#marks[3];
     const blocks = await this.#zeroNewBlocks(start, growth, knownZero);
     const { table } = this.#refcounts;
     const old = {
       cluster: table.hostOffset / clusterSize,
-      clusters: (table.length * 8) / clusterSize,
+      length: (table.length * 8) / clusterSize,
     };
     await this.#refcounts.withNewBlocks(blocks, async () => {
-      await this.#refcounts.change(start, end - start, 1);
+      await this.#refcounts.raise(start, end - start);
       if (growth.tableClusters === 0) return;
       const entries = (growth.tableClusters * clusterSize) / 8;
-      await this.#moveTable(start * clusterSize, entries, blocks);
+      try {
+        await this.#home.move(start * clusterSize, entries, blocks);
+      } catch (error) {
+        this.#marks[3] = Math.max(this.#marks[3], end - wanted);
+        await this.#refcounts.takeBack(start, end - start);
+        throw error;
+      }
     });
     for (const [block, hostOffset] of blocks) {
       this.#overlap.protect(hostOffset, clusterSize, Structure.refcountBlock);
@@ -207,7 +248,9 @@ export class Allocator {
     const searchedAll = this.#marks[1] >= start;
     this.#marks[0] = end;
     if (searchedAll) this.#marks[1] = end;
-    if (growth.tableClusters > 0) await this.#refcounts.change(old.cluster, old.clusters, -1);
+    if (growth.tableClusters > 0) this.#superseded.push(old);
+    // The new clusters are there, whether or not the old ones can be given back right now.
+    await this.#lowerSuperseded().catch(() => undefined);
     return { cluster: end - wanted, length: wanted, knownZero };
   }
 

@@ -107,8 +107,9 @@ export class CompressedReader {
       await codec.decompress(data, cluster);
     } catch (error) {
       const { filename } = this.#file;
+      const code = error instanceof CowherdError ? error.code : 'ERR_COWHERD_CORRUPT';
       throw new CowherdError(
-        'ERR_COWHERD_CORRUPT',
+        code,
         `'${filename}': compressed cluster at host offset ${hostOffset} cannot be decompressed`,
         { filename, offset: hostOffset, cause: error },
       );

@@ -2,6 +2,10 @@
  * Writing compressed clusters. Compressed data are packed one after the other into runs of host
  * clusters, across cluster boundaries; what is packed within one turn of the event loop goes out as
  * one write. An entry is linked only once its data are written.
+ *
+ * The cluster that is being packed holds a reference for that: without it the cluster could be freed,
+ * punched and used again when the data already there are discarded. The reference goes to the data
+ * that end with the cluster or go beyond it; what is left before its end is given up into limbo.
  */
 import { BufferPool } from '../../engine/buffer-pool.js';
 import { CowherdError } from '../../errors.js';
@@ -33,8 +37,8 @@ export class CompressedWriter {
   /** Where the next data go, and the end of the last cluster taken for them, in bytes. */
   #next = 0;
   #end = 0;
-  /** References to the cluster at `#next` from data packed before, if `#next` lies within it. */
-  #references = 0;
+  /** References to the cluster that `#next` lies within, ours included, if all data are still there. */
+  #references = 1;
   #packed: Packed[] = [];
   #packing: Promise<unknown> = Promise.resolve();
 
@@ -81,7 +85,7 @@ export class CompressedWriter {
     const { metadata } = this.#context;
     const { clusterSize } = metadata.geometry;
     this.#codec ??= codecFor(this.#type);
-    const length = await this.#codec.compress(cluster, output);
+    const length = await this.#compress(this.#codec, cluster, output, offset);
     if (length < 0 || length >= clusterSize) {
       await this.#writer.write(buffer, offset);
       return;
@@ -90,9 +94,44 @@ export class CompressedWriter {
     // A new L2 table goes before the data it maps, so that the file can end with them.
     metadata.l2Cache.unpin(await acquireWritableSlice(this.#context, offset));
     const hostOffset = await this.#pack(length);
-    await this.#writePacked(data, hostOffset);
-    await this.#link(offset, hostOffset, length);
+    try {
+      await this.#writePacked(data, hostOffset);
+      await this.#link(offset, hostOffset, length);
+    } catch (error) {
+      const cluster = Math.floor(hostOffset / clusterSize);
+      const count = metadata.geometry.clusters(hostOffset + length) - cluster;
+      intoLimbo(this.#context, [{ cluster, count }], false);
+      throw error;
+    }
     this.#context.unflushed.note();
+  }
+
+  /** Gives up the clusters that were taken and not filled. Nothing may be under way. */
+  leave(): void {
+    const { clusterSize } = this.#context.metadata.geometry;
+    const cluster = Math.floor(this.#next / clusterSize);
+    const count = this.#end / clusterSize - cluster;
+    if (count > 0) intoLimbo(this.#context, [{ cluster, count }], false);
+    this.#next = this.#end = 0;
+  }
+
+  async #compress(
+    codec: Codec,
+    cluster: Uint8Array,
+    output: Uint8Array,
+    offset: number,
+  ): Promise<number> {
+    try {
+      return await codec.compress(cluster, output);
+    } catch (error) {
+      if (!(error instanceof CowherdError)) throw error;
+      const { filename } = this.#context.file;
+      throw new CowherdError(
+        error.code,
+        `'${filename}': cluster at guest offset ${offset} cannot be compressed: ${error.message}`,
+        { filename, offset, cause: error },
+      );
+    }
   }
 
   /** Finds a place for compressed data and counts its references, one caller after the other. */
@@ -105,21 +144,27 @@ export class CompressedWriter {
   async #place(length: number): Promise<number> {
     const { arena, metadata } = this.#context;
     const { clusterSize, maxRefcount } = metadata.geometry;
-    if (this.#references >= maxRefcount) this.#next = metadata.geometry.clusterEnd(this.#next);
     while (this.#next + length > this.#end) {
       if (arena.available === 0) await arena.refill();
       const start = arena.take(1) * clusterSize;
-      if (start !== this.#end) this.#next = start;
+      if (start !== this.#end) {
+        this.leave();
+        this.#next = start;
+      }
       this.#end = start + clusterSize;
     }
     const hostOffset = this.#next;
-    const first = Math.floor(hostOffset / clusterSize);
-    const last = Math.floor((hostOffset + length - 1) / clusterSize);
-    // A reserved cluster is counted once, which covers the first data that touch it.
-    const shares = hostOffset % clusterSize !== 0;
-    if (shares) await metadata.allocator.raise(first, 1);
-    this.#references = shares && last === first ? this.#references + 1 : 1;
-    this.#next = hostOffset + length;
+    const end = hostOffset + length;
+    const last = Math.floor((end - 1) / clusterSize);
+    const sameCluster = hostOffset > last * clusterSize;
+    const references = sameCluster ? this.#references : 1;
+    if (end % clusterSize !== 0 && references < maxRefcount) {
+      await metadata.allocator.raise(last, 1);
+      this.#references = references + 1;
+      this.#next = end;
+    } else {
+      this.#next = (last + 1) * clusterSize;
+    }
     return hostOffset;
   }
 

@@ -11,11 +11,17 @@ const sectorSize = 512;
 const refcountTableOffsetAt = 48;
 
 /** Shared words of what a header may change to. */
-const Word = { incompatible: 0, autoclear: 1, hasUnknownAutoclear: 2 } as const;
+const Word = {
+  incompatible: 0,
+  autoclear: 1,
+  hasUnknownAutoclear: 2,
+  /** A change has failed: the file may show it or not. */
+  unsettled: 3,
+} as const;
 
 /** Makes the shared words of the header of an image that is being opened. */
 export function allocateHeaderWords(header: Qcow2Header): Int32Array {
-  const words = new Int32Array(new SharedArrayBuffer(12));
+  const words = new Int32Array(new SharedArrayBuffer(16));
   words[Word.incompatible] = header.incompatibleFeatures;
   words[Word.autoclear] = header.autoclearFeatures;
   words[Word.hasUnknownAutoclear] = header.hasUnknownAutoclear ? 1 : 0;
@@ -75,7 +81,10 @@ export class HeaderFile {
   /** Sets or clears the dirty bit, durably. */
   async setDirty(dirty: boolean): Promise<void> {
     await this.#mutex.runExclusive(async () => {
-      if (this.isDirty === dirty) return;
+      if (this.isDirty === dirty) {
+        await this.#settle();
+        return;
+      }
       const features = Atomics.load(this.#words, Word.incompatible) ^ Incompatible.dirty;
       await this.#changeSector((sector) => {
         sector.setUint32(featureWordsOffset + 4, features);
@@ -125,9 +134,30 @@ export class HeaderFile {
     );
   }
 
+  /** Makes the file show what is known here, where a change that failed may have left it otherwise. */
+  async settle(): Promise<void> {
+    if (Atomics.load(this.#words, Word.unsettled) === 0) return;
+    await this.#mutex.runExclusive(() => this.#settle());
+  }
+
+  async #settle(): Promise<void> {
+    if (Atomics.load(this.#words, Word.unsettled) === 0) return;
+    await this.#changeSector(() => undefined);
+  }
+
   /** Rewrites the first sector; the caller holds the mutex. */
-  #changeSector(change: (sector: DataView) => void): Promise<void> {
-    return changeHeaderSector(this.#file, change);
+  async #changeSector(change: (sector: DataView) => void): Promise<void> {
+    Atomics.store(this.#words, Word.unsettled, 1);
+    await changeHeaderSector(this.#file, (sector) => {
+      const { version, incompatibleFeatures, refcountTableOffset, refcountTableClusters } =
+        this.header;
+      // Autoclear bits that are gone may stay so.
+      if (version === 3) sector.setUint32(featureWordsOffset + 4, incompatibleFeatures);
+      sector.setBigUint64(refcountTableOffsetAt, BigInt(refcountTableOffset));
+      sector.setUint32(refcountTableOffsetAt + 8, refcountTableClusters);
+      change(sector);
+    });
+    Atomics.store(this.#words, Word.unsettled, 0);
   }
 }
 

@@ -172,7 +172,7 @@ export class Qcow2Image implements FormatImage {
       dataFile,
       backing,
       counters,
-      beforeFirstChange: () => (this.#prepared ??= this.#prepareForChanges()),
+      beforeFirstChange: () => this.#prepare(),
       onClosed: () => this.#queues.delete(queue),
     });
     this.#queues.add(queue);
@@ -230,11 +230,23 @@ export class Qcow2Image implements FormatImage {
     // What was not flushed before the damage was met is not written any more.
     corruptMark.check();
     if (!last) return;
+    await allocator.lowerSuperseded();
     flushOrder.endLaziness();
     await flushOrder.flush();
     await headerFile.setDirty(false);
     // Last, so that nothing that is cut off is still counted.
     await allocator.trim();
+  }
+
+  /** Prepares once, and again after a failure. */
+  async #prepare(): Promise<void> {
+    this.#prepared ??= this.#prepareForChanges();
+    try {
+      await this.#prepared;
+    } catch (error) {
+      this.#prepared = undefined;
+      throw error;
+    }
   }
 
   /** Before guest data change: clears what would become untrue, and sets the dirty bit if lazy. */

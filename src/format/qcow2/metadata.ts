@@ -196,8 +196,11 @@ export class Qcow2Metadata {
       () => {
         this.flushOrder.noteBeforeEntries();
       },
-      (hostOffset, entries, blocks) =>
-        flushMutex.runExclusive(() => this.#moveRefcountTable(hostOffset, entries, blocks)),
+      {
+        move: (hostOffset, entries, blocks) =>
+          flushMutex.runExclusive(() => this.#moveRefcountTable(hostOffset, entries, blocks)),
+        settle: () => this.headerFile.settle(),
+      },
     );
   }
 

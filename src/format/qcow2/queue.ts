@@ -158,6 +158,7 @@ export class Qcow2Queue implements FormatQueue {
     try {
       // What a poisoned or corrupt image holds in memory is not to be trusted on disk.
       if (this.#changed && !metadata.poison.isSet && !metadata.corruptMark.isSet) {
+        this.#compressedWriter.leave();
         await this.#noteCorruption(() => this.#giveBackClusters());
       }
     } finally {
@@ -179,7 +180,11 @@ export class Qcow2Queue implements FormatQueue {
   /** Gives back what the arena did not use, and what waits in limbo. */
   async #giveBackClusters(): Promise<void> {
     const { arena, limbo, metadata } = this.#context;
-    for (const run of arena.drain()) await metadata.allocator.lower(run.cluster, run.length);
+    for (const { cluster, length } of arena.drain()) {
+      for (let done = 0; done < length;) {
+        done += await metadata.allocator.lower(cluster + done, length - done);
+      }
+    }
     let damage: unknown;
     // A flush still under way may have taken clusters out of limbo without having lowered them yet.
     while (limbo.clusters > 0 || this.#reclaiming !== undefined) {

@@ -21,23 +21,27 @@ export async function reclaim(context: QueueContext): Promise<void> {
   control.add(ControlWord.compressedGeneration, 1);
   let damage: CowherdError | undefined;
   for (const [index, entry] of entries.entries()) {
-    // A punch that fails leaves its clusters to a later pass; lowering half of them happens once.
-    let later = index;
+    let { cluster, count } = entry;
     try {
       if (entry.punch) {
-        for (const run of await lastReferences(context, entry.cluster, entry.count)) {
+        for (const run of await lastReferences(context, cluster, count)) {
           await file.discard(run.cluster * geometry.clusterSize, run.count * geometry.clusterSize);
         }
       }
-      later = index + 1;
-      await allocator.lower(entry.cluster, entry.count);
+      while (count > 0) {
+        const lowered = await allocator.lower(cluster, count);
+        cluster += lowered;
+        count -= lowered;
+      }
     } catch (error) {
       // A count that says less than there is cannot be lowered, now or later; others can.
       if (error instanceof CowherdError && error.code === 'ERR_COWHERD_CORRUPT') {
         damage ??= error;
         continue;
       }
-      for (const left of entries.slice(later)) limbo.putBack(left);
+      // What is not lowered waits for a later pass, which punches it again.
+      limbo.putBack({ ...entry, cluster, count });
+      for (const left of entries.slice(index + 1)) limbo.putBack(left);
       throw error;
     }
     context.counters.add(Counter.reclaimedClusters, entry.count);

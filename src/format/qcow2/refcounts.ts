@@ -75,27 +75,61 @@ export class Refcounts {
   }
 
   /**
-   * Changes the counts of consecutive host clusters by 1 or -1; blocks must exist for all of them.
+   * Counts one more reference to consecutive host clusters; blocks must exist for all of them. If it
+   * fails, what was raised by then is lowered again, as far as that succeeds.
    *
-   * @throws ERR_COWHERD_CORRUPT if a count would leave its range; counts before it are then changed
+   * @throws ERR_COWHERD_CORRUPT if a count would leave its range
    */
-  async change(cluster: number, count: number, delta: 1 | -1): Promise<void> {
-    const perSlice = this.#geometry.refcountsPerSlice;
-    for (let next = cluster; next < cluster + count;) {
-      const first = next % perSlice;
-      const last = Math.min(perSlice, first + cluster + count - next);
-      await this.#inSlice(next, (start, index, slot) => {
-        for (let at = index; at < last; at++) {
-          const value = this.#width.get(this.cache.view, start, at) + delta;
-          if (value < 0 || value > this.#geometry.maxRefcount) {
-            throw this.#outOfRange(next + at - index, value);
-          }
-          this.#width.set(this.cache.view, start, at, value);
-        }
-        this.cache.markDirty(slot);
-      });
-      next += last - first;
+  async raise(cluster: number, count: number): Promise<void> {
+    let next = cluster;
+    try {
+      while (next < cluster + count) {
+        next += await this.#changeInSlice(next, cluster + count - next, 1);
+      }
+    } catch (error) {
+      await this.takeBack(cluster, next - cluster);
+      throw error;
     }
+  }
+
+  /** Lowers again what was raised in vain, as far as that succeeds; what is left is leaked. */
+  async takeBack(cluster: number, count: number): Promise<void> {
+    const { refcountsPerSlice } = this.#geometry;
+    for (let next = cluster; next < cluster + count;) {
+      const part = Math.min(cluster + count - next, refcountsPerSlice - (next % refcountsPerSlice));
+      await this.#changeInSlice(next, part, -1).catch(() => undefined);
+      next += part;
+    }
+  }
+
+  /**
+   * Counts one reference less to the first of consecutive host clusters, as many of them as one slice
+   * counts: so it is known of each cluster whether it was lowered, even after a failure.
+   *
+   * @returns how many were lowered
+   * @throws ERR_COWHERD_CORRUPT if a count would leave its range
+   */
+  lower(cluster: number, count: number): Promise<number> {
+    return this.#changeInSlice(cluster, count, -1);
+  }
+
+  /** Changes the counts of as many clusters as the first one's slice counts, or of none. */
+  async #changeInSlice(cluster: number, count: number, delta: 1 | -1): Promise<number> {
+    return this.#inSlice(cluster, (start, index, slot) => {
+      const end = Math.min(index + count, this.#geometry.refcountsPerSlice);
+      for (let at = index; at < end; at++) {
+        const value = this.#width.get(this.cache.view, start, at) + delta;
+        if (value < 0 || value > this.#geometry.maxRefcount) {
+          throw this.#outOfRange(cluster + at - index, value);
+        }
+      }
+      for (let at = index; at < end; at++) {
+        const value = this.#width.get(this.cache.view, start, at) + delta;
+        this.#width.set(this.cache.view, start, at, value);
+      }
+      this.cache.markDirty(slot);
+      return end - index;
+    });
   }
 
   /**

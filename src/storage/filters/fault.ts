@@ -1,8 +1,41 @@
-/** A filter that makes chosen operations fail, to test what happens then. */
+/** A filter that makes chosen operations fail, or be late, to test what happens then. */
 import { type CowherdError, errorFromErrno } from '../../errors.js';
+import { totalLength } from '../base-file.js';
 import { describeErrno } from '../errno.js';
 import type { StorageFile } from '../storage.js';
-import { FilterFile, type OperationKind, type StorageOperation } from './filter-file.js';
+import {
+  FilterFile,
+  type Interception,
+  type OperationKind,
+  type StorageOperation,
+} from './filter-file.js';
+
+/** Unit in bytes that a transfer which ends early moves whole. */
+const sectorSize = 512;
+
+/** Every kind of operation that can be chosen. */
+export const operationKinds: readonly OperationKind[] = [
+  'read',
+  'write',
+  'flush',
+  'truncate',
+  'allocate',
+  'writeZeroes',
+  'discard',
+  'status',
+  'copyFrom',
+  'size',
+  'close',
+];
+
+/** What becomes of a chosen operation. */
+export type FaultEffect =
+  /** It fails, and nothing was done. */
+  | 'none'
+  /** It fails after half of the range: a transfer that ended early, and could not be completed. */
+  | 'short'
+  /** It succeeds, `delayTurns` turns of the event loop late. */
+  | 'delay';
 
 /** Which operations fail. */
 export interface FaultOptions {
@@ -14,13 +47,20 @@ export interface FaultOptions {
   readonly forever?: boolean;
   /** Symbolic errno to fail with; `EIO` by default. */
   readonly errno?: string;
+  /** `none` by default. */
+  readonly effect?: FaultEffect;
+  /** Turns of the event loop that a delay lasts; 100 by default. */
+  readonly delayTurns?: number;
+  /** Told of each operation that is chosen, and of the error it is to fail with. */
+  readonly onFault?: (operation: StorageOperation, error: CowherdError | undefined) => void;
 }
 
-/** Counts operations and decides which fail; shared by all queues of a file. */
+/** Counts operations and decides which fail; shared by all queues of a file, or by several files. */
 export class FaultPlan {
   readonly #options: FaultOptions;
   readonly #kinds: ReadonlySet<OperationKind>;
   #seen = 0;
+  #lifted = false;
 
   constructor(options: FaultOptions) {
     this.#options = options;
@@ -32,18 +72,35 @@ export class FaultPlan {
     return this.#seen;
   }
 
-  /** Counts an operation. @returns the error it is to fail with, or undefined */
-  next(filename: string, operation: StorageOperation): CowherdError | undefined {
+  /** From now on nothing fails any more. */
+  lift(): void {
+    this.#lifted = true;
+  }
+
+  /** Counts an operation. @returns what becomes of it, or undefined if it is not a chosen one */
+  next(
+    filename: string,
+    operation: StorageOperation,
+  ): { readonly effect: FaultEffect; readonly error: CowherdError } | undefined {
     if (!this.#kinds.has(operation.kind)) return undefined;
     this.#seen += 1;
-    const { nth, forever = false, errno = 'EIO' } = this.#options;
-    if (this.#seen < nth || (this.#seen > nth && !forever)) return undefined;
+    const { nth, forever = false, errno = 'EIO', effect = 'none', onFault } = this.#options;
+    const chosen = forever ? this.#seen >= nth : this.#seen === nth;
+    if (!chosen || this.#lifted) return undefined;
     const { kind, offset } = operation;
-    return errorFromErrno(
+    const error = errorFromErrno(
       errno,
       `Injected fault: ${kind} of '${filename}' at byte ${offset}: ${describeErrno(errno)}`,
       { filename, offset },
     );
+    onFault?.(operation, effect === 'delay' ? undefined : error);
+    return { effect, error };
+  }
+
+  /** Resolves when a delay is over. */
+  async delay(): Promise<void> {
+    const { delayTurns = 100 } = this.#options;
+    for (let turn = 0; turn < delayTurns; turn++) await new Promise(setImmediate);
   }
 }
 
@@ -60,7 +117,35 @@ export class FaultFile extends FilterFile {
     return new FaultFile(this.inner.openQueue(), this.#plan);
   }
 
-  protected intercept(operation: StorageOperation): CowherdError | undefined {
-    return this.#plan.next(this.filename, operation);
+  protected intercept(operation: StorageOperation): Interception {
+    const fault = this.#plan.next(this.filename, operation);
+    if (fault === undefined) return undefined;
+    const { effect, error } = fault;
+    if (effect === 'delay') return this.#plan.delay().then(() => undefined);
+    const fails = (): CowherdError => error;
+    // As with close(2), the file is closed even if that fails.
+    if (operation.kind === 'close') return this.inner.close().then(fails, fails);
+    return effect === 'short' ? this.#half(operation).then(fails, fails) : error;
   }
+
+  /** Does the first half of an operation, in whole sectors. */
+  async #half({ kind, offset, length, buffers = [] }: StorageOperation): Promise<void> {
+    const half = Math.floor(length / 2 / sectorSize) * sectorSize;
+    if (half === 0) return;
+    if (kind === 'read') await this.inner.readVector(firstBytes(buffers, half), offset);
+    else if (kind === 'write') await this.inner.writeVector(firstBytes(buffers, half), offset);
+    else if (kind === 'writeZeroes') await this.inner.writeZeroes(offset, half, false);
+    else if (kind === 'discard') await this.inner.discard(offset, half);
+    else if (kind === 'allocate') await this.inner.allocate(offset, half, 'falloc');
+  }
+}
+
+/** The first `length` bytes of buffers, which have that many. */
+function firstBytes(buffers: readonly Uint8Array[], length: number): Uint8Array[] {
+  const parts: Uint8Array[] = [];
+  for (const buffer of buffers) {
+    const left = length - totalLength(parts);
+    if (left > 0) parts.push(buffer.subarray(0, left));
+  }
+  return parts;
 }

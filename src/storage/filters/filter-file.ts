@@ -29,7 +29,12 @@ export interface StorageOperation {
   /** Bytes; for `truncate` the new size. */
   readonly offset: number;
   readonly length: number;
+  /** Of a transfer: what is filled, or written, one after the other. */
+  readonly buffers?: readonly Uint8Array[];
 }
+
+/** An error to fail an operation with, or nothing to hand it on; a promise of it holds it back. */
+export type Interception = CowherdError | undefined | Promise<CowherdError | undefined>;
 
 /** See the file's comment. */
 export abstract class FilterFile implements StorageFile {
@@ -40,8 +45,8 @@ export abstract class FilterFile implements StorageFile {
     this.inner = inner;
   }
 
-  /** Called before each operation. @returns an error to fail it with instead of handing it on */
-  protected abstract intercept(operation: StorageOperation): CowherdError | undefined;
+  /** Called before each operation. */
+  protected abstract intercept(operation: StorageOperation): Interception;
   abstract openQueue(): StorageFile;
 
   get filename(): string {
@@ -57,15 +62,27 @@ export abstract class FilterFile implements StorageFile {
   }
 
   submitRead(buffer: Uint8Array, offset: number, completion: Completion): void {
-    if (this.#passes('read', offset, buffer.byteLength, completion)) {
+    const operation = {
+      kind: 'read',
+      offset,
+      length: buffer.byteLength,
+      buffers: [buffer],
+    } as const;
+    this.#submit(operation, completion, () => {
       this.inner.submitRead(buffer, offset, completion);
-    }
+    });
   }
 
   submitWrite(buffer: Uint8Array, offset: number, completion: Completion): void {
-    if (this.#passes('write', offset, buffer.byteLength, completion)) {
+    const operation = {
+      kind: 'write',
+      offset,
+      length: buffer.byteLength,
+      buffers: [buffer],
+    } as const;
+    this.#submit(operation, completion, () => {
       this.inner.submitWrite(buffer, offset, completion);
-    }
+    });
   }
 
   read(buffer: Uint8Array, offset: number): Promise<void> {
@@ -81,15 +98,13 @@ export abstract class FilterFile implements StorageFile {
   }
 
   readVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
-    return this.#run('read', offset, totalLength(buffers), () =>
-      this.inner.readVector(buffers, offset),
-    );
+    const operation = { kind: 'read', offset, length: totalLength(buffers), buffers } as const;
+    return this.#perform(operation, () => this.inner.readVector(buffers, offset));
   }
 
   writeVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
-    return this.#run('write', offset, totalLength(buffers), () =>
-      this.inner.writeVector(buffers, offset),
-    );
+    const operation = { kind: 'write', offset, length: totalLength(buffers), buffers } as const;
+    return this.#perform(operation, () => this.inner.writeVector(buffers, offset));
   }
 
   size(): Promise<number> {
@@ -141,22 +156,37 @@ export abstract class FilterFile implements StorageFile {
     return this.#run('close', 0, 0, () => this.inner.close());
   }
 
-  #passes(kind: OperationKind, offset: number, length: number, completion: Completion): boolean {
-    const error = this.intercept({ kind, offset, length });
-    if (error === undefined) return true;
-    process.nextTick(() => {
-      completion.complete(error);
+  #submit(operation: StorageOperation, completion: Completion, action: () => void): void {
+    const intercepted = this.intercept(operation);
+    if (intercepted === undefined) {
+      action();
+      return;
+    }
+    void Promise.resolve(intercepted).then((error) => {
+      if (error === undefined) action();
+      // In a turn of its own: what the completion throws is no rejection of this promise.
+      else
+        process.nextTick(() => {
+          completion.complete(error);
+        });
     });
-    return false;
   }
 
-  async #run<Result>(
+  #run<Result>(
     kind: OperationKind,
     offset: number,
     length: number,
     action: () => Promise<Result>,
   ): Promise<Result> {
-    const error = this.intercept({ kind, offset, length });
+    return this.#perform({ kind, offset, length }, action);
+  }
+
+  async #perform<Result>(
+    operation: StorageOperation,
+    action: () => Promise<Result>,
+  ): Promise<Result> {
+    let error = this.intercept(operation);
+    if (error instanceof Promise) error = await error;
     if (error !== undefined) throw error;
     return await action();
   }

@@ -16,7 +16,7 @@ export class TraceFile extends FilterFile {
     return new TraceFile(this.inner.openQueue(), this.#record);
   }
 
-  protected intercept(operation: StorageOperation): undefined {
-    this.#record(operation);
+  protected intercept({ kind, offset, length }: StorageOperation): undefined {
+    this.#record({ kind, offset, length });
   }
 }

@@ -1,0 +1,21 @@
+/** Steps that must all be taken, such as closing one file after the other, whatever fails. */
+
+/** Takes every step, in turn. @throws what the first one threw that failed */
+export async function eachStep(steps: readonly (() => Promise<void> | undefined)[]): Promise<void> {
+  let failure: { readonly error: unknown } | undefined;
+  for (const step of steps) {
+    try {
+      await step();
+    } catch (error) {
+      failure ??= { error };
+    }
+  }
+  if (failure !== undefined) throw failure.error;
+}
+
+/** Closes each of some files or images. @throws as `eachStep` does */
+export function closeEach(
+  opened: readonly ({ close(): Promise<void> } | undefined)[],
+): Promise<void> {
+  return eachStep(opened.map((each) => () => each?.close()));
+}

@@ -1,0 +1,169 @@
+/**
+ * The guest of a disk whose device fails: goes on after a failed request, keeps what failed and
+ * when, and holds every read against what was asked before.
+ */
+import type { RequestTarget } from '../../src/image/api.js';
+import type { LogClock } from '../../src/storage/filters/crash-log.js';
+import type { Promises } from '../crash/promises.js';
+import type { GuestDisk } from '../crash/recording.js';
+import { type Mark, fillSectors, sectorSize } from '../schedules/history.js';
+import { markAt } from '../crash/marks.js';
+import type { Random } from '../stress/random.js';
+
+/** A request that has failed. */
+export interface FailedRequest {
+  readonly name: string;
+  readonly error: unknown;
+  readonly begun: number;
+  readonly ended: number;
+  /** Makes the same request again; it fails as a promise does. */
+  readonly again: () => Promise<void>;
+}
+
+/** See the file's comment. */
+export class FaultedDisk implements GuestDisk {
+  readonly failed: FailedRequest[] = [];
+  /** Requests that were made. */
+  requests = 0;
+  /** What reads have found that nobody wrote. */
+  readonly problems: string[] = [];
+  readonly queues: readonly RequestTarget[];
+  readonly random: Random;
+  readonly sectorsPerCluster: number;
+  /** Requests by the memory they transfer. */
+  readonly #owners = new Map<ArrayBufferLike, string>();
+  readonly #promises: Promises;
+  readonly #clock: LogClock;
+
+  constructor(
+    queues: readonly RequestTarget[],
+    promises: Promises,
+    clock: LogClock,
+    random: Random,
+    sectorsPerCluster: number,
+  ) {
+    this.queues = queues;
+    this.random = random;
+    this.sectorsPerCluster = sectorsPerCluster;
+    this.#promises = promises;
+    this.#clock = clock;
+  }
+
+  get sectors(): number {
+    return this.#promises.sectors;
+  }
+
+  /** Reads the whole disk, except for long stretches that nobody has ever touched. */
+  async readAll(): Promise<void> {
+    const piece = 128;
+    for (let sector = 0; sector < this.sectors; sector += piece) {
+      const count = Math.min(piece, this.sectors - sector);
+      if (this.#promises.touched(sector, count)) await this.read(sector, count);
+    }
+  }
+
+  /** The name of the request that one of these buffers belongs to. */
+  ownerOf(buffers: readonly Uint8Array[]): string | undefined {
+    for (const { buffer } of buffers) {
+      const owner = this.#owners.get(buffer);
+      if (owner !== undefined) return owner;
+    }
+    return undefined;
+  }
+
+  read(sector: number, count: number, queue = 0): Promise<void> {
+    const buffer = new Uint8Array(count * sectorSize);
+    return this.#attempt(`read ${sector}+${count}`, buffer, async () => {
+      const begun = this.#clock.tick();
+      await this.queues[queue].read(buffer, sector * sectorSize);
+      const ended = this.#clock.tick();
+      for (let index = 0; index < count; index++) {
+        const found = markAt(buffer, index * sectorSize, sector + index);
+        const permitted = this.#promises.permittedTo(sector + index, begun, ended);
+        if (found !== undefined && permitted.includes(found)) continue;
+        this.problems.push(
+          `sector ${sector + index} reads as ${found ?? 'garbage'}, not ${permitted.join(' or ')}`,
+        );
+        break;
+      }
+    });
+  }
+
+  write(sector: number, count: number, queue = 0): Promise<void> {
+    const [mark, data] = this.#newData(sector, count);
+    return this.#change(`write ${sector}+${count}`, data, mark, sector, count, true, () =>
+      this.queues[queue].write(data, sector * sectorSize),
+    );
+  }
+
+  compress(sector: number, queue = 0): Promise<void> {
+    const count = this.sectorsPerCluster;
+    const [mark, data] = this.#newData(sector, count);
+    return this.#change(`compress ${sector}`, data, mark, sector, count, true, () =>
+      this.queues[queue].writeCompressed(data, sector * sectorSize),
+    );
+  }
+
+  zero(sector: number, count: number, unmap: boolean, queue = 0): Promise<void> {
+    const name = `${unmap ? 'unmap' : 'zero'} ${sector}+${count}`;
+    return this.#change(name, undefined, 0, sector, count, true, () =>
+      this.queues[queue].writeZeroes(sector * sectorSize, count * sectorSize, { unmap }),
+    );
+  }
+
+  discard(sector: number, count: number, queue = 0): Promise<void> {
+    return this.#change(`discard ${sector}+${count}`, undefined, 0, sector, count, false, () =>
+      this.queues[queue].discard(sector * sectorSize, count * sectorSize),
+    );
+  }
+
+  flush(queue = 0): Promise<void> {
+    return this.#attempt(`flush of queue ${queue}`, undefined, async () => {
+      const begun = this.#clock.tick();
+      await this.queues[queue].flush();
+      this.#promises.noteFlush(begun);
+    });
+  }
+
+  #newData(sector: number, count: number): [Mark, Uint8Array] {
+    const mark = this.#promises.newMark();
+    return [mark, fillSectors(mark, sector, count)];
+  }
+
+  #change(
+    name: string,
+    buffer: Uint8Array | undefined,
+    mark: Mark,
+    sector: number,
+    count: number,
+    definite: boolean,
+    request: () => Promise<void>,
+  ): Promise<void> {
+    return this.#attempt(name, buffer, async () => {
+      const change = this.#promises.begin(mark, sector, count, definite);
+      try {
+        await request();
+      } catch (error) {
+        this.#promises.fail(change);
+        throw error;
+      }
+      this.#promises.end(change);
+    });
+  }
+
+  async #attempt(
+    name: string,
+    buffer: Uint8Array | undefined,
+    request: () => Promise<void>,
+  ): Promise<void> {
+    this.requests++;
+    if (buffer !== undefined) this.#owners.set(buffer.buffer, name);
+    const begun = this.#clock.tick();
+    try {
+      await request();
+    } catch (error) {
+      const ended = this.#clock.tick();
+      this.failed.push({ name, error, begun, ended, again: request });
+    }
+  }
+}
