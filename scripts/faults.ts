@@ -24,7 +24,7 @@ const { values } = parseArgs({
     every: { type: 'string', default: '1' },
     seed: { type: 'string', default: '1' },
     'engine-every': { type: 'string', default: '20' },
-    'real-every': { type: 'string', default: '400' },
+    'real-every': { type: 'string', default: '50' },
   },
 });
 const hasTool = findTool('qemu-img') !== undefined;

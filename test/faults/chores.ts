@@ -130,12 +130,11 @@ async function runSite(
     nth: site,
     onFault: (_, error) => errors.add(error),
   });
-  let failed = false;
-  const { unhandled } = await noUnhandled(async () => {
+  const { result: failed, unhandled } = await noUnhandled(async () => {
     const file = new FaultFile(new MemoryFile('disk', { content }), plan);
     const end = await within(chore.name, chore.run(file));
-    failed = end.status === 'rejected' || !end.value;
     if (end.status === 'rejected') problems.push(...objectionsTo(end.reason, errors));
+    return end.status === 'rejected' || !end.value;
   });
   for (const reason of unhandled) problems.push(`unhandled: ${String(reason)}`);
   const isDelay = fault.options.effect === 'delay';

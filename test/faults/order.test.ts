@@ -17,8 +17,8 @@ import { bytesOf, openOver } from '../crash/open-over.js';
 import { Referee } from '../crash/referee.js';
 import { type Mark, fillSectors, sectorSize } from '../schedules/history.js';
 
-/** Whether an operation fails, or what it waits for. */
-type Choice = (operation: StorageOperation) => boolean | Promise<void>;
+/** Whether an operation fails; a promise of that holds it back. */
+type Choice = (operation: StorageOperation) => boolean | Promise<boolean>;
 
 /** Fails, or holds back, what a function chooses. */
 class ChosenFaults extends FilterFile {
@@ -34,10 +34,10 @@ class ChosenFaults extends FilterFile {
   }
 
   protected intercept(operation: StorageOperation): Interception {
+    const errorIf = (fails: boolean): CowherdError | undefined =>
+      fails ? new CowherdError('ERR_COWHERD_IO', `'${this.filename}': chosen to fail`) : undefined;
     const fails = this.#fails(operation);
-    if (fails === false) return undefined;
-    if (fails !== true) return fails.then(() => undefined);
-    return new CowherdError('ERR_COWHERD_IO', `'${this.filename}': chosen to fail`);
+    return typeof fails === 'boolean' ? errorIf(fails) : fails.then(errorIf);
   }
 }
 
@@ -129,8 +129,10 @@ test('a cluster that is still being packed is neither punched nor freed', async 
   await image.discard(0, 4096);
   disk.marks.fill(0, 0, 8);
   let release = (): void => undefined;
-  const held = new Promise<void>((resolve) => {
-    release = resolve;
+  const held = new Promise<boolean>((resolve) => {
+    release = () => {
+      resolve(false);
+    };
   });
   disk.fails = ({ kind }) => kind === 'discard' && held;
   const flushed = image.flush();
@@ -178,6 +180,26 @@ test('a dirty bit that may have been set is cleared at the end, whether it was o
   await assert.rejects(disk.write(image, 0, 8), { code: 'ERR_COWHERD_IO' });
   assert.ok(headerWritten);
   disk.fails = () => false;
+  await image.close();
+  disk.judge();
+});
+
+test('counts that a flush has written into blocks that were then given up are not believed', async () => {
+  const disk = new Disk(8192);
+  const image = await disk.create({ clusterSize: 512, refcountBits: 64 });
+  const other = await image.openQueue();
+  await disk.write(image, 0, 8);
+  await image.flush();
+  const { size } = disk.content;
+  let newBlocks = 0;
+  disk.fails = ({ kind, offset }) => {
+    if (kind !== 'read' || offset < size || ++newBlocks !== 4) return false;
+    return other.flush().then(() => true);
+  };
+  await assert.rejects(disk.write(image, 8, 1000), { code: 'ERR_COWHERD_IO' });
+  assert.ok(newBlocks >= 4);
+  disk.fails = () => false;
+  await disk.write(image, 8, 1000);
   await image.close();
   disk.judge();
 });

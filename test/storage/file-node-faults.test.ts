@@ -20,7 +20,7 @@ for (const name of names) {
   functions[name] = (...values) => {
     const error = meddle(name, values);
     if (error === undefined) original(...values);
-    else setImmediate(() => (values.at(-1) as Callback)(error));
+    else setImmediate(values.at(-1) as Callback, error);
   };
 }
 // Only now, since it keeps some of these functions.

@@ -46,7 +46,7 @@ export function allocateAllocatorMemory(end: number): AllocatorMemory {
   return { marks };
 }
 
-/** Where the header says that the refcount table lies. */
+/** How the refcount table and its blocks get to the disk. */
 export interface RefcountTableHome {
   /**
    * Writes a longer refcount table, with new blocks in it, to a host offset in bytes and makes the
@@ -58,6 +58,8 @@ export interface RefcountTableHome {
    * that nobody knows whether what lies at the end of the file is in use.
    */
   settle(): Promise<void>;
+  /** Runs a section while no flush round has copies of reference counts under way. */
+  betweenRounds(section: () => void): Promise<void>;
 }
 
 /** One thread's access to the allocation of host clusters. */
@@ -229,18 +231,17 @@ export class Allocator {
       cluster: table.hostOffset / clusterSize,
       length: (table.length * 8) / clusterSize,
     };
-    await this.#refcounts.withNewBlocks(blocks, async () => {
-      await this.#refcounts.raise(start, end - start);
-      if (growth.tableClusters === 0) return;
-      const entries = (growth.tableClusters * clusterSize) / 8;
-      try {
-        await this.#home.move(start * clusterSize, entries, blocks);
-      } catch (error) {
-        this.#marks[3] = Math.max(this.#marks[3], end - wanted);
-        await this.#refcounts.takeBack(start, end - start);
-        throw error;
-      }
-    });
+    try {
+      await this.#refcounts.withNewBlocks(
+        blocks,
+        () => this.#countNew(start, end - start, growth.tableClusters, blocks),
+        (section) => this.#home.betweenRounds(section),
+      );
+    } catch (error) {
+      // A flush may have written counts into the new blocks, or the move its table.
+      this.#marks[3] = Math.max(this.#marks[3], end - wanted);
+      throw error;
+    }
     for (const [block, hostOffset] of blocks) {
       this.#overlap.protect(hostOffset, clusterSize, Structure.refcountBlock);
       table.set(block, hostOffset, false);
@@ -252,6 +253,24 @@ export class Allocator {
     // The new clusters are there, whether or not the old ones can be given back right now.
     await this.#lowerSuperseded().catch(() => undefined);
     return { cluster: end - wanted, length: wanted, knownZero };
+  }
+
+  /** Counts new clusters, and moves the refcount table to the first of them if it has to grow. */
+  async #countNew(
+    start: number,
+    count: number,
+    tableClusters: number,
+    blocks: ReadonlyMap<number, number>,
+  ): Promise<void> {
+    const { clusterSize } = this.#geometry;
+    await this.#refcounts.raise(start, count);
+    if (tableClusters === 0) return;
+    try {
+      await this.#home.move(start * clusterSize, (tableClusters * clusterSize) / 8, blocks);
+    } catch (error) {
+      await this.#refcounts.takeBack(start, count);
+      throw error;
+    }
   }
 
   /** The end of the file, moved beyond clusters that are counted although they lie past it. */

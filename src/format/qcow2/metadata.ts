@@ -200,6 +200,11 @@ export class Qcow2Metadata {
         move: (hostOffset, entries, blocks) =>
           flushMutex.runExclusive(() => this.#moveRefcountTable(hostOffset, entries, blocks)),
         settle: () => this.headerFile.settle(),
+        betweenRounds: (section) =>
+          flushMutex.runExclusive(() => {
+            section();
+            return Promise.resolve();
+          }),
       },
     );
   }

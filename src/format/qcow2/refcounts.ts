@@ -47,24 +47,35 @@ export class Refcounts {
   /**
    * Runs `count`, which may change counts in new, zeroed blocks at the given host offsets in bytes;
    * if it fails, the blocks are forgotten. Whoever calls then puts the blocks into the table.
+   *
+   * @param betweenRounds runs a section while no flush round has copies of counts under way, which
+   *   it could otherwise write after the blocks have been forgotten
    */
   async withNewBlocks(
     blocks: ReadonlyMap<number, number>,
     count: () => Promise<void>,
+    betweenRounds: (section: () => void) => Promise<void>,
   ): Promise<void> {
     for (const [block, hostOffset] of blocks) this.#pendingBlocks.set(block, hostOffset);
     try {
       await count();
     } catch (error) {
-      const { slicesPerTable } = this.#geometry;
-      for (const block of blocks.keys()) {
-        for (let slice = 0; slice < slicesPerTable; slice++) {
-          this.cache.drop(block * slicesPerTable + slice);
-        }
-      }
+      await betweenRounds(() => {
+        this.#forget(blocks);
+      });
       throw error;
     } finally {
       this.#pendingBlocks.clear();
+    }
+  }
+
+  #forget(blocks: ReadonlyMap<number, number>): void {
+    const { slicesPerTable } = this.#geometry;
+    this.#pendingBlocks.clear();
+    for (const block of blocks.keys()) {
+      for (let slice = 0; slice < slicesPerTable; slice++) {
+        this.cache.drop(block * slicesPerTable + slice);
+      }
     }
   }
 
