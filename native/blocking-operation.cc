@@ -178,6 +178,11 @@ int64_t transfer(Request* request) {
   if (file.direct && !request->aligned(file.requestAlignment, file.memoryAlignment)) {
     return read ? readThroughBounce(request) : writeThroughBounce(request);
   }
+  if (file.fillsHoles && !read && !file.direct) {
+    // With its blocks reserved a page is only filled, not accounted for one by one. What cannot be
+    // reserved is found out by the write.
+    tryFallocate(file, FALLOC_FL_KEEP_SIZE, request->offset, request->remaining);
+  }
   while (request->remaining > 0) {
     const int64_t moved =
         transferOnce(file, read, request->buffers(), request->bufferCount(), request->offset);
@@ -263,6 +268,25 @@ int64_t allocate(File* file, uint64_t offset, uint64_t length, bool byWriting) {
   return from < offset + length ? writeZeroBytes(file, from, offset + length - from) : 0;
 }
 
+/** Sets the size; with `reserve`, blocks for all of what is added are reserved, or for none of it. */
+int64_t truncate(const File& file, uint64_t size, bool reserve) {
+  int error = 0;
+  uint64_t sizeBefore = size;
+  if (reserve) {
+    const int64_t result = sizeOf(file);
+    if (result < 0) return result;
+    sizeBefore = static_cast<uint64_t>(result);
+    if (size > sizeBefore) {
+      error = tryFallocate(file, 0, sizeBefore, size - sizeBefore);
+      if (error == 0) return 0;
+    }
+  }
+  if (::ftruncate(file.descriptor(), static_cast<off_t>(size)) != 0) return -errno;
+  // There may be room for what is written later, if not for all of it: some must not keep it.
+  if (error == -ENOSPC || error == -EDQUOT) punchHole(file, sizeBefore, size - sizeBefore);
+  return 0;
+}
+
 /** @returns 1 if everything was copied, 0 if the host cannot do it for this pair */
 int64_t copyRange(const Request& request) {
   if (request.source == nullptr) return -EBADF;
@@ -305,7 +329,7 @@ int64_t performChange(Request* request) {
   File* const file = request->file;
   switch (request->opcode) {
     case Opcode::kTruncate:
-      return ::ftruncate(file->descriptor(), static_cast<off_t>(request->offset)) == 0 ? 0 : -errno;
+      return truncate(*file, request->offset, request->parameter != 0);
     case Opcode::kAllocate:
       return allocate(file, request->offset, request->remaining, request->parameter != 0);
     case Opcode::kWriteZeroes:

@@ -25,6 +25,7 @@ enum OpenFlag : uint32_t {
   kOpenDirect = 4,
   kOpenDurable = 8,
   kOpenRefuseFallocate = 16,
+  kOpenFillsHoles = 32,
 };
 
 struct DirectAlignment {
@@ -115,6 +116,7 @@ Napi::Value openFile(const Napi::CallbackInfo& info) {
   file->blockDevice = blockDevice;
   file->durable = (flags & kOpenDurable) != 0;
   file->refusesFallocate = (flags & kOpenRefuseFallocate) != 0;
+  file->fillsHoles = (flags & kOpenFillsHoles) != 0;
   if ((flags & kOpenDirect) != 0) {
     const DirectAlignment alignment = findDirectAlignment(descriptor, blockDevice);
     file->direct = true;

@@ -34,6 +34,8 @@ class File {
   bool blockDevice = false;
   /** Behave as if the file system knew no fallocate(2), to test what happens then. */
   bool refusesFallocate = false;
+  /** Writes to the page cache reserve their blocks first: most go where there are none. */
+  bool fillsHoles = false;
   /** Alignment in bytes of offsets and lengths, and of addresses; 1 without O_DIRECT. */
   uint32_t requestAlignment = 1;
   uint32_t memoryAlignment = 1;

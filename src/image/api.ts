@@ -83,6 +83,11 @@ export interface OpenImageOptions {
    */
   readonly forCheck?: boolean | undefined;
   /**
+   * The image was just created to be filled: of files that hold nothing but guest data, blocks are
+   * reserved write by write, which is quicker in holes and slower where blocks are there already.
+   */
+  readonly fillsHoles?: boolean | undefined;
+  /**
    * Told what is found and put right when an image that was not closed cleanly is opened for writing,
    * which repairs it first.
    */

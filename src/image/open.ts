@@ -54,6 +54,8 @@ async function openLink(
     cache: options.cache ?? 'writeback',
     aio: options.aio ?? 'auto',
     forceShare: options.forceShare ?? false,
+    // The allocator of a qcow2 image reserves by itself.
+    fillsHoles: options.fillsHoles === true && options.format === 'raw',
   });
   try {
     const identity = await realpath(path);
@@ -230,6 +232,7 @@ async function openDataFile(
     cache: options.cache ?? 'writeback',
     aio: options.aio ?? 'auto',
     forceShare: options.forceShare ?? false,
+    fillsHoles: options.fillsHoles ?? false,
   });
 }
 

@@ -217,6 +217,7 @@ async function copyInto(
     format: options.to ?? (created ? 'raw' : undefined),
     cache: options.targetCache ?? 'unsafe',
     aio: options.aio,
+    fillsHoles: created,
     overlapCheck: options.targetOverlapCheck,
     onFinding: options.onTargetFinding,
   });

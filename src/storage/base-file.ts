@@ -59,7 +59,7 @@ export abstract class BaseFile implements StorageFile {
   protected abstract doReadVector(buffers: readonly Uint8Array[], offset: number): Promise<void>;
   protected abstract doWriteVector(buffers: readonly Uint8Array[], offset: number): Promise<void>;
   protected abstract doFlush(): Promise<void>;
-  protected abstract doTruncate(size: number): Promise<void>;
+  protected abstract doTruncate(size: number, reserve: boolean): Promise<void>;
   protected abstract doAllocate(offset: number, length: number, mode: AllocateMode): Promise<void>;
   protected abstract doWriteZeroes(offset: number, length: number, unmap: boolean): Promise<void>;
   protected abstract doDiscard(offset: number, length: number): Promise<boolean>;
@@ -124,8 +124,8 @@ export abstract class BaseFile implements StorageFile {
     );
   }
 
-  truncate(size: number): Promise<void> {
-    return this.#run(this.#changeRefusal(size, 0), () => this.doTruncate(size));
+  truncate(size: number, reserve = false): Promise<void> {
+    return this.#run(this.#changeRefusal(size, 0), () => this.doTruncate(size, reserve));
   }
 
   allocate(offset: number, length: number, mode: AllocateMode): Promise<void> {

@@ -72,7 +72,7 @@ export async function createFilePosix(
     OpenFlag.write | OpenFlag.create,
   );
   try {
-    if (!file.limits.blockDevice) await file.truncate(0);
+    if (!file.limits.blockDevice && (await file.size()) > 0) await file.truncate(0);
     return file;
   } catch (error) {
     await file.close();
@@ -104,6 +104,7 @@ function open(
   let flags = access;
   if (cache === 'none' || cache === 'directsync') flags |= OpenFlag.direct;
   if (cache === 'writethrough' || cache === 'directsync') flags |= OpenFlag.durable;
+  if (options.fillsHoles === true) flags |= OpenFlag.fillsHoles;
   if (process.env['COWHERD_NO_FALLOCATE'] === '1') flags |= OpenFlag.refuseFallocate;
   let opened: OpenedFile | number;
   try {
@@ -263,10 +264,10 @@ export class FilePosix extends BaseFile implements RingClient<Completion> {
     await this.#operate(Operation.flush, 0, 0, 0);
   }
 
-  protected async doTruncate(size: number): Promise<void> {
+  protected async doTruncate(size: number, reserve: boolean): Promise<void> {
     this.#knownRun = undefined;
     if (!this.limits.blockDevice) {
-      await this.#operate(Operation.truncate, size, 0, 0);
+      await this.#operate(Operation.truncate, size, 0, reserve ? 1 : 0);
     } else if (size > (await this.size())) {
       throw new CowherdError(
         'ERR_COWHERD_UNSUPPORTED',

@@ -25,6 +25,11 @@ export interface StorageOpenOptions {
   readonly aio?: AioMode;
   /** Take no image locks that conflict with other processes (`qemu-img -U`). */
   readonly forceShare?: boolean;
+  /**
+   * The file is about to be filled: a write to the page cache reserves its blocks before the data are
+   * copied, which is quicker in holes and slower where blocks are there already.
+   */
+  readonly fillsHoles?: boolean;
 }
 
 /** QEMU's cache modes; `StorageOpenOptions.cache` says what each does. */
@@ -90,8 +95,13 @@ export interface StorageFile {
 
   /** Makes every write completed before this call durable (fdatasync(2)). */
   flush(): Promise<void>;
-  /** Sets the file's length in bytes. */
-  truncate(size: number): Promise<void>;
+  /**
+   * Sets the file's length in bytes.
+   *
+   * @param reserve whether blocks for what is added are reserved at once, as far as the host can and
+   *   has room for all of them; nobody may write there before this has ended
+   */
+  truncate(size: number, reserve?: boolean): Promise<void>;
   /** Reserves space for a range, growing the file if need be. */
   allocate(offset: number, length: number, mode: AllocateMode): Promise<void>;
   /** Makes a range read as zeroes, growing the file if need be; with `unmap` it may become a hole. */

@@ -172,6 +172,18 @@ const promises: Readonly<Record<string, (file: StorageFile, t: TestContext) => P
     assert.deepEqual(await contents(file, 0, 3000), pattern(10_000, 7).subarray(0, 3000));
   },
 
+  'a file grows with its blocks reserved, and what is added reads as zeroes': async (file) => {
+    await file.write(pattern(5000, 9), 0);
+    await file.truncate(1 << 20, true);
+    assert.equal(await file.size(), 1 << 20);
+    assert.deepEqual((await contents(file, 0, 1 << 20)).subarray(5000), new Uint8Array(1043576));
+    await file.write(pattern(5000, 10), 700_001);
+    assert.deepEqual(await contents(file, 700_001, 5000), pattern(5000, 10));
+    await file.truncate(3000, true);
+    assert.equal(await file.size(), 3000);
+    assert.deepEqual(await contents(file, 0, 3000), pattern(5000, 9).subarray(0, 3000));
+  },
+
   'writeZeroes makes zeroes and grows the file': async (file) => {
     for (const unmap of [false, true]) {
       const base = unmap ? 1 << 20 : 0;

@@ -12,6 +12,7 @@ import {
   storageHandle,
 } from '../../src/storage/open-file.js';
 import type { CacheMode } from '../../src/storage/storage.js';
+import { fill, smallDisk } from '../support/small-disk.js';
 import { diskFolder } from './backends.js';
 
 test('what is not there, or is no regular file, is refused as qemu-img words it', async (t) => {
@@ -123,4 +124,34 @@ test('a handle opens the same file again, as another thread would', async (t) =>
   if (addon !== undefined) {
     await assert.rejects(attachStorageFile(handle), { code: 'ERR_COWHERD_CLOSED' });
   }
+});
+
+test('where there is no room for all that a file is to grow by, none of it is taken', async (t) => {
+  const disk = await smallDisk(t, 4 << 20);
+  if (disk === undefined) return;
+  const file = await createStorageFile(path.join(disk, 'file'));
+  await file.truncate(64 << 20, true);
+  assert.equal(await file.size(), 64 << 20);
+  await fill(disk, 3 << 20);
+  await file.write(new Uint8Array(65536).fill(1), 32 << 20);
+  await file.close();
+});
+
+test('a file that is filled takes the blocks of what is written, and no others', async (t) => {
+  const filename = path.join(diskFolder(t), 'file');
+  const file = await createStorageFile(filename, { fillsHoles: true });
+  await file.truncate(64 << 20);
+  const data = Uint8Array.from({ length: 300_000 }, (_, index) => (index % 251) + 1);
+  const places = [0, 5 << 20, (33 << 20) + 12_345, (64 << 20) - data.length];
+  await Promise.all(places.map((place) => file.write(data, place)));
+  const back = new Uint8Array(data.length);
+  for (const place of places) {
+    await file.read(back, place);
+    assert.deepEqual(back, data);
+  }
+  await file.read(back, 10 << 20);
+  assert.deepEqual(back, new Uint8Array(data.length));
+  assert.equal(await file.size(), 64 << 20);
+  await file.close();
+  assert.ok(statSync(filename).blocks * 512 < 2 << 20);
 });

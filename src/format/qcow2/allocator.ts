@@ -348,7 +348,8 @@ export class Allocator {
         offset: bytes,
       });
     }
-    await this.#file.truncate(bytes);
+    // Writes to clusters that have blocks already run side by side in the kernel, too.
+    await this.#file.truncate(bytes, true);
     this.#noteGrowth();
   }
 }

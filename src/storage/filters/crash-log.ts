@@ -135,8 +135,8 @@ export class CrashLogFile extends FilterFile {
     return noted(this.log.noteBarrier(), this.inner.flush());
   }
 
-  override truncate(size: number): Promise<void> {
-    return noted(this.log.noteChange('truncate', size, 0), this.inner.truncate(size));
+  override truncate(size: number, reserve?: boolean): Promise<void> {
+    return noted(this.log.noteChange('truncate', size, 0), this.inner.truncate(size, reserve));
   }
 
   override allocate(offset: number, length: number, mode: AllocateMode): Promise<void> {

@@ -119,8 +119,8 @@ export abstract class FilterFile implements StorageFile {
     return this.#run('flush', 0, 0, () => this.inner.flush());
   }
 
-  truncate(size: number): Promise<void> {
-    return this.#run('truncate', size, 0, () => this.inner.truncate(size));
+  truncate(size: number, reserve?: boolean): Promise<void> {
+    return this.#run('truncate', size, 0, () => this.inner.truncate(size, reserve));
   }
 
   allocate(offset: number, length: number, mode: AllocateMode): Promise<void> {
