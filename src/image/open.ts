@@ -147,14 +147,13 @@ async function openQcow2Image(
       );
       opened.push(backing);
     }
-    // A function cannot be sent to other threads, and has been called as often as it will be.
     return new OpenedImage({
       file,
       dataFile,
       format,
       backing,
       probed: false,
-      options: { ...options, onFinding: undefined },
+      options,
       shared,
       counters,
     });

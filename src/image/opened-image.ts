@@ -160,7 +160,8 @@ export class OpenedImage implements Image {
       image: format.handle(),
       backing: backing === undefined ? undefined : backing.#linkHandle(),
       probed,
-      options,
+      // A function cannot be sent to other threads, and has been called as often as it will be.
+      options: { ...options, onFinding: undefined },
     };
   }
 

@@ -85,6 +85,23 @@ for (const queues of ['1', '3']) {
   });
 }
 
+test('queues on threads take a raw image, alone and as a backing file', async (t) => {
+  const folder = await folderWithImage(t);
+  const create = async (...words: readonly string[]): Promise<void> => {
+    const { code, stderr } = await runCowherd(['create', '-q', ...words], folder);
+    assert.equal(code, 0, stderr);
+  };
+  await create('-f', 'raw', 'disk.raw', '4M');
+  await create('-f', 'qcow2', '-b', 'disk.raw', '-F', 'raw', 'above.qcow2');
+  for (const name of ['disk.raw', 'above.qcow2']) {
+    for (const kind of [[], ['-w']]) {
+      const words = ['bench', '-q', '-c', '100', '--queues', '2', ...kind, name];
+      const { code, stderr } = await runCowherd(words, folder);
+      assert.equal(code, 0, `${words.join(' ')}: ${stderr}`);
+    }
+  }
+});
+
 test('--stats prints a line for each queue and their sum', async (t) => {
   const folder = await folderWithImage(t);
   const words = ['bench', '-c', '100', '--queues', '2', '--stats', 'disk.qcow2'];
