@@ -10,6 +10,7 @@ import {
   projectFolder,
   run,
   runOk,
+  skipsSanitizer,
   temporaryFolder,
   type RunResult,
 } from './support/tools.js';
@@ -111,6 +112,7 @@ test('the tarball holds what runs and what explains it, nothing else', async (t)
 
 test('installed into an empty project, it converts an image without a compiler', async (t) => {
   if (!needsTool(t, 'npm')) return;
+  if (skipsSanitizer(t, 'what is installed is run as a user does, without its runtime')) return;
   const consumer = await install(t);
   const { folder } = consumer;
   await t.test('the command', async () => {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { chmod, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { needsTool, projectFolder, run, temporaryFolder } from './support/tools.js';
+import { needsTool, nodeForShells, projectFolder, run, temporaryFolder } from './support/tools.js';
 
 /** A fenced block of the README: its language and its text. */
 interface Snippet {
@@ -60,7 +60,7 @@ async function workplace(t: TestContext): Promise<{ folder: string; searchPath: 
   disk.fill('a disk', 0, 1024 * 1024);
   await writeFile(path.join(folder, 'disk.raw'), disk);
   const main = path.join(projectFolder, 'dist', 'src', 'cli', 'main.js');
-  const script = `#!/bin/sh\nexec '${process.execPath}' '${main}' "$@"\n`;
+  const script = `#!/bin/sh\nexec ${nodeForShells} '${main}' "$@"\n`;
   await writeFile(path.join(bin, 'cowherd'), script);
   await chmod(path.join(bin, 'cowherd'), 0o755);
   return { folder, searchPath: `${bin}${path.delimiter}${process.env['PATH'] ?? ''}` };

@@ -8,7 +8,14 @@ import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { runCowherd } from '../support/both-tools.js';
-import { needsTool, projectFolder, run, runOk, temporaryFolder } from '../support/tools.js';
+import {
+  needsTool,
+  nodeForShells,
+  projectFolder,
+  run,
+  runOk,
+  temporaryFolder,
+} from '../support/tools.js';
 
 const program = path.join(projectFolder, 'dist', 'src', 'cli', 'main.js');
 const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_007);
@@ -317,7 +324,7 @@ test('a reader that has seen enough ends the program quietly', async (t) => {
   const disk = Buffer.alloc(16 * mib);
   for (let at = 0; at < disk.length; at += 8192) disk.fill(1, at, at + 4096);
   await writeFile(path.join(folder, 'disk.raw'), disk);
-  const cowherd = `'${process.execPath}' '${program}'`;
+  const cowherd = `${nodeForShells} '${program}'`;
   await runOk(
     'bash',
     ['-c', `${cowherd} convert -O qcow2 -o cluster_size=4k disk.raw disk.qcow2`],

@@ -78,6 +78,19 @@ export function runBytes(
   });
 }
 
+/** The words by which a shell starts this Node, with the sanitizer that is loaded here if there is one. */
+export const nodeForShells =
+  (process.env['LD_PRELOAD'] === undefined
+    ? ''
+    : `env LD_PRELOAD='${process.env['LD_PRELOAD']}' `) + `'${process.execPath}'`;
+
+/** Marks a test skipped where the addon is built with a sanitizer. @returns whether it is */
+export function skipsSanitizer(t: TestContext, why: string): boolean {
+  const sanitizer = process.env['COWHERD_SANITIZER'] ?? '';
+  if (sanitizer !== '') t.skip(`the ${sanitizer} sanitizer is built in: ${why}`);
+  return sanitizer !== '';
+}
+
 /** A sanitizer that is loaded into this process is for Node alone; other tools bring their own threads. */
 function environmentOf(command: string): NodeJS.ProcessEnv {
   if (command === process.execPath) return process.env;
