@@ -6,7 +6,7 @@ import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { addon } from '../../src/native/addon.js';
 import { openStorageFile } from '../../src/storage/open-file.js';
-import { findTool, needsTool, run, runOk } from '../support/tools.js';
+import { environmentOf, findTool, needsTool, run, runOk } from '../support/tools.js';
 import { diskFolder } from './backends.js';
 
 const locked = { code: 'ERR_COWHERD_LOCKED' };
@@ -28,6 +28,7 @@ async function newImage(t: TestContext): Promise<string> {
 async function holdWithQemu(t: TestContext, filename: string, flags: string[]): Promise<void> {
   const child = spawn(findTool('qemu-io')!, [...flags, '-f', 'qcow2', filename], {
     stdio: ['pipe', 'pipe', 'inherit'],
+    env: environmentOf('qemu-io'),
   });
   t.after(async () => {
     const ended = new Promise((resolve) => child.once('close', resolve));

@@ -91,8 +91,11 @@ export function skipsSanitizer(t: TestContext, why: string): boolean {
   return sanitizer !== '';
 }
 
-/** A sanitizer that is loaded into this process is for Node alone; other tools bring their own threads. */
-function environmentOf(command: string): NodeJS.ProcessEnv {
+/**
+ * The environment to start a program with. A sanitizer that is loaded into this process is for Node
+ * alone; other tools bring their own threads.
+ */
+export function environmentOf(command: string): NodeJS.ProcessEnv {
   if (command === process.execPath) return process.env;
   return { ...process.env, LD_PRELOAD: undefined };
 }
