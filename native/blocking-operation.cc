@@ -178,7 +178,7 @@ int64_t transfer(Request* request) {
   if (file.direct && !request->aligned(file.requestAlignment, file.memoryAlignment)) {
     return read ? readThroughBounce(request) : writeThroughBounce(request);
   }
-  // Kernels before 5.16 drop what is cached of a block device before they refuse this.
+  // Older kernels drop what is cached of a block device before they refuse this.
   if (file.fillsHoles && !read && !file.direct && !file.blockDevice) {
     // With its blocks reserved a page is only filled, not accounted for one by one. What cannot be
     // reserved is found out by the write.
