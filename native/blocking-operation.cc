@@ -178,8 +178,7 @@ int64_t transfer(Request* request) {
   if (file.direct && !request->aligned(file.requestAlignment, file.memoryAlignment)) {
     return read ? readThroughBounce(request) : writeThroughBounce(request);
   }
-  // Older kernels drop what is cached of a block device before they refuse this.
-  if (file.fillsHoles && !read && !file.direct && !file.blockDevice) {
+  if (file.fillsHoles && !read) {
     // With its blocks reserved a page is only filled, not accounted for one by one. What cannot be
     // reserved is found out by the write.
     tryFallocate(file, FALLOC_FL_KEEP_SIZE, request->offset, request->remaining);
@@ -269,23 +268,22 @@ int64_t allocate(File* file, uint64_t offset, uint64_t length, bool byWriting) {
   return from < offset + length ? writeZeroBytes(file, from, offset + length - from) : 0;
 }
 
-/** Sets the size; with `reserve`, blocks for all of what is added are reserved, or for none of it. */
-int64_t truncate(const File& file, uint64_t size, bool reserve) {
-  int error = 0;
-  uint64_t sizeBefore = size;
-  if (reserve) {
-    const int64_t result = sizeOf(file);
-    if (result < 0) return result;
-    sizeBefore = static_cast<uint64_t>(result);
-    if (size > sizeBefore) {
-      error = tryFallocate(file, 0, sizeBefore, size - sizeBefore);
-      if (error == 0) return 0;
-    }
-  }
-  if (::ftruncate(file.descriptor(), static_cast<off_t>(size)) != 0) return -errno;
-  // There may be room for what is written later, if not for all of it: some must not keep it.
-  if (error == -ENOSPC || error == -EDQUOT) punchHole(file, sizeBefore, size - sizeBefore);
-  return 0;
+int64_t truncate(const File& file, uint64_t size) {
+  return ::ftruncate(file.descriptor(), static_cast<off_t>(size)) == 0 ? 0 : -errno;
+}
+
+/** Sets the size, with blocks reserved for all of what is added, or for none of it. */
+int64_t truncateReserving(const File& file, uint64_t size) {
+  const int64_t sizeBefore = sizeOf(file);
+  if (sizeBefore < 0) return sizeBefore;
+  const uint64_t end = static_cast<uint64_t>(sizeBefore);
+  if (size <= end) return truncate(file, size);
+  const int refusal = tryFallocate(file, 0, end, size - end);
+  if (refusal == 0) return 0;
+  const int64_t result = truncate(file, size);
+  // There may be room for what is written later, if not for all of it: none of it is kept.
+  if (result == 0 && !meansUnsupported(refusal)) punchHole(file, end, size - end);
+  return result;
 }
 
 /** @returns 1 if everything was copied, 0 if the host cannot do it for this pair */
@@ -330,7 +328,8 @@ int64_t performChange(Request* request) {
   File* const file = request->file;
   switch (request->opcode) {
     case Opcode::kTruncate:
-      return truncate(*file, request->offset, request->parameter != 0);
+      return request->parameter != 0 ? truncateReserving(*file, request->offset)
+                                     : truncate(*file, request->offset);
     case Opcode::kAllocate:
       return allocate(file, request->offset, request->remaining, request->parameter != 0);
     case Opcode::kWriteZeroes:

@@ -116,13 +116,14 @@ Napi::Value openFile(const Napi::CallbackInfo& info) {
   file->blockDevice = blockDevice;
   file->durable = (flags & kOpenDurable) != 0;
   file->refusesFallocate = (flags & kOpenRefuseFallocate) != 0;
-  file->fillsHoles = (flags & kOpenFillsHoles) != 0;
   if ((flags & kOpenDirect) != 0) {
     const DirectAlignment alignment = findDirectAlignment(descriptor, blockDevice);
     file->direct = true;
     file->requestAlignment = alignment.request;
     file->memoryAlignment = alignment.memory;
   }
+  // Older kernels drop what is cached of a block device before they refuse to reserve.
+  file->fillsHoles = (flags & kOpenFillsHoles) != 0 && !file->direct && !blockDevice;
   environmentOf(info)->hold(file);
 
   Napi::Object opened = Napi::Object::New(env);

@@ -34,7 +34,7 @@ class File {
   bool blockDevice = false;
   /** Behave as if the file system knew no fallocate(2), to test what happens then. */
   bool refusesFallocate = false;
-  /** Writes to the page cache reserve their blocks first: most go where there are none. */
+  /** Writes reserve their blocks first, as most go where there are none; only through the page cache. */
   bool fillsHoles = false;
   /** Alignment in bytes of offsets and lengths, and of addresses; 1 without O_DIRECT. */
   uint32_t requestAlignment = 1;

@@ -194,6 +194,7 @@ async function openBacking(
         readOnly: true,
         snapshot: undefined,
         forCheck: false,
+        fillsHoles: false,
       },
       chain,
     );

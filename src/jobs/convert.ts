@@ -217,7 +217,7 @@ async function copyInto(
     format: options.to ?? (created ? 'raw' : undefined),
     cache: options.targetCache ?? 'unsafe',
     aio: options.aio,
-    fillsHoles: created,
+    fillsHoles: created && !isPreallocated(options),
     overlapCheck: options.targetOverlapCheck,
     onFinding: options.onTargetFinding,
   });
@@ -272,8 +272,12 @@ async function readsAsZero(
   if (options.targetIsZero === true) return true;
   if (!created || target.backing !== undefined) return false;
   const { blockDevice } = await target.info();
-  const preallocated = (options.options?.preallocation ?? 'off') !== 'off';
-  return !blockDevice || (target.format === 'qcow2' && !preallocated);
+  return !blockDevice || (target.format === 'qcow2' && !isPreallocated(options));
+}
+
+/** Whether the target was created with room for more than it needs at first. */
+function isPreallocated({ options }: ConvertOptions): boolean {
+  return (options?.preallocation ?? 'off') !== 'off';
 }
 
 function aborted(target: string, cause: unknown): CowherdError {

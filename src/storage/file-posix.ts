@@ -72,7 +72,7 @@ export async function createFilePosix(
     OpenFlag.write | OpenFlag.create,
   );
   try {
-    if (!file.limits.blockDevice && (await file.size()) > 0) await file.truncate(0);
+    if (!file.limits.blockDevice) await file.truncate(0);
     return file;
   } catch (error) {
     await file.close();

@@ -176,7 +176,10 @@ const promises: Readonly<Record<string, (file: StorageFile, t: TestContext) => P
     await file.write(pattern(5000, 9), 0);
     await file.truncate(1 << 20, true);
     assert.equal(await file.size(), 1 << 20);
-    assert.deepEqual((await contents(file, 0, 1 << 20)).subarray(5000), new Uint8Array(1043576));
+    assert.deepEqual(
+      (await contents(file, 0, 1 << 20)).subarray(5000),
+      new Uint8Array((1 << 20) - 5000),
+    );
     await file.write(pattern(5000, 10), 700_001);
     assert.deepEqual(await contents(file, 700_001, 5000), pattern(5000, 10));
     await file.truncate(3000, true);

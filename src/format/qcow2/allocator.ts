@@ -348,7 +348,7 @@ export class Allocator {
         offset: bytes,
       });
     }
-    // Writes to clusters that have blocks already run side by side in the kernel, too.
+    // Reserved together, blocks cost a write to one of the clusters less than if each made its own.
     await this.#file.truncate(bytes, true);
     this.#noteGrowth();
   }
