@@ -18,17 +18,17 @@ export async function metadataDuels(folder: string): Promise<Duel[]> {
     await rm(created, { force: true });
     return seconds;
   };
-  const report = (name: string, ...parameters: readonly string[]): Duel => ({
+  const report = (name: string, words: readonly string[], ours: readonly string[] = []): Duel => ({
     name,
     unit: 's',
     goal: 3,
-    ours: { label: 'cowherd', run: () => timeCowherd(...parameters, image) },
-    peer: { label: 'qemu-img', run: () => timeQemu(...parameters, image) },
+    ours: { label: 'cowherd', run: () => timeCowherd(...words, ...ours, image) },
+    peer: { label: 'qemu-img', run: () => timeQemu(...words, image) },
   });
   return [
-    report('check of 8 TiB of metadata', 'check', '-q'),
-    report('check of 8 TiB of metadata, 2 queues', 'check', '-q', '--queues', '2'),
-    report('map of 8 TiB of metadata', 'map', '--output=json'),
+    report('check of 8 TiB of metadata', ['check', '-q']),
+    report('check of 8 TiB of metadata, 2 queues', ['check', '-q'], ['--queues', '2']),
+    report('map of 8 TiB of metadata', ['map', '--output=json']),
     {
       name: 'create 8 TiB with metadata',
       unit: 's',
