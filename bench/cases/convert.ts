@@ -1,11 +1,9 @@
 /** Conversions against qemu-img, with its defaults and with its best options. */
-import { spawnSync } from 'node:child_process';
-import { open, readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { filesMib, halfFullMib, makeHalfFull, makeOfFiles } from '../disks.js';
 import type { Duel } from '../duel.js';
 import { settle, timeCowherd, timeNode, timeQemu } from '../programs.js';
 
-const mib = 1024 ** 2;
 const best = ['-m', '16', '-W'];
 
 /** Duels over a 4 GiB disk half full, 1 GiB of files, and an empty TiB. */
@@ -14,9 +12,9 @@ export async function convertDuels(folder: string): Promise<Duel[]> {
   const qcow2 = path.join(folder, 'half.qcow2');
   const files = path.join(folder, 'files.raw');
   const empty = path.join(folder, 'tib.qcow2');
-  await makeHalfFull(raw, 4096);
+  await makeHalfFull(raw, halfFullMib);
   await timeQemu('convert', '-f', 'raw', '-O', 'qcow2', ...best, raw, qcow2);
-  await makeOfFiles(files, 1024);
+  await makeOfFiles(files, filesMib);
   await timeQemu('create', '-q', '-f', 'qcow2', empty, '1T');
   const target = path.join(folder, 'target');
   const duel = (
@@ -75,45 +73,4 @@ export async function convertDuels(folder: string): Promise<Duel[]> {
     peer: { label: 'the bound', run: () => Promise.resolve(0.2) },
   });
   return duels;
-}
-
-/** A disk of which every other MiB holds data that does not repeat. */
-async function makeHalfFull(file: string, sizeMib: number): Promise<void> {
-  const disk = await open(file, 'w');
-  await disk.truncate(sizeMib * mib);
-  const data = new Uint32Array(mib / 4);
-  let state = 1;
-  for (let at = 0; at < sizeMib; at += 2) {
-    for (let index = 0; index < data.length; index++) {
-      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-      data[index] = state;
-    }
-    await disk.write(new Uint8Array(data.buffer), 0, mib, at * mib);
-  }
-  await disk.close();
-}
-
-/** A disk of real files, one after the other: what this machine's programs and libraries hold. */
-async function makeOfFiles(file: string, sizeMib: number): Promise<void> {
-  const disk = await open(file, 'w');
-  let at = 0;
-  const end = sizeMib * mib;
-  outer: for (;;) {
-    for (const folder of ['/usr/lib', '/usr/bin', '/usr/share']) {
-      const entries = await readdir(folder, { recursive: true, withFileTypes: true });
-      for (const entry of entries) {
-        if (!entry.isFile()) continue;
-        const source = path.join(entry.parentPath, entry.name);
-        const { size } = await stat(source).catch(() => ({ size: 0 }));
-        if (size < 4096 || size > 256 * mib) continue;
-        const content = await readFile(source).catch(() => Buffer.alloc(0));
-        await disk.write(content.subarray(0, Math.min(content.length, end - at)), 0, undefined, at);
-        at = Math.min(end, Math.ceil((at + content.length) / 4096) * 4096);
-        if (at === end) break outer;
-      }
-    }
-  }
-  await disk.truncate(end);
-  await disk.close();
-  spawnSync('sync');
 }
