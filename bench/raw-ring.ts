@@ -6,6 +6,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { addon } from '../src/native/addon.js';
+import { alignedBuffer } from '../src/native/aligned-buffer.js';
 import type { EngineName } from '../src/native/ring.js';
 import { createFilePosix, openFilePosix } from '../src/storage/file-posix.js';
 import type { CacheMode, Completion, StorageFile } from '../src/storage/storage.js';
@@ -36,13 +37,6 @@ const workloads: readonly Workload[] = [
   { name: 'direct overwrite', cache: 'none', depth: 64, write: true },
   { name: 'direct overwrite', cache: 'none', depth: 1, write: true },
 ];
-
-/** A page-aligned buffer, which O_DIRECT takes as it is. */
-function alignedBuffer(): Uint8Array {
-  const buffer = new Uint8Array(blockBytes * 2);
-  const skip = (blockBytes - (addon!.addressOf(buffer) % blockBytes)) % blockBytes;
-  return buffer.subarray(skip, skip + blockBytes);
-}
 
 /** Places in the file, in a random order that is the same every time. */
 class Places {
@@ -90,7 +84,7 @@ async function measure(file: StorageFile, places: Places, workload: Workload): P
   const start = performance.now();
   const end = start + roundMs;
   const chain = async (): Promise<void> => {
-    const buffer = alignedBuffer();
+    const buffer = alignedBuffer(blockBytes);
     while ((done & 63) !== 0 || performance.now() < end) {
       if (workload.write) await file.write(buffer, places.next());
       else await file.read(buffer, places.next());
@@ -99,7 +93,7 @@ async function measure(file: StorageFile, places: Places, workload: Workload): P
   };
   const submissions = (): Promise<void> =>
     new Promise((resolve, reject) => {
-      const buffer = alignedBuffer();
+      const buffer = alignedBuffer(blockBytes);
       const submit = (completion: Completion): void => {
         if (workload.write) file.submitWrite(buffer, places.next(), completion);
         else file.submitRead(buffer, places.next(), completion);

@@ -8,3 +8,4 @@ export { type ImagePool, type PoolOptions, openPool } from './image/pool.js';
 export { bench, type BenchOptions, type BenchResult } from './jobs/bench.js';
 export { compare, type CompareOptions, type CompareResult } from './jobs/compare.js';
 export { convert, type ConvertOptions } from './jobs/convert.js';
+export { alignedBuffer } from './native/aligned-buffer.js';

@@ -12,6 +12,7 @@ import type {
   RequestTarget,
 } from '../image/api.js';
 import { openImage } from '../image/open.js';
+import { alignedBuffer } from '../native/aligned-buffer.js';
 import { CowherdError } from '../errors.js';
 import { locateReadFailure } from './read-failure.js';
 import { withQueues } from './queues.js';
@@ -252,7 +253,7 @@ class Comparison {
   }
 
   #takeBuffer(): Uint8Array {
-    return this.#freeBuffers.pop() ?? new Uint8Array(requestBytes);
+    return this.#freeBuffers.pop() ?? alignedBuffer(requestBytes);
   }
 }
 

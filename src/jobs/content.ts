@@ -1,6 +1,7 @@
 /** An image's guest content as a stream of pieces in order, read ahead with several requests. */
 import { CowherdError } from '../errors.js';
 import type { Image, LongOperationOptions } from '../image/api.js';
+import { alignedBuffer } from '../native/aligned-buffer.js';
 
 /** How content is read. */
 export interface ContentOptions extends LongOperationOptions {
@@ -22,7 +23,7 @@ export async function* readContent(
 ): AsyncGenerator<Uint8Array> {
   const { parallel = 4, signal, onProgress } = options;
   const total = image.size;
-  const buffers = Array.from({ length: Math.max(1, parallel) }, () => new Uint8Array(pieceBytes));
+  const buffers = Array.from({ length: Math.max(1, parallel) }, () => alignedBuffer(pieceBytes));
   const reads: { readonly piece: Uint8Array; readonly done: Promise<void> }[] = [];
   let next = 0;
   const readAhead = (buffer: Uint8Array): void => {

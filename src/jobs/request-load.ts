@@ -1,5 +1,6 @@
 /** A load of requests on one queue: so many at a time, timed, with flushes in between if wanted. */
 import type { RequestTarget } from '../image/api.js';
+import { alignedBuffer } from '../native/aligned-buffer.js';
 
 /** What one queue is to do; structured-cloneable. */
 export interface LoadOrders {
@@ -60,16 +61,21 @@ export class RequestLoad {
 
   /** Makes every request. @throws what the first failing one throws, after all have ended */
   async run(): Promise<void> {
-    const { count, depth } = this.#orders;
-    const lanes = Array.from({ length: Math.min(count, depth) }, () => this.#runLane());
+    const { count, depth, bufferBytes, fill } = this.#orders;
+    const lanes: Promise<void>[] = [];
+    const memory = alignedBuffer(Math.min(count, depth) * bufferBytes).fill(fill);
+    // Apart from the lanes' own buffers, which reads change.
+    const content = alignedBuffer(bufferBytes).fill(fill);
+    for (let start = 0; start < memory.length; start += bufferBytes) {
+      lanes.push(this.#runLane(memory.subarray(start, start + bufferBytes), content));
+    }
     const ended = await Promise.allSettled(lanes);
     for (const lane of ended) if (lane.status === 'rejected') throw lane.reason as Error;
   }
 
-  async #runLane(): Promise<void> {
-    const { count, bufferBytes, readPercent, fill, flushInterval } = this.#orders;
-    const buffer = new Uint8Array(bufferBytes).fill(fill);
-    const source = readPercent > 0 && readPercent < 100 ? buffer.slice() : buffer;
+  async #runLane(buffer: Uint8Array, content: Uint8Array): Promise<void> {
+    const { count, readPercent, flushInterval } = this.#orders;
+    const source = readPercent > 0 ? content : buffer;
     while (this.#next < count) {
       const index = this.#next++;
       if ((index & 1023) === 0) this.#signal?.throwIfAborted();
