@@ -4,13 +4,18 @@ import { constants } from 'node:os';
 import { runProgram } from './program.js';
 import { Session } from './session.js';
 
+/** Signals this soon after the first one repeat it: timeout(1) signals a process and then its group. */
+const repetitionMs = 1000;
+
 const session = new Session(process.stdin, process.stdout, process.stderr);
+let askedAt: number | undefined;
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   const exitCode = 128 + constants.signals[signal];
   process.on(signal, () => {
-    // Who asks twice does not want to wait for an orderly end.
-    if (session.signal.aborted) process.exit(exitCode);
+    askedAt ??= performance.now();
     session.interrupt(exitCode);
+    // Who asks again later does not want to wait for an orderly end.
+    if (performance.now() - askedAt > repetitionMs) process.exit(exitCode);
   });
 }
 process.exitCode = await runProgram(process.argv.slice(2), session);

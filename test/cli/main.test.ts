@@ -75,21 +75,30 @@ test('progress goes as JSON lines to a descriptor of the caller', async (t) => {
   assert.deepEqual(last, { doneBytes: 1048576, totalBytes: 1048576 });
 });
 
-test('an interrupted conversion exits with 130 and leaves no target behind', async (t) => {
-  const folder = await temporaryFolder(t);
-  const source = path.join(folder, 'disk.raw');
-  await writeFile(source, Buffer.alloc(16 * 1024 * 1024, 1));
-  // The rate keeps it busy for seconds, whatever the machine.
-  const words = ['convert', '-r', '4M', '-O', 'qcow2', 'disk.raw', 'out.qcow2'];
-  const child = spawn(process.execPath, [program, ...words], { cwd: folder });
-  let stderr = '';
-  child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
-  while (!(await readdir(folder)).includes('out.qcow2')) {
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  child.kill('SIGINT');
-  const [code] = (await once(child, 'close')) as [number];
-  assert.deepEqual([code, stderr], [130, "cowherd: Conversion to 'out.qcow2' was cancelled\n"]);
-  assert.deepEqual(await readdir(folder), ['disk.raw']);
-  assert.ok((await readFile(source)).every((byte) => byte === 1));
-});
+for (const [how, signals] of [
+  ['an interrupted conversion', ['SIGINT']],
+  // timeout(1) signals the process and then its group.
+  ['one that hears of it several times', ['SIGINT', 'SIGTERM', 'SIGHUP']],
+] as const) {
+  test(`${how} exits with 130 and leaves no target behind`, async (t) => {
+    const folder = await temporaryFolder(t);
+    const source = path.join(folder, 'disk.raw');
+    await writeFile(source, Buffer.alloc(16 * 1024 * 1024, 1));
+    // The rate keeps it busy for seconds, whatever the machine.
+    const words = ['convert', '-r', '4M', '-O', 'qcow2', 'disk.raw', 'out.qcow2'];
+    const child = spawn(process.execPath, [program, ...words], { cwd: folder });
+    let stderr = '';
+    child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+    while (!(await readdir(folder)).includes('out.qcow2')) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    // Signals that come together are delivered in the order of their numbers.
+    child.kill(signals[0]);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    for (const signal of signals.slice(1)) child.kill(signal);
+    const [code] = (await once(child, 'close')) as [number];
+    assert.deepEqual([code, stderr], [130, "cowherd: Conversion to 'out.qcow2' was cancelled\n"]);
+    assert.deepEqual(await readdir(folder), ['disk.raw']);
+    assert.ok((await readFile(source)).every((byte) => byte === 1));
+  });
+}
