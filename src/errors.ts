@@ -34,6 +34,14 @@ export interface CowherdErrorDetails {
   readonly cause?: unknown;
 }
 
+/** A name as messages quote it: its control characters are escaped, so that it keeps to its line. */
+export function printable(name: string): string {
+  // eslint-disable-next-line no-control-regex -- they are what is looked for
+  return name.replace(/[\0-\x1f\x7f-\x9f]/g, (character) =>
+    character === '\n' ? '\\n' : `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`,
+  );
+}
+
 const brand = Symbol.for('cowherd.error');
 
 /** An error of this package. Its brand survives two copies of the package in one program. */
@@ -43,8 +51,11 @@ export class CowherdError extends Error {
   readonly offset: number | undefined;
   readonly [brand] = true;
 
+  /** @param message names the file as it is; where it has control characters they are escaped */
   constructor(code: CowherdErrorCode, message: string, details: CowherdErrorDetails = {}) {
-    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    const { filename = '' } = details;
+    const line = filename === '' ? message : message.replaceAll(filename, printable(filename));
+    super(line, details.cause === undefined ? undefined : { cause: details.cause });
     this.name = 'CowherdError';
     this.code = code;
     this.filename = details.filename;

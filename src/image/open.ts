@@ -4,7 +4,7 @@
  */
 import { realpath } from 'node:fs/promises';
 import { QueueCounters } from '../engine/counters.js';
-import { CowherdError, nameMemoryError } from '../errors.js';
+import { CowherdError, nameMemoryError, printable } from '../errors.js';
 import { Incompatible, backingFormatOf, dataFileNameOf, isQcow2 } from '../format/qcow2/header.js';
 import { openQcow2, readQcow2Header } from '../format/qcow2/image.js';
 import { openRaw } from '../format/raw/image.js';
@@ -179,7 +179,7 @@ async function openBacking(
   if (mayNotReachOut(options)) {
     throw new CowherdError(
       'ERR_COWHERD_BACKING',
-      `'${filename}' has the backing file '${name}', and opening backing files is denied`,
+      `'${filename}' has the backing file '${printable(name)}', and opening backing files is denied`,
       { filename },
     );
   }
@@ -223,7 +223,7 @@ async function openDataFile(
   if (mayNotReachOut(options)) {
     throw new CowherdError(
       'ERR_COWHERD_BACKING',
-      `'${filename}' has the external data file '${name}', and opening other files is denied`,
+      `'${filename}' has the external data file '${printable(name)}', and opening other files is denied`,
       { filename },
     );
   }
@@ -253,5 +253,5 @@ function checkOverlapLevel(level: string): void {
 
 function checkFormat(format: string | undefined): void {
   if (format === undefined || (formats as readonly string[]).includes(format)) return;
-  throw new CowherdError('ERR_COWHERD_UNKNOWN_FORMAT', `Unknown driver '${format}'`);
+  throw new CowherdError('ERR_COWHERD_UNKNOWN_FORMAT', `Unknown driver '${printable(format)}'`);
 }

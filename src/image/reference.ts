@@ -1,7 +1,7 @@
 /** Names by which an image refers to other files. */
 import { stat } from 'node:fs/promises';
 import { isAbsolute } from 'node:path';
-import { CowherdError } from '../errors.js';
+import { CowherdError, printable } from '../errors.js';
 
 /**
  * Path of a backing file that an image names: relative names are relative to the image's folder.
@@ -37,7 +37,7 @@ function withoutProtocol(image: string, name: string): string {
   if (protocol !== undefined) {
     throw new CowherdError(
       'ERR_COWHERD_UNSUPPORTED',
-      `'${image}' refers to '${name}': '${protocol}:' names are not supported`,
+      `'${image}' refers to '${printable(name)}': '${protocol}:' names are not supported`,
       { filename: image },
     );
   }

@@ -3,7 +3,7 @@
  * header, the L1 and L2 tables, snapshots, bitmaps, the encryption header and the refcount
  * structures, and what is wrong with these tables themselves.
  */
-import { CowherdError } from '../../errors.js';
+import { CowherdError, printable } from '../../errors.js';
 import { maxBitmapTableEntries, maxFileLength, maxL1TableBytes } from '../../limits.js';
 import { storageHandle } from '../../storage/open-file.js';
 import { readBitmaps } from './bitmaps.js';
@@ -389,12 +389,14 @@ export async function refuseBrokenBitmaps(image: CheckedImage): Promise<void> {
   const directory = await readBitmaps(image.file, image.header);
   for (const { name, inUse, tableOffset, tableEntries } of directory?.bitmaps ?? []) {
     if (tableOffset % image.geometry.clusterSize !== 0 || tableEntries > maxBitmapTableEntries) {
-      refuse(`Bitmap '${name}' doesn't satisfy the constraints`);
+      refuse(`Bitmap '${printable(name)}' doesn't satisfy the constraints`);
     }
     // One that was in use is not read by anybody.
     if (inUse) continue;
     if ((await readBitmapTable(image, tableOffset, tableEntries)) === undefined) {
-      refuse(`Could not read bitmap_table table from image for bitmap '${name}': Invalid argument`);
+      refuse(
+        `Could not read bitmap_table table from image for bitmap '${printable(name)}': Invalid argument`,
+      );
     }
   }
 }

@@ -2,7 +2,7 @@
  * The qcow2 header and its extensions, to and from bytes (specification, "Header" and "Header
  * extensions"). Parsing checks every field against its bound before anything is believed.
  */
-import { CowherdError } from '../../errors.js';
+import { CowherdError, printable } from '../../errors.js';
 import {
   maxBackingNameBytes,
   maxClusterBits,
@@ -285,7 +285,7 @@ function refuseUnknownFeatures(
   const names = nameFeatures(table?.data, 'incompatible', unknown);
   throw new CowherdError(
     'ERR_COWHERD_UNSUPPORTED',
-    `Could not open '${filename}': Unsupported qcow2 feature(s): ${names.join(', ')}`,
+    `Could not open '${filename}': Unsupported qcow2 feature(s): ${printable(names.join(', '))}`,
     { filename },
   );
 }
