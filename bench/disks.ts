@@ -1,13 +1,22 @@
-/** The raw disks that are converted and measured. */
+/** The disks that are converted, checked and measured. */
 import { spawnSync } from 'node:child_process';
 import { open, readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { timeQemu } from './programs.js';
 
 const mib = 1024 ** 2;
 
 /** MiB of the disk that is half full, and of the one made of files. */
 export const halfFullMib = 4096;
 export const filesMib = 1024;
+
+/** What makes an image with all its metadata, beside its name and size. */
+export const withMetadata = ['-f', 'qcow2', '-o', 'preallocation=metadata'];
+
+/** An 8 TiB image with all its metadata. */
+export async function makeMetadata(file: string): Promise<void> {
+  await timeQemu('create', '-q', ...withMetadata, file, '8T');
+}
 
 /** A disk of which every other MiB holds data that does not repeat. */
 export async function makeHalfFull(file: string, sizeMib: number): Promise<void> {

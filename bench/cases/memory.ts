@@ -1,9 +1,9 @@
 /** Peak memory of the long commands, above what Node itself takes. */
 import { access } from 'node:fs/promises';
 import path from 'node:path';
-import { filesMib, halfFullMib, makeHalfFull, makeOfFiles } from '../disks.js';
+import { filesMib, halfFullMib, makeHalfFull, makeMetadata, makeOfFiles } from '../disks.js';
 import type { Duel } from '../duel.js';
-import { peakMemory, timeQemu } from '../programs.js';
+import { peakMemory } from '../programs.js';
 
 const boundMib = 200;
 
@@ -13,9 +13,7 @@ export async function memoryDuels(folder: string): Promise<Duel[]> {
   const files = path.join(folder, 'files.raw');
   const half = path.join(folder, 'half.raw');
   const target = path.join(folder, 'target');
-  await unlessThere(metadata, () =>
-    timeQemu('create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata', metadata, '8T'),
-  );
+  await unlessThere(metadata, () => makeMetadata(metadata));
   await unlessThere(files, () => makeOfFiles(files, filesMib));
   await unlessThere(half, () => makeHalfFull(half, halfFullMib));
   const bare = await peakMemory();

@@ -1,20 +1,19 @@
 /** Reports and creation of an 8 TiB image with all its metadata, against qemu-img. */
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
+import { makeMetadata, withMetadata } from '../disks.js';
 import type { Duel } from '../duel.js';
 import { settle, timeCowherd, timeQemu } from '../programs.js';
-
-const options = ['-f', 'qcow2', '-o', 'preallocation=metadata'];
 
 /** Duels over an 8 TiB image, which is made anew by each side of the one that creates it. */
 export async function metadataDuels(folder: string): Promise<Duel[]> {
   const image = path.join(folder, 'metadata.qcow2');
-  await timeQemu('create', '-q', ...options, image, '8T');
+  await makeMetadata(image);
   const created = path.join(folder, 'created.qcow2');
   const create = async (time: typeof timeQemu): Promise<number> => {
     await rm(created, { force: true });
     await settle();
-    const seconds = await time('create', '-q', ...options, created, '8T');
+    const seconds = await time('create', '-q', ...withMetadata, created, '8T');
     await rm(created, { force: true });
     return seconds;
   };
