@@ -30,6 +30,7 @@
         'native/environment.cc',
         'native/file.cc',
         'native/file-facts.cc',
+        'native/inline-reads.cc',
         'native/read-helper.cc',
         'native/request.cc',
         'native/ring.cc',

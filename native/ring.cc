@@ -11,6 +11,7 @@
 
 #include "environment.h"
 #include "file.h"
+#include "read-helper.h"
 #include "thread-pool.h"
 
 namespace cowherd {
@@ -20,6 +21,8 @@ namespace {
 constexpr unsigned kUringEntries = 256;
 /** Longest buffered read tried inline: copying more would hold JavaScript up for too long. */
 constexpr uint64_t kInlineBytes = 256 * 1024;
+/** Fewer inline reads than these are copied before the helper would have begun. */
+constexpr size_t kHelpedReads = 16;
 /** Longest single transfer asked of the kernel, whose own limit is a page short of 2 GiB. */
 constexpr uint64_t kTransferBytes = 1 << 30;
 
@@ -44,7 +47,7 @@ Ring* Ring::create(napi_env env, Environment* environment, Engine engine, const 
                           error);
     if (uring == nullptr && engine == Engine::kUring) return nullptr;
   }
-  Ring* const ring = new Ring();
+  Ring* const ring = new Ring(powerOfTwoAtLeast(shared.slots));
   ring->env_ = env;
   ring->environment_ = environment;
   ring->engine_ = uring == nullptr ? Engine::kThreads : engine;
@@ -64,6 +67,10 @@ Ring* Ring::create(napi_env env, Environment* environment, Engine engine, const 
   uv_async_init(loop, &ring->async_,
                 [](uv_async_t* handle) { onWakeup(static_cast<Ring*>(handle->data)); });
   uv_unref(reinterpret_cast<uv_handle_t*>(&ring->async_));
+  ring->references_ += 1;
+  ring->idle_.data = ring;
+  uv_idle_init(loop, &ring->idle_);
+  uv_unref(reinterpret_cast<uv_handle_t*>(&ring->idle_));
   ring->references_ += 1;
   if (ring->uring_ != nullptr) {
     ring->poll_.data = ring;
@@ -103,7 +110,7 @@ uint32_t Ring::submit(uint32_t count) {
     inFlight_ += 1;
     start(request);
   }
-  performInlineReads();
+  shareInlineReads();
   // Buffered writes are quickest on one of our threads if it is awake or there are several; a
   // single one on the kernel's.
   if (uring_ != nullptr && filePool_.count == 1 && !ThreadPool::files().isWriting()) {
@@ -114,7 +121,7 @@ uint32_t Ring::submit(uint32_t count) {
     }
   }
   flush();
-  keepLoopAlive(inFlight_ > 0);
+  awaitRest();
   return completedCount_;
 }
 
@@ -154,33 +161,59 @@ void Ring::startRead(Request* request) {
     return;
   }
   // What is in the page cache is quickest copied here and now.
-  if (request->remaining <= kInlineBytes && !file->refusesNowait.load(std::memory_order_relaxed)) {
-    inlineReads_.push_back({file->descriptor(), request->buffers(), request->bufferCount(),
-                            static_cast<off_t>(request->offset), 0});
-    inlineRequests_.push_back(request);
+  if (request->remaining <= kInlineBytes && !inlineReads_.full() &&
+      !file->refusesNowait.load(std::memory_order_relaxed)) {
+    inlineReads_.add(request);
     return;
   }
   startWaitingRead(request);
 }
 
-void Ring::performInlineReads() {
-  ReadHelper::shared().perform(inlineReads_.data(), inlineReads_.size());
-  for (size_t index = 0; index < inlineReads_.size(); index += 1) {
-    Request* const request = inlineRequests_[index];
-    const ssize_t count = inlineReads_[index].result;
-    if (count > 0) {
-      request->advance(static_cast<uint64_t>(count));
-    } else if (count == -EOPNOTSUPP || count == -ENOSYS) {
-      request->file->refusesNowait.store(true, std::memory_order_relaxed);
-    }
-    if (request->remaining == 0) {
-      finish(request, 0);
-    } else {
-      startWaitingRead(request);
+void Ring::shareInlineReads() {
+  const size_t underWay = inlineReads_.underWay();
+  if (underWay == 0) return;
+  inlineReads_.offer();
+  if (!helped_ && underWay >= kHelpedReads) helped_ = ReadHelper::shared().attach(&inlineReads_);
+  if (helped_) {
+    ReadHelper::shared().wake();
+    // The other half is copied while JavaScript deals with this one.
+    performInlineReads(underWay / 2);
+  } else {
+    performInlineReads(underWay);
+  }
+}
+
+void Ring::performInlineReads(size_t wanted) {
+  size_t ended = reapInlineReads();
+  for (bool more = true; more && ended < wanted; ended += reapInlineReads()) {
+    // The helper copies as much meanwhile.
+    const size_t share = (wanted - ended + 1) / 2;
+    for (size_t copied = 0; copied < share && more; copied += InlineReads::kTaken) {
+      more = inlineReads_.copySome();
     }
   }
-  inlineReads_.clear();
-  inlineRequests_.clear();
+  if (helped_ && inlineReads_.underWay() == 0) {
+    ReadHelper::shared().detach();
+    helped_ = false;
+  }
+}
+
+size_t Ring::reapInlineReads() {
+  return inlineReads_.reap(
+      [this](Request* request, ssize_t result) { onInlineResult(request, result); });
+}
+
+void Ring::onInlineResult(Request* request, ssize_t result) {
+  if (result > 0) {
+    request->advance(static_cast<uint64_t>(result));
+  } else if (result == -EOPNOTSUPP || result == -ENOSYS) {
+    request->file->refusesNowait.store(true, std::memory_order_relaxed);
+  }
+  if (request->remaining == 0) {
+    finish(request, 0);
+  } else {
+    startWaitingRead(request);
+  }
 }
 
 void Ring::startWaitingRead(Request* request) {
@@ -404,11 +437,25 @@ void Ring::keepLoopAlive(bool alive) {
   }
 }
 
+void Ring::awaitRest() {
+  keepLoopAlive(inFlight_ > 0);
+  // An active idle handle keeps the loop from sleeping: nobody announces the end of inline reads.
+  const bool wakeful = inlineReads_.underWay() > 0;
+  if (wakeful == loopKeptAwake_) return;
+  loopKeptAwake_ = wakeful;
+  if (wakeful) {
+    uv_idle_start(&idle_, [](uv_idle_t* handle) { onWakeup(static_cast<Ring*>(handle->data)); });
+  } else {
+    uv_idle_stop(&idle_);
+  }
+}
+
 void Ring::onWakeup(Ring* ring) {
   if (ring->closed_) return;
   ring->completedCount_ = 0;
+  ring->performInlineReads(ring->inlineReads_.underWay());
   ring->flush();
-  ring->keepLoopAlive(ring->inFlight_ > 0);
+  ring->awaitRest();
   if (ring->completedCount_ > 0) ring->deliver();
 }
 
@@ -446,6 +493,11 @@ void Ring::close() {
   filePool_ = PoolList();
   codecPool_ = PoolList();
   for (const PoolList& list : unsent) drop(list.first);
+  inlineReads_.abandon();
+  if (helped_) ReadHelper::shared().detach();
+  helped_ = false;
+  ReadHelper::shared().await(&inlineReads_);
+  inlineReads_.reap([this](Request* request, ssize_t) { finish(request, -ECANCELED); });
   while (inFlight_ > 0 || visitors_.load() > 0) {
     // Completed slots have no reader any more.
     completedCount_ = 0;
@@ -482,6 +534,8 @@ void Ring::close() {
   };
   environment_->handleClosing();
   uv_close(reinterpret_cast<uv_handle_t*>(&async_), onClose);
+  environment_->handleClosing();
+  uv_close(reinterpret_cast<uv_handle_t*>(&idle_), onClose);
   if (uring_ != nullptr) {
     environment_->handleClosing();
     uv_poll_stop(&poll_);

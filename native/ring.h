@@ -8,7 +8,7 @@
 #include <memory>
 #include <vector>
 
-#include "read-helper.h"
+#include "inline-reads.h"
 #include "request.h"
 #include "uring.h"
 
@@ -69,13 +69,17 @@ class Ring {
   void resume(Request* request);
 
  private:
-  Ring() = default;
+  explicit Ring(size_t mostReads) : inlineReads_(mostReads) {}
   ~Ring() = default;
 
   void start(Request* request);
   void startRead(Request* request);
-  /** Tries the cached reads that `startRead` put aside, as one batch. */
-  void performInlineReads();
+  /** Begins the cached reads that `startRead` put aside, with the helper if there are many. */
+  void shareInlineReads();
+  /** Copies cached reads until so many have ended, or the helper has the rest. */
+  void performInlineReads(size_t wanted);
+  size_t reapInlineReads();
+  void onInlineResult(Request* request, ssize_t result);
   /** Starts a read, or the rest of one, that may have to wait for the disk. */
   void startWaitingRead(Request* request);
   void startAdmitted(Request* request);
@@ -89,6 +93,8 @@ class Ring {
   void drainMailbox();
   void push(Request* request);
   void wake();
+  /** Before going back to JavaScript: sees to it that this thread comes back for the rest. */
+  void awaitRest();
   void keepLoopAlive(bool alive);
   void deliver();
   static void onWakeup(Ring* ring);
@@ -100,9 +106,9 @@ class Ring {
   napi_ref callback_ = nullptr;
   napi_async_context context_ = nullptr;
   std::vector<Request> requests_;
-  /** Cached reads of the batch being submitted, and their requests. */
-  std::vector<InlineRead> inlineReads_;
-  std::vector<Request*> inlineRequests_;
+  InlineReads inlineReads_;
+  /** Whether the read helper is attached to this ring. */
+  bool helped_ = false;
   std::unique_ptr<Uring> uring_;
 
   uint32_t completedCount_ = 0;
@@ -110,6 +116,7 @@ class Ring {
   uint32_t inFlight_ = 0;
   uint32_t inUring_ = 0;
   bool loopKeptAlive_ = false;
+  bool loopKeptAwake_ = false;
   bool closed_ = false;
   bool draining_ = false;
   int references_ = 1;
@@ -124,6 +131,7 @@ class Ring {
 
   uv_poll_t poll_;
   uv_async_t async_;
+  uv_idle_t idle_;
 
   /** Requests that other threads hand back, newest first. */
   std::atomic<Request*> mailbox_{nullptr};

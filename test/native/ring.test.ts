@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { addon } from '../../src/native/addon.js';
 import { acquireRing, releaseRing } from '../../src/native/thread-rings.js';
 import { openStorageFile } from '../../src/storage/open-file.js';
@@ -43,6 +44,53 @@ for (const depth of [1, 64]) {
     assert.ok(reads > 100);
   });
 }
+
+// fast-check prints the seed of a failure.
+test('bursts of cached reads end, each with its own bytes', { skip }, async (t) => {
+  const filename = path.join(diskFolder(t), 'file');
+  const blocks = 512;
+  const blockBytes = 4096;
+  const content = new Uint8Array(blocks * blockBytes);
+  const words = new Uint32Array(content.buffer);
+  words.forEach((_, index) => (words[index] = Math.imul(index, 2_654_435_761)));
+  writeFileSync(filename, content);
+  const place = fc.record({
+    block: fc.nat(blocks + 1),
+    within: fc.nat(blockBytes - 1),
+    length: fc.integer({ min: 1, max: 2 * blockBytes }),
+    vector: fc.boolean(),
+  });
+  // More than a ring has slots; about as many as are shared with the helper; few.
+  const burst = fc.oneof(
+    ...[3, 20, 80, 1500].map((most) => fc.array(place, { minLength: 1, maxLength: most, size: 'max' })),
+  );
+  const file = await openStorageFile(filename);
+  await fc.assert(
+    fc.asyncProperty(fc.array(burst, { minLength: 1, maxLength: 6 }), async (bursts) => {
+      const running = bursts.map(async (reads) => {
+        const buffers = reads.map(({ length }) => new Uint8Array(length).fill(0xee));
+        await Promise.all(
+          reads.map(({ block, within, vector }, index) => {
+            const buffer = buffers[index];
+            const offset = block * blockBytes + within;
+            if (!vector) return file.read(buffer, offset);
+            const middle = buffer.length >> 1;
+            return file.readVector([buffer.subarray(0, middle), buffer.subarray(middle)], offset);
+          }),
+        );
+        for (const [index, { block, within, length }] of reads.entries()) {
+          const expected = new Uint8Array(length);
+          const offset = block * blockBytes + within;
+          expected.set(content.subarray(offset, offset + length));
+          assert.deepEqual(buffers[index], expected);
+        }
+      });
+      await Promise.all(running);
+    }),
+    { numRuns: 60 },
+  );
+  await file.close();
+});
 
 test('a request keeps the process alive until it ends, an idle ring does not', { skip }, async (t) => {
   const filename = path.join(diskFolder(t), 'file');
