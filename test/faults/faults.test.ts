@@ -78,6 +78,18 @@ for (const program of programs) {
   });
 }
 
+test('shared memory refused anywhere during a repair', async (t) => {
+  if (addon === undefined) {
+    t.skip('there is no addon to refuse anything');
+    return;
+  }
+  const repairing = programs.find(({ name }) => name === 'repairing')!;
+  const sharedMemory = seams.find(({ name }) => name === 'shared memory')!;
+  const result = await sweepProgram(repairing, sharedMemory, { seed });
+  assert.deepEqual(result.all.failures, []);
+  assert.ok(result.all.runs > 10, `${result.all.runs} runs`);
+});
+
 test('faults of every kind were tried', (t) => {
   t.diagnostic([...byOperation].map(([kind, { runs }]) => `${kind}: ${runs}`).join(', '));
   for (const kind of ['read', 'write', 'flush', 'truncate', 'size', 'discard', 'close']) {

@@ -11,6 +11,7 @@
  *
  * Guest data is never written.
  */
+import { nameMemoryError } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
 import { checkCopiedFlags } from './check-copied.js';
 import {
@@ -95,7 +96,7 @@ class Check {
     try {
       highest = await this.#run();
     } catch (error) {
-      if (!(error instanceof CheckGivenUp)) throw error;
+      if (!(error instanceof CheckGivenUp)) throw nameMemoryError(error, file.filename);
       failure = error.failure;
     }
     return this.#findings.report({
