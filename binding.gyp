@@ -27,6 +27,7 @@
         'native/blocking-operation.cc',
         'native/codec-zlib.cc',
         'native/codec-zstd.cc',
+        'native/detached-thread.cc',
         'native/environment.cc',
         'native/file.cc',
         'native/file-facts.cc',

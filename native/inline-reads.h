@@ -4,7 +4,6 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>

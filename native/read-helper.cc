@@ -1,10 +1,9 @@
 #include "read-helper.h"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include <chrono>
 #include <thread>
+
+#include "detached-thread.h"
 
 namespace cowherd {
 
@@ -31,30 +30,19 @@ ReadHelper::ReadHelper() : useful_(std::thread::hardware_concurrency() > 1) {}
 
 bool ReadHelper::attach(InlineReads* reads) {
   if (!useful_ || attached_.test_and_set()) return false;
-  if (!started_ && !start()) {
+  if (!started_) {
+    const auto run = [](void* helper) -> void* {
+      static_cast<ReadHelper*>(helper)->run();
+      return nullptr;
+    };
+    started_ = startDetachedThread(run, this);
+  }
+  if (!started_) {
     attached_.clear();
     return false;
   }
   client_.store(reads);
   return true;
-}
-
-bool ReadHelper::start() {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
-  started_ = ::pthread_create(
-                 &thread, nullptr,
-                 [](void* helper) -> void* {
-                   static_cast<ReadHelper*>(helper)->run();
-                   return nullptr;
-                 },
-                 this) == 0;
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (started_) ::pthread_detach(thread);
-  return started_;
 }
 
 void ReadHelper::wake() {

@@ -28,7 +28,6 @@ class ReadHelper {
 
  private:
   ReadHelper();
-  bool start();
   void run();
   /** Waits for another offer than the one of that count, awake for a while, then asleep. */
   void awaitOffer(unsigned seen);

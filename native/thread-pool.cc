@@ -1,12 +1,10 @@
 #include "thread-pool.h"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include <algorithm>
 #include <thread>
 
 #include "blocking-operation.h"
+#include "detached-thread.h"
 #include "file.h"
 #include "ring.h"
 
@@ -66,24 +64,11 @@ void ThreadPool::submit(Request* first, Request* last, size_t count) {
 }
 
 void ThreadPool::startThread() {
-  // Signals belong to the program's threads.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
-  const int error = ::pthread_create(
-      &thread, nullptr,
-      [](void* pool) -> void* {
-        static_cast<ThreadPool*>(pool)->work();
-        return nullptr;
-      },
-      this);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (error == 0) {
-    ::pthread_detach(thread);
-    return;
-  }
+  const auto run = [](void* pool) -> void* {
+    static_cast<ThreadPool*>(pool)->work();
+    return nullptr;
+  };
+  if (startDetachedThread(run, this)) return;
   std::unique_lock<std::mutex> lock(mutex_);
   threads_ -= 1;
   // The system has no thread for us: better to hold JavaScript up than never to answer.
