@@ -71,6 +71,11 @@ export interface OpenImageOptions {
    * one fails with ERR_COWHERD_CORRUPT, and the image is marked corrupt. Default `cached`.
    */
   readonly overlapCheck?: 'none' | 'constant' | 'cached' | 'all' | undefined;
+  /**
+   * Whether reference counts reach the disk late, the image marked as not closed cleanly meanwhile
+   * (QEMU's `lazy-refcounts`). Left out, the image says so itself.
+   */
+  readonly lazyRefcounts?: boolean | undefined;
   /** Read even if another process has the image open for writing (`qemu-img -U`). */
   readonly forceShare?: boolean | undefined;
   /** Read the state of this internal snapshot (id or name) instead of the active one; read-only. */

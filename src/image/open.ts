@@ -134,6 +134,7 @@ async function openQcow2Image(
       onFinding: options.onFinding,
       cacheBytes: options.cacheSize ?? defaultCacheBytes,
       overlapCheck,
+      lazyRefcounts: options.lazyRefcounts,
       snapshot: options.snapshot,
     });
     let backing: OpenedImage | undefined;
@@ -193,6 +194,7 @@ async function openBacking(
         format: storedFormat as ImageFormat | undefined,
         readOnly: true,
         snapshot: undefined,
+        lazyRefcounts: undefined,
         forCheck: false,
         fillsHoles: false,
       },

@@ -219,6 +219,8 @@ async function copyInto(
     aio: options.aio,
     fillsHoles: created && !isPreallocated(options),
     overlapCheck: options.targetOverlapCheck,
+    // One that is killed shall need no repair, and laziness spares a conversion nothing.
+    lazyRefcounts: false,
     onFinding: options.onTargetFinding,
   });
   let failed = true;

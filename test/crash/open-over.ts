@@ -38,6 +38,7 @@ export async function openOver(
     readOnly: file.readOnly,
     cacheBytes,
     overlapCheck: 'all',
+    lazyRefcounts: undefined,
     snapshot: undefined,
     forCheck: false,
     onFinding: undefined,

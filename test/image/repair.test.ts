@@ -5,6 +5,7 @@ import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { CowherdError } from '../../src/errors.js';
 import type { CheckFinding } from '../../src/image/api.js';
+import { attachImage } from '../../src/image/attach.js';
 import { createImage } from '../../src/image/create.js';
 import { openImage } from '../../src/image/open.js';
 import { runCowherd } from '../support/both-tools.js';
@@ -58,6 +59,38 @@ test('an image that was not closed cleanly is repaired before it is written to',
   await writer.close();
   assert.equal(await features(file), 0);
   if (needsTool(t, 'qemu-img')) await runOk('qemu-img', ['check', file]);
+});
+
+test('lazyRefcounts says otherwise than the image', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const folder = await temporaryFolder(t);
+  for (const [stored, asked, dirtyMeanwhile] of [
+    [true, undefined, dirty],
+    [true, false, 0],
+    [false, true, dirty],
+    [false, false, 0],
+  ] as const) {
+    const file = path.join(folder, 'image.qcow2');
+    await createImage(file, { format: 'qcow2', size: '1M', lazyRefcounts: stored });
+    const image = await openImage(file, { lazyRefcounts: asked });
+    const attached = await attachImage(image.handle());
+    await attached.write(Buffer.alloc(200_000, 0x5a), 1000);
+    await attached.flush();
+    assert.equal(await features(file), dirtyMeanwhile);
+    const { code, stdout } = await run('qemu-img', ['check', '-U', file]);
+    // Counts that are not written are errors to a check, until they are.
+    assert.equal(code === 2, dirtyMeanwhile === dirty, stdout);
+    await attached.close();
+    await image.close();
+    assert.equal(await features(file), 0);
+    await runOk('qemu-img', ['check', file]);
+  }
+  const old = path.join(folder, 'old.qcow2');
+  await createImage(old, { format: 'qcow2', size: '1M', compat: '0.10' });
+  await assert.rejects(openImage(old, { lazyRefcounts: true }), {
+    code: 'ERR_COWHERD_INVALID_ARGUMENT',
+    message: `Could not open '${old}': Lazy refcounts require a qcow2 image of version 3 (compat 1.1)`,
+  });
 });
 
 test('a corrupt image is not written to until a repair has found nothing left', async (t) => {

@@ -1,5 +1,6 @@
 /** Converting a real file system there and back, for every create option; the real tools judge. */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { copyFile, readFile, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -82,6 +83,26 @@ async function expectSound(target: string, source: string): Promise<void> {
   const compared = await run('qemu-img', ['compare', '-f', 'raw', '-F', 'qcow2', source, target]);
   assert.equal(compared.code, 0, compared.stdout + compared.stderr);
 }
+
+test('a target with lazy refcounts is never left to a repair', async (t) => {
+  const folder = await temporaryFolder(t);
+  const source = path.join(folder, 'disk.raw');
+  await writeFile(source, Buffer.alloc(4 << 20, 7));
+  const target = path.join(folder, 'disk.qcow2');
+  const options = { lazyRefcounts: true };
+  for (const skipCreate of [false, true]) {
+    let looks = 0;
+    const onProgress = (): void => {
+      looks++;
+      const features = readFileSync(target).subarray(72, 88);
+      if (features.length > 0) assert.equal(features[7] & 1, 0, 'the dirty bit');
+    };
+    await convert(source, target, { from: 'raw', to: 'qcow2', options, skipCreate, onProgress });
+    assert.ok(looks > 0);
+    await using image = await openImage(target);
+    assert.equal((await image.info()).formatSpecific?.lazyRefcounts, true);
+  }
+});
 
 test('several sources become one disk', async (t) => {
   if (!needsTool(t, 'qemu-img')) return;

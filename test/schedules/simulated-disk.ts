@@ -396,6 +396,7 @@ async function openOver(
     onFinding: undefined,
     cacheBytes: 0,
     overlapCheck: 'all',
+    lazyRefcounts: undefined,
     snapshot: undefined,
   });
   const parts = { dataFile: undefined, options: {} };

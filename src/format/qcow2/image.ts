@@ -3,7 +3,7 @@ import { ControlWord } from '../../engine/control-block.js';
 import type { QueueCounters } from '../../engine/counters.js';
 import { runAlone } from '../../engine/gate.js';
 import { reservedByQueues } from '../../engine/queue-line.js';
-import { CowherdError } from '../../errors.js';
+import { CowherdError, type CowherdErrorCode } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { BackingReader, FormatImage, StoredExtent } from '../driver.js';
 import { storedExtents } from './extents.js';
@@ -35,6 +35,8 @@ export interface Qcow2OpenOptions {
   readonly cacheBytes: number;
   /** Which metadata writes are kept off. */
   readonly overlapCheck: OverlapLevel;
+  /** Whether reference counts reach the disk late; undefined for what the header says. */
+  readonly lazyRefcounts: boolean | undefined;
   /** Id or name of the internal snapshot to read. */
   readonly snapshot: string | undefined;
   /** Of this thread's first queue; what its requests share is counted there too. */
@@ -49,6 +51,7 @@ export interface Qcow2Handle {
   /** Virtual size in bytes. */
   readonly size: number;
   readonly readOnly: boolean;
+  readonly lazyRefcounts: boolean;
 }
 
 /** Reads and checks the header of an image; what a check reports and repairs is let pass for one. */
@@ -77,7 +80,7 @@ export async function openQcow2(
 ): Promise<Qcow2Image> {
   let header = headerRead;
   const { filename } = file;
-  const refuse = (code: 'ERR_COWHERD_UNSUPPORTED' | 'ERR_COWHERD_CORRUPT', why: string): never => {
+  const refuse = (code: CowherdErrorCode, why: string): never => {
     throw new CowherdError(code, `Could not open '${filename}': ${why}`, { filename });
   };
   if (header.cryptMethod !== CryptMethod.none) {
@@ -99,6 +102,13 @@ export async function openQcow2(
   const geometry = geometryOf(header);
   let l1 = { offset: header.l1TableOffset, entries: header.l1Entries };
   const { size } = header;
+  const { lazyRefcounts = (header.compatibleFeatures & Compatible.lazyRefcounts) !== 0 } = options;
+  if (lazyRefcounts && header.version !== 3) {
+    refuse(
+      'ERR_COWHERD_INVALID_ARGUMENT',
+      'Lazy refcounts require a qcow2 image of version 3 (compat 1.1)',
+    );
+  }
   if (options.snapshot !== undefined) {
     const { snapshots } = await readSnapshots(file, header);
     const snapshot = findSnapshot(snapshots, options.snapshot);
@@ -119,7 +129,7 @@ export async function openQcow2(
   const memory = await loadQcow2Memory(file, geometry, header, l1, cacheBytes, level);
   const { dataFile, counters } = options;
   const readOnly = !forWriting;
-  const handle: Qcow2Handle = { format: 'qcow2', header, memory, size, readOnly };
+  const handle: Qcow2Handle = { format: 'qcow2', header, memory, size, readOnly, lazyRefcounts };
   return attachQcow2(file, dataFile, handle, counters);
 }
 
@@ -256,8 +266,6 @@ export class Qcow2Image implements FormatImage {
     if (headerFile.header.version !== 3) return;
     // Bitmaps are not kept up to date, and unknown autoclear features cannot be.
     await headerFile.clearAutoclear(Autoclear.rawExternalData);
-    if ((headerFile.header.compatibleFeatures & Compatible.lazyRefcounts) !== 0) {
-      await headerFile.setDirty(true);
-    }
+    if (this.#handle.lazyRefcounts) await headerFile.setDirty(true);
   }
 }
