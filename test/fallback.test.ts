@@ -7,13 +7,18 @@ import { test } from 'node:test';
 import zlib from 'node:zlib';
 import { addon } from '../src/native/addon.js';
 import { fixture, unpackFixtures } from './support/fixtures.js';
-import { findTool, projectFolder, run, runOk, type RunResult } from './support/tools.js';
+import {
+  cowherdProgram,
+  findTool,
+  projectFolder,
+  run,
+  runOk,
+  type RunResult,
+} from './support/tools.js';
 
 const images = ['compressed-zlib', 'compressed-zstd', 'extended-l2-compressed'].map((name) =>
   fixture(`${name}.qcow2`),
 );
-
-const program = path.join(projectFolder, 'dist', 'src', 'cli', 'main.js');
 
 /** The one line that tells that the addon is missing; Node adds where to learn more. */
 const oneWarning =
@@ -25,7 +30,7 @@ type Runner = (words: readonly string[]) => Promise<RunResult>;
 /** Runs the program with settings; it has to succeed, and to warn as expected. */
 function runner(folder: string, env: Record<string, string>, warning: RegExp): Runner {
   return async (words) => {
-    const result = await run(process.execPath, [program, ...words], { cwd: folder, env });
+    const result = await run(process.execPath, [cowherdProgram, ...words], { cwd: folder, env });
     const label = `${words.join(' ')}: ${result.stderr}`;
     assert.equal(result.code, 0, label);
     assert.match(result.stderr, warning, label);
@@ -77,7 +82,7 @@ async function everyday(folder: string, cowherd: Runner): Promise<void> {
 /** A program of a user: writes, reads back, and prints the codes of two failures. */
 const library = `
 import { compare, convert, createImage, openImage } from ${JSON.stringify(
-  path.join(projectFolder, 'dist', 'src', 'index.js'),
+  path.join(projectFolder, 'dist', 'bundle', 'index.js'),
 )};
 await convert('disk.raw', 'library.qcow2', { from: 'raw', to: 'qcow2' });
 await convert('compressed-zstd.qcow2', 'library.raw', { to: 'raw' });
@@ -152,7 +157,7 @@ test('what cannot be had is refused by name', async (t) => {
     // Newer versions of Node have a zstd of their own.
     if (options[0] === '-c' && 'zstdCompress' in zlib) continue;
     const words = ['convert', ...options, 'default.qcow2', 'out'];
-    const { stderr, code } = await run(process.execPath, [program, ...words], {
+    const { stderr, code } = await run(process.execPath, [cowherdProgram, ...words], {
       cwd: folder,
       env: { [setting]: '1', NODE_NO_WARNINGS: '1' },
     });
@@ -173,16 +178,16 @@ test('starting up loads nothing but this package and what it depends on', async 
   const register = `import { register } from 'node:module'; register(${JSON.stringify(hooksUrl)});`;
   const { stdout, stderr, code } = await run(process.execPath, [
     ...['--import', `data:text/javascript,${encodeURIComponent(register)}`],
-    ...[program, '--version'],
+    ...[cowherdProgram, '--version'],
   ]);
   assert.deepEqual([stdout.slice(0, 15), code], ['cowherd version', 0]);
   const loaded = stderr.trim().split('\n');
   const files = loaded.filter((url) => url.startsWith('file:'));
-  const own = files.filter((url) => url.includes('/dist/src/'));
-  const foreign = files.filter((url) => !url.includes('/dist/src/'));
+  const own = files.filter((url) => url.includes('/dist/bundle/'));
+  const foreign = files.filter((url) => !url.includes('/dist/bundle/'));
   const packages = foreign.map((url) => /node_modules\/([^/]+)/.exec(url)?.[1]);
   assert.ok(packages.every((name) => ['async-mutex', 'fzstd', 'tslib'].includes(name ?? '')));
-  assert.ok(own.length > 0 && own.length < 160, `${own.length} modules of this package`);
+  assert.ok(own.length > 0 && own.length < 10, `${own.length} modules of this package`);
   // What is slow to load, or has no business in a program that only says its version.
   const heavy = ['node:worker_threads', 'node:child_process', 'node:http', 'node:net', 'node:test'];
   assert.deepEqual(

@@ -95,13 +95,14 @@ test('the tarball holds what runs and what explains it, nothing else', async (t)
   const listing = await npm(['pack', '--dry-run', '--json'], projectFolder);
   const [{ files }] = JSON.parse(listing) as { files: { path: string; mode: number }[] }[];
   const names = files.map((file) => file.path);
-  const isProgram = (name: string): boolean => /^dist\/src\/.*(?:\.js|\.d\.ts)$/.test(name);
+  const isProgram = (name: string): boolean =>
+    /^dist\/(?:bundle\/[^/]*\.js|src\/.*\.d\.ts)$/.test(name);
   assert.deepEqual(
     names.filter((name) => !isProgram(name) && !name.startsWith(`prebuilt/${platform}/`)).sort(),
     ['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json'],
   );
-  for (const wanted of ['index.js', 'index.d.ts', 'cli/main.js']) {
-    assert.ok(names.includes(`dist/src/${wanted}`), `the package lacks ${wanted}`);
+  for (const wanted of ['bundle/index.js', 'src/index.d.ts', 'bundle/main.js']) {
+    assert.ok(names.includes(`dist/${wanted}`), `the package lacks ${wanted}`);
   }
   if (needsAddon === false) {
     assert.deepEqual(
@@ -168,7 +169,7 @@ test('installed into an empty project, it converts an image without a compiler',
   await t.test('only by its front door', async () => {
     const { stderr, code } = await runIn(consumer, process.execPath, [
       '--eval',
-      "import('cowherd/dist/src/engine/gate.js')",
+      "import('cowherd/dist/bundle/main.js')",
     ]);
     assert.equal(code, 1);
     assert.match(stderr, /ERR_PACKAGE_PATH_NOT_EXPORTED/);

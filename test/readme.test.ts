@@ -6,6 +6,7 @@ import { test, type TestContext } from 'node:test';
 import {
   needsTool,
   nodeForShells,
+  cowherdProgram,
   projectFolder,
   run,
   skipsSanitizer,
@@ -67,8 +68,7 @@ async function workplace(t: TestContext): Promise<{ folder: string; searchPath: 
   const disk = Buffer.alloc(4 * 1024 * 1024);
   disk.fill('a disk', 0, 1024 * 1024);
   await writeFile(path.join(folder, 'disk.raw'), disk);
-  const main = path.join(projectFolder, 'dist', 'src', 'cli', 'main.js');
-  const script = `#!/bin/sh\nexec ${nodeForShells} '${main}' "$@"\n`;
+  const script = `#!/bin/sh\nexec ${nodeForShells} '${cowherdProgram}' "$@"\n`;
   await writeFile(path.join(bin, 'cowherd'), script);
   await chmod(path.join(bin, 'cowherd'), 0o755);
   return { folder, searchPath: `${bin}${path.delimiter}${process.env['PATH'] ?? ''}` };

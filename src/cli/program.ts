@@ -1,6 +1,7 @@
 /** The program as a function: finds the subcommand, runs it, and says how it ended. */
 import { readFileSync } from 'node:fs';
 import { CowherdError } from '../errors.js';
+import { packageFolder } from '../package-folder.js';
 import { CliError } from './cli-error.js';
 import { commandHelp } from './command.js';
 import { commands } from './commands.js';
@@ -54,7 +55,7 @@ async function dispatch(words: readonly string[], session: Session): Promise<num
 }
 
 function version(): string {
-  const packageFile = new URL('../../../package.json', import.meta.url);
+  const packageFile = new URL('package.json', packageFolder);
   return (JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string }).version;
 }
 

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
+import { packageFolder } from '../package-folder.js';
 
 /** Facts about a file that `openFile` opened; `file` names it in every other call. */
 export interface OpenedFile {
@@ -89,12 +90,11 @@ export interface Addon {
 function load(): Addon | undefined {
   if (process.env['COWHERD_NO_ADDON'] === '1') return undefined;
   const require = createRequire(import.meta.url);
-  // Compiled, this file lies three levels below the package's root.
   for (const place of [
-    `../../../prebuilt/${process.platform}-${process.arch}/cowherd.node`,
-    '../../../build/Release/cowherd.node',
+    `prebuilt/${process.platform}-${process.arch}/cowherd.node`,
+    'build/Release/cowherd.node',
   ]) {
-    const file = fileURLToPath(new URL(place, import.meta.url));
+    const file = fileURLToPath(new URL(place, packageFolder));
     if (!existsSync(file)) continue;
     try {
       return require(file) as Addon;

@@ -11,13 +11,12 @@ import { runCowherd } from '../support/both-tools.js';
 import {
   needsTool,
   nodeForShells,
-  projectFolder,
+  cowherdProgram,
   run,
   runOk,
   temporaryFolder,
 } from '../support/tools.js';
 
-const program = path.join(projectFolder, 'dist', 'src', 'cli', 'main.js');
 const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_007);
 /** Moments at which each kind of conversion is killed. */
 const moments = Number(process.env['COWHERD_TEST_RUNS'] ?? 15);
@@ -67,7 +66,7 @@ interface Conversion {
 }
 
 function convert(folder: string, words: readonly string[]): Conversion {
-  const child = spawn(process.execPath, [program, 'convert', '--progress=fd:3', ...words], {
+  const child = spawn(process.execPath, [cowherdProgram, 'convert', '--progress=fd:3', ...words], {
     cwd: folder,
     stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
   });
@@ -230,7 +229,7 @@ async function slowConversion(
   await makeDisk(source, 16 * mib);
   const before = await sha256(source);
   if (words.includes('-n')) {
-    await runOk(process.execPath, [program, 'create', '-q', '-f', 'qcow2', 'out', '16M'], {
+    await runOk(process.execPath, [cowherdProgram, 'create', '-q', '-f', 'qcow2', 'out', '16M'], {
       cwd: folder,
     });
   }
@@ -270,7 +269,9 @@ test('an existing target stays, and is sound', async (t) => {
   child.kill('SIGINT');
   const { code, stderr } = await ended;
   assert.deepEqual([code, stderr], [130, "cowherd: Conversion to 'out' was cancelled\n"]);
-  const checked = await run(process.execPath, [program, 'check', '-q', 'out'], { cwd: folder });
+  const checked = await run(process.execPath, [cowherdProgram, 'check', '-q', 'out'], {
+    cwd: folder,
+  });
   assert.deepEqual(checked, { stdout: '', stderr: '', code: 0 });
   await untouched();
 });
@@ -287,7 +288,7 @@ test('making a preallocated image ends with one line, and without the image', as
     'out',
     '4G',
   ];
-  const child = spawn(process.execPath, [program, ...words], { cwd: folder });
+  const child = spawn(process.execPath, [cowherdProgram, ...words], { cwd: folder });
   t.after(() => child.kill('SIGKILL'));
   let stderr = '';
   child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
@@ -302,7 +303,7 @@ test('making a preallocated image ends with one line, and without the image', as
 test('asked before it has begun, it does not begin', async (t) => {
   const folder = await temporaryFolder(t);
   // Standard input that says nothing keeps it waiting.
-  const child = spawn(process.execPath, [program, 'convert', '-O', 'qcow2', '-', 'out'], {
+  const child = spawn(process.execPath, [cowherdProgram, 'convert', '-O', 'qcow2', '-', 'out'], {
     cwd: folder,
     stdio: ['pipe', 'ignore', 'pipe'],
     env: { ...process.env, TMPDIR: folder },
@@ -324,7 +325,7 @@ test('a reader that has seen enough ends the program quietly', async (t) => {
   const disk = Buffer.alloc(16 * mib);
   for (let at = 0; at < disk.length; at += 8192) disk.fill(1, at, at + 4096);
   await writeFile(path.join(folder, 'disk.raw'), disk);
-  const cowherd = `${nodeForShells} '${program}'`;
+  const cowherd = `${nodeForShells} '${cowherdProgram}'`;
   await runOk(
     'bash',
     ['-c', `${cowherd} convert -O qcow2 -o cluster_size=4k disk.raw disk.qcow2`],

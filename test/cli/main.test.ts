@@ -6,19 +6,17 @@ import { readFile, readdir, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { fixture, unpackFixtures } from '../support/fixtures.js';
-import { projectFolder, run, runBytes, temporaryFolder } from '../support/tools.js';
-
-const program = path.join(projectFolder, 'dist', 'src', 'cli', 'main.js');
+import { cowherdProgram, run, runBytes, temporaryFolder } from '../support/tools.js';
 
 const cowherd = (words: readonly string[], cwd: string, input?: Uint8Array) =>
-  runBytes(process.execPath, [program, ...words], {
+  runBytes(process.execPath, [cowherdProgram, ...words], {
     cwd,
     ...(input !== undefined && { input }),
   });
 
 test('the exit code is that of the command', async (t) => {
   const folder = await unpackFixtures(t, [fixture('leak.qcow2')]);
-  const { code, stdout } = await run(process.execPath, [program, 'check', 'leak.qcow2'], {
+  const { code, stdout } = await run(process.execPath, [cowherdProgram, 'check', 'leak.qcow2'], {
     cwd: folder,
   });
   assert.equal(code, 3);
@@ -52,7 +50,9 @@ test('a reader that goes away ends the program quietly', async (t) => {
   const folder = await temporaryFolder(t);
   await writeFile(path.join(folder, 'disk.raw'), '');
   await truncate(path.join(folder, 'disk.raw'), 64 * 1024 * 1024);
-  const child = spawn(process.execPath, [program, 'convert', 'disk.raw', '-'], { cwd: folder });
+  const child = spawn(process.execPath, [cowherdProgram, 'convert', 'disk.raw', '-'], {
+    cwd: folder,
+  });
   let stderr = '';
   child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
   child.stdout.once('data', () => child.stdout.destroy());
@@ -63,7 +63,7 @@ test('a reader that goes away ends the program quietly', async (t) => {
 test('progress goes as JSON lines to a descriptor of the caller', async (t) => {
   const folder = await unpackFixtures(t, [fixture('default.qcow2')]);
   const words = ['convert', '--progress=fd:3', 'default.qcow2', 'out'];
-  const child = spawn(process.execPath, [program, ...words], {
+  const child = spawn(process.execPath, [cowherdProgram, ...words], {
     cwd: folder,
     stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
   });
@@ -86,7 +86,7 @@ for (const [how, signals] of [
     await writeFile(source, Buffer.alloc(16 * 1024 * 1024, 1));
     // The rate keeps it busy for seconds, whatever the machine.
     const words = ['convert', '-r', '4M', '-O', 'qcow2', 'disk.raw', 'out.qcow2'];
-    const child = spawn(process.execPath, [program, ...words], { cwd: folder });
+    const child = spawn(process.execPath, [cowherdProgram, ...words], { cwd: folder });
     let stderr = '';
     child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
     while (!(await readdir(folder)).includes('out.qcow2')) {

@@ -7,9 +7,8 @@ import { type TestContext, test } from 'node:test';
 import { addon } from '../../src/native/addon.js';
 import { openImage } from '../../src/image/open.js';
 import { runCowherd } from '../support/both-tools.js';
-import { projectFolder, run, runOk, temporaryFolder } from '../support/tools.js';
+import { cowherdProgram, run, runOk, temporaryFolder } from '../support/tools.js';
 
-const program = path.join(projectFolder, 'dist', 'src', 'cli', 'main.js');
 const mib = 1024 * 1024;
 
 /** The digest of every file of a folder. */
@@ -38,7 +37,7 @@ async function failsAndLeaves(
   const { stdout, stderr, code } =
     env === undefined
       ? await runCowherd(line, folder)
-      : await run(process.execPath, [program, ...line], { cwd: folder, env });
+      : await run(process.execPath, [cowherdProgram, ...line], { cwd: folder, env });
   const label = words.join(' ');
   assert.deepEqual([code, stdout], [1, ''], label);
   assert.match(stderr, message, label);
@@ -83,7 +82,7 @@ async function chain(t: TestContext): Promise<string> {
     ['create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', 'top.qcow2'],
     ['create', '-q', '-f', 'qcow2', '-o', 'data_file=data,data_file_raw=on', 'outer.qcow2', '1M'],
   ]) {
-    await runOk(process.execPath, [program, ...words], { cwd: folder });
+    await runOk(process.execPath, [cowherdProgram, ...words], { cwd: folder });
   }
   await writeFile(path.join(folder, 'data'), Buffer.alloc(mib, 'data'));
   await link(path.join(folder, 'disk.raw'), path.join(folder, 'link.raw'));

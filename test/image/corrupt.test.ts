@@ -12,7 +12,7 @@ import { attachImage } from '../../src/image/attach.js';
 import { openImage } from '../../src/image/open.js';
 import { CorruptionBases, imageName } from '../support/corruption-bases.js';
 import { DamagedImage, plain } from '../support/damaged-image.js';
-import { needsTool, projectFolder, run, temporaryFolder } from '../support/tools.js';
+import { cowherdProgram, needsTool, run, temporaryFolder } from '../support/tools.js';
 
 const clusterSize = 4096;
 /** Mapped and whole, so that its writes go the shortest way. */
@@ -100,10 +100,9 @@ function runTests(): void {
 
   test('the level can be named where an image is named by options', async (t) => {
     if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
-    const main = path.join(projectFolder, 'dist', 'src', 'cli', 'main.js');
     const bench = async (file: string, options: string) =>
       run(process.execPath, [
-        ...[main, 'bench', '--image-opts', '-w', '-c', '1', '-o', String(unwritten)],
+        ...[cowherdProgram, 'bench', '--image-opts', '-w', '-c', '1', '-o', String(unwritten)],
         `driver=qcow2,file.filename=${file}${options}`,
       ]);
     const checked = await damagedImage(t);
@@ -118,7 +117,7 @@ function runTests(): void {
     ]) {
       const words = ['info', '--image-opts', `file.filename=${checked},${options}`];
       const [ours, theirs] = await Promise.all([
-        run(process.execPath, [main, ...words]),
+        run(process.execPath, [cowherdProgram, ...words]),
         run('qemu-img', words),
       ]);
       assert.equal(ours.code, theirs.code);

@@ -15,6 +15,9 @@ export const projectFolder = path.resolve(
   '..',
 );
 
+/** The program as the package ships it, a script for Node. */
+export const cowherdProgram = path.join(projectFolder, 'dist', 'bundle', 'main.js');
+
 /** What a finished program left behind. */
 export interface RunResult {
   readonly stdout: string;
