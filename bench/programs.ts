@@ -55,9 +55,35 @@ export async function benchCowherd(...parameters: readonly string[]): Promise<nu
   return (JSON.parse(stdout) as { 'requests-per-second': number })['requests-per-second'];
 }
 
-/** Requests a second of `qemu-img bench`. */
-export async function benchQemu(...parameters: readonly string[]): Promise<number> {
-  const { stdout } = await runProgram('qemu-img', ['bench', ...parameters]);
+/**
+ * Requests a second of `qemu-img bench` on a cached file with the better of its engines. One that
+ * crashes, as io_uring does now and then at depth 1, leaves the word to the other.
+ *
+ * @param before makes the file ready for a run
+ * @throws if both fail
+ */
+export async function benchQemu(
+  before: () => Promise<void>,
+  ...parameters: readonly string[]
+): Promise<number> {
+  const figures: number[] = [];
+  const failures: unknown[] = [];
+  for (const engine of ['io_uring', 'threads']) {
+    await before();
+    try {
+      figures.push(await benchQemuWith(engine, parameters));
+    } catch (error) {
+      failures.push(error);
+      console.error(`qemu-img bench -i ${engine}: ${String(error)}`);
+    }
+  }
+  if (figures.length === 0) throw failures[0];
+  return Math.max(...figures);
+}
+
+async function benchQemuWith(engine: string, parameters: readonly string[]): Promise<number> {
+  const words = ['bench', '-t', 'writeback', '-i', engine, ...parameters];
+  const { stdout } = await runProgram('qemu-img', words);
   const count = Number(/^Sending (\d+)/.exec(stdout)?.[1]);
   return count / Number(/completed in ([\d.]+) seconds/.exec(stdout)?.[1]);
 }

@@ -86,7 +86,7 @@ function allocatingDuels(image: string, bare: string): Duel[] {
   ]);
   const qemu: Runner = {
     label: 'qemu-img bench',
-    run: () => bestOfQemu(fresh, ['-w', ...pattern, '-f', 'qcow2', image]),
+    run: () => benchQemu(fresh, '-w', ...pattern, '-f', 'qcow2', image),
   };
   const what = 'writes to unallocated clusters, 2 queues';
   return [
@@ -121,10 +121,11 @@ function mixedDuels(image: string, bare: string): Duel[] {
   const qemu: Runner = {
     label: 'qemu-img bench, 70 parts read, 30 written',
     run: async () => {
-      const reads = await bestOfQemu(fresh, ['-c', String(count), '-S', step, image]);
-      const writes = await bestOfQemu(fresh, [
+      const reads = await benchQemu(fresh, '-c', String(count), '-S', step, image);
+      const writes = await benchQemu(
+        fresh,
         ...['-w', '--flush-interval', '64', '-c', String(count / 4), '-S', step, image],
-      ]);
+      );
       return 1 / (0.7 / reads + 0.3 / writes);
     },
   };
@@ -180,14 +181,4 @@ function runner(label: string, before: Prepare, words: readonly string[]): Runne
       return benchCowherd(...words);
     },
   };
-}
-
-/** The better of qemu-img bench's engines. */
-async function bestOfQemu(before: Prepare, words: readonly string[]): Promise<number> {
-  const figures: number[] = [];
-  for (const engine of ['io_uring', 'threads']) {
-    await before();
-    figures.push(await benchQemu('-t', 'writeback', '-i', engine, ...words));
-  }
-  return Math.max(...figures);
 }

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createImage, openImage } from '../../src/index.js';
 import type { Duel, Runner } from '../duel.js';
-import { runProgram, settle } from '../programs.js';
+import { benchQemu, runProgram, settle } from '../programs.js';
 
 const gib = 1024 ** 3;
 const requests = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..', 'requests.js');
@@ -101,22 +101,11 @@ function ours(file: string, pattern: Pattern, before: () => Promise<void>): Runn
   };
 }
 
-/** The better of qemu-img bench's engines for cached files. */
 function qemu(file: string, pattern: Pattern, before: () => Promise<void>): Runner {
   const { write, depth, count, bytes, step } = pattern;
+  const numbers = ['-d', depth, '-c', count, '-s', bytes, '-S', step].map(String);
   return {
     label: 'qemu-img bench',
-    run: async () => {
-      const figures: number[] = [];
-      for (const engine of ['io_uring', 'threads']) {
-        await before();
-        const flags = ['-f', 'qcow2', '-t', 'writeback', '-i', engine, ...(write ? ['-w'] : [])];
-        const numbers = ['-d', depth, '-c', count, '-s', bytes, '-S', step].map(String);
-        const { stdout } = await runProgram('qemu-img', ['bench', ...flags, ...numbers, file]);
-        const seconds = Number(/completed in ([\d.]+) seconds/.exec(stdout)?.[1]);
-        figures.push(count / seconds);
-      }
-      return Math.max(...figures);
-    },
+    run: () => benchQemu(before, '-f', 'qcow2', ...(write ? ['-w'] : []), ...numbers, file),
   };
 }
