@@ -260,6 +260,33 @@ export const corruptRefcountStructures: readonly Corruption[] = [
     },
   },
   {
+    name: 'refcount table beyond what can be addressed',
+    base: plain,
+    damage: (image) => {
+      image.bytes.writeBigUInt64BE(0x00fffffffffff000n, 48);
+    },
+  },
+  {
+    name: 'counts of 64 bits beyond numbers',
+    base: ofWidth(64),
+    damage: (image) => {
+      for (const cluster of [2, image.host(0), image.host(8 * kib)]) {
+        image.bytes.fill(
+          0xff,
+          image.refcountBlock(0) + 8 * cluster,
+          image.refcountBlock(0) + 8 * cluster + 8,
+        );
+      }
+    },
+  },
+  {
+    name: 'refcount table of no clusters',
+    base: plain,
+    damage: (image) => {
+      image.bytes.writeUInt32BE(0, 56);
+    },
+  },
+  {
     name: 'refcount table of zeroes, with snapshots',
     base: snapshots,
     damage: (image) => {

@@ -434,6 +434,50 @@ export const corruptHeaders: readonly Corruption[] = [
     },
   },
   {
+    name: 'file cut in the middle of a run of data clusters',
+    base: plain,
+    damage: (image) => {
+      image.cut(image.host(20 * kib) * image.clusterSize + 1536);
+      // The run is to end one cluster further.
+      image.bytes.writeBigUInt64BE(0n, image.entry(28 * kib));
+    },
+  },
+  {
+    name: 'an L2 table beyond what can be addressed',
+    base: plain,
+    damage: (image) => {
+      image.bytes.writeBigUInt64BE(0x80a49ea5ca747000n, image.l1Offset);
+    },
+  },
+  {
+    name: 'COPIED on a compressed cluster of an image with a data file',
+    base: external,
+    damage: (image) => {
+      image.bytes.writeBigUInt64BE(0xc000000000005000n, image.entry(4 * kib));
+    },
+  },
+  {
+    name: 'a disk that ends in the midst of a sector',
+    base: plain,
+    damage: (image) => {
+      image.bytes.writeBigUInt64BE(128n * 1024n + 2n, 24);
+    },
+  },
+  {
+    name: 'snapshot table beyond every file, of no snapshots',
+    base: plain,
+    damage: (image) => {
+      image.bytes.writeBigUInt64BE(0x00fffffffffff000n, 64);
+    },
+  },
+  {
+    name: 'snapshot table misaligned, of no snapshots',
+    base: plain,
+    damage: (image) => {
+      image.bytes.writeBigUInt64BE(512n, 64);
+    },
+  },
+  {
     name: 'file cut before its last clusters',
     base: plain,
     damage: (image) => {

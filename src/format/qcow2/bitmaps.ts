@@ -4,6 +4,7 @@ import { maxBitmapDirectoryBytes, maxBitmaps } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
 import { ExtensionType } from './header-extensions.js';
 import { Autoclear, type Qcow2Header } from './header.js';
+import { decodeText } from './text.js';
 
 const extensionLength = 24;
 const entryLength = 24;
@@ -78,7 +79,7 @@ export async function readBitmaps(
     if (nameStart + nameLength > bytes.length) throw invalid('Broken bitmap directory');
     const flags = view.getUint32(offset + 12);
     bitmaps.push({
-      name: new TextDecoder().decode(bytes.slice(nameStart, nameStart + nameLength)),
+      name: decodeText(bytes.subarray(nameStart, nameStart + nameLength)),
       tableOffset: Number(view.getBigUint64(offset)),
       tableEntries: view.getUint32(offset + 8),
       granularityBits: view.getUint8(offset + 17),

@@ -14,6 +14,9 @@ const sectorSize = 512;
 const reservedHigh = 0x3f000000;
 const reservedLow = 0x1fe;
 
+/** A reference count, a bigint where no number holds it. */
+type Count = number | bigint | undefined;
+
 /** What the flags are judged by, and whether they may be changed. */
 export interface CopiedCheck {
   readonly findings: Findings;
@@ -21,7 +24,7 @@ export interface CopiedCheck {
    * The reference count of a cluster; undefined where it cannot be read, a promise where it has to be
    * read first: that of a cluster beyond the end of the file.
    */
-  readonly count: (cluster: number) => number | undefined | Promise<number | undefined>;
+  readonly count: (cluster: number) => Count | Promise<Count>;
   readonly repairing: boolean;
   /** Whether changing an L2 table at a host offset in bytes changes nothing else. */
   readonly isTableAlone: (hostOffset: number) => Promise<boolean>;
@@ -32,11 +35,18 @@ export interface CopiedCheck {
 
 /** Judges every COPIED flag of the active tables, and puts the wrong ones right. */
 export async function checkCopiedFlags(image: CheckedImage, check: CopiedCheck): Promise<void> {
+  let next = 0;
+  const checkL1 = async (end: number): Promise<void> => {
+    for (; next < end; next++) {
+      if (l2TableOffset(image.l1, next) !== 0) await checkL1Entry(image, check, next);
+    }
+  };
   for await (const table of tables(image, check.repairing)) {
     check.signal?.throwIfAborted();
-    await checkL1Entry(image, check, table.index);
+    await checkL1(table.index + 1);
     await checkTable(image, check, table);
   }
+  await checkL1(image.l1.byteLength / 8);
   if (check.repairing) await image.file.flush();
 }
 
@@ -57,7 +67,7 @@ async function* oneByOne(image: CheckedImage): AsyncGenerator<WalkedTable> {
 function* pointers(image: CheckedImage): Generator<TablePointer> {
   for (let index = 0; index < image.l1.byteLength / 8; index++) {
     const hostOffset = l2TableOffset(image.l1, index);
-    // Beyond what can be addressed there is no table, and no count.
+    // Beyond what can be addressed there is no table.
     if (hostOffset !== 0 && hostOffset <= maxOffset - image.geometry.clusterSize) {
       yield { index, hostOffset };
     }

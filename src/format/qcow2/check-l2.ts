@@ -100,7 +100,7 @@ export class L2Checker {
    * that are all counted once. @returns its length in entries, 0 if there is none
    */
   #plainRun(view: DataView, words: Uint32Array, first: number): number {
-    const { geometry, active, stored, findings, count, externalData } = this.#context;
+    const { geometry, active, stored, fileClusters, findings, count, externalData } = this.#context;
     const { clusterSize, l2EntriesPerTable } = geometry;
     const high = view.getUint32(first * 8);
     const low = view.getUint32(first * 8 + 4);
@@ -122,7 +122,9 @@ export class L2Checker {
     }
     const length = at / 2 - first;
     const hostOffset = (high - copiedHigh) * two32 + low;
-    if (hostOffset === 0 || !stored.areAllOne(hostOffset / clusterSize, length)) return 0;
+    const cluster = hostOffset / clusterSize;
+    if (cluster === 0 || cluster + length > fileClusters) return 0;
+    if (!stored.areAllOne(cluster, length)) return 0;
     count(hostOffset, length * clusterSize);
     findings.allocatedClusters += length;
     if (this.#contiguous !== 0 && this.#contiguous !== hostOffset) findings.fragmentedClusters++;
@@ -213,8 +215,10 @@ export class L2Checker {
   #checkCompressed(view: DataView, at: number): void {
     const { geometry, entries, findings, active, externalData, count } = this.#context;
     const hostOffset = entries.compressedOffset(view, at);
-    const entry = entryHex(view.getUint32(at), view.getUint32(at + 4));
-    if (entries.isCopied(view, at)) {
+    const isCopied = entries.isCopied(view, at);
+    const high = isCopied ? view.getUint32(at) - copiedHigh : view.getUint32(at);
+    const entry = entryHex(high, view.getUint32(at + 4));
+    if (isCopied) {
       const offset = entries.compressedOffsetText(view, at);
       findings.corruption(
         'compressedCopied',

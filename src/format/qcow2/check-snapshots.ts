@@ -5,6 +5,7 @@
 import { maxSnapshotExtraBytes, maxSnapshotTableBytes, maxSnapshots } from '../../limits.js';
 import { CheckGivenUp, type Findings } from './check-findings.js';
 import type { CheckedImage } from './checked-image.js';
+import { decodeText } from './text.js';
 
 const fixedBytes = 40;
 /** Extra data that version 3 requires, and that is written: VM state size, disk size, icount. */
@@ -138,10 +139,9 @@ async function readEntries(
       break;
     }
     end = reader.position;
-    const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
     snapshots.push({
-      id: text(names.subarray(0, idBytes)),
-      name: text(names.subarray(idBytes)),
+      id: decodeText(names.subarray(0, idBytes)),
+      name: decodeText(names.subarray(idBytes)),
       l1Offset: view.getUint32(0) * two32 + view.getUint32(4),
       l1OffsetHex: view.getBigUint64(0).toString(16),
       l1Entries: view.getUint32(8),

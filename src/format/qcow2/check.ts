@@ -31,7 +31,7 @@ import { CheckedImage, l2TableOffset } from './checked-image.js';
 import type { Qcow2Header } from './header.js';
 import { PackedCounts } from './packed-counts.js';
 import { RefcountEditor, rebuildRefcounts } from './repair-refcounts.js';
-import { type StoredCounts, readCount, readStoredCounts } from './stored-counts.js';
+import { StoredCounts, readCount, readStoredCounts } from './stored-counts.js';
 
 /** How a check is observed and cancelled, and what it repairs. */
 export interface CheckOptions {
@@ -200,14 +200,15 @@ class Check {
       if (!this.#isKnown(cluster)) continue;
       const count = stored.get(cluster);
       const references = found.get(cluster);
-      const fact = `cluster ${cluster} refcount=${count} reference=${references}`;
+      const exact = this.#stored.exact(cluster);
+      const fact = `cluster ${cluster} refcount=${exact} reference=${references}`;
       const isLeak = count > references;
       if (isLeak && count === 1 && this.#isReserved(cluster)) continue;
       if (count === 0) rebuild = true;
       if (count !== 0 && (isLeak ? fixes.leaks : fixes.errors)) {
         findings.repair(isLeak ? 'leak' : 'countTooLow', `Repairing ${fact}`);
         await editor.set(cluster, references);
-        stored.set(cluster, references);
+        this.#stored.set(cluster, references);
         if (isLeak) findings.counts.leaksFixed++;
         else findings.counts.corruptionsFixed++;
       } else if (isLeak) {
@@ -263,7 +264,7 @@ class Check {
     await rebuildRefcounts(this.#image, this.#references.found, this.#fileLength);
     // Given up before their successors are made: they are what takes most of the memory.
     this.#references = { ...this.#references, found: new PackedCounts(0) };
-    this.#stored = { ...this.#stored, counts: new PackedCounts(0) };
+    this.#stored = new StoredCounts(new PackedCounts(0));
     // What kept the old counts from being read is gone with them.
     Object.assign(counts, { corruptions: 0, leaks: 0, checkErrors: 0 });
     findings.forgetStatistics();
@@ -310,7 +311,8 @@ class Check {
       count: (cluster) => {
         if (!this.#isKnown(cluster)) return undefined;
         const isBeyond = cluster >= geometry.clusters(this.#fileLength);
-        return isBeyond ? readCount(this.#image, cluster) : this.#stored.counts.get(cluster);
+        if (isBeyond) return readCount(this.#image, cluster);
+        return this.#stored.exact(cluster);
       },
       repairing,
       isTableAlone: (hostOffset) => this.#isTableAlone(hostOffset),
@@ -384,7 +386,7 @@ class Check {
     if (editor.canSet(first) && editor.canSet(first + clusters - 1)) {
       for (let index = 0; index < clusters; index++) {
         await editor.set(first + index, 1);
-        stored.set(first + index, 1);
+        this.#stored.set(first + index, 1);
       }
       await editor.finish();
     } else {
@@ -403,7 +405,7 @@ class Check {
       const count = this.#stored.counts.get(cluster);
       if (count === 0 || !editor.canSet(cluster)) continue;
       await editor.set(cluster, count - 1);
-      this.#stored.counts.set(cluster, count - 1);
+      this.#stored.set(cluster, count - 1);
     }
     await editor.finish();
   }

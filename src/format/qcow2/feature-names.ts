@@ -1,4 +1,5 @@
 /** The feature name table, by which an unknown feature is named (specification, same heading). */
+import { decodeText } from './text.js';
 
 const entrySize = 48;
 const kinds = { incompatible: 0, compatible: 1, autoclear: 2 } as const;
@@ -39,9 +40,7 @@ export function nameFeatures(
   for (let offset = 0; table && offset + entrySize <= table.length; offset += entrySize) {
     const bit = 1n << BigInt(table[offset + 1] & 63);
     if (table[offset] !== kinds[kind] || (nameless & bit) === 0n) continue;
-    const name = table.subarray(offset + 2, offset + entrySize);
-    const end = name.indexOf(0);
-    names.push(new TextDecoder().decode(end < 0 ? name : name.subarray(0, end)));
+    names.push(decodeText(table.subarray(offset + 2, offset + entrySize)));
     nameless &= ~bit;
   }
   if (nameless !== 0n) names.push(`Unknown ${kind} feature: ${nameless.toString(16)}`);

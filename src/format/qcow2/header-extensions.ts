@@ -1,5 +1,6 @@
 /** The list of header extensions, to and from bytes (specification, "Header extensions"). */
 import type { CowherdError } from '../../errors.js';
+import { decodeText } from './text.js';
 
 /** Types of header extensions. */
 export const ExtensionType = {
@@ -30,8 +31,8 @@ export function decodeExtensions(
   for (let offset = start; offset + 8 <= limit;) {
     const type = view.getUint32(offset);
     const length = view.getUint32(offset + 4);
-    if (type === ExtensionType.end) break;
     if (length > limit - offset - 8) throw invalid('Header extension too large');
+    if (type === ExtensionType.end) break;
     extensions.push({ type, data: bytes.slice(offset + 8, offset + 8 + length) });
     offset += 8 + Math.ceil(length / 8) * 8;
   }
@@ -54,11 +55,16 @@ export function encodeExtensions(extensions: readonly HeaderExtension[]): Uint8A
   return bytes;
 }
 
-/** The content of a textual extension, or undefined if it is absent. */
-export function extensionText(
+/** A name that the header holds, undefined if it is empty. */
+export function decodeName(bytes: Uint8Array): string | undefined {
+  return decodeText(bytes) || undefined;
+}
+
+/** The name that an extension holds, or undefined if it is absent or empty. */
+export function extensionName(
   extensions: readonly HeaderExtension[],
   type: number,
 ): string | undefined {
   const extension = extensions.find((candidate) => candidate.type === type);
-  return extension && new TextDecoder().decode(extension.data);
+  return extension && decodeName(extension.data);
 }

@@ -16,14 +16,18 @@ import {
 import {
   type HeaderExtension,
   decodeExtensions,
+  decodeName,
   encodeExtensions,
-  extensionText,
+  extensionName,
   ExtensionType,
 } from './header-extensions.js';
 import { knownFeatureTable, nameFeatures } from './feature-names.js';
 
 const magic = 0x514649fb;
 const version2Length = 72;
+const sectorSize = 512;
+/** Multiples of a sector below this are numbers exactly. */
+const maxExactOffset = 2n ** 62n;
 const version3MinLength = 104;
 const version3Length = 112;
 
@@ -133,10 +137,16 @@ export function decodeHeader(
   if (headerLength > clusterSize) throw invalid('qcow2 header exceeds cluster size');
   const features = version === 3 ? decodeFeatures(view) : noFeatures;
   const backingFile = decodeBackingName(bytes, view, clusterSize, invalid);
-  const extensionsEnd =
-    backingFile === undefined ? clusterSize : bigValue(8, 'Backing file offset');
+  const extensionsEnd = bigValue(8, 'Backing file offset') || clusterSize;
   const extensions = decodeExtensions(bytes, headerLength, extensionsEnd, invalid);
   refuseUnknownFeatures(features, extensions, filename);
+  const snapshotCount = view.getUint32(60);
+  // A check follows a table that is too far away to nowhere, and says so.
+  const farOffset = (offset: number, name: string): number => {
+    const value = view.getBigUint64(offset);
+    const isExact = value < maxExactOffset && value % BigInt(clusterSize) === 0n;
+    return forCheck && isExact ? Number(value) : bigValue(offset, name);
+  };
   const header: Qcow2Header = {
     version,
     clusterBits,
@@ -144,10 +154,13 @@ export function decodeHeader(
     cryptMethod: view.getUint32(32),
     l1Entries: view.getUint32(36),
     l1TableOffset: bigValue(40, 'Active L1 table offset'),
-    refcountTableOffset: bigValue(48, 'Reference count table offset'),
+    refcountTableOffset: farOffset(48, 'Reference count table offset'),
     refcountTableClusters: view.getUint32(56),
-    snapshotCount: view.getUint32(60),
-    snapshotsOffset: bigValue(64, 'Snapshot table offset'),
+    snapshotCount,
+    snapshotsOffset:
+      snapshotCount === 0
+        ? farOffset(64, 'Snapshot table offset')
+        : bigValue(64, 'Snapshot table offset'),
     incompatibleFeatures: features.incompatible,
     compatibleFeatures: features.compatible,
     autoclearFeatures: features.autoclear,
@@ -158,8 +171,9 @@ export function decodeHeader(
     extensions,
   };
   checkBounds(header, invalid);
-  if (!forCheck) checkSnapshotBounds(header, invalid);
-  return header;
+  if (!forCheck) checkRepairableBounds(header, invalid);
+  // A disk is whole sectors.
+  return { ...header, size: Math.floor(header.size / sectorSize) * sectorSize };
 }
 
 /** The header cluster's leading bytes: header, extensions, backing file name. */
@@ -232,12 +246,12 @@ export function extensionsFor(
 
 /** Name of the backing file's format, where the image records it. */
 export function backingFormatOf(header: Qcow2Header): string | undefined {
-  return extensionText(header.extensions, ExtensionType.backingFormat);
+  return extensionName(header.extensions, ExtensionType.backingFormat);
 }
 
 /** Name of the external data file as stored, where the image has one. */
 export function dataFileNameOf(header: Qcow2Header): string | undefined {
-  return extensionText(header.extensions, ExtensionType.externalDataFile);
+  return extensionName(header.extensions, ExtensionType.externalDataFile);
 }
 
 /** Host offset of the bytes that hold the feature words: 72 to 96, all within the first sector. */
@@ -304,7 +318,7 @@ function decodeBackingName(
   }
   const start = Number(offset);
   if (start + length > bytes.length) throw invalid('Backing file name lies beyond the file');
-  return new TextDecoder().decode(bytes.slice(start, start + length));
+  return decodeName(bytes.slice(start, start + length));
 }
 
 function decodeCompressionType(
@@ -336,6 +350,12 @@ function checkBounds(header: Qcow2Header, invalid: (message: string) => CowherdE
   if (header.cryptMethod > CryptMethod.luks) {
     throw invalid(`Unsupported encryption method ${header.cryptMethod}`);
   }
+  const isEncrypted = header.extensions.some(
+    ({ type }) => type === ExtensionType.fullDiskEncryption,
+  );
+  if (isEncrypted && header.cryptMethod !== CryptMethod.luks) {
+    throw invalid('CRYPTO header extension only expected with LUKS encryption method');
+  }
   if (header.l1Entries * 8 > maxL1TableBytes) throw invalid('Active L1 table too large');
   aligned(header.l1TableOffset, 'Active L1 table offset');
   const entriesPerTable = clusterSize / (extendedL2 ? 16 : 8);
@@ -345,8 +365,6 @@ function checkBounds(header: Qcow2Header, invalid: (message: string) => CowherdE
   if (header.refcountTableClusters * clusterSize > maxRefcountTableBytes) {
     throw invalid('Image contains a too large reference count table');
   }
-  if (header.refcountTableClusters === 0)
-    throw invalid('Image does not contain a reference count table');
   aligned(header.refcountTableOffset, 'Reference count table offset');
   if (
     (header.autoclearFeatures & Autoclear.rawExternalData) !== 0 &&
@@ -357,12 +375,15 @@ function checkBounds(header: Qcow2Header, invalid: (message: string) => CowherdE
 }
 
 /** Bounds whose violation a check reports, and a repair puts right. */
-function checkSnapshotBounds(
+function checkRepairableBounds(
   header: Qcow2Header,
   invalid: (message: string) => CowherdError,
 ): void {
+  if (header.refcountTableClusters === 0) {
+    throw invalid('Image does not contain a reference count table');
+  }
   if (header.snapshotCount > maxSnapshots) throw invalid('Snapshot table too large');
-  if (header.snapshotCount > 0 && header.snapshotsOffset % 2 ** header.clusterBits !== 0) {
+  if (header.snapshotsOffset % 2 ** header.clusterBits !== 0) {
     throw invalid('Snapshot table offset is not aligned to a cluster');
   }
 }

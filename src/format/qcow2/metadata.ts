@@ -12,7 +12,7 @@ import { LongMutex } from '../../engine/long-mutex.js';
 import { Poison } from '../../engine/poison.js';
 import { SharedWords } from '../../engine/shared-words.js';
 import { type SliceCacheMemory, SliceCache, allocateSliceCache } from '../../engine/slice-cache.js';
-import { maxRefcountTableBytes, minCacheBytes } from '../../limits.js';
+import { maxOffset, maxRefcountTableBytes, minCacheBytes } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
 import { type AllocatorMemory, Allocator, allocateAllocatorMemory } from './allocator.js';
 import { CorruptMark, CorruptionError } from './corruption.js';
@@ -98,7 +98,9 @@ async function loadTable(
 ): Promise<void> {
   const table = new PointerTable(memory);
   table.place(hostOffset, entries);
-  if (entries > 0) await file.read(table.bytes.subarray(0, entries * 8), hostOffset);
+  // Where it cannot be, a check finds nothing.
+  if (entries === 0 || hostOffset > maxOffset - entries * 8) return;
+  await file.read(table.bytes.subarray(0, entries * 8), hostOffset);
 }
 
 /** What every request of one thread works on. */

@@ -20,13 +20,24 @@ export function refcountWidth(order: number, filename = ''): RefcountWidth {
 }
 
 const widestOrder = 6;
+const largestHigh = 0x1fffff;
+
+/** A count of 2^order bits that no number holds; undefined if one does. */
+export function unrepresentableCount(
+  order: number,
+  view: DataView,
+  index: number,
+): bigint | undefined {
+  if (order !== widestOrder || view.getUint32(index * 8) <= largestHigh) return undefined;
+  return view.getBigUint64(index * 8);
+}
 
 /** Counts of 64 bits. */
 function wide(filename: string): RefcountWidth {
   return {
     get(view, start, index) {
       const high = view.getUint32(start + index * 8);
-      if (high > 0x1fffff) {
+      if (high > largestHigh) {
         throw new CowherdError(
           'ERR_COWHERD_INVALID_IMAGE',
           `'${filename}': a reference count is beyond what can be represented`,

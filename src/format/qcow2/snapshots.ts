@@ -3,6 +3,7 @@ import { CowherdError } from '../../errors.js';
 import { maxL1TableBytes, maxSnapshotExtraBytes, maxSnapshotTableBytes } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { Qcow2Header } from './header.js';
+import { decodeText } from './text.js';
 
 const fixedLength = 40;
 const two32 = 0x100000000;
@@ -65,7 +66,7 @@ export async function readSnapshots(
     };
     const extra = offset + fixedLength;
     const text = (start: number, length: number): string =>
-      new TextDecoder().decode(bytes.slice(start, start + length));
+      decodeText(bytes.subarray(start, start + length));
     const l1Entries = view.getUint32(offset + 8);
     if (l1Entries * 8 > maxL1TableBytes) throw invalid('Snapshot L1 table too large');
     const icount = extraLength >= 24 ? view.getBigUint64(extra + 16) : 2n ** 64n - 1n;

@@ -2,13 +2,29 @@
 import { bigEndian, wordsOf } from './big-endian.js';
 import type { CheckedImage } from './checked-image.js';
 import { PackedCounts } from './packed-counts.js';
-import { refcountWidth } from './refcount-width.js';
+import { refcountWidth, unrepresentableCount } from './refcount-width.js';
 import { type TablePointer, walkTables } from './table-walk.js';
 
 /** Counts, and the refcount blocks that cannot be read, so that nothing is known of what they count. */
-export interface StoredCounts {
-  readonly counts: PackedCounts;
-  readonly unreadable: ReadonlySet<number>;
+export class StoredCounts {
+  /** Those beyond numbers, which `counts` has nearly right. */
+  readonly #unrepresentable = new Map<number, bigint>();
+
+  constructor(
+    readonly counts: PackedCounts,
+    readonly unreadable: ReadonlySet<number> = new Set(),
+  ) {}
+
+  /** The count of a cluster, a bigint where no number holds it. */
+  exact(cluster: number): number | bigint {
+    return this.#unrepresentable.get(cluster) ?? this.counts.get(cluster);
+  }
+
+  set(cluster: number, count: number | bigint): void {
+    if (typeof count === 'bigint') this.#unrepresentable.set(cluster, count);
+    else if (this.#unrepresentable.size > 0) this.#unrepresentable.delete(cluster);
+    this.counts.set(cluster, Number(count));
+  }
 }
 
 /**
@@ -24,7 +40,8 @@ export async function readStoredCounts(
   const clusters = image.geometry.clusters(fileLength);
   const counts = new PackedCounts(clusters);
   const unreadable = new Set<number>();
-  const width = refcountWidth(refcountOrder, image.file.filename);
+  const stored = new StoredCounts(counts, unreadable);
+  const width = refcountWidth(refcountOrder);
   const pointers: TablePointer[] = [];
   for (let block = 0; block < image.refcountBlocks; block++) {
     const hostOffset = image.refcountBlock(block);
@@ -51,17 +68,17 @@ export async function readStoredCounts(
         counts.increment(first + index, plain);
         index += plain;
       } else {
-        const count = width.get(view, 0, index);
-        if (count !== 0) counts.set(first + index, count);
+        const count = unrepresentableCount(refcountOrder, view, index) ?? width.get(view, 0, index);
+        if (count !== 0) stored.set(first + index, count);
         index++;
       }
     }
   }
-  return { counts, unreadable };
+  return stored;
 }
 
-/** Reads the count of one cluster, which may lie beyond the end of the file. */
-export async function readCount(image: CheckedImage, cluster: number): Promise<number> {
+/** Reads the count of one cluster, exactly, which may lie beyond the end of the file. */
+export async function readCount(image: CheckedImage, cluster: number): Promise<number | bigint> {
   const { refcountsPerBlock, refcountBits, refcountOrder } = image.geometry;
   const block = Math.floor(cluster / refcountsPerBlock);
   const hostOffset = block < image.refcountBlocks ? image.refcountBlock(block) : 0;
@@ -69,10 +86,10 @@ export async function readCount(image: CheckedImage, cluster: number): Promise<n
   const index = cluster % refcountsPerBlock;
   const at = Math.floor((index * refcountBits) / 64) * 8;
   const view = await image.readTable(hostOffset + at, 8);
-  return refcountWidth(refcountOrder, image.file.filename).get(
-    view,
-    0,
-    index - (at * 8) / refcountBits,
+  const place = index - (at * 8) / refcountBits;
+  return (
+    unrepresentableCount(refcountOrder, view, place) ??
+    refcountWidth(refcountOrder).get(view, 0, place)
   );
 }
 
