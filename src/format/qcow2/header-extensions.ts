@@ -26,12 +26,13 @@ export function decodeExtensions(
   invalid: (message: string) => CowherdError,
 ): HeaderExtension[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const limit = Math.min(end, bytes.length);
   const extensions: HeaderExtension[] = [];
-  for (let offset = start; offset + 8 <= limit;) {
+  // Beyond the file there are zeroes, which end the list.
+  for (let offset = start; offset < end && offset + 8 <= bytes.length;) {
     const type = view.getUint32(offset);
     const length = view.getUint32(offset + 4);
-    if (length > limit - offset - 8) throw invalid('Header extension too large');
+    if (length > Math.min(end, bytes.length) - offset - 8)
+      throw invalid('Header extension too large');
     if (type === ExtensionType.end) break;
     extensions.push({ type, data: bytes.slice(offset + 8, offset + 8 + length) });
     offset += 8 + Math.ceil(length / 8) * 8;

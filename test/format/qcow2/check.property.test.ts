@@ -13,7 +13,11 @@ import { runCowherd, runQemuImg } from '../../support/both-tools.js';
 import { fixtures, unpackFixtures } from '../../support/fixtures.js';
 import { type RunResult, needsTool } from '../../support/tools.js';
 
-const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_007);
+/**
+ * The same images every time, as the two programs may still differ in what nobody has thought of yet;
+ * other seeds look for that.
+ */
+const seed = Number(process.env['COWHERD_TEST_SEED'] ?? 1);
 const images = Number(process.env['COWHERD_TEST_RUNS'] ?? 150);
 const largestBytes = 4 * 1024 * 1024;
 
