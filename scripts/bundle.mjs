@@ -3,24 +3,24 @@
  * Node takes about a millisecond to load a module, and a command line would wait for 150 of them.
  * Each worker stays a file of its own beside the others, found relative to the code that starts it.
  */
-import { rmSync } from 'node:fs';
+import { readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
-const dist = path.join(path.dirname(path.dirname(fileURLToPath(import.meta.url))), 'dist');
-const outdir = path.join(dist, 'bundle');
+const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+const outdir = path.join(root, 'dist', 'bundle');
+// Looked up among the sources: dist may hold what is no module any more.
+const workers = readdirSync(path.join(root, 'src'), { recursive: true })
+  .filter((name) => name.endsWith('-worker.ts'))
+  .map((name) => name.replace(/\.ts$/, '.js'));
 
 // Chunks are named after their content; old ones would stay.
 rmSync(outdir, { recursive: true, force: true });
 await build({
-  entryPoints: [
-    'index.js',
-    'cli/main.js',
-    'image/pool-worker.js',
-    'format/qcow2/check-tables-worker.js',
-    'jobs/bench-worker.js',
-  ].map((name) => path.join(dist, 'src', name)),
+  entryPoints: ['index.js', 'cli/main.js', ...workers].map((name) =>
+    path.join(root, 'dist', 'src', name),
+  ),
   outdir,
   entryNames: '[name]',
   bundle: true,

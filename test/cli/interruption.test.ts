@@ -105,7 +105,10 @@ const kinds: readonly Kind[] = [
     name: 'a new image',
     words: (random) => [
       ...['-o', `cluster_size=${pick(random, ['512', '4k', '64k'])}`],
-      ...['-o', pick(random, ['compat=0.10', 'lazy_refcounts=on', 'preallocation=metadata'])],
+      ...[
+        '-o',
+        pick(random, ['compat=0.10', 'compat=1.1', 'lazy_refcounts=on', 'preallocation=metadata']),
+      ],
       ...['--queues', pick(random, ['1', '2'])],
     ],
   },

@@ -38,11 +38,11 @@ export async function checkCopiedFlags(image: CheckedImage, check: CopiedCheck):
   let next = 0;
   const checkL1 = async (end: number): Promise<void> => {
     for (; next < end; next++) {
+      check.signal?.throwIfAborted();
       if (l2TableOffset(image.l1, next) !== 0) await checkL1Entry(image, check, next);
     }
   };
   for await (const table of tables(image, check.repairing)) {
-    check.signal?.throwIfAborted();
     await checkL1(table.index + 1);
     await checkTable(image, check, table);
   }

@@ -25,11 +25,11 @@ import { knownFeatureTable, nameFeatures } from './feature-names.js';
 
 const magic = 0x514649fb;
 const version2Length = 72;
+const version3MinLength = 104;
+const version3Length = 112;
 const sectorSize = 512;
 /** Multiples of a sector below this are numbers exactly. */
 const maxExactOffset = 2n ** 62n;
-const version3MinLength = 104;
-const version3Length = 112;
 
 /** Bits of `incompatibleFeatures`. */
 export const Incompatible = {
@@ -318,7 +318,7 @@ function decodeBackingName(
   }
   const start = Number(offset);
   if (start + length > bytes.length) throw invalid('Backing file name lies beyond the file');
-  return decodeName(bytes.slice(start, start + length));
+  return decodeName(bytes.subarray(start, start + length));
 }
 
 function decodeCompressionType(

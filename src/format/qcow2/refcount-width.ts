@@ -22,14 +22,14 @@ export function refcountWidth(order: number, filename = ''): RefcountWidth {
 const widestOrder = 6;
 const largestHigh = 0x1fffff;
 
-/** A count of 2^order bits that no number holds; undefined if one does. */
-export function unrepresentableCount(
-  order: number,
-  view: DataView,
-  index: number,
-): bigint | undefined {
-  if (order !== widestOrder || view.getUint32(index * 8) <= largestHigh) return undefined;
-  return view.getBigUint64(index * 8);
+/** The reader of counts of 2^order bits for which none is too large: a bigint where no number holds it. */
+export function exactCounts(order: number): (view: DataView, index: number) => number | bigint {
+  const width = refcountWidth(order);
+  if (order !== widestOrder) return (view, index) => width.get(view, 0, index);
+  return (view, index) =>
+    view.getUint32(index * 8) > largestHigh
+      ? view.getBigUint64(index * 8)
+      : width.get(view, 0, index);
 }
 
 /** Counts of 64 bits. */

@@ -2,7 +2,7 @@
 import { bigEndian, wordsOf } from './big-endian.js';
 import type { CheckedImage } from './checked-image.js';
 import { PackedCounts } from './packed-counts.js';
-import { refcountWidth, unrepresentableCount } from './refcount-width.js';
+import { exactCounts } from './refcount-width.js';
 import { type TablePointer, walkTables } from './table-walk.js';
 
 /** Counts, and the refcount blocks that cannot be read, so that nothing is known of what they count. */
@@ -41,7 +41,7 @@ export async function readStoredCounts(
   const counts = new PackedCounts(clusters);
   const unreadable = new Set<number>();
   const stored = new StoredCounts(counts, unreadable);
-  const width = refcountWidth(refcountOrder);
+  const countAt = exactCounts(refcountOrder);
   const pointers: TablePointer[] = [];
   for (let block = 0; block < image.refcountBlocks; block++) {
     const hostOffset = image.refcountBlock(block);
@@ -68,7 +68,7 @@ export async function readStoredCounts(
         counts.increment(first + index, plain);
         index += plain;
       } else {
-        const count = unrepresentableCount(refcountOrder, view, index) ?? width.get(view, 0, index);
+        const count = countAt(view, index);
         if (count !== 0) stored.set(first + index, count);
         index++;
       }
@@ -86,11 +86,7 @@ export async function readCount(image: CheckedImage, cluster: number): Promise<n
   const index = cluster % refcountsPerBlock;
   const at = Math.floor((index * refcountBits) / 64) * 8;
   const view = await image.readTable(hostOffset + at, 8);
-  const place = index - (at * 8) / refcountBits;
-  return (
-    unrepresentableCount(refcountOrder, view, place) ??
-    refcountWidth(refcountOrder).get(view, 0, place)
-  );
+  return exactCounts(refcountOrder)(view, index - (at * 8) / refcountBits);
 }
 
 /** How many words from one on hold two 16-bit counts of one each, as most of most images do. */

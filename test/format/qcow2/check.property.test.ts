@@ -42,13 +42,14 @@ test('random damage is found and repaired as the real tool does it', async (t) =
   for (const { file } of fixtures) {
     const bytes = await readFile(path.join(folder, file));
     // The real tool does not come to an end with a chain that does not.
-    const isChosen = isQcow2(bytes) && bytes.length <= largestBytes && !file.includes('loop');
-    if (isChosen && !file.includes('/')) originals.set(file, bytes);
+    const isUnfit = file.includes('loop') || file.includes('/');
+    if (isQcow2(bytes) && bytes.length <= largestBytes && !isUnfit) originals.set(file, bytes);
   }
+  const names = [...originals.keys()];
   const random = new Random(seed);
   const tally = { refused: 0, equal: 0, otherwise: 0, repaired: 0 };
   for (let index = 0; index < images; index++) {
-    const name = random.pick([...originals.keys()]);
+    const name = random.pick(names);
     const original = originals.get(name)!;
     const mutant = mutate(name, original, random);
     await compareChecks(folder, mutant, applyMutant(original, mutant), tally);
