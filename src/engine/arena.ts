@@ -2,6 +2,7 @@
  * A queue's arena: host clusters reserved ahead in contiguous runs, so that taking some needs no
  * lock and sequential guest writes stay sequential on the host.
  */
+import assert from 'node:assert/strict';
 
 /** Consecutive host clusters reserved for one queue. */
 export interface ReservedRun {
@@ -43,12 +44,31 @@ export class Arena {
     return this.#knownZero;
   }
 
-  /** Takes the next `count` consecutive clusters, at most `available`. @returns the first one */
+  /**
+   * Takes the next `count` consecutive clusters.
+   *
+   * @param count from 1 to `available`, as looked up without a wait in between
+   * @returns the first one
+   */
   take(count: number): number {
+    // A mistake of the caller's must not hand out clusters that belong to others.
+    assert(count > 0 && count <= this.#left, 'clusters that are not reserved are not handed out');
     const cluster = this.#next;
     this.#next += count;
     this.#left -= count;
     return cluster;
+  }
+
+  /**
+   * Takes one cluster, reserving more first where none is left.
+   *
+   * @throws what reserving throws
+   */
+  async obtain(): Promise<ReservedRun> {
+    // Others that waited for the same reservation may have taken all of it.
+    while (this.#left === 0) await this.refill();
+    const { knownZero } = this;
+    return { cluster: this.take(1), length: 1, knownZero };
   }
 
   /**

@@ -145,8 +145,7 @@ export class CompressedWriter {
     const { arena, metadata } = this.#context;
     const { clusterSize, maxRefcount } = metadata.geometry;
     while (this.#next + length > this.#end) {
-      if (arena.available === 0) await arena.refill();
-      const start = arena.take(1) * clusterSize;
+      const start = (await arena.obtain()).cluster * clusterSize;
       if (start !== this.#end) {
         this.leave();
         this.#next = start;

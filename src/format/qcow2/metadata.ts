@@ -271,9 +271,7 @@ export class Qcow2Metadata {
       const place = this.l1.hostOffset + index * 8;
       this.overlap.check(place, 8, 'the L1 table', Structure.activeL1);
     }
-    while (arena.available === 0) await arena.refill();
-    const { knownZero } = arena;
-    const cluster = arena.take(1);
+    const { cluster, knownZero } = await arena.obtain();
     const hostOffset = cluster * clusterSize;
     try {
       if (old !== 0) {

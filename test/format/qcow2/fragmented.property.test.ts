@@ -1,0 +1,129 @@
+/**
+ * Requests of every kind at once in an image whose free clusters lie apart, one by one: compressed
+ * and plain writes, new L2 tables, clusters that a snapshot holds, and clusters given back. Whatever
+ * the requests do not touch must stay, and the real tool must find nothing wrong.
+ */
+import assert from 'node:assert/strict';
+import path from 'node:path';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import type { Image, RequestTarget } from '../../../src/image/api.js';
+import { createImage } from '../../../src/image/create.js';
+import { openImage } from '../../../src/image/open.js';
+import { needsTool, run, runOk, temporaryFolder } from '../../support/tools.js';
+
+const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_007);
+const runs = Number(process.env['COWHERD_TEST_RUNS'] ?? 15);
+
+type Kind = 'write' | 'compress' | 'table' | 'discard' | 'flush';
+
+const scenario = fc.record({
+  clusterSize: fc.constantFrom(512, 4096, 65536),
+  snapshot: fc.boolean(),
+  lazyRefcounts: fc.boolean(),
+  queues: fc.integer({ min: 1, max: 3 }),
+  /** One cluster in so many is free. */
+  apart: fc.integer({ min: 2, max: 5 }),
+  cache: fc.constantFrom('writeback' as const, 'none' as const),
+  batches: fc.array(
+    fc.array(
+      fc.constantFrom<Kind>('write', 'compress', 'compress', 'table', 'table', 'discard', 'flush'),
+      { minLength: 1, maxLength: 12 },
+    ),
+    { minLength: 1, maxLength: 8 },
+  ),
+});
+
+/** Guest clusters that are written at first. */
+const written = 192;
+
+test('requests in free space of single clusters change nothing else', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  t.diagnostic(`seed ${seed}, ${runs} runs`);
+  const folder = await temporaryFolder(t);
+  let count = 0;
+  await fc.assert(
+    fc.asyncProperty(scenario, async (drawn) => {
+      const file = path.join(folder, `${count++}.qcow2`);
+      const { clusterSize, lazyRefcounts } = drawn;
+      const tableReach = (clusterSize / 8) * clusterSize;
+      const tables = 12;
+      await createImage(file, {
+        format: 'qcow2',
+        size: tableReach * (tables + 1) + clusterSize * written * 2,
+        clusterSize,
+        lazyRefcounts,
+      });
+      const content = new Map<number, number>();
+      let stamp = 0;
+      const filled = (): { buffer: Uint8Array; value: number } => {
+        const value = (stamp = (stamp % 250) + 1);
+        return { buffer: new Uint8Array(clusterSize).fill(value), value };
+      };
+      let image = await openImage(file);
+      for (let cluster = 0; cluster < written; cluster++) {
+        const { buffer, value } = filled();
+        await image.write(buffer, cluster * clusterSize);
+        content.set(cluster, value);
+      }
+      await image.close();
+      if (drawn.snapshot) await runOk('qemu-img', ['snapshot', '-c', 'one', file]);
+      image = await openImage(file);
+      for (let cluster = 0; cluster < written; cluster += drawn.apart) {
+        await image.discard(cluster * clusterSize, clusterSize);
+        content.set(cluster, 0);
+      }
+      await image.close();
+
+      image = await openImage(file, { cache: drawn.cache });
+      const targets: RequestTarget[] = [image];
+      while (targets.length < drawn.queues) targets.push(await image.openQueue());
+      const free = [...content].filter(([, value]) => value === 0).map(([cluster]) => cluster);
+      let table = 0;
+      for (const batch of drawn.batches) {
+        await Promise.all(
+          batch.map(async (kind, index) => {
+            const target = targets[index % targets.length];
+            if (kind === 'flush') return target.flush();
+            if (kind === 'discard') {
+              const cluster = written - 1 - ((index * 7 + table) % (written / 2));
+              if (free.includes(cluster) || content.get(cluster) === 0) return undefined;
+              content.set(cluster, 0);
+              return target.discard(cluster * clusterSize, clusterSize);
+            }
+            const { buffer, value } = filled();
+            const cluster =
+              kind === 'table'
+                ? ((++table % tables) * tableReach) / clusterSize + written + 1 + index
+                : (free.pop() ?? written + 100 + index);
+            content.set(cluster, value);
+            const offset = cluster * clusterSize;
+            if (kind === 'compress') return target.writeCompressed(buffer, offset);
+            return target.write(buffer, offset);
+          }),
+        );
+      }
+      await expectContent(image, content, clusterSize);
+      await image.close();
+      const check = await run('qemu-img', ['check', file]);
+      assert.equal(check.code, 0, `${check.stdout}${check.stderr}`);
+      image = await openImage(file, { readOnly: true });
+      await expectContent(image, content, clusterSize);
+      await image.close();
+    }),
+    { seed, numRuns: runs, endOnFailure: true },
+  );
+});
+
+async function expectContent(
+  image: Image,
+  content: ReadonlyMap<number, number>,
+  clusterSize: number,
+): Promise<void> {
+  const buffer = new Uint8Array(clusterSize);
+  for (const [cluster, value] of content) {
+    await image.read(buffer, cluster * clusterSize);
+    const wrong = buffer.find((byte) => byte !== value);
+    assert.equal(wrong, undefined, `cluster ${cluster} should hold ${value}`);
+  }
+}
