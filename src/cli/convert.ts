@@ -200,7 +200,7 @@ async function convertToFile(
           session.complain(`${message}\n`);
         },
         options: created,
-        backing: created?.backingFile,
+        backing: created === undefined ? line.last('backing') : created.backingFile,
         backingFormat: created?.backingFormat,
         compress: line.has('compress'),
         skipCreate: line.has('skipCreate'),

@@ -51,7 +51,10 @@ export interface ConvertOptions extends LongOperationOptions {
   /** Read errors become zeroes, with a warning for each range. */
   readonly salvage?: boolean | undefined;
   readonly onWarning?: ((message: string) => void) | undefined;
-  /** Backing file of the target; what the source's own backing file holds is not copied. */
+  /**
+   * Backing file of the target; what the source shows of its own backing file is not copied, and with
+   * `skipCreate` stays as the target has it.
+   */
   readonly backing?: string | undefined;
   readonly backingFormat?: ImageFormat | undefined;
   /** Bytes a second to copy at most. */
@@ -106,7 +109,8 @@ function checkOptions(sources: readonly string[], target: string, options: Conve
   if (options.targetIsZero === true && options.skipCreate !== true) {
     refuse('--target-is-zero requires use of -n flag');
   }
-  if (options.targetIsZero === true && options.backing !== undefined) {
+  const backing = backingOf(options);
+  if (options.targetIsZero === true && backing !== undefined) {
     refuse('Cannot use --target-is-zero when the destination image has a backing file');
   }
   if (options.compress === true && (options.to ?? 'raw') === 'raw') {
@@ -118,7 +122,7 @@ function checkOptions(sources: readonly string[], target: string, options: Conve
   if (options.snapshot !== undefined && sources.length > 1) {
     refuse('No support for concatenating multiple snapshot');
   }
-  if (options.backing !== undefined && sources.length > 1) {
+  if (backing !== undefined && sources.length > 1) {
     refuse(
       'Having a backing file for the target makes no sense when concatenating multiple input images',
     );
@@ -242,8 +246,8 @@ async function copyInto(
       granularity: options.compress === true ? (target.clusterSize ?? 1) : 1,
       compress: options.compress ?? false,
       sparseSize,
-      zeroInit: await readsAsZero(target, options, created),
-      leaveBacking: options.backing !== undefined,
+      zeroFrom: await zeroesFrom(target, options, created),
+      leaveBacking: backingOf(options) !== undefined,
       salvage: options.salvage ?? false,
       rateLimit: options.rateLimit,
       onWarning: options.onWarning,
@@ -265,16 +269,22 @@ async function copyInto(
   }
 }
 
-/** Whether what is not written to the target reads as zeroes. */
-async function readsAsZero(
+/** Guest offset in bytes from which on what is not written to the target reads as zeroes. */
+async function zeroesFrom(
   target: Image,
   options: ConvertOptions,
   created: boolean,
-): Promise<boolean> {
-  if (options.targetIsZero === true) return true;
-  if (!created || target.backing !== undefined) return false;
+): Promise<number> {
+  if (options.targetIsZero === true) return 0;
+  if (!created) return Infinity;
   const { blockDevice } = await target.info();
-  return !blockDevice || (target.format === 'qcow2' && !isPreallocated(options));
+  const isKnown = !blockDevice || (target.format === 'qcow2' && !isPreallocated(options));
+  return isKnown ? (target.backing?.size ?? 0) : Infinity;
+}
+
+/** The name of the target's backing file, from either of the options that can give it. */
+function backingOf({ backing, options }: ConvertOptions): string | undefined {
+  return backing ?? options?.backingFile;
 }
 
 /** Whether the target was created with room for more than it needs at first. */

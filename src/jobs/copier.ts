@@ -29,8 +29,8 @@ export interface CopyPlan {
   readonly compress: boolean;
   /** Zero bytes in a row that are not written as data; 0 writes all of them. */
   readonly sparseSize: number;
-  /** Whether what is not written reads as zeroes in the target. */
-  readonly zeroInit: boolean;
+  /** Guest offset in bytes from which on the target reads as zeroes where nothing is written. */
+  readonly zeroFrom: number;
   readonly leaveBacking: boolean;
   readonly salvage: boolean;
   /** Bytes a second. */
@@ -153,8 +153,8 @@ export class Copier {
   }
 
   async #zero(offset: number, length: number, lane: number): Promise<void> {
-    if (this.#plan.zeroInit) return;
-    await this.#target(lane).writeZeroes(offset, length, { unmap: true });
+    const needed = Math.min(length, this.#plan.zeroFrom - offset);
+    if (needed > 0) await this.#target(lane).writeZeroes(offset, needed, { unmap: true });
   }
 
   #target(lane: number): RequestTarget {

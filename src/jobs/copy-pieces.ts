@@ -21,7 +21,10 @@ export interface CutRule {
   readonly chunkBytes: number;
   /** Bytes of the disk. */
   readonly size: number;
-  /** Whether what the source's top image does not hold is left to the target's backing file. */
+  /**
+   * Whether what the source shows of its own backing file is left to the target's. What it holds
+   * nowhere, having no backing file or a shorter one, is zeroes like any others.
+   */
   readonly leaveBacking: boolean;
   /** Whether zeroes are copied like data. */
   readonly copyZeroes: boolean;
@@ -65,7 +68,7 @@ export async function* cutPieces(
 }
 
 function kindOf(extent: Extent, rule: CutRule): Piece['kind'] {
-  if (rule.leaveBacking && (extent.depth > 0 || !extent.present)) return 'skip';
+  if (rule.leaveBacking && extent.depth > 0) return 'skip';
   if (extent.zero && !extent.data) return rule.copyZeroes ? 'data' : 'zero';
   return extent.zero && !rule.copyZeroes ? 'zero' : 'data';
 }
