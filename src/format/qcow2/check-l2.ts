@@ -35,8 +35,8 @@ export interface L2CheckContext {
   /** First cluster that begins beyond the end of the file, where `stored` says nothing. */
   readonly fileClusters: number;
   readonly findings: L2Findings;
-  /** Receives the entries that a repair makes zero clusters; undefined where nothing is repaired. */
-  readonly zeroable: ZeroableEntry[] | undefined;
+  /** Receives the places that a repair takes away; undefined where nothing is repaired. */
+  readonly droppable: DroppablePlace[] | undefined;
   /**
    * Counts a reference to each cluster that a range of the file touches; `exact` is the offset in
    * hexadecimal, where it may be too large for a number.
@@ -44,15 +44,15 @@ export interface L2CheckContext {
   readonly count: (hostOffset: number, length: number, exact?: string) => void;
 }
 
-/** An entry that a repair makes a zero cluster. */
-export interface ZeroableEntry {
+/** An entry whose impossible place a repair takes away, as it keeps no data there. */
+export interface DroppablePlace {
   /** Host offset in bytes of its L2 table, and the entry's position in it. */
   readonly tableOffset: number;
   readonly at: number;
 }
 
-/** Most entries that one repair makes zero clusters. */
-const maxZeroable = 1_000_000;
+/** Most places that one repair takes away. */
+const maxDroppable = 1_000_000;
 
 const copiedHigh = 0x80000000;
 const two32 = 0x100000000;
@@ -181,7 +181,7 @@ export class L2Checker {
     if (isOwn !== entries.isCopied(view, at) || isBeyond) this.#copiedSuspect = true;
   }
 
-  /** A misaligned entry. @returns whether a repair makes it a zero cluster, which loses nothing */
+  /** A misaligned entry. @returns whether a repair takes its place away, which loses nothing */
   #unaligned(view: DataView, at: number, tableOffset: number, kind: ClusterKind): boolean {
     const { geometry, entries, findings } = this.#context;
     const offset = entries.hostOffset(view, at).toString(16);
@@ -196,7 +196,7 @@ export class L2Checker {
       return false;
     }
     const fact = `offset=${offset}: Preallocated cluster is not properly aligned; L2 entry corrupted.`;
-    if (this.#willZero(tableOffset, at)) {
+    if (this.#willDrop(tableOffset, at)) {
       findings.repair('zeroUnaligned', `Repairing ${fact}`);
       return true;
     }
@@ -204,11 +204,11 @@ export class L2Checker {
     return false;
   }
 
-  /** Notes an entry to be made a zero cluster. @returns false where nothing is repaired */
-  #willZero(tableOffset: number, at: number): boolean {
-    const { zeroable } = this.#context;
-    if (zeroable === undefined || zeroable.length >= maxZeroable) return false;
-    zeroable.push({ tableOffset, at });
+  /** Notes an entry whose place is to be taken away. @returns false where nothing is repaired */
+  #willDrop(tableOffset: number, at: number): boolean {
+    const { droppable } = this.#context;
+    if (droppable === undefined || droppable.length >= maxDroppable) return false;
+    droppable.push({ tableOffset, at });
     return true;
   }
 

@@ -8,7 +8,7 @@ import { maxBitmapTableEntries, maxFileLength, maxL1TableBytes } from '../../lim
 import { storageHandle } from '../../storage/open-file.js';
 import { readBitmaps } from './bitmaps.js';
 import { CheckGivenUp, type Findings, entryHex } from './check-findings.js';
-import { L2Checker, type ZeroableEntry } from './check-l2.js';
+import { L2Checker, type DroppablePlace } from './check-l2.js';
 import type { CheckedSnapshots } from './check-snapshots.js';
 import type { TableContent, TableThreads } from './check-tables.js';
 import { type CheckedImage, l2TableOffset } from './checked-image.js';
@@ -51,8 +51,8 @@ export interface References {
   readonly rebuild: boolean;
   /** Whether some COPIED flag of the active tables contradicts the counts in the file. */
   readonly copiedSuspect: boolean;
-  /** Entries that a repair makes zero clusters; they are not counted. */
-  readonly zeroable: readonly ZeroableEntry[];
+  /** Places in entries that keep no data there, which a repair takes away; they are not counted. */
+  readonly droppable: readonly DroppablePlace[];
   /** Ranges beyond the end of the file that are referred to, in clusters. */
   readonly dangling: readonly { readonly first: number; readonly clusters: number }[];
 }
@@ -66,15 +66,15 @@ export async function countReferences(
 ): Promise<References> {
   const counter = new ReferenceCounter(image, fileLength, options);
   await counter.run(snapshots);
-  const { found, rebuild, copiedSuspect, zeroable, dangling } = counter;
-  return { found, rebuild, copiedSuspect, zeroable, dangling };
+  const { found, rebuild, copiedSuspect, droppable, dangling } = counter;
+  return { found, rebuild, copiedSuspect, droppable, dangling };
 }
 
 class ReferenceCounter implements References {
   readonly found: PackedCounts;
   rebuild = false;
   copiedSuspect = false;
-  readonly zeroable: ZeroableEntry[] = [];
+  readonly droppable: DroppablePlace[] = [];
   readonly dangling: { first: number; clusters: number }[] = [];
   readonly #image: CheckedImage;
   readonly #fileLength: number;
@@ -153,7 +153,7 @@ class ReferenceCounter implements References {
       isKnown: (cluster) => this.#isKnown(cluster),
       fileClusters: geometry.clusters(this.#fileLength),
       findings,
-      zeroable: repairing ? this.zeroable : undefined,
+      droppable: repairing ? this.droppable : undefined,
       count: (offset, length, exact) => {
         this.#count(offset, length, exact);
       },

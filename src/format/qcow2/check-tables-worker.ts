@@ -69,7 +69,7 @@ class TableReader {
         !unreadable.has(Math.floor(cluster / geometry.refcountsPerBlock)),
       fileClusters,
       findings: this.#findings,
-      zeroable: undefined,
+      droppable: undefined,
       count: (hostOffset: number, length: number) => {
         this.#count(hostOffset, length);
       },

@@ -125,7 +125,7 @@ class Check {
     const findings = this.#findings;
     const { counts } = findings;
     await this.#count(this.#fixes.errors);
-    await this.#zeroEntries();
+    await this.#dropPlaces();
     const before = { ...counts };
     const { rebuild, highest } = await this.#compare(nothing);
     if (!this.#fixes.leaks) return highest;
@@ -161,21 +161,22 @@ class Check {
     });
   }
 
-  /** Makes the entries that mean nothing zero clusters. */
-  async #zeroEntries(): Promise<void> {
+  /** Takes their impossible places from the entries that keep no data there. */
+  async #dropPlaces(): Promise<void> {
     const { entries, file, geometry } = this.#image;
     const { counts } = this.#findings;
-    for (const { tableOffset, at } of this.#references.zeroable) {
+    for (const { tableOffset, at } of this.#references.droppable) {
       if (!(await this.#isTableAlone(tableOffset))) {
         counts.corruptions++;
         continue;
       }
-      const view = new DataView(new ArrayBuffer(geometry.l2EntrySize));
-      entries.setZero(view, 0, false);
-      await file.write(new Uint8Array(view.buffer), tableOffset + at);
+      const entry = new Uint8Array(geometry.l2EntrySize);
+      await file.read(entry, tableOffset + at);
+      entries.dropHost(new DataView(entry.buffer), 0);
+      await file.write(entry, tableOffset + at);
       counts.corruptionsFixed++;
     }
-    if (this.#references.zeroable.length > 0) await file.flush();
+    if (this.#references.droppable.length > 0) await file.flush();
   }
 
   /**

@@ -135,6 +135,18 @@ export class L2EntryView {
     if (extended) this.#setBits(view, at, 0, allSubclusters);
   }
 
+  /**
+   * Takes away an entry's host cluster, whose content is lost: what was stored in it reads as zeroes,
+   * and subclusters that were not stay as they are.
+   */
+  dropHost(view: DataView, at: number): void {
+    const extended = this.#geometry.extendedL2;
+    view.setUint32(at, 0);
+    view.setUint32(at + 4, extended ? 0 : zeroLow);
+    if (extended)
+      this.#setBits(view, at, 0, this.zeroBits(view, at) | this.allocatedBits(view, at));
+  }
+
   /** Makes an entry unallocated. */
   clear(view: DataView, at: number): void {
     view.setUint32(at, 0);
