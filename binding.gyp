@@ -41,7 +41,8 @@
         'native/zero-scan.cc',
       ],
       'include_dirs': ['node_modules/node-addon-api'],
-      'defines': ['NAPI_VERSION=8', 'NAPI_DISABLE_CPP_EXCEPTIONS', '_GNU_SOURCE', '_FILE_OFFSET_BITS=64'],
+      # In an environment that is being stopped no exception can be thrown, and none is needed.
+      'defines': ['NAPI_VERSION=8', 'NAPI_DISABLE_CPP_EXCEPTIONS', 'NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS', '_GNU_SOURCE', '_FILE_OFFSET_BITS=64'],
       'cflags': ['-O3', '-fvisibility=hidden', '-Wall', '-Wextra', '-Wno-unused-parameter', '-Wno-missing-field-initializers'],
       'cflags_cc!': ['-std=gnu++14', '-std=gnu++20', '-fno-exceptions'],
       'cflags_cc': ['-std=gnu++17'],

@@ -14,7 +14,7 @@ namespace {
 bool viewMemory(napi_env env, napi_value value, void** memory, size_t* lengthBytes) {
   napi_typedarray_type type;
   size_t length;
-  napi_value buffer;
+  napi_value buffer = nullptr;
   size_t offset;
   if (napi_get_typedarray_info(env, value, &type, &length, memory, &buffer, &offset) != napi_ok) {
     napi_throw_type_error(env, nullptr, "a typed array is expected");
@@ -30,31 +30,31 @@ bool viewMemory(napi_env env, napi_value value, void** memory, size_t* lengthByt
 /** (view) => address of its first byte. Exact as a double: addresses have at most 52 bits. */
 napi_value addressOf(napi_env env, napi_callback_info info) {
   size_t count = 1;
-  napi_value argument;
+  napi_value argument = nullptr;
   napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr);
   void* memory;
   size_t length;
   if (!viewMemory(env, argument, &memory, &length)) return nullptr;
-  napi_value result;
+  napi_value result = nullptr;
   napi_create_double(env, static_cast<double>(reinterpret_cast<uintptr_t>(memory)), &result);
   return result;
 }
 
 napi_value isZeroView(napi_env env, napi_callback_info info) {
   size_t count = 1;
-  napi_value argument;
+  napi_value argument = nullptr;
   napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr);
   void* memory;
   size_t length;
   if (!viewMemory(env, argument, &memory, &length)) return nullptr;
-  napi_value result;
+  napi_value result = nullptr;
   napi_get_boolean(env, isZero(static_cast<const uint8_t*>(memory), length), &result);
   return result;
 }
 
 napi_value zeroRunsOfView(napi_env env, napi_callback_info info) {
   size_t count = 3;
-  napi_value arguments[3];
+  napi_value arguments[3] = {};
   napi_get_cb_info(env, info, &count, arguments, nullptr, nullptr);
   void* memory;
   size_t length;
@@ -66,7 +66,7 @@ napi_value zeroRunsOfView(napi_env env, napi_callback_info info) {
     return nullptr;
   }
   napi_get_value_uint32(env, arguments[1], &granularity);
-  napi_value result;
+  napi_value result = nullptr;
   napi_create_int32(env,
                     granularity == 0 ? -1
                                      : zeroRuns(static_cast<const uint8_t*>(memory), length,
@@ -84,18 +84,18 @@ Ring* ringOf(napi_env env, napi_callback_info info, size_t* count, napi_value* a
 
 napi_value submit(napi_env env, napi_callback_info info) {
   size_t count = 1;
-  napi_value argument;
+  napi_value argument = nullptr;
   Ring* const ring = ringOf(env, info, &count, &argument);
   uint32_t pending = 0;
   napi_get_value_uint32(env, argument, &pending);
-  napi_value completed;
+  napi_value completed = nullptr;
   napi_create_uint32(env, ring->submit(pending), &completed);
   return completed;
 }
 
 napi_value setVector(napi_env env, napi_callback_info info) {
   size_t count = 2;
-  napi_value arguments[2];
+  napi_value arguments[2] = {};
   Ring* const ring = ringOf(env, info, &count, arguments);
   uint32_t slot = 0;
   uint32_t views = 0;
@@ -109,7 +109,7 @@ napi_value setVector(napi_env env, napi_callback_info info) {
   vector.clear();
   double total = 0;
   for (uint32_t index = 0; index < views; index += 1) {
-    napi_value view;
+    napi_value view = nullptr;
     napi_get_element(env, arguments[1], index, &view);
     iovec part;
     if (!viewMemory(env, view, &part.iov_base, &part.iov_len)) return nullptr;
@@ -117,7 +117,7 @@ napi_value setVector(napi_env env, napi_callback_info info) {
     vector.push_back(part);
     total += static_cast<double>(part.iov_len);
   }
-  napi_value result;
+  napi_value result = nullptr;
   napi_create_double(env, total, &result);
   return result;
 }
@@ -128,16 +128,29 @@ napi_value closeRing(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-/** (words, index, value) => note; see Environment::setWordAtEnd */
+/** Adds one to a count, unless it is zero. @returns whether it did */
+bool join(int32_t* count) {
+  int32_t seen = __atomic_load_n(count, __ATOMIC_SEQ_CST);
+  while (seen != 0 && !__atomic_compare_exchange_n(count, &seen, seen + 1, false, __ATOMIC_SEQ_CST,
+                                                   __ATOMIC_SEQ_CST)) {
+  }
+  return seen != 0;
+}
+
+/**
+ * (words, index, value, members?) => note; see Environment::setWordAtEnd. With `members`, first joins
+ * by adding one to its first word, and notes nothing (0) if nobody is a member any more: JavaScript
+ * can be stopped between any two of its steps, but not in here.
+ */
 napi_value setWordAtEnd(napi_env env, napi_callback_info info) {
-  size_t count = 3;
-  napi_value arguments[3];
+  size_t count = 4;
+  napi_value arguments[4] = {};
   napi_get_cb_info(env, info, &count, arguments, nullptr, nullptr);
   void* memory;
   size_t lengthBytes;
   uint32_t index = 0;
   int32_t value = 0;
-  napi_ref view;
+  napi_ref view = nullptr;
   if (!viewMemory(env, arguments[0], &memory, &lengthBytes)) return nullptr;
   napi_get_value_uint32(env, arguments[1], &index);
   napi_get_value_int32(env, arguments[2], &value);
@@ -146,9 +159,19 @@ napi_value setWordAtEnd(napi_env env, napi_callback_info info) {
     napi_throw_range_error(env, nullptr, "a word of the array is expected");
     return nullptr;
   }
+  napi_value note = nullptr;
+  if (count > 3) {
+    void* members;
+    size_t membersBytes;
+    if (!viewMemory(env, arguments[3], &members, &membersBytes)) return nullptr;
+    if (membersBytes < sizeof(int32_t) || !join(static_cast<int32_t*>(members))) {
+      napi_delete_reference(env, view);
+      napi_create_int32(env, 0, &note);
+      return note;
+    }
+  }
   void* environment = nullptr;
   napi_get_instance_data(env, &environment);
-  napi_value note;
   napi_create_int32(env,
                     static_cast<Environment*>(environment)
                         ->setWordAtEnd(static_cast<int32_t*>(memory) + index, value, view),
@@ -159,7 +182,7 @@ napi_value setWordAtEnd(napi_env env, napi_callback_info info) {
 /** (note) */
 napi_value keepWord(napi_env env, napi_callback_info info) {
   size_t count = 1;
-  napi_value argument;
+  napi_value argument = nullptr;
   napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr);
   int32_t note = 0;
   napi_get_value_int32(env, argument, &note);
@@ -204,6 +227,8 @@ Napi::Value createRing(const Napi::CallbackInfo& info) {
   if (ring == nullptr) return Napi::Number::New(env, error);
 
   Napi::Object object = Napi::Object::New(env);
+  // In an environment that is being stopped any of these calls may fail; the ring must then not be
+  // left to an object that does not know of it.
   const napi_property_descriptor properties[] = {
       {"submit", nullptr, submit, nullptr, nullptr, nullptr, napi_enumerable, ring},
       {"setVector", nullptr, setVector, nullptr, nullptr, nullptr, napi_enumerable, ring},
@@ -211,14 +236,15 @@ Napi::Value createRing(const Napi::CallbackInfo& info) {
   };
   napi_define_properties(env, object, sizeof(properties) / sizeof(properties[0]), properties);
   object["usesUring"] = ring->usesUring();
-  napi_wrap(
-      env, object, ring,
-      [](napi_env, void* data, void*) {
-        Ring* const ring = static_cast<Ring*>(data);
-        ring->close();
-        ring->unreference();
-      },
-      nullptr, nullptr);
+  const auto finalize = [](napi_env, void* data, void*) {
+    Ring* const ring = static_cast<Ring*>(data);
+    ring->close();
+    ring->unreference();
+  };
+  if (napi_wrap(env, object, ring, finalize, nullptr, nullptr) != napi_ok) {
+    finalize(env, ring, nullptr);
+    return env.Undefined();
+  }
   return object;
 }
 

@@ -59,7 +59,7 @@ Ring* Ring::create(napi_env env, Environment* environment, Engine engine, const 
     ring->requests_[slot].ring = ring;
   }
   napi_create_reference(env, onCompletions, 1, &ring->callback_);
-  napi_value name;
+  napi_value name = nullptr;
   napi_create_string_utf8(env, "cowherd.ring", NAPI_AUTO_LENGTH, &name);
   napi_async_init(env, nullptr, name, &ring->context_);
 
@@ -462,16 +462,18 @@ void Ring::onWakeup(Ring* ring) {
 void Ring::deliver() {
   napi_handle_scope scope;
   napi_open_handle_scope(env_, &scope);
-  napi_value callback;
-  napi_value global;
-  napi_value count;
+  napi_value callback = nullptr;
+  napi_value global = nullptr;
+  napi_value count = nullptr;
   napi_get_reference_value(env_, callback_, &callback);
   napi_get_global(env_, &global);
   napi_create_uint32(env_, completedCount_, &count);
-  if (napi_make_callback(env_, context_, global, callback, 1, &count, nullptr) ==
-      napi_pending_exception) {
-    napi_value exception;
-    napi_get_and_clear_last_exception(env_, &exception);
+  napi_make_callback(env_, context_, global, callback, 1, &count, nullptr);
+  // The call also fails, without an exception, where the environment is being stopped.
+  bool thrown = false;
+  napi_value exception = nullptr;
+  if (napi_is_exception_pending(env_, &thrown) == napi_ok && thrown &&
+      napi_get_and_clear_last_exception(env_, &exception) == napi_ok) {
     napi_fatal_exception(env_, exception);
   }
   napi_close_handle_scope(env_, scope);

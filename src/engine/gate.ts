@@ -5,6 +5,7 @@
 import type { AtomicMemory } from './atomic-memory.js';
 import { ControlWord, GateState, QueueWord, maxQueues, queueWord } from './control-block.js';
 import { QueueEpochs } from './epochs.js';
+import { UnderWay } from './under-way.js';
 
 /** What `tryEnter` gives instead of an epoch while the gate is not open; odd, which no epoch is. */
 export const gateClosed = -1;
@@ -15,7 +16,8 @@ export class QueueGate {
   readonly #active: number;
   readonly #epochs: QueueEpochs;
   #count = 0;
-  #onIdle: (() => void)[] = [];
+  /** Everything of the queue, also what is not inside the gate: what waits for it, and flushes. */
+  readonly #underWay = new UnderWay();
 
   constructor(memory: AtomicMemory, line: number) {
     this.#memory = memory;
@@ -25,6 +27,7 @@ export class QueueGate {
 
   /** Begins a request if the gate is open. @returns its epoch, which `leave` takes, or `gateClosed` */
   tryEnter(): number {
+    this.#underWay.begin();
     this.#memory.store(this.#active, ++this.#count);
     if (this.#memory.load(ControlWord.gate) === GateState.open) return this.#epochs.begin();
     this.#lower();
@@ -38,11 +41,18 @@ export class QueueGate {
    * @throws ERR_COWHERD_POISONED
    */
   async enter(): Promise<number> {
-    for (;;) {
-      const epoch = this.tryEnter();
-      if (epoch !== gateClosed) return epoch;
-      await this.#memory.wait(ControlWord.gate, GateState.closed);
-    }
+    return this.beside(async () => {
+      for (;;) {
+        const epoch = this.tryEnter();
+        if (epoch !== gateClosed) return epoch;
+        await this.#memory.wait(ControlWord.gate, GateState.closed);
+      }
+    });
+  }
+
+  /** Runs work of the queue that the gate does not count, and that `idle` waits for all the same. */
+  beside<Result>(work: () => Promise<Result>): Promise<Result> {
+    return this.#underWay.run(work);
   }
 
   /** Ends a request. */
@@ -51,22 +61,17 @@ export class QueueGate {
     this.#lower();
   }
 
-  /** Resolves once this queue runs no request. */
-  async idle(): Promise<void> {
-    if (this.#count === 0) return;
-    await new Promise<void>((resolve) => this.#onIdle.push(resolve));
+  /** Resolves once nothing of this queue is under way that could still use its line. */
+  idle(): Promise<void> {
+    return this.#underWay.idle();
   }
 
   #lower(): void {
     this.#memory.store(this.#active, --this.#count);
-    if (this.#count > 0) return;
-    if (this.#memory.load(ControlWord.gate) === GateState.closed) {
+    if (this.#count === 0 && this.#memory.load(ControlWord.gate) === GateState.closed) {
       this.#memory.notify(this.#active);
     }
-    const waiting = this.#onIdle;
-    if (waiting.length === 0) return;
-    this.#onIdle = [];
-    for (const resolve of waiting) resolve();
+    this.#underWay.end();
   }
 }
 

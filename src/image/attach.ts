@@ -1,6 +1,6 @@
 /** Opening an image on a thread by the handle that another thread, which has it open, has given. */
 import { QueueCounters } from '../engine/counters.js';
-import { join, leave } from '../engine/members.js';
+import { leave } from '../engine/members.js';
 import { SharedWords } from '../engine/shared-words.js';
 import { CowherdError, nameMemoryError } from '../errors.js';
 import { Qcow2Image, attachQcow2 } from '../format/qcow2/image.js';
@@ -9,7 +9,7 @@ import { attachStorageFile } from '../storage/open-file.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { Image } from './api.js';
 import { closeEach } from './each-step.js';
-import { type ImageHandle, poisonAtThreadEnd } from './handle.js';
+import { type ImageHandle, joinImage } from './handle.js';
 import { OpenedImage } from './opened-image.js';
 
 /**
@@ -21,13 +21,9 @@ import { OpenedImage } from './opened-image.js';
  *   has died that had
  */
 export async function attachImage(handle: ImageHandle): Promise<Image> {
-  const forget = poisonAtThreadEnd(handle);
   try {
-    const image = await attachLink(handle);
-    image.onClosed(forget);
-    return image;
+    return await attachLink(handle);
   } catch (error) {
-    forget();
     throw nameMemoryError(error, handle.file.filename);
   }
 }
@@ -47,22 +43,22 @@ async function attachLink(handle: ImageHandle): Promise<OpenedImage> {
       backing = await attachLink(handle.backing);
       opened.push(backing);
     }
-    return await joinImage(handle, file, dataFile, backing);
+    return await openLink(handle, file, dataFile, backing);
   } catch (error) {
     await closeEach(opened.reverse()).catch(() => undefined);
     throw error;
   }
 }
 
-async function joinImage(
+async function openLink(
   handle: ImageHandle,
   file: StorageFile,
   dataFile: StorageFile | undefined,
   backing: OpenedImage | undefined,
 ): Promise<OpenedImage> {
   const { image, shared, options, probed } = handle;
-  const members = new SharedWords(shared.members);
-  if (!join(members)) {
+  const forget = joinImage(handle);
+  if (forget === undefined) {
     const { filename } = file;
     throw new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
   }
@@ -73,11 +69,15 @@ async function joinImage(
       : new RawImage(file, image.size);
   try {
     if (format instanceof Qcow2Image) format.metadata.poison.check();
-    return new OpenedImage({ file, dataFile, format, backing, probed, options, shared, counters });
+    const parts = { file, dataFile, format, backing, probed, options, shared, counters };
+    const opened = new OpenedImage(parts);
+    opened.onClosed(forget);
+    return opened;
   } catch (error) {
     counters.release();
     // The others may all have left meanwhile; then the image's end is ours.
-    await format.close(leave(members)).catch(() => undefined);
+    await format.close(leave(new SharedWords(shared.members))).catch(() => undefined);
+    forget();
     throw error;
   }
 }

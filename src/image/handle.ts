@@ -3,10 +3,12 @@
  * memory of each format, and the chain below.
  */
 import { ControlWord, GateState } from '../engine/control-block.js';
+import { join } from '../engine/members.js';
+import { SharedWords } from '../engine/shared-words.js';
 import { CowherdError } from '../errors.js';
 import type { Qcow2Handle } from '../format/qcow2/image.js';
 import type { RawHandle } from '../format/raw/image.js';
-import { setWordAtThreadEnd } from '../native/thread-end.js';
+import { joinUntilThreadEnd, setWordAtThreadEnd } from '../native/thread-end.js';
 import { type StorageHandle, storageHandle } from '../storage/open-file.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { OpenImageOptions } from './api.js';
@@ -53,4 +55,18 @@ export function poisonAtThreadEnd(handle: ImageHandle): () => void {
   return () => {
     for (const each of undo) each();
   };
+}
+
+/**
+ * Makes this thread one of those that have the image of a handle open, not those below it, and
+ * poisons it should the thread end before it has left.
+ *
+ * @returns takes the second part back; undefined if no thread has the image open any more
+ */
+export function joinImage({ image, shared }: ImageHandle): (() => void) | undefined {
+  const { members } = shared;
+  const joins = (): boolean => join(new SharedWords(members));
+  if (image.format !== 'qcow2') return joins() ? (): void => undefined : undefined;
+  const { control } = image.memory;
+  return joinUntilThreadEnd(members, joins, control, ControlWord.gate, GateState.poisoned);
 }

@@ -77,9 +77,11 @@ export interface Addon {
 
   /**
    * Sets a word when this thread ends, however it ends, before anything it holds is given back.
-   * @returns what `keepWord` takes
+   *
+   * @param members a count that is raised by one in the same step, unless it is zero
+   * @returns what `keepWord` takes, or 0 if `members` was zero and nothing was done
    */
-  setWordAtEnd(words: Int32Array, index: number, value: number): number;
+  setWordAtEnd(words: Int32Array, index: number, value: number, members?: Int32Array): number;
   /** Takes `setWordAtEnd` back. */
   keepWord(note: number): void;
 

@@ -107,6 +107,55 @@ testModel(
   model({ queue: overlappingRequests(0), exclusive: exclusive(1) }, 1),
 );
 
+/** The line of a closed queue belongs to another. */
+const released = 100_100;
+
+/** A request of a queue that is closed at the same time, and then gives its line up. */
+const closes: Program = async (memory) => {
+  const queue = new QueueGate(memory, 0);
+  const request = async (): Promise<void> => {
+    const epoch = await queue.enter();
+    assert.equal(memory.load(released), 0, 'a request of a queue that has given its line up');
+    queue.leave(epoch);
+  };
+  const close = async (): Promise<void> => {
+    await queue.idle();
+    memory.store(released, 1);
+  };
+  await Promise.all([request(), close()]);
+};
+
+testModel(
+  'a request of a queue that closes, and an exclusive operation',
+  model({ queue: closes, exclusive: exclusive(1) }, 1),
+);
+
+testWrongVariant(
+  'a queue that closes while its request waits at the gate',
+  'threw',
+  model(
+    {
+      queue: async (memory) => {
+        let inside = 0;
+        const request = async (): Promise<void> => {
+          await enter(memory, 0);
+          inside++;
+          assert.equal(memory.load(released), 0, 'the line has been given up');
+          inside--;
+          leave(memory, 0);
+        };
+        const close = async (): Promise<void> => {
+          while (inside > 0) await Promise.resolve();
+          memory.store(released, 1);
+        };
+        await Promise.all([request(), close()]);
+      },
+      exclusive: exclusive(1),
+    },
+    1,
+  ),
+);
+
 /** What the end of a thread that dies does: at any step of the others. */
 const poisons: Program = (memory) => {
   memory.store(gate, GateState.poisoned);

@@ -149,7 +149,9 @@ export class Qcow2Queue implements FormatQueue {
   }
 
   flush(): Promise<void> {
-    return this.#context.counters.run(() => this.#noteCorruption(() => this.#flushAndReclaim()));
+    return this.#gate.beside(() =>
+      this.#context.counters.run(() => this.#noteCorruption(() => this.#flushAndReclaim())),
+    );
   }
 
   async close(): Promise<void> {
@@ -229,7 +231,11 @@ export class Qcow2Queue implements FormatQueue {
     return this.#gate.enter();
   }
 
-  async #runChange(epoch: number, request: () => Promise<void>): Promise<void> {
+  #runChange(epoch: number, request: () => Promise<void>): Promise<void> {
+    return this.#gate.beside(() => this.#change(epoch, request));
+  }
+
+  async #change(epoch: number, request: () => Promise<void>): Promise<void> {
     await this.#run(epoch, async () => {
       this.#context.metadata.corruptMark.check();
       if (!this.#changed) {

@@ -1,6 +1,7 @@
 /** The raw format: guest offsets are file offsets. The disk ends on a sector, as QEMU has it. */
 import type { QueueCounters } from '../../engine/counters.js';
 import { RequestPool } from '../../engine/request-pool.js';
+import { UnderWay } from '../../engine/under-way.js';
 import { CowherdError } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { BackingReader, FormatImage, FormatQueue, StoredExtent } from '../driver.js';
@@ -78,27 +79,32 @@ class RawQueue implements FormatQueue {
   readonly #file: StorageFile;
   readonly #counters: QueueCounters;
   readonly #transfers: RequestPool;
+  readonly #underWay = new UnderWay();
 
   constructor(file: StorageFile, counters: QueueCounters) {
     this.#file = file;
     this.#counters = counters;
-    this.#transfers = new RequestPool(counters, () => undefined);
+    this.#transfers = new RequestPool(counters, () => {
+      this.#underWay.end();
+    });
   }
 
   read(buffer: Uint8Array, offset: number): Promise<void> {
+    this.#underWay.begin();
     return this.#transfers.submitRead(this.#file, buffer, offset, 0);
   }
 
   write(buffer: Uint8Array, offset: number): Promise<void> {
+    this.#underWay.begin();
     return this.#transfers.submitWrite(this.#file, buffer, offset, 0);
   }
 
   writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
-    return this.#counters.run(() => this.#file.writeZeroes(offset, length, unmap));
+    return this.#run(() => this.#file.writeZeroes(offset, length, unmap));
   }
 
   async discard(offset: number, length: number): Promise<void> {
-    await this.#counters.run(() => this.#file.discard(offset, length));
+    await this.#run(() => this.#file.discard(offset, length));
   }
 
   writeCompressed(): Promise<void> {
@@ -112,10 +118,14 @@ class RawQueue implements FormatQueue {
   }
 
   flush(): Promise<void> {
-    return this.#counters.run(() => this.#file.flush());
+    return this.#run(() => this.#file.flush());
+  }
+
+  #run<Result>(request: () => Promise<Result>): Promise<Result> {
+    return this.#underWay.run(() => this.#counters.run(request));
   }
 
   close(): Promise<void> {
-    return Promise.resolve();
+    return this.#underWay.idle();
   }
 }
