@@ -96,7 +96,7 @@ export const convertOptions = {
     help: 'accepted; data is read and written',
   },
   salvage: { long: 'salvage', help: 'what cannot be read becomes zeroes, with a warning' },
-  outOfOrder: { short: 'W', long: 'oob-writes', help: 'write pieces in any order' },
+  outOfOrder: { short: 'W', long: 'oob-writes', help: 'let the target hold the disk in any order' },
   object: { long: 'object', argument: 'DEFINITION', help: 'not supported' },
   ...shared.untrustedOption,
   ...shared.queuesOption,

@@ -206,6 +206,7 @@ async function convertToFile(
         skipCreate: line.has('skipCreate'),
         targetIsZero: line.has('targetIsZero'),
         salvage: line.has('salvage'),
+        outOfOrder: line.has('outOfOrder'),
         onStats: (targetStats, sourceStats) => {
           sourceStats.forEach((stats, index) => {
             tables += statsTable(`Queues of '${sources[index].given}':`, stats);

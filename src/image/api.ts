@@ -76,6 +76,11 @@ export interface OpenImageOptions {
    * (QEMU's `lazy-refcounts`). Left out, the image says so itself.
    */
   readonly lazyRefcounts?: boolean | undefined;
+  /**
+   * Writes of a queue get new clusters in the order in which they were begun, so that what is written
+   * in guest order lies in guest order, however many are under way. Random writes wait for one another.
+   */
+  readonly inOrder?: boolean | undefined;
   /** Read even if another process has the image open for writing (`qemu-img -U`). */
   readonly forceShare?: boolean | undefined;
   /** Read the state of this internal snapshot (id or name) instead of the active one; read-only. */

@@ -135,6 +135,7 @@ async function openQcow2Image(
       cacheBytes: options.cacheSize ?? defaultCacheBytes,
       overlapCheck,
       lazyRefcounts: options.lazyRefcounts,
+      inOrder: options.inOrder ?? false,
       snapshot: options.snapshot,
     });
     let backing: OpenedImage | undefined;

@@ -35,8 +35,16 @@ export interface ConvertOptions extends LongOperationOptions {
   readonly compress?: boolean | undefined;
   /** Pieces copied at the same time; default 16. */
   readonly parallel?: number | undefined;
-  /** Queues that source and target are each used through; default 1. */
+  /**
+   * Queues that sources are read through, and the target is written through if `outOfOrder`, since each
+   * has a place of its own for new clusters; default 1.
+   */
   readonly queues?: number | undefined;
+  /**
+   * Whether the target may hold the disk in any order. Otherwise places are taken in guest order, and
+   * data that follow one another in the disk do so in the target.
+   */
+  readonly outOfOrder?: boolean | undefined;
   /** The target exists and is kept, not created. */
   readonly skipCreate?: boolean | undefined;
   /**
@@ -223,6 +231,7 @@ async function copyInto(
     aio: options.aio,
     fillsHoles: created && !isPreallocated(options),
     overlapCheck: options.targetOverlapCheck,
+    inOrder: options.outOfOrder !== true,
     // One that is killed shall need no repair, and laziness spares a conversion nothing.
     lazyRefcounts: false,
     onFinding: options.onTargetFinding,
@@ -237,10 +246,12 @@ async function copyInto(
       );
     }
     const source = concatenate(parts);
+    const { outOfOrder = false } = options;
     const sparseSize = options.sparseSize ?? defaultSparseBytes;
     const copier = new Copier({
       source,
-      targets: await openQueues(target, options.queues),
+      targets: await openQueues(target, outOfOrder ? options.queues : 1),
+      outOfOrder,
       size,
       parallel: options.parallel ?? defaultParallel,
       granularity: options.compress === true ? (target.clusterSize ?? 1) : 1,

@@ -20,6 +20,8 @@ const salvageBytes = 4096;
 export interface CopyPlan {
   readonly source: Source;
   readonly targets: readonly RequestTarget[];
+  /** Whether writes may begin in any order; otherwise they begin in guest order. */
+  readonly outOfOrder: boolean;
   /** Bytes to copy. */
   readonly size: number;
   /** Pieces under way at a time. */
@@ -40,12 +42,21 @@ export interface CopyPlan {
   readonly signal: AbortSignal | undefined;
 }
 
+/** When the writes of a piece may begin. */
+interface Turn {
+  readonly begins: Promise<void>;
+  /** Lets those of the next piece begin. */
+  readonly end: () => void;
+}
+
 /** One copy of one disk. */
 export class Copier {
   readonly #plan: CopyPlan;
   readonly #rateLimit: RateLimit | undefined;
   readonly #chunkBytes: number;
   #doneBytes = 0;
+  /** Resolves when the writes of the last piece that was begun, and of all before it, have begun. */
+  #lastBegun: Promise<void> = Promise.resolve();
   #failure: { readonly error: unknown } | undefined;
 
   constructor(plan: CopyPlan) {
@@ -77,13 +88,8 @@ export class Copier {
         const next = await pieces.next();
         if (next.done === true) return;
         const piece = next.value;
-        if (piece.kind === 'data') {
-          buffer ??= alignedBuffer(this.#chunkBytes);
-          await this.#rateLimit?.take(piece.length, this.#plan.signal);
-          await this.#copyData(piece, buffer.subarray(0, piece.length), lane);
-        } else if (piece.kind === 'zero') {
-          await this.#zero(piece.start, piece.length, lane);
-        }
+        if (piece.kind === 'data') buffer ??= alignedBuffer(this.#chunkBytes);
+        await this.#inTurn((turn) => this.#copyPiece(piece, buffer, lane, turn));
         this.#doneBytes += piece.length;
         this.#plan.onProgress?.({ doneBytes: this.#doneBytes, totalBytes: this.#plan.size });
       }
@@ -92,11 +98,50 @@ export class Copier {
     }
   }
 
-  async #copyData(piece: Piece, data: Uint8Array, lane: number): Promise<void> {
-    await this.#read(data, piece.start, lane);
-    if (this.#plan.compress) await this.#writeCompressed(data, piece.start, lane);
-    else if (this.#plan.sparseSize > 0) await this.#writeSparse(data, piece.start, lane);
-    else await this.#target(lane).write(data, piece.start);
+  /** Copies with a turn that comes after those of all pieces before, and ends at the latest with this. */
+  async #inTurn(copy: (turn: Turn) => Promise<void>): Promise<void> {
+    const begins = this.#plan.outOfOrder ? Promise.resolve() : this.#lastBegun;
+    let end = (): void => undefined;
+    const ended = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    this.#lastBegun = begins.then(() => ended);
+    try {
+      await copy({ begins, end });
+    } finally {
+      end();
+    }
+  }
+
+  async #copyPiece(
+    { kind, start, length }: Piece,
+    buffer: Uint8Array | undefined,
+    lane: number,
+    turn: Turn,
+  ): Promise<void> {
+    if (kind === 'skip') return;
+    if (kind === 'zero' || buffer === undefined) {
+      await turn.begins;
+      const zeroed = this.#zero(start, length, lane);
+      turn.end();
+      await zeroed;
+      return;
+    }
+    const data = buffer.subarray(0, length);
+    await this.#rateLimit?.take(length, this.#plan.signal);
+    await this.#read(data, start, lane);
+    await turn.begins;
+    // They get their places in the order of these calls, and are written side by side.
+    const writes = this.#beginWrites(data, start, lane);
+    turn.end();
+    await settled(writes);
+  }
+
+  #beginWrites(data: Uint8Array, offset: number, lane: number): Promise<void>[] {
+    if (this.#failure !== undefined) return [];
+    if (this.#plan.compress) return this.#beginCompressed(data, offset, lane);
+    if (this.#plan.sparseSize > 0) return this.#beginSparse(data, offset, lane);
+    return [this.#target(lane).write(data, offset)];
   }
 
   async #read(data: Uint8Array, offset: number, lane: number): Promise<void> {
@@ -119,7 +164,7 @@ export class Copier {
     }
   }
 
-  async #writeSparse(data: Uint8Array, offset: number, lane: number): Promise<void> {
+  #beginSparse(data: Uint8Array, offset: number, lane: number): Promise<void>[] {
     const target = this.#target(lane);
     const lengths = zeroRuns(data, this.#plan.sparseSize);
     const writes: Promise<void>[] = [];
@@ -135,10 +180,10 @@ export class Copier {
       }
       start += length;
     }
-    await settled(writes);
+    return writes;
   }
 
-  async #writeCompressed(data: Uint8Array, offset: number, lane: number): Promise<void> {
+  #beginCompressed(data: Uint8Array, offset: number, lane: number): Promise<void>[] {
     const target = this.#target(lane);
     const writes: Promise<void>[] = [];
     for (let start = 0; start < data.length; start += this.#plan.granularity) {
@@ -149,7 +194,7 @@ export class Copier {
           : target.writeCompressed(cluster, offset + start),
       );
     }
-    await settled(writes);
+    return writes;
   }
 
   async #zero(offset: number, length: number, lane: number): Promise<void> {

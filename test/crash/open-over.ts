@@ -39,6 +39,7 @@ export async function openOver(
     cacheBytes,
     overlapCheck: 'all',
     lazyRefcounts: undefined,
+    inOrder: false,
     snapshot: undefined,
     forCheck: false,
     onFinding: undefined,

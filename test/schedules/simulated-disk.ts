@@ -397,6 +397,7 @@ async function openOver(
     cacheBytes: 0,
     overlapCheck: 'all',
     lazyRefcounts: undefined,
+    inOrder: false,
     snapshot: undefined,
   });
   const parts = { dataFile: undefined, options: {} };

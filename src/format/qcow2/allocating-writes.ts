@@ -57,13 +57,15 @@ export class AllocatingWrites {
    * @returns undefined, with nothing done, if it cannot
    */
   tryWrite(buffer: Uint8Array, offset: number, epoch: number): Promise<void> | undefined {
-    const { metadata, arena, externalData, file } = this.#context;
+    const { metadata, arena, turns, externalData, file } = this.#context;
     const { geometry, l2Cache, claims } = metadata;
     const { clusterSize } = geometry;
     const within = geometry.within(offset);
     if (within + buffer.length > clusterSize || arena.available === 0 || externalData) {
       return undefined;
     }
+    // Those that wait for their turn come first.
+    if (turns !== undefined && !turns.isIdle) return undefined;
     // The long way looks more closely at the table.
     if (metadata.overlap.hasConflicts) return undefined;
     if (!metadata.ownsTable(Math.floor(offset / geometry.tableReach))) return undefined;

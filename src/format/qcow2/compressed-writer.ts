@@ -8,6 +8,7 @@
  * that end with the cluster or go beyond it; what is left before its end is given up into limbo.
  */
 import { BufferPool } from '../../engine/buffer-pool.js';
+import type { Turn } from '../../engine/turnstile.js';
 import { CowherdError } from '../../errors.js';
 import { type Codec, codecFor } from '../../native/codec.js';
 import type { QueueContext, RemovedClusters } from './context.js';
@@ -57,7 +58,7 @@ export class CompressedWriter {
    * @param offset guest offset in bytes of a cluster
    */
   async write(buffer: Uint8Array, offset: number): Promise<void> {
-    const { metadata, externalData, file } = this.#context;
+    const { metadata, externalData, file, turns } = this.#context;
     const { clusterSize } = metadata.geometry;
     if (externalData) {
       throw new CowherdError(
@@ -68,9 +69,11 @@ export class CompressedWriter {
     }
     const cluster = buffer.length === clusterSize ? buffer : padded(buffer, clusterSize);
     const output = this.#outputs.lend();
+    const turn = turns?.take();
     try {
-      await this.#writeThrough(cluster, buffer, offset, output);
+      await this.#writeThrough(cluster, buffer, offset, output, turn);
     } finally {
+      turn?.end();
       this.#outputs.giveBack(output);
     }
   }
@@ -81,19 +84,22 @@ export class CompressedWriter {
     buffer: Uint8Array,
     offset: number,
     output: Uint8Array,
+    turn: Turn | undefined,
   ): Promise<void> {
     const { metadata } = this.#context;
     const { clusterSize } = metadata.geometry;
     this.#codec ??= codecFor(this.#type);
     const length = await this.#compress(this.#codec, cluster, output, offset);
     if (length < 0 || length >= clusterSize) {
-      await this.#writer.write(buffer, offset);
+      await this.#writer.write(buffer, offset, turn);
       return;
     }
+    if (turn !== undefined) await turn.begins;
     const data = output.subarray(0, length);
     // A new L2 table goes before the data it maps, so that the file can end with them.
     metadata.l2Cache.unpin(await acquireWritableSlice(this.#context, offset));
     const hostOffset = await this.#pack(length);
+    turn?.end();
     try {
       await this.#writePacked(data, hostOffset);
       await this.#link(offset, hostOffset, length);

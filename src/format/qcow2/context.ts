@@ -2,6 +2,7 @@
 import type { Arena } from '../../engine/arena.js';
 import { Counter, type QueueCounters } from '../../engine/counters.js';
 import type { Limbo } from '../../engine/limbo.js';
+import type { Turnstile } from '../../engine/turnstile.js';
 import type { UnflushedData } from '../../engine/unflushed.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { BackingReader } from '../driver.js';
@@ -24,6 +25,8 @@ export interface QueueContext {
   /** Format version: 2 has no zero clusters. */
   readonly version: 2 | 3;
   readonly arena: Arena;
+  /** By which writes take clusters in the order in which they began; undefined if they need not. */
+  readonly turns: Turnstile | undefined;
   readonly limbo: Limbo;
   readonly unflushed: UnflushedData;
   readonly counters: QueueCounters;

@@ -37,6 +37,8 @@ export interface Qcow2OpenOptions {
   readonly overlapCheck: OverlapLevel;
   /** Whether reference counts reach the disk late; undefined for what the header says. */
   readonly lazyRefcounts: boolean | undefined;
+  /** Whether writes of a queue take clusters in the order in which they begin. */
+  readonly inOrder: boolean;
   /** Id or name of the internal snapshot to read. */
   readonly snapshot: string | undefined;
   /** Of this thread's first queue; what its requests share is counted there too. */
@@ -52,6 +54,7 @@ export interface Qcow2Handle {
   readonly size: number;
   readonly readOnly: boolean;
   readonly lazyRefcounts: boolean;
+  readonly inOrder: boolean;
 }
 
 /** Reads and checks the header of an image; what a check reports and repairs is let pass for one. */
@@ -127,9 +130,17 @@ export async function openQcow2(
   const { cacheBytes, overlapCheck } = options;
   const level = forWriting ? overlapCheck : undefined;
   const memory = await loadQcow2Memory(file, geometry, header, l1, cacheBytes, level);
-  const { dataFile, counters } = options;
+  const { dataFile, counters, inOrder } = options;
   const readOnly = !forWriting;
-  const handle: Qcow2Handle = { format: 'qcow2', header, memory, size, readOnly, lazyRefcounts };
+  const handle: Qcow2Handle = {
+    format: 'qcow2',
+    header,
+    memory,
+    size,
+    readOnly,
+    lazyRefcounts,
+    inOrder,
+  };
   return attachQcow2(file, dataFile, handle, counters);
 }
 
@@ -182,6 +193,7 @@ export class Qcow2Image implements FormatImage {
       dataFile,
       backing,
       counters,
+      inOrder: this.#handle.inOrder,
       beforeFirstChange: () => this.#prepare(),
       onClosed: () => this.#queues.delete(queue),
     });

@@ -8,6 +8,7 @@ import { QueueGate, gateClosed } from '../../engine/gate.js';
 import { Limbo } from '../../engine/limbo.js';
 import { publishReserved, releaseQueueLine, takeQueueLine } from '../../engine/queue-line.js';
 import { RequestPool } from '../../engine/request-pool.js';
+import { Turnstile } from '../../engine/turnstile.js';
 import { UnflushedData } from '../../engine/unflushed.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { BackingReader, FormatQueue } from '../driver.js';
@@ -34,6 +35,8 @@ export interface Qcow2QueueOptions {
   readonly dataFile: StorageFile | undefined;
   readonly backing: BackingReader | undefined;
   readonly counters: QueueCounters;
+  /** Whether writes take clusters in the order in which they begin. */
+  readonly inOrder: boolean;
   /** Makes the header ready for the first change of guest data. */
   readonly beforeFirstChange: () => Promise<void>;
   readonly onClosed: () => void;
@@ -75,6 +78,7 @@ export class Qcow2Queue implements FormatQueue {
         publishReserved(control, this.#line, run);
         return run;
       }, geometry.clusterSize),
+      turns: options.inOrder ? new Turnstile() : undefined,
       limbo: new Limbo(),
       unflushed,
       counters,

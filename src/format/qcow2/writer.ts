@@ -5,6 +5,7 @@
  * ends the claim. Steps of one write run side by side.
  */
 import { Counter } from '../../engine/counters.js';
+import type { Turn } from '../../engine/turnstile.js';
 import type { QueueContext, RemovedClusters } from './context.js';
 import { acquireWritableSlice, intoLimbo, leaveSlice, nothingBelow } from './context.js';
 import { ClusterKind } from './l2-entry.js';
@@ -80,10 +81,19 @@ export class Writer {
     return hostOffset;
   }
 
-  /** Writes the whole buffer at a guest offset. */
-  async write(buffer: Uint8Array, offset: number): Promise<void> {
+  /**
+   * Writes the whole buffer at a guest offset.
+   *
+   * @param turn in which clusters are taken; it ends when they are, before the data are written
+   */
+  async write(
+    buffer: Uint8Array,
+    offset: number,
+    turn: Turn | undefined = this.#context.turns?.take(),
+  ): Promise<void> {
     const steps: Promise<void>[] = [];
     try {
+      if (turn !== undefined) await turn.begins;
       for (let done = 0; done < buffer.length;) {
         const rest = done === 0 ? buffer : buffer.subarray(done);
         const step = await this.#next(offset + done, rest.length);
@@ -98,6 +108,7 @@ export class Writer {
         if (done < buffer.length) work.catch(() => undefined);
       }
     } finally {
+      turn?.end();
       // Also after a failure no step may go on from a buffer that the caller has back.
       await Promise.allSettled(steps);
     }
