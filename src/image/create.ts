@@ -3,8 +3,8 @@ import { stat, unlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { CowherdError } from '../errors.js';
 import { createQcow2 } from '../format/qcow2/create.js';
+import { createRaw } from '../format/raw/create.js';
 import { createStorageFile } from '../storage/open-file.js';
-import { preallocate } from '../storage/preallocate.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { CreateImageOptions, CreateOptions, ImageFormat } from './api.js';
 import { decideCreateOptions } from './create-options.js';
@@ -53,10 +53,7 @@ export async function formatFile(
 ): Promise<void> {
   const { size, preallocation, signal } = options;
   if (options.format === 'raw') {
-    await file.truncate(size);
-    if (preallocation === 'falloc' || preallocation === 'full') {
-      await preallocate(file, 0, size, preallocation, signal);
-    }
+    await createRaw(file, size, preallocation ?? 'off', signal);
     return;
   }
   const decided = decideCreateOptions(options, size);

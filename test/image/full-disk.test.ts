@@ -31,12 +31,12 @@ function piece(index: number): Uint8Array {
 for (const options of geometries) {
   test(`after room was made, the same writes succeed: ${JSON.stringify(options)}`, async (t) => {
     if (!needsTool(t, 'qemu-img')) return;
-    const disk = await smallDisk(t, 4 * mib);
+    const disk = await smallDisk(t, 5 * mib);
     if (disk === undefined) return;
     const file = path.join(disk, 'image.qcow2');
     await createImage(file, { format: 'qcow2', size: '64M', ...options });
     const image = await openImage(file);
-    const filler = await fill(disk, 3 * mib);
+    const filler = await fill(disk, 4 * mib);
     // Apart, so that every piece has tables of its own with small clusters.
     const offset = (index: number): number => index * 2 * mib + 1000;
     const write = (index: number): Promise<void> => image.write(piece(index), offset(index));

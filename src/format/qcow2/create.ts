@@ -1,14 +1,16 @@
 /**
  * Writing a new, empty image: header, refcount structures and L1 table, and with preallocation the
- * L2 tables and data clusters. The header goes last, so that what was cut off is no image at all.
+ * L2 tables and data clusters. Every byte of it is written, since a device holds what it held. The
+ * header goes last, so that what was cut off is no image at all.
  *
  *     [ header ][ refcount table ][ refcount blocks ][ L1 table ][ L2 tables ][ data … ]
  *                                                                └─ preallocation only ─┘
  */
 import { CowherdError } from '../../errors.js';
 import { maxL1TableBytes, maxRefcountTableBytes } from '../../limits.js';
-import { preallocate } from '../../storage/preallocate.js';
+import { preallocate, writeZeroes } from '../../storage/preallocate.js';
 import type { StorageFile } from '../../storage/storage.js';
+import { createRaw } from '../raw/create.js';
 import { Geometry } from './geometry.js';
 import {
   Autoclear,
@@ -24,6 +26,7 @@ import { refcountWidth } from './refcount-width.js';
 /** Bytes written at a time, and how many such writes are under way. */
 const chunkBytes = 4 * 1024 * 1024;
 const writesAhead = 4;
+const copiedHigh = 0x80000000;
 
 /** The options of a new image; every one decided and valid. */
 export interface Qcow2CreateOptions {
@@ -55,11 +58,24 @@ interface Layout {
   readonly total: number;
 }
 
+/** All that decides what is written. */
+interface Plan {
+  readonly geometry: Geometry;
+  readonly layout: Layout;
+  readonly options: Qcow2CreateOptions;
+  /** Whether the data lie in a file of their own. */
+  readonly external: boolean;
+  /** Whether storage that was not written to reads as zeroes: of the image, and of what holds the data. */
+  readonly zeroInit: boolean;
+  readonly dataZeroInit: boolean;
+}
+
 /**
- * Makes an empty file, and its external data file if it has one, into an image.
+ * Makes an empty file, or a device whatever it holds, into an image, and so the external data file if
+ * there is one.
  *
- * @throws ERR_COWHERD_INVALID_ARGUMENT if the disk is too large for the cluster size, or the signal's
- *   reason
+ * @throws ERR_COWHERD_INVALID_ARGUMENT if the disk is too large for the cluster size,
+ *   ERR_COWHERD_UNSUPPORTED for what a device cannot do, or the signal's reason
  */
 export async function createQcow2(
   file: StorageFile,
@@ -68,20 +84,51 @@ export async function createQcow2(
   signal?: AbortSignal,
 ): Promise<void> {
   const geometry = new Geometry(options);
-  const layout = planLayout(geometry, options, dataFile !== undefined);
-  const { clusterSize } = geometry;
-  await file.truncate(layout.total * clusterSize);
+  const external = dataFile !== undefined;
+  const plan: Plan = {
+    geometry,
+    layout: planLayout(geometry, options, external),
+    options,
+    external,
+    zeroInit: file.limits.zeroInit,
+    dataZeroInit: (dataFile ?? file).limits.zeroInit,
+  };
+  await refuseUnfit(file, plan);
+  await createDataFile(dataFile, options, signal);
   const writer = new ChunkWriter(file, signal);
-  await writeRefcountTable(writer, geometry, layout);
-  await writeRefcountBlocks(writer, geometry, layout);
-  await writeL1Table(writer, geometry, layout);
-  await writeL2Tables(writer, geometry, layout, options, dataFile !== undefined);
+  // What a device held is no image from here on.
+  await writeTable(writer, 0, geometry.clusterSize, noEntries);
   await writer.finish();
-  await allocateData(file, dataFile, geometry, layout, options, signal);
+  if (!plan.zeroInit) await file.flush();
+  await writeRefcountTable(writer, plan);
+  await writeRefcountBlocks(writer, plan);
+  await writeL1Table(writer, plan);
+  await writeL2Tables(writer, plan);
+  await writer.finish();
+  if (!external) await allocateData(file, plan, signal);
   await file.flush();
-  await file.write(headerBytes(options, layout, geometry), 0);
+  await file.write(headerBytes(plan), 0);
   await file.flush();
   await dataFile?.flush();
+}
+
+/** Refuses what a device cannot do, before anything is written to it. */
+async function refuseUnfit(file: StorageFile, { geometry, layout, options }: Plan): Promise<void> {
+  const { preallocation } = options;
+  if (!file.limits.blockDevice || layout.dataClusters === 0) return;
+  let reason: string | undefined;
+  if (preallocation === 'falloc' || preallocation === 'full') {
+    reason = `Failed to resize underlying file: Preallocation mode '${preallocation}' unsupported for this non-regular file`;
+  } else if (layout.total * geometry.clusterSize > (await file.size())) {
+    reason = 'Cannot grow device files';
+  }
+  if (reason === undefined) return;
+  const { filename } = file;
+  throw new CowherdError(
+    'ERR_COWHERD_UNSUPPORTED',
+    `'${filename}': Could not resize image: ${reason}`,
+    { filename },
+  );
 }
 
 function planLayout(geometry: Geometry, options: Qcow2CreateOptions, external: boolean): Layout {
@@ -90,7 +137,7 @@ function planLayout(geometry: Geometry, options: Qcow2CreateOptions, external: b
   if (l1Entries * 8 > maxL1TableBytes) {
     throw new CowherdError(
       'ERR_COWHERD_INVALID_ARGUMENT',
-      `The image size is too large for a cluster size of ${clusterSize} bytes (try using a larger cluster size)`,
+      "The image size is too large for file format 'qcow2' (try using a larger cluster size)",
     );
   }
   const preallocated = options.preallocation !== 'off';
@@ -111,7 +158,7 @@ function planLayout(geometry: Geometry, options: Qcow2CreateOptions, external: b
   if (tableClusters * clusterSize > maxRefcountTableBytes) {
     throw new CowherdError(
       'ERR_COWHERD_INVALID_ARGUMENT',
-      `The image size is too large to preallocate with a cluster size of ${clusterSize} bytes`,
+      "The image size is too large for file format 'qcow2' (try using a larger cluster size)",
     );
   }
   const firstBlock = 1 + tableClusters;
@@ -132,7 +179,7 @@ function planLayout(geometry: Geometry, options: Qcow2CreateOptions, external: b
   };
 }
 
-function headerBytes(options: Qcow2CreateOptions, layout: Layout, geometry: Geometry): Uint8Array {
+function headerBytes({ options, layout, geometry }: Plan): Uint8Array {
   const { clusterSize } = geometry;
   const l1Entries = geometry.l1Entries(options.size);
   let incompatibleFeatures = 0;
@@ -195,117 +242,148 @@ class ChunkWriter {
   }
 }
 
-/** Writes a table of host offsets of consecutive clusters. */
-async function writePointers(
+/** The entries of a table: how many, of how many bytes, and what each holds. */
+interface Entries {
+  readonly count: number;
+  readonly bytes: number;
+  readonly put: (view: DataView, at: number, index: number) => void;
+}
+
+const noEntries: Entries = { count: 0, bytes: 8, put: () => undefined };
+
+/** Writes the entries of a table, and zeroes up to its length in bytes. */
+async function writeTable(
   writer: ChunkWriter,
   hostOffset: number,
-  count: number,
-  pointer: (index: number) => number,
-  flag: number,
+  length: number,
+  { count, bytes, put }: Entries,
 ): Promise<void> {
-  for (let first = 0; first < count; first += chunkBytes / 8) {
+  for (let done = 0; done < length; done += chunkBytes) {
     const chunk = await writer.lend();
     const view = new DataView(chunk.buffer);
-    const entries = Math.min(count - first, chunkBytes / 8);
-    for (let index = 0; index < entries; index++) {
-      const value = pointer(first + index);
-      view.setUint32(index * 8, flag + Math.floor(value / 0x100000000));
-      view.setUint32(index * 8 + 4, value % 0x100000000);
-    }
-    writer.write(chunk, entries * 8, hostOffset + first * 8);
+    const part = Math.min(length - done, chunkBytes);
+    const first = done / bytes;
+    const entries = Math.max(0, Math.min(count - first, part / bytes));
+    for (let index = 0; index < entries; index++) put(view, index * bytes, first + index);
+    chunk.fill(0, entries * bytes, part);
+    writer.write(chunk, part, hostOffset + done);
   }
+}
+
+/** Entries that point at consecutive clusters. */
+function pointers(count: number, firstCluster: number, clusterSize: number, flag: number): Entries {
+  return {
+    count,
+    bytes: 8,
+    put: (view, at, index) => {
+      const hostOffset = (firstCluster + index) * clusterSize;
+      view.setUint32(at, flag + Math.floor(hostOffset / 0x100000000));
+      view.setUint32(at + 4, hostOffset % 0x100000000);
+    },
+  };
 }
 
 async function writeRefcountTable(
   writer: ChunkWriter,
-  { clusterSize }: Geometry,
-  layout: Layout,
+  { geometry: { clusterSize }, layout }: Plan,
 ): Promise<void> {
-  const block = (index: number): number => (layout.firstBlock + index) * clusterSize;
-  await writePointers(writer, clusterSize, layout.blocks, block, 0);
+  const { blocks, firstBlock, tableClusters } = layout;
+  const entries = pointers(blocks, firstBlock, clusterSize, 0);
+  await writeTable(writer, clusterSize, tableClusters * clusterSize, entries);
 }
 
 async function writeL1Table(
   writer: ChunkWriter,
-  { clusterSize }: Geometry,
-  layout: Layout,
+  { geometry, layout, options, zeroInit }: Plan,
 ): Promise<void> {
-  const copied = 0x80000000;
-  const table = (index: number): number => (layout.firstL2 + index) * clusterSize;
-  await writePointers(writer, layout.l1 * clusterSize, layout.l2Tables, table, copied);
+  const { clusterSize } = geometry;
+  const { l1, l1Clusters, l2Tables, firstL2 } = layout;
+  // As QEMU has it, a file without preallocation ends with the last entry.
+  const length = zeroInit ? geometry.l1Entries(options.size) * 8 : l1Clusters * clusterSize;
+  const entries = pointers(l2Tables, firstL2, clusterSize, copiedHigh);
+  await writeTable(writer, l1 * clusterSize, length, entries);
 }
 
-async function writeRefcountBlocks(
-  writer: ChunkWriter,
-  geometry: Geometry,
-  layout: Layout,
-): Promise<void> {
+async function writeRefcountBlocks(writer: ChunkWriter, { geometry, layout }: Plan): Promise<void> {
   const width = refcountWidth(geometry.refcountOrder);
   const perChunk = (chunkBytes * 8) / geometry.refcountBits;
   const bytesFor = (counts: number): number => Math.ceil((counts * geometry.refcountBits) / 8);
   const start = layout.firstBlock * geometry.clusterSize;
-  // All chunks but the last are alike: every cluster counted once.
-  const full = new Uint8Array(Math.min(chunkBytes, bytesFor(Math.min(layout.total, perChunk))));
+  const length = layout.blocks * geometry.clusterSize;
+  // Chunks but the last are alike: every cluster counted once.
   const counts = Math.min(layout.total, perChunk);
+  const full = new Uint8Array(bytesFor(counts));
   const view = new DataView(full.buffer);
   for (let index = 0; index < counts; index++) width.set(view, 0, index, 1);
-  for (let first = 0; first < layout.total; first += perChunk) {
+  for (let done = 0; done < length; done += chunkBytes) {
     const chunk = await writer.lend();
-    const left = Math.min(layout.total - first, perChunk);
+    const part = Math.min(length - done, chunkBytes);
+    const left = Math.max(0, Math.min(layout.total - (done / chunkBytes) * perChunk, perChunk));
     chunk.set(full);
-    if (left < counts) {
-      const tail = new DataView(chunk.buffer);
-      for (let index = left; index < Math.ceil(left / 8) * 8; index++) {
-        width.set(tail, 0, index, 0);
-      }
+    const tail = new DataView(chunk.buffer);
+    for (let index = left; index < Math.min(Math.ceil(left / 8) * 8, counts); index++) {
+      width.set(tail, 0, index, 0);
     }
-    writer.write(chunk, bytesFor(left), start + bytesFor(first));
+    chunk.fill(0, bytesFor(left), part);
+    writer.write(chunk, part, start + done);
   }
 }
 
-async function writeL2Tables(
-  writer: ChunkWriter,
-  geometry: Geometry,
-  layout: Layout,
-  options: Qcow2CreateOptions,
-  external: boolean,
-): Promise<void> {
-  if (layout.l2Tables === 0) return;
+async function writeL2Tables(writer: ChunkWriter, plan: Plan): Promise<void> {
+  const { geometry, layout, options, external } = plan;
   const { clusterSize, l2EntrySize } = geometry;
-  const entries = new L2EntryView(geometry, external);
-  const clusters = geometry.clusters(options.size);
+  const view = new L2EntryView(geometry, external);
   const firstData = external ? 0 : layout.firstData;
-  const perChunk = chunkBytes / l2EntrySize;
-  for (let first = 0; first < clusters; first += perChunk) {
-    const chunk = await writer.lend();
-    const view = new DataView(chunk.buffer);
-    const count = Math.min(clusters - first, perChunk);
-    for (let index = 0; index < count; index++) {
-      const at = index * l2EntrySize;
-      const hostOffset = (firstData + first + index) * clusterSize;
+  const readsAsZeroes = mustReadAsZeroes(plan);
+  const entries: Entries = {
+    count: geometry.clusters(options.size),
+    bytes: l2EntrySize,
+    put: (table, at, index) => {
+      const hostOffset = (firstData + index) * clusterSize;
       // Extended entries keep their subclusters unallocated: the backing file may show through.
-      if (geometry.extendedL2) entries.setPreallocated(view, at, hostOffset);
-      else entries.setNormal(view, at, hostOffset);
-    }
-    writer.write(chunk, count * l2EntrySize, layout.firstL2 * clusterSize + first * l2EntrySize);
-  }
+      if (geometry.extendedL2) view.setPreallocated(table, at, hostOffset);
+      else view.setNormal(table, at, hostOffset);
+      if (readsAsZeroes) view.setZero(table, at, true);
+    },
+  };
+  const length = layout.l2Tables * clusterSize;
+  await writeTable(writer, layout.firstL2 * clusterSize, length, entries);
+}
+
+/** Whether entries say that their clusters read as zeroes, since what these hold is anybody's. */
+function mustReadAsZeroes({ geometry, options, dataZeroInit }: Plan): boolean {
+  const canSay = options.version === 3 && !geometry.extendedL2 && !options.dataFileRaw;
+  return canSay && !dataZeroInit;
 }
 
 async function allocateData(
   file: StorageFile,
-  dataFile: StorageFile | undefined,
-  { clusterSize }: Geometry,
-  layout: Layout,
-  options: Qcow2CreateOptions,
+  plan: Plan,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const { preallocation, size } = options;
-  if (dataFile !== undefined) await dataFile.truncate(size);
-  if (preallocation !== 'falloc' && preallocation !== 'full') return;
-  if (dataFile !== undefined) await preallocate(dataFile, 0, size, preallocation, signal);
-  else {
-    const start = layout.firstData * clusterSize;
-    const length = layout.dataClusters * clusterSize;
+  const { geometry, layout, options, dataZeroInit } = plan;
+  const { preallocation } = options;
+  const start = layout.firstData * geometry.clusterSize;
+  const length = layout.dataClusters * geometry.clusterSize;
+  if (length === 0) return;
+  if (preallocation === 'falloc' || preallocation === 'full') {
+    // This makes the file longer too, so that a host that cannot reserve writes what is added.
     await preallocate(file, start, length, preallocation, signal);
+  } else if (dataZeroInit) {
+    await file.truncate(start + length);
+  } else if (options.version === 2) {
+    // Its entries cannot say that clusters read as zeroes.
+    await writeZeroes(file, start, length, signal);
   }
+}
+
+/** The data file is a raw disk; one that is to be read as such has to hold the zeroes. */
+async function createDataFile(
+  dataFile: StorageFile | undefined,
+  { size, preallocation, dataFileRaw }: Qcow2CreateOptions,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  if (dataFile === undefined) return;
+  await createRaw(dataFile, size, preallocation, signal);
+  if (dataFileRaw && !dataFile.limits.zeroInit) await writeZeroes(dataFile, 0, size, signal);
 }
