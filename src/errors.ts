@@ -30,6 +30,12 @@ export interface CowherdErrorDetails {
   readonly filename?: string | undefined;
   /** Offset in bytes: a host offset for storage and metadata errors, a guest offset for requests. */
   readonly offset?: number | undefined;
+  /** Guest bytes from `offset` on that it is about, where it is about a stretch of the disk. */
+  readonly length?: number | undefined;
+  /** Why, in the C library's words, where that says it all: `No space left on device`. */
+  readonly reason?: string | undefined;
+  /** What contradicts the format, in QEMU's words. */
+  readonly damage?: string | undefined;
   /** The error of the layer below. */
   readonly cause?: unknown;
 }
@@ -49,6 +55,9 @@ export class CowherdError extends Error {
   readonly code: CowherdErrorCode;
   readonly filename: string | undefined;
   readonly offset: number | undefined;
+  readonly length: number | undefined;
+  readonly reason: string | undefined;
+  readonly damage: string | undefined;
   readonly [brand] = true;
 
   /** @param message names the file as it is; where it has control characters they are escaped */
@@ -60,6 +69,11 @@ export class CowherdError extends Error {
     this.code = code;
     this.filename = details.filename;
     this.offset = details.offset;
+    this.length = details.length;
+    // What a layer above adds does not change why.
+    const below = details.cause instanceof CowherdError ? details.cause : undefined;
+    this.reason = details.reason ?? below?.reason;
+    this.damage = details.damage ?? below?.damage;
   }
 
   static override [Symbol.hasInstance](value: unknown): boolean {

@@ -1,5 +1,6 @@
 /** `cowherd compare`: whether two images show the same content. */
 import { CowherdError } from '../errors.js';
+import { BlockStatusError } from '../jobs/block-status.js';
 import type { CompareResult } from '../jobs/compare.js';
 import { compareImages } from '../jobs/compare.js';
 import { CliError, usageError } from './cli-error.js';
@@ -29,8 +30,8 @@ const options = {
   ...shared.statsOption,
 } as const satisfies OptionSpecs<string>;
 
-/** Exit codes: different, could not be opened, could not be read. */
-const exitCodes = { different: 1, open: 2, read: 4 };
+/** Exit codes: different, could not be opened, cannot be told how it is stored, could not be read. */
+const exitCodes = { different: 1, open: 2, status: 3, read: 4 };
 
 /** Differences are reported by the sector they lie in. */
 const sectorSize = 512;
@@ -82,7 +83,7 @@ export const compareCommand: Command = {
       }
     } catch (error) {
       if (session.signal.aborted || !(error instanceof CowherdError)) throw error;
-      throw new CliError(readFailure(error), { exitCode: exitCodes.read, cause: error });
+      throw failureOf(error);
     } finally {
       await progress.end();
     }
@@ -90,9 +91,15 @@ export const compareCommand: Command = {
   },
 };
 
-function readFailure({ message, filename, offset }: CowherdError): string {
-  if (filename === undefined || offset === undefined) return message;
-  return `Error while reading offset ${offset} of ${filename}: ${message}`;
+function failureOf(error: CowherdError): CliError {
+  const { message, filename, offset, reason = message } = error;
+  if (error instanceof BlockStatusError) {
+    const text = `Sector allocation test failed for ${filename ?? ''}`;
+    return new CliError(text, { exitCode: exitCodes.status, cause: error });
+  }
+  const isKnown = filename !== undefined && offset !== undefined;
+  const text = isKnown ? `Error while reading offset ${offset} of ${filename}: ${reason}` : message;
+  return new CliError(text, { exitCode: exitCodes.read, cause: error });
 }
 
 function verdict({ difference, sizeA, sizeB }: CompareResult): string {

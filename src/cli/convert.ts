@@ -1,6 +1,7 @@
 /** `cowherd convert`: copies the content of images into a new or existing one. */
 import { CowherdError } from '../errors.js';
 import type { CreateOptions, Image, ImageFormat, OpenImageOptions } from '../image/api.js';
+import { BlockStatusError } from '../jobs/block-status.js';
 import { convert } from '../jobs/convert.js';
 import { CliError } from './cli-error.js';
 import type { Command } from './command.js';
@@ -270,10 +271,13 @@ function failure(
   sources: readonly ImageName[],
   target?: ImageName & { readonly created: boolean },
 ): unknown {
-  const { filename, offset, message } = error;
+  const { filename, offset, message, reason = message } = error;
   const wrap = (text: string): CliError => new CliError(text, { cause: error });
   if (message.startsWith("Can't find snapshot")) {
     return wrap("Failed to load snapshot: Can't find snapshot");
+  }
+  if (error instanceof BlockStatusError && offset !== undefined) {
+    return wrap(`error while reading block status at offset ${offset}: ${reason}`);
   }
   // What names no file is about the options of the one to be made.
   if (target !== undefined && (filename === undefined || filename === target.path)) {
@@ -291,7 +295,7 @@ function failure(
     // Sources are only read, so this is about the target's data file.
     const isWrite = /^Could not (?:write|allocate|resize|discard|flush)/.test(message);
     const attempt = isWrite ? 'writing' : 'reading';
-    return wrap(`error while ${attempt} at byte ${offset}: ${message}`);
+    return wrap(`error while ${attempt} at byte ${offset}: ${isWrite ? message : reason}`);
   }
   return source === undefined ? wrap(message) : openFailure(source, error);
 }

@@ -75,8 +75,24 @@ async function* extentsOf(
     yield* image.map({ offset: start, length, signal: session.signal });
   } catch (error) {
     if (session.signal.aborted || !(error instanceof CowherdError)) throw error;
-    throw new CliError(`Could not read file metadata: ${error.message}`, { cause: error });
+    const { message, reason = message } = error;
+    throw new CliError(`Could not read file metadata: ${reason}`, { cause: error });
   }
+}
+
+/** The extents but one that a failure cut off, as qemu-img prints them. */
+async function* completeExtents(
+  image: Image,
+  start: number,
+  length: number,
+  session: Session,
+): AsyncGenerator<Extent> {
+  let previous: Extent | undefined;
+  for await (const extent of extentsOf(image, start, length, session)) {
+    if (previous !== undefined) yield previous;
+    previous = extent;
+  }
+  if (previous !== undefined) yield previous;
 }
 
 /** Text is printed in pieces of about this size: a line at a time would cost more than the work. */
@@ -90,7 +106,7 @@ async function printTable(
 ): Promise<void> {
   let text = row('Offset', 'Length', 'Mapped to', 'File');
   try {
-    for await (const extent of extentsOf(image, start, length, session)) {
+    for await (const extent of completeExtents(image, start, length, session)) {
       if (!extent.data) continue;
       if (extent.offset === undefined) {
         throw new CliError('File contains external, encrypted or compressed clusters.');

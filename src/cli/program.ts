@@ -84,6 +84,12 @@ function report(error: unknown, session: Session): number {
     session.complain(`cowherd: ${isTold ? error.message : reason.message}\n`);
     return reason.exitCode;
   }
+  const below = error instanceof CliError ? error.cause : error;
+  if (below instanceof CowherdError && below.damage !== undefined) {
+    session.complain(
+      `qcow2: Image is corrupt: ${below.damage}; further non-fatal corruption events will be suppressed\n`,
+    );
+  }
   if (error instanceof CliError) {
     session.complain(error.report());
     return error.exitCode;

@@ -16,15 +16,22 @@ export async function* mapChain(
   signal?: AbortSignal,
 ): AsyncGenerator<Extent> {
   let last: Extent | undefined;
-  for await (const extent of extentsFrom(top, 0, offset, length, signal)) {
-    if (last !== undefined && joins(last, extent)) {
-      last = { ...last, length: last.length + extent.length };
-    } else {
-      if (last !== undefined) yield last;
-      last = extent;
+  let failure: unknown;
+  try {
+    for await (const extent of extentsFrom(top, 0, offset, length, signal)) {
+      if (last !== undefined && joins(last, extent)) {
+        last = { ...last, length: last.length + extent.length };
+      } else {
+        if (last !== undefined) yield last;
+        last = extent;
+      }
     }
+  } catch (error) {
+    failure = error;
   }
+  // What lies before a failure is known all the same.
   if (last !== undefined) yield last;
+  if (failure !== undefined) throw failure as Error;
 }
 
 async function* extentsFrom(

@@ -119,13 +119,21 @@ interface Side {
   readonly queues: readonly RequestTarget[];
 }
 
+/** A difference, or a failure at a guest offset in bytes. */
+type Finding = Difference | { readonly offset: number; readonly error: unknown };
+
+/** Where a failure lies in the disk; one that lies nowhere comes before all others. */
+function offsetOf(error: unknown): number {
+  return error instanceof CowherdError ? (error.offset ?? -1) : -1;
+}
+
 class Comparison {
   readonly #total: number;
   readonly #parallel: number;
   readonly #inFlight = new Set<Promise<void>>();
   readonly #freeBuffers: Uint8Array[] = [];
-  #first: Difference | undefined;
-  #failure: unknown;
+  /** What lies first in the disk of all that was found or could not be read. */
+  #first: Finding | undefined;
   #doneBytes = 0;
   /** Counts pieces, which go round the queues. */
   #turn = 0;
@@ -143,25 +151,39 @@ class Comparison {
   async run(): Promise<Difference | undefined> {
     try {
       await this.#walk();
-    } finally {
-      // Buffers belong to their requests until these have ended, whatever became of the walk.
-      await Promise.all(this.#inFlight);
+    } catch (error) {
+      this.#note({ offset: offsetOf(error), error });
     }
-    if (this.#failure !== undefined) throw this.#failure as Error;
-    return this.#first;
+    // Buffers belong to their requests until these have ended, whatever became of the walk.
+    await Promise.all(this.#inFlight);
+    const first = this.#first;
+    if (first === undefined) return undefined;
+    if ('error' in first) throw first.error as Error;
+    return first;
   }
 
   async #walk(): Promise<void> {
     const { signal } = this.options;
     const [a, b] = this.sides;
+    const pairs = zipExtents(a.image, b.image, signal);
     let pending: Work | undefined;
-    for await (const pair of zipExtents(a.image, b.image, signal)) {
+    for (;;) {
+      let next;
+      try {
+        next = await pairs.next();
+      } catch (error) {
+        // What was held back lies before it.
+        if (pending !== undefined) await this.#start(pending);
+        throw error;
+      }
+      if (next.done === true) break;
+      const pair = next.value;
       signal?.throwIfAborted();
       if (this.#ended()) return;
       if (this.strict && !storedAlike(pair.a, pair.b, this.#total)) {
         if (pending !== undefined) await this.#start(pending);
         await Promise.all(this.#inFlight);
-        this.#found({ kind: 'status', offset: pair.offset });
+        this.#note({ kind: 'status', offset: pair.offset });
         return;
       }
       const end = pair.offset + pair.length;
@@ -198,7 +220,7 @@ class Comparison {
   }
 
   #ended(): boolean {
-    return this.#first !== undefined || this.#failure !== undefined;
+    return this.#first !== undefined;
   }
 
   /** Starts a piece of work as soon as fewer than the allowed number are under way. */
@@ -208,7 +230,7 @@ class Comparison {
     this.options.signal?.throwIfAborted();
     const running = this.#perform(work)
       .catch((error: unknown) => {
-        this.#failure ??= error;
+        this.#note({ offset: offsetOf(error), error });
       })
       .finally(() => {
         this.#inFlight.delete(running);
@@ -225,25 +247,28 @@ class Comparison {
       bytesA && readWithin(a, turn, bytesA.subarray(0, length), offset),
       bytesB && readWithin(b, turn, bytesB.subarray(0, length), offset),
     ]);
+    let readable = length;
     for (const [index, result] of results.entries()) {
       if (result.status === 'fulfilled') continue;
       const side = this.sides[index];
-      throw await locateReadFailure(result.reason, offset, length, (part, at) =>
+      const bytes = (index === 0 ? bytesA : bytesB)?.subarray(0, length) ?? new Uint8Array(0);
+      const error = await locateReadFailure(result.reason, offset, bytes, (part, at) =>
         readWithin(side, 0, part, at),
       );
+      this.#note({ offset: offsetOf(error), error });
+      readable = Math.min(readable, Math.max(0, offsetOf(error) - offset));
     }
-    const at = whereDifferent(bytesA?.subarray(0, length), bytesB?.subarray(0, length));
+    // What lies before a failure is compared all the same.
+    const at = whereDifferent(bytesA?.subarray(0, readable), bytesB?.subarray(0, readable));
     if (bytesA) this.#freeBuffers.push(bytesA);
     if (bytesB) this.#freeBuffers.push(bytesB);
-    if (at !== -1) this.#found({ kind: 'content', offset: offset + at });
+    if (at !== -1) this.#note({ kind: 'content', offset: offset + at });
     else this.#advance(length);
   }
 
-  /** Pieces end in any order: the first difference is the one with the lowest offset. */
-  #found(difference: Difference): void {
-    if (this.#first === undefined || difference.offset < this.#first.offset) {
-      this.#first = difference;
-    }
+  /** Pieces end in any order: the first finding is the one with the lowest offset. */
+  #note(finding: Finding): void {
+    if (this.#first === undefined || finding.offset < this.#first.offset) this.#first = finding;
   }
 
   #advance(length: number): void {

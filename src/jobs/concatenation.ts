@@ -1,12 +1,22 @@
 /** Several source images read as one disk, one after the other, as `qemu-img convert` takes them. */
+import type { CowherdError } from '../errors.js';
 import type { Extent, Image, RequestTarget } from '../image/api.js';
+import { blockStatus, salvagedStatus } from './block-status.js';
 
 /** What convert reads from. */
 export interface Source {
   /** Bytes. */
   readonly size: number;
-  /** How the disk is stored, ascending and covering it. */
-  map(signal?: AbortSignal): AsyncIterable<Extent>;
+  /**
+   * How the disk is stored, ascending and covering it.
+   *
+   * @param onFailure told of each stretch of which that cannot be told; without it that is the end
+   * @throws BlockStatusError
+   */
+  map(
+    signal: AbortSignal | undefined,
+    onFailure: ((failure: CowherdError) => void) | undefined,
+  ): AsyncIterable<Extent>;
   /** Fills the buffer; `lane` chooses one of the queues. */
   read(buffer: Uint8Array, offset: number, lane: number): Promise<void>;
 }
@@ -27,10 +37,14 @@ export function concatenate(parts: readonly SourcePart[]): Source {
   }
   return {
     size,
-    async *map(signal) {
+    async *map(signal, onFailure) {
       for (const [index, { image }] of parts.entries()) {
         const base = starts[index];
-        for await (const extent of image.map(signal === undefined ? {} : { signal })) {
+        const extents =
+          onFailure === undefined
+            ? blockStatus(image, signal)
+            : salvagedStatus(image, signal, onFailure);
+        for await (const extent of extents) {
           yield { ...extent, start: extent.start + base };
         }
       }

@@ -1,10 +1,11 @@
 /** Copying a disk piece by piece, many pieces at a time: the engine of `convert`. */
+import { CowherdError } from '../errors.js';
 import type { Progress, RequestTarget } from '../image/api.js';
 import { alignedBuffer } from '../native/aligned-buffer.js';
 import { isZero, zeroRuns } from '../native/zero-scan.js';
 import type { Source } from './concatenation.js';
 import { type Piece, cutPieces } from './copy-pieces.js';
-import { locateReadFailure } from './read-failure.js';
+import { type ReadAgain, badSectors, locateReadFailure } from './read-failure.js';
 import { RateLimit } from './rate-limit.js';
 
 /**
@@ -13,8 +14,6 @@ import { RateLimit } from './rate-limit.js';
  * as much.
  */
 const chunkBytes = 1024 * 1024;
-/** Bytes that are given up together when a source cannot be read. */
-const salvageBytes = 4096;
 
 /** What is copied, and how. */
 export interface CopyPlan {
@@ -67,8 +66,12 @@ export class Copier {
 
   /** Copies everything; after a failure nothing is under way any more. */
   async run(): Promise<void> {
-    const { source, size, granularity, leaveBacking, sparseSize, parallel, signal } = this.#plan;
-    const pieces = cutPieces(source.map(signal), {
+    const { source, size, granularity, leaveBacking, sparseSize, parallel, salvage, signal } =
+      this.#plan;
+    const onFailure = (failure: CowherdError): void => {
+      this.#warn('reading block status at', failure.offset ?? 0, failure);
+    };
+    const pieces = cutPieces(source.map(signal, salvage ? onFailure : undefined), {
       granularity,
       chunkBytes: this.#chunkBytes,
       size,
@@ -148,20 +151,20 @@ export class Copier {
     try {
       await this.#plan.source.read(data, offset, lane);
     } catch (error) {
-      if (!this.#plan.salvage) {
-        throw await locateReadFailure(error, offset, data.length, (part, at) =>
-          this.#plan.source.read(part, at, lane),
-        );
-      }
-      for (let done = 0; done < data.length; done += salvageBytes) {
-        const part = data.subarray(done, done + salvageBytes);
-        await this.#plan.source.read(part, offset + done, lane).catch((reason: unknown) => {
-          part.fill(0);
-          const why = reason instanceof Error ? reason.message : String(reason);
-          this.#plan.onWarning?.(`error while reading offset ${offset + done}: ${why}`);
-        });
+      const read: ReadAgain = (part, at) => this.#plan.source.read(part, at, lane);
+      if (!this.#plan.salvage) throw await locateReadFailure(error, offset, data, read);
+      // Neighbours are one stretch, and one warning.
+      let next = -1;
+      for await (const bad of badSectors(error, offset, data, read)) {
+        this.#plan.signal?.throwIfAborted();
+        if (bad.at !== next) this.#warn('reading', offset + bad.at, bad.error);
+        next = bad.at + bad.length;
       }
     }
+  }
+
+  #warn(attempt: string, offset: number, error: unknown): void {
+    this.#plan.onWarning?.(`error while ${attempt} offset ${offset}: ${whyOf(error)}`);
   }
 
   #beginSparse(data: Uint8Array, offset: number, lane: number): Promise<void>[] {
@@ -206,6 +209,11 @@ export class Copier {
     const { targets } = this.#plan;
     return targets[lane % targets.length];
   }
+}
+
+function whyOf(error: unknown): string {
+  if (error instanceof CowherdError && error.reason !== undefined) return error.reason;
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** Waits for every write, since their buffer is used again, and then fails as the first one did. */

@@ -1,31 +1,62 @@
-/** Finding where a read of many bytes failed, for a message that names the guest offset. */
+/** Finding what of a range cannot be read, where a read of all of it failed. */
 import { CowherdError } from '../errors.js';
 
-/** Bytes that are read at a time to find the first failure. */
-const locatedBytes = 4096;
+const sectorBytes = 512;
+
+/** Reads a part of what failed again, into the buffer. */
+export type ReadAgain = (part: Uint8Array, offset: number) => Promise<void>;
 
 /**
- * The failure of a read, told with the first guest offset that fails by itself.
+ * The failure of a read, told with the guest offset of the first sector that fails by itself.
  *
- * @param read reads a part of what failed again
+ * @param data what was to be filled; on return its bytes up to that sector are
  */
 export async function locateReadFailure(
   failure: unknown,
   offset: number,
-  length: number,
-  read: (part: Uint8Array, offset: number) => Promise<void>,
+  data: Uint8Array,
+  read: ReadAgain,
 ): Promise<unknown> {
   if (!(failure instanceof CowherdError)) return failure;
-  const part = new Uint8Array(locatedBytes);
-  for (let done = 0; done < length; done += locatedBytes) {
-    const wanted = part.subarray(0, Math.min(locatedBytes, length - done));
-    try {
-      await read(wanted, offset + done);
-    } catch (error) {
-      if (!(error instanceof CowherdError)) return error;
-      const details = { filename: error.filename, offset: offset + done, cause: error };
-      return new CowherdError(error.code, error.message, details);
-    }
+  for await (const { at, error } of badSectors(failure, offset, data, read)) {
+    if (!(error instanceof CowherdError)) return error;
+    const details = { filename: error.filename, offset: offset + at, cause: error };
+    return new CowherdError(error.code, error.message, details);
   }
-  return failure;
+  // All of it can be read now; nothing says where it failed before.
+  const { code, message, filename } = failure;
+  return new CowherdError(code, message, { filename, offset, cause: failure });
+}
+
+/**
+ * Reads what can be read of a range, in the larger parts the more there is.
+ *
+ * @returns the sectors that cannot be read, in order, each with its failure; they are zeroes then
+ */
+export async function* badSectors(
+  failure: unknown,
+  offset: number,
+  data: Uint8Array,
+  read: ReadAgain,
+  at = 0,
+): AsyncGenerator<{ readonly at: number; readonly length: number; readonly error: unknown }> {
+  if (data.length <= sectorBytes) {
+    data.fill(0);
+    yield { at, length: data.length, error: failure };
+    return;
+  }
+  const half = Math.ceil(data.length / 2 / sectorBytes) * sectorBytes;
+  for (const [from, to] of [
+    [0, half],
+    [half, data.length],
+  ]) {
+    const part = data.subarray(from, to);
+    let error: unknown;
+    try {
+      await read(part, offset + from);
+    } catch (reason) {
+      error = reason;
+    }
+    if (error !== undefined) yield* badSectors(error, offset + from, part, read, at + from);
+  }
 }

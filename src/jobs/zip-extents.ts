@@ -1,5 +1,6 @@
 /** Walks the extents of two images side by side. */
 import type { Extent, Image } from '../image/api.js';
+import { blockStatus } from './block-status.js';
 
 /** A guest range within which neither image's state changes. */
 export interface ExtentPair {
@@ -12,15 +13,18 @@ export interface ExtentPair {
   readonly b: Extent | undefined;
 }
 
-/** Pairs that cover the longer of two images, ascending. */
+/**
+ * Pairs that cover the longer of two images, ascending.
+ *
+ * @throws BlockStatusError after the pairs before what cannot be told
+ */
 export async function* zipExtents(
   a: Image,
   b: Image,
   signal?: AbortSignal,
 ): AsyncGenerator<ExtentPair> {
-  const range = signal === undefined ? {} : { signal };
-  const walkA = new Walk(a.map(range));
-  const walkB = new Walk(b.map(range));
+  const walkA = new Walk(blockStatus(a, signal));
+  const walkB = new Walk(blockStatus(b, signal));
   try {
     const size = Math.max(a.size, b.size);
     let offset = 0;

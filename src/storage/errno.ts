@@ -63,10 +63,9 @@ export function openError(
       { filename, cause },
     );
   }
-  return errorFromErrno(name, `Could not ${attempt} '${filename}': ${describeErrno(name)}`, {
-    filename,
-    cause,
-  });
+  const reason = describeErrno(name);
+  const message = `Could not ${attempt} '${filename}': ${reason}`;
+  return errorFromErrno(name, message, { filename, reason, cause });
 }
 
 /**
@@ -81,13 +80,7 @@ export function operationError(
   cause?: unknown,
 ): CowherdError {
   const place = offset === undefined ? '' : ` at byte ${offset}`;
-  return errorFromErrno(
-    name,
-    `Could not ${attempt} '${filename}'${place}: ${describeErrno(name)}`,
-    {
-      filename,
-      offset,
-      cause,
-    },
-  );
+  const reason = describeErrno(name);
+  const message = `Could not ${attempt} '${filename}'${place}: ${reason}`;
+  return errorFromErrno(name, message, { filename, offset, reason, cause });
 }

@@ -49,6 +49,9 @@ test('damaged tables end the walk with a message', async (t) => {
   for (const file of files) {
     const { code, stderr } = await runCowherd(['map', file], folder);
     assert.equal(code, 1);
-    assert.match(stderr, /^cowherd: Could not read file metadata: /);
+    assert.match(
+      stderr,
+      /^qcow2: Image is corrupt: .+\ncowherd: Could not read file metadata: Input\/output error\n$/,
+    );
   }
 });

@@ -4,7 +4,7 @@
  */
 import type { AtomicMemory } from '../../engine/atomic-memory.js';
 import { ControlWord } from '../../engine/control-block.js';
-import { CowherdError } from '../../errors.js';
+import { CowherdError, type CowherdErrorDetails } from '../../errors.js';
 import type { HeaderFile } from './header-file.js';
 
 const brand = Symbol('cowherd.corruption');
@@ -13,9 +13,19 @@ const brand = Symbol('cowherd.corruption');
 export class CorruptionError extends CowherdError {
   readonly [brand] = true;
 
-  /** @param problem one line without the file's name */
-  constructor(filename: string, problem: string, offset: number) {
-    super('ERR_COWHERD_CORRUPT', `'${filename}': ${problem}`, { filename, offset });
+  /**
+   * @param problem one line without the file's name
+   * @param details the guest bytes it is about, and what QEMU says of it
+   */
+  constructor(
+    filename: string,
+    problem: string,
+    offset: number,
+    details: Pick<CowherdErrorDetails, 'length' | 'damage'> = {},
+  ) {
+    const reason = 'Input/output error';
+    const all = { ...details, filename, offset, reason };
+    super('ERR_COWHERD_CORRUPT', `'${filename}': ${problem}`, all);
   }
 
   static override [Symbol.hasInstance](value: unknown): boolean {

@@ -2,10 +2,11 @@
 import { CowherdError } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { StoredExtent } from '../driver.js';
+import { CorruptionError } from './corruption.js';
+import { ClusterKind } from './l2-entry.js';
 import { Run, RunKind } from './mapping.js';
 import type { Qcow2Metadata } from './metadata.js';
-import { corruptEntry } from './reader.js';
-import { type TablePointer, walkTables } from './table-walk.js';
+import { type TablePointer, type WalkedTable, walkTables } from './table-walk.js';
 
 /** What extents are found from. */
 export interface ExtentSource {
@@ -47,10 +48,11 @@ export async function* storedExtents(
 async function* tableRuns(
   source: ExtentSource,
   start: number,
-  end: number,
+  wantedEnd: number,
 ): AsyncGenerator<TableRun> {
   const { metadata, file } = source;
   const { geometry, planner } = metadata;
+  let end = wantedEnd;
   let last: TableRun | undefined;
   let next = start;
   const unallocated = (upTo: number): Run => {
@@ -70,46 +72,126 @@ async function* tableRuns(
     next += run.length;
   };
   const run = new Run();
-  for await (const table of walkTables(
-    file,
-    tablePointers(metadata, start, end),
-    geometry.clusterSize,
-  )) {
-    const tableStart = table.index * geometry.tableReach;
-    if (tableStart > next) add(unallocated(Math.min(tableStart, end)));
-    const tableEnd = Math.min(tableStart + geometry.tableReach, end);
-    while (next < tableEnd) {
-      const slice = Math.floor((next - tableStart) / geometry.sliceReach);
-      planner.plan(table.view, slice * geometry.sliceSize, next, tableEnd - next, run);
-      if (run.kind === RunKind.corrupt) throw corruptEntry(source, next);
-      add(run);
+  const pointers = new TablePointers(source, start, end);
+  let failure: unknown;
+  try {
+    for await (const table of walkTables(file, pointers.valid(), geometry.clusterSize)) {
+      const tableStart = table.index * geometry.tableReach;
+      if (tableStart > next) add(unallocated(Math.min(tableStart, end)));
+      const tableEnd = Math.min(tableStart + geometry.tableReach, end);
+      while (next < tableEnd && failure === undefined) {
+        const slice = Math.floor((next - tableStart) / geometry.sliceReach);
+        planner.plan(table.view, slice * geometry.sliceSize, next, tableEnd - next, run);
+        if (run.kind === RunKind.corrupt) failure = damagedEntry(source, table, next, run);
+        else add(run);
+      }
+      if (failure !== undefined) break;
+      yield* joined.splice(0);
     }
-    yield* joined.splice(0);
+    failure ??= pointers.damaged();
+  } catch (error) {
+    failure = pointers.unreadable(error, next);
   }
+  if (failure instanceof CowherdError && failure.offset !== undefined) end = failure.offset;
   if (next < end) add(unallocated(end));
+  // What lies before a failure is known all the same.
   yield* joined;
   if (last !== undefined) yield last;
+  if (failure !== undefined) throw failure as Error;
 }
 
-function* tablePointers(
-  metadata: Qcow2Metadata,
-  start: number,
-  end: number,
-): Generator<TablePointer> {
-  const { tableReach, clusterSize } = metadata.geometry;
-  const { filename } = metadata.file;
-  for (let index = Math.floor(start / tableReach); index * tableReach < end; index++) {
-    const hostOffset = metadata.l1.offset(index);
-    if (hostOffset === 0) continue;
-    if (hostOffset % clusterSize !== 0) {
-      throw new CowherdError(
-        'ERR_COWHERD_CORRUPT',
-        `'${filename}': L1 entry ${index} points at no valid L2 table (host offset ${hostOffset})`,
-        { filename, offset: hostOffset },
-      );
+/** The L2 tables of a guest range, up to the first that cannot be one. */
+class TablePointers {
+  #damagedIndex: number | undefined;
+
+  constructor(
+    private readonly source: ExtentSource,
+    private readonly start: number,
+    private readonly end: number,
+  ) {}
+
+  *valid(): Generator<TablePointer> {
+    const { tableReach, clusterSize } = this.source.metadata.geometry;
+    const first = Math.floor(this.start / tableReach);
+    for (let index = first; index * tableReach < this.end; index++) {
+      const hostOffset = this.source.metadata.l1.offset(index);
+      if (hostOffset === 0) continue;
+      if (hostOffset % clusterSize !== 0) {
+        this.#damagedIndex = index;
+        return;
+      }
+      yield { index, hostOffset };
     }
-    yield { index, hostOffset };
   }
+
+  /** The error for the pointer at which the tables ended early. */
+  damaged(): CorruptionError | undefined {
+    const index = this.#damagedIndex;
+    if (index === undefined) return undefined;
+    const { metadata } = this.source;
+    const hostOffset = metadata.l1.offset(index);
+    return new CorruptionError(
+      metadata.file.filename,
+      `L1 entry ${index} points at no valid L2 table (host offset ${hostOffset})`,
+      ...this.#stretchOf(
+        index,
+        `L2 table offset ${hex(hostOffset)} unaligned (L1 index: ${hex(index)})`,
+      ),
+    );
+  }
+
+  /** The error for the first table after guest offset `next`, which could not be read. */
+  unreadable(error: unknown, next: number): unknown {
+    if (!(error instanceof CowherdError)) return error;
+    const { metadata } = this.source;
+    let index = Math.floor(next / metadata.geometry.tableReach);
+    while (metadata.l1.offset(index) === 0) index += 1;
+    const [offset, { length }] = this.#stretchOf(index);
+    const { filename } = error;
+    return new CowherdError(error.code, error.message, { filename, offset, length, cause: error });
+  }
+
+  #stretchOf(index: number, damage?: string): [number, { length: number; damage?: string }] {
+    const { tableReach } = this.source.metadata.geometry;
+    const offset = Math.max(this.start, index * tableReach);
+    const length = Math.min(this.end, (index + 1) * tableReach) - offset;
+    return [offset, { length, ...(damage !== undefined && { damage }) }];
+  }
+}
+
+/** Bytes of a table that QEMU looks at as one, by default. */
+const qemuSliceBytes = 65536;
+
+/** The error for an entry of a table that contradicts the format. */
+function damagedEntry(
+  { metadata, file }: ExtentSource,
+  table: WalkedTable,
+  offset: number,
+  run: Run,
+): CorruptionError {
+  const { geometry, entries } = metadata;
+  const { clusterSize, l2EntrySize } = geometry;
+  const index = Math.floor((offset % geometry.tableReach) / clusterSize);
+  const kind = entries.kind(table.view, index * l2EntrySize);
+  const host = entries.hostOffset(table.view, index * l2EntrySize);
+  const known = run.hasHost && kind !== ClusterKind.compressed && host % clusterSize !== 0;
+  const zero = kind === ClusterKind.zeroAllocated;
+  const unaligned = `${zero ? 'Preallocated zero cluster' : 'Cluster allocation'} offset ${hex(host)} unaligned`;
+  const place = `(L2 offset: ${hex(table.hostOffset)}, L2 index: ${hex(index % (qemuSliceBytes / l2EntrySize))})`;
+  return new CorruptionError(
+    file.filename,
+    `the L2 entry of guest offset ${offset} is invalid`,
+    offset,
+    {
+      // Its neighbours are looked at each by itself.
+      length: Math.min(run.length, clusterSize - geometry.within(offset)),
+      damage: `${known ? unaligned : 'Invalid cluster entry found'} ${place}`,
+    },
+  );
+}
+
+function hex(value: number): string {
+  return value === 0 ? '0' : `0x${value.toString(16)}`;
 }
 
 /** Whether a run is stored as the last one's continuation; compressed clusters only look alike. */

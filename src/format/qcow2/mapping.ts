@@ -149,9 +149,9 @@ export class ReadPlanner {
   }
 
   #planCompressed(view: DataView, at: number, within: number, maxLength: number, run: Run): void {
-    run.kind = RunKind.compressed;
-    run.hasHost = true;
     run.hostOffset = this.#entries.compressedOffset(view, at);
+    run.kind = run.hostOffset <= maxOffset ? RunKind.compressed : RunKind.corrupt;
+    run.hasHost = true;
     run.compressedSize = this.#entries.compressedSize(view, at);
     run.length = Math.min(this.#geometry.clusterSize - within, maxLength);
   }

@@ -1,0 +1,76 @@
+/** How a disk is stored, as jobs walk it: failures tell where, or are got over. */
+import { CowherdError } from '../errors.js';
+import type { Extent, Image } from '../image/api.js';
+
+const sectorBytes = 512;
+const brand = Symbol('cowherd.blockStatus');
+
+/** It cannot be told how an image stores its disk from a guest offset on. */
+export class BlockStatusError extends CowherdError {
+  readonly [brand] = true;
+
+  /** @param image the one that was walked; what failed may be one below it */
+  constructor(image: Image, offset: number, length: number, cause: CowherdError) {
+    const details = { filename: image.filename, offset, length, cause };
+    super(cause.code, cause.message, details);
+  }
+
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === 'object' && value !== null && brand in value;
+  }
+}
+
+/**
+ * The extents of an image from a guest offset on.
+ *
+ * @throws BlockStatusError after those that lie before what cannot be told; the signal's reason
+ */
+export async function* blockStatus(
+  image: Image,
+  signal: AbortSignal | undefined,
+  from = 0,
+): AsyncGenerator<Extent> {
+  let next = from;
+  try {
+    for await (const extent of image.map({
+      offset: from,
+      ...(signal !== undefined && { signal }),
+    })) {
+      yield extent;
+      next = extent.start + extent.length;
+    }
+  } catch (error) {
+    if (signal?.aborted === true || !(error instanceof CowherdError)) throw error;
+    const length = Math.min(error.length ?? sectorBytes, image.size - next);
+    throw new BlockStatusError(image, next, length, error);
+  }
+}
+
+/**
+ * The extents of an image, all of it: where it cannot be told how something is stored, it is worth
+ * an attempt to read it.
+ *
+ * @param onFailure told of each stretch for which that is so
+ */
+export async function* salvagedStatus(
+  image: Image,
+  signal: AbortSignal | undefined,
+  onFailure: (failure: CowherdError) => void,
+): AsyncGenerator<Extent> {
+  for (let next = 0; next < image.size;) {
+    try {
+      for await (const extent of blockStatus(image, signal, next)) {
+        yield extent;
+        next = extent.start + extent.length;
+      }
+      return;
+    } catch (error) {
+      if (!(error instanceof BlockStatusError)) throw error;
+      const length = Math.max(sectorBytes, error.length ?? 0);
+      onFailure(error);
+      const unknown = { depth: 0, present: true, zero: false, data: true, compressed: false };
+      yield { start: next, length: Math.min(length, image.size - next), ...unknown };
+      next += length;
+    }
+  }
+}
