@@ -7,6 +7,7 @@ import { CliError } from './cli-error.js';
 import type { Command } from './command.js';
 import * as parse from './convert-options.js';
 import { CreateOptionValues, createOptionsHelp } from './create-options.js';
+import { creatableFormat, isImageFormat } from './formats.js';
 import type { ImageName } from './image-name.js';
 import { parseImageName, pathOfName } from './image-name.js';
 import { openFailure, openNamed } from './open.js';
@@ -129,9 +130,7 @@ function sourceName(line: Line, name: string, inputPath: string | undefined): Im
 }
 
 function targetFormat(line: Line): ImageFormat {
-  const format = line.last('targetFormat') ?? 'raw';
-  if (shared.isImageFormat(format)) return format;
-  throw new CliError(`Unknown file format '${format}'`);
+  return creatableFormat(line.last('targetFormat') ?? 'raw');
 }
 
 async function convertToOutput(
@@ -254,7 +253,7 @@ function createOptions(line: Line, format: ImageFormat, list: string | undefined
   }
   const target = line.operands.at(-1) ?? '';
   const prefix = `${target}: error while converting ${format}: `;
-  if (backingFormat !== undefined && !shared.isImageFormat(backingFormat)) {
+  if (backingFormat !== undefined && !isImageFormat(backingFormat)) {
     throw new CliError(`${prefix}Unknown driver '${backingFormat}'`);
   }
   try {

@@ -1,8 +1,8 @@
 /** The options of a new image as `-o` gives them: known names, their types, defaults and order. */
 import type { CreateOptions, ImageFormat, Preallocation } from '../image/api.js';
 import { CliError } from './cli-error.js';
+import { isImageFormat } from './formats.js';
 import { escapeListValue, parseOptionList, parseSwitch } from './option-list.js';
-import { isImageFormat } from './shared-options.js';
 import { parseSize } from './size.js';
 
 interface KnownOption {

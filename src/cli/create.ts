@@ -4,9 +4,11 @@ import type { ImageFormat } from '../image/api.js';
 import { createImage } from '../image/create.js';
 import { openImage } from '../image/open.js';
 import { resolveReference } from '../image/reference.js';
+import { formatRefusal } from '../image/formats.js';
 import { CliError, usageError } from './cli-error.js';
 import type { Command } from './command.js';
 import { CreateOptionValues, createOptionsHelp } from './create-options.js';
+import { creatableFormat, isImageFormat } from './formats.js';
 import { pathOfName } from './image-name.js';
 import { asksForHelp, joinOptionLists } from './option-list.js';
 import type { OptionSpecs } from './options.js';
@@ -42,7 +44,7 @@ export const createCommand: Command = {
     const lists = line.all('options');
     const list = lists.length > 0 ? joinOptionLists(lists) : undefined;
     if (list !== undefined && asksForHelp(list)) {
-      await session.print(createOptionsHelp(knownFormat(format)));
+      await session.print(createOptionsHelp(creatableFormat(format)));
       return 0;
     }
     const [filename, sizeText, ...others] = line.operands as (string | undefined)[];
@@ -52,7 +54,7 @@ export const createCommand: Command = {
     if (others.length > 0) throw usageError('create', `Unexpected argument: ${others[0] ?? ''}`);
     const path = pathOfName(filename, (message) => new CliError(`${filename}: ${message}`));
     await failingWith(filename, async () => {
-      const values = new CreateOptionValues(knownFormat(format), list);
+      const values = new CreateOptionValues(creatableFormat(format), list);
       takeBacking(values, line.last('backing'), line.last('backingFormat'));
       takeSize(values, size);
       await settleBacking(values, path, line.has('unchecked'));
@@ -79,11 +81,6 @@ function parseImageSize(text: string): bigint {
   }
   if (size === 'invalid') throw new CliError(`Invalid image size specified: '${text}'.`);
   return size;
-}
-
-function knownFormat(format: string): ImageFormat {
-  if (shared.isImageFormat(format)) return format;
-  throw new CliError(`Unknown file format '${format}'`);
 }
 
 /** Puts the image's name in front of every failure. */
@@ -162,8 +159,8 @@ async function lookAt(
   format: string | undefined,
 ): Promise<{ format: ImageFormat; size: number }> {
   try {
-    if (format !== undefined && !shared.isImageFormat(format)) {
-      throw new CliError(`Unknown driver '${format}'`);
+    if (format !== undefined && !isImageFormat(format)) {
+      throw new CliError(formatRefusal(format, path));
     }
     await using image = await openImage(path, { format, readOnly: true });
     return { format: image.format, size: image.size };

@@ -1,8 +1,9 @@
 /** Names of images as the command line has them: paths, `file:` in front of paths, lists of options. */
 import type { ImageFormat, OpenImageOptions } from '../image/api.js';
+import { formatRefusal } from '../image/formats.js';
 import { CliError } from './cli-error.js';
+import { isImageFormat } from './formats.js';
 import { parseOptionList } from './option-list.js';
-import { isImageFormat } from './shared-options.js';
 
 /** An image to open. */
 export interface ImageName {
@@ -43,7 +44,9 @@ export function parseImageName(given: string, options: ImageNameOptions = {}): I
   }
   if (given === '') throw refuse("The 'file' block driver requires a file name");
   const path = pathOfName(given, refuse);
-  if (format !== undefined && !isImageFormat(format)) throw refuse(`Unknown driver '${format}'`);
+  if (format !== undefined && !isImageFormat(format)) {
+    throw refuse(formatRefusal(format, path));
+  }
   return { given, path, format };
 }
 

@@ -1,5 +1,5 @@
 /** Options that several commands share, and the reading of their arguments. */
-import type { AioMode, CacheMode, ImageFormat } from '../image/api.js';
+import type { AioMode, CacheMode } from '../image/api.js';
 import { CliError, usageError } from './cli-error.js';
 import type { OptionSpec } from './options.js';
 
@@ -120,11 +120,6 @@ export function parseAio(name: string | undefined): AioMode | undefined {
     return name;
   }
   throw new CliError(`Invalid aio option: ${name}`);
-}
-
-/** Whether a format of that name is known. */
-export function isImageFormat(name: string): name is ImageFormat {
-  return name === 'raw' || name === 'qcow2';
 }
 
 /** Refuses options that are recognised, so that they are not taken for something else. */

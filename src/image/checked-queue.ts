@@ -3,6 +3,7 @@ import { Counter, type QueueCounters } from '../engine/counters.js';
 import type { Throttle } from '../engine/throttle.js';
 import { CowherdError } from '../errors.js';
 import type { FormatQueue } from '../format/driver.js';
+import { probeBytes, recogniseFormat } from '../format/probe.js';
 import { qcow2Magic } from '../format/qcow2/header.js';
 import { isZero } from '../native/zero-scan.js';
 import type { ImageQueue } from './api.js';
@@ -66,7 +67,7 @@ export class CheckedQueue implements ImageQueue {
     }
     this.#counters.add(Counter.writes);
     this.#counters.add(Counter.bytesWritten, length);
-    if (this.#rules.probed && offset < qcow2Magic.length) return this.#writeBegin(buffer, offset);
+    if (this.#rules.probed && offset < probeBytes) return this.#writeBegin(buffer, offset);
     if (this.#throttled) return this.#hold(length, () => this.#queue.write(buffer, offset));
     return this.#queue.write(buffer, offset);
   }
@@ -148,14 +149,16 @@ export class CheckedQueue implements ImageQueue {
    * from then on: a guest could make its host open any file as the backing file of its disk.
    */
   async #writeBegin(buffer: Uint8Array, offset: number): Promise<void> {
-    const begin = new Uint8Array(Math.min(qcow2Magic.length, this.#rules.size));
+    const begin = new Uint8Array(Math.min(probeBytes, this.#rules.size));
     await this.#queue.read(begin, 0);
     begin.set(buffer.subarray(0, begin.length - offset), offset);
-    if (qcow2Magic.every((byte, index) => begin[index] === byte)) {
+    const isMarked = qcow2Magic.every((byte, index) => begin[index] === byte);
+    const format = recogniseFormat(begin) ?? (isMarked ? 'qcow2' : undefined);
+    if (format !== undefined) {
       const { filename } = this.#rules;
       throw new CowherdError(
         'ERR_COWHERD_INVALID_ARGUMENT',
-        `'${filename}' was probed to be raw, and this write would make it look like qcow2; open it with format 'raw'`,
+        `'${filename}' was probed to be raw, and this write would make it look like ${format}; open it with format 'raw'`,
         { filename, offset },
       );
     }

@@ -5,7 +5,8 @@
 import { realpath } from 'node:fs/promises';
 import { QueueCounters } from '../engine/counters.js';
 import { CowherdError, nameMemoryError, printable } from '../errors.js';
-import { Incompatible, backingFormatOf, dataFileNameOf, isQcow2 } from '../format/qcow2/header.js';
+import { isForeignFormat, probeFormat } from '../format/probe.js';
+import { Incompatible, backingFormatOf, dataFileNameOf } from '../format/qcow2/header.js';
 import { openQcow2, readQcow2Header } from '../format/qcow2/image.js';
 import { openRaw } from '../format/raw/image.js';
 import { defaultCacheBytes, maxChainDepth } from '../limits.js';
@@ -19,7 +20,6 @@ import { allocateSharedParts } from './shared-parts.js';
 
 const formats: readonly ImageFormat[] = ['qcow2', 'raw'];
 const overlapLevels: readonly string[] = ['none', 'constant', 'cached', 'all'];
-const probeBytes = 512;
 
 /**
  * Opens an image, its backing chain and its external data file.
@@ -85,7 +85,7 @@ async function openOn(
   options: OpenImageOptions,
   chain: readonly string[],
 ): Promise<OpenedImage> {
-  const format = options.format ?? (await probeFormat(file));
+  const format = options.format ?? (await probeImageFormat(file));
   if (format === 'qcow2') return openQcow2Image(file, options, chain);
   if (options.snapshot !== undefined) {
     throw new CowherdError(
@@ -239,11 +239,20 @@ async function openDataFile(
   });
 }
 
-/** The format of a file by its first bytes; what is nothing else is raw. */
-export async function probeFormat(file: StorageFile): Promise<ImageFormat> {
-  const bytes = new Uint8Array(probeBytes);
-  await file.read(bytes, 0);
-  return isQcow2(bytes) ? 'qcow2' : 'raw';
+/**
+ * The format of a file by its bytes; what is nothing else is raw.
+ *
+ * @throws ERR_COWHERD_UNSUPPORTED for a format that is not read here, and so is no raw disk either
+ */
+export async function probeImageFormat(file: StorageFile): Promise<ImageFormat> {
+  const format = await probeFormat(file);
+  if (format === 'raw' || format === 'qcow2') return format;
+  const { filename } = file;
+  throw new CowherdError(
+    'ERR_COWHERD_UNSUPPORTED',
+    `Could not open '${filename}': Image is in ${format} format, which is not supported; -f raw (format 'raw') copies it as it is`,
+    { filename },
+  );
 }
 
 function checkOverlapLevel(level: string): void {
@@ -256,5 +265,8 @@ function checkOverlapLevel(level: string): void {
 
 function checkFormat(format: string | undefined): void {
   if (format === undefined || (formats as readonly string[]).includes(format)) return;
-  throw new CowherdError('ERR_COWHERD_UNKNOWN_FORMAT', `Unknown driver '${printable(format)}'`);
+  const message = isForeignFormat(format)
+    ? `The ${format} format is not supported`
+    : `Unknown driver '${printable(format)}'`;
+  throw new CowherdError('ERR_COWHERD_UNKNOWN_FORMAT', message);
 }
