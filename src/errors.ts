@@ -36,6 +36,8 @@ export interface CowherdErrorDetails {
   readonly reason?: string | undefined;
   /** What contradicts the format, in QEMU's words. */
   readonly damage?: string | undefined;
+  /** What the user can do about it, one sentence without a full stop. */
+  readonly hint?: string | undefined;
   /** The error of the layer below. */
   readonly cause?: unknown;
 }
@@ -58,6 +60,7 @@ export class CowherdError extends Error {
   readonly length: number | undefined;
   readonly reason: string | undefined;
   readonly damage: string | undefined;
+  readonly hint: string | undefined;
   readonly [brand] = true;
 
   /** @param message names the file as it is; where it has control characters they are escaped */
@@ -74,6 +77,7 @@ export class CowherdError extends Error {
     const below = details.cause instanceof CowherdError ? details.cause : undefined;
     this.reason = details.reason ?? below?.reason;
     this.damage = details.damage ?? below?.damage;
+    this.hint = details.hint ?? below?.hint;
   }
 
   static override [Symbol.hasInstance](value: unknown): boolean {

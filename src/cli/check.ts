@@ -71,8 +71,13 @@ export const checkCommand: Command = {
     let result = await check({ repair });
     const { corruptionsFixed, leaksFixed } = result;
     if (corruptionsFixed > 0 || leaksFixed > 0) {
-      if (!json && !line.has('quiet')) await session.print(repairedText(result));
-      result = { ...(await check({})), corruptionsFixed, leaksFixed };
+      const isTold = !json && !line.has('quiet');
+      // C's standard output keeps back what is no terminal's until the program ends.
+      const isAtOnce = 'isTTY' in session.stdout && session.stdout.isTTY === true;
+      if (isTold && isAtOnce) await session.print(repairedText(result));
+      const again = await check({});
+      if (isTold && !isAtOnce) await session.print(repairedText(result));
+      result = { ...again, corruptionsFixed, leaksFixed };
     }
     if (result.failure === undefined) {
       if (json) await session.print(`${checkJson({ ...result, filename: given })}\n`);

@@ -272,6 +272,8 @@ function failure(
 ): unknown {
   const { filename, offset, message, reason = message } = error;
   const wrap = (text: string): CliError => new CliError(text, { cause: error });
+  const unloaded = /Failed to load snapshot: .*$/.exec(message);
+  if (unloaded !== null) return wrap(unloaded[0]);
   if (message.startsWith("Can't find snapshot")) {
     return wrap("Failed to load snapshot: Can't find snapshot");
   }

@@ -1,5 +1,5 @@
 /** The facts about an image as JSON, keys in the order in which QEMU prints them. */
-import type { ImageInfo, Qcow2Info, SnapshotInfo } from '../image/api.js';
+import type { EncryptionInfo, ImageInfo, Qcow2Info, SnapshotInfo } from '../image/api.js';
 import type { JsonValue } from './qemu-json.js';
 
 /** The value that `info --output=json` prints for one image. */
@@ -63,9 +63,31 @@ export function qcow2Json(facts: Qcow2Info): Record<string, JsonValue | undefine
     'lazy-refcounts': facts.lazyRefcounts,
     bitmaps: facts.bitmaps?.map(({ flags, name, granularity }) => ({ flags, name, granularity })),
     'refcount-bits': facts.refcountBits,
+    encrypt: facts.encrypt && encryptJson(facts.encrypt),
     'data-file': facts.dataFile,
     'data-file-raw': facts.dataFileRaw,
     corrupt: facts.corrupt,
     'extended-l2': facts.extendedL2,
+  };
+}
+
+function encryptJson(facts: EncryptionInfo): JsonValue {
+  return {
+    'ivgen-alg': facts.ivgenAlg,
+    'detached-header': facts.cipherAlg === undefined ? undefined : false,
+    'hash-alg': facts.hashAlg,
+    'cipher-alg': facts.cipherAlg,
+    uuid: facts.uuid,
+    'ivgen-hash-alg': facts.ivgenHashAlg,
+    format: facts.format,
+    'cipher-mode': facts.cipherMode,
+    slots: facts.slots?.map(({ active, iterations, keyOffset, stripes }) => ({
+      active,
+      iters: iterations,
+      'key-offset': keyOffset,
+      stripes,
+    })),
+    'payload-offset': facts.payloadOffset,
+    'master-key-iters': facts.masterKeyIterations,
   };
 }

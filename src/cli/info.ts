@@ -42,6 +42,7 @@ export const infoCommand: Command = {
     });
     const opening: OpenImageOptions = {
       readOnly: true,
+      forInfo: true,
       backing: 'ignore',
       forceShare: line.has('forceShare'),
       untrusted: line.has('untrusted'),
@@ -49,6 +50,10 @@ export const infoCommand: Command = {
     };
     const chain = line.has('backingChain');
     const infos = await collectInfos(name, opening, chain);
+    for (const { formatSpecific } of infos) {
+      const failure = formatSpecific?.bitmapsFailure;
+      if (failure !== undefined) session.complain(`cowherd: warning: ${failure}\n`);
+    }
     if (json) {
       const values = infos.map(infoJson);
       await session.print(`${formatQemuJson(chain ? values : values[0])}\n`);

@@ -25,10 +25,15 @@ export async function openNamed(
 /** The failure to open an image, as it is reported. */
 export function openFailure(name: ImageName, error: unknown, exitCode = 1): unknown {
   if (!(error instanceof CowherdError)) return error;
-  return new CliError(`Could not open '${name.given}': ${reason(name, error)}`, {
+  return new CliError(withHint(`Could not open '${name.given}': ${reason(name, error)}`, error), {
     exitCode,
     cause: error,
   });
+}
+
+/** A message, and below it what can be done, where the error says so. */
+function withHint(message: string, { hint }: CowherdError): string {
+  return hint === undefined ? message : `${message}\n${hint}`;
 }
 
 /**

@@ -93,6 +93,11 @@ export interface OpenImageOptions {
    */
   readonly forCheck?: boolean | undefined;
   /**
+   * Open to be described only: an encrypted image is opened too, if it is opened for reading, and none
+   * of its data can be read.
+   */
+  readonly forInfo?: boolean | undefined;
+  /**
    * The image was just created to be filled: of files that hold nothing but guest data, blocks are
    * reserved write by write, which is quicker in holes and slower where blocks are there already.
    */
@@ -151,6 +156,33 @@ export interface Qcow2Info {
   readonly dataFile?: string;
   readonly dataFileRaw?: boolean;
   readonly bitmaps?: readonly BitmapInfo[];
+  /** Why the bitmaps are not told, where the record of them is damaged. */
+  readonly bitmapsFailure?: string;
+  readonly encrypt?: EncryptionInfo;
+}
+
+/** How an image is encrypted, as `info` reports it; of LUKS what its header says. */
+export interface EncryptionInfo {
+  readonly format: 'aes' | 'luks';
+  readonly cipherAlg?: string;
+  readonly cipherMode?: string;
+  readonly ivgenAlg?: string;
+  readonly ivgenHashAlg?: string;
+  readonly hashAlg?: string;
+  readonly uuid?: string;
+  /** Bytes. */
+  readonly payloadOffset?: number;
+  readonly masterKeyIterations?: number;
+  readonly slots?: readonly EncryptionSlotInfo[];
+}
+
+/** A place for a key; its offset in bytes. */
+export interface EncryptionSlotInfo {
+  readonly active: boolean;
+  readonly keyOffset: number;
+  /** Of one that is active. */
+  readonly iterations?: number;
+  readonly stripes?: number;
 }
 
 /** A persistent dirty bitmap as `info` reports it. */

@@ -1,10 +1,11 @@
 /** The facts about one open image that `info` reports. */
+import type { EncryptionFacts } from '../format/qcow2/encryption.js';
 import { Qcow2Image } from '../format/qcow2/image.js';
 import { backingFormatOf } from '../format/qcow2/header.js';
 import type { StorageFile } from '../storage/storage.js';
-import type { ImageInfo, Qcow2Info } from './api.js';
+import type { EncryptionInfo, ImageInfo, Qcow2Info } from './api.js';
 import type { OpenedParts } from './opened-image.js';
-import { resolveReference } from './reference.js';
+import { describeReference } from './reference.js';
 
 /** Gathers the facts of an image, its backing chain aside. */
 export async function imageInfo(parts: OpenedParts): Promise<ImageInfo> {
@@ -26,10 +27,11 @@ export async function imageInfo(parts: OpenedParts): Promise<ImageInfo> {
     ...common,
     format: 'qcow2',
     clusterSize: facts.clusterSize,
+    ...(facts.encryption !== undefined && { encrypted: true }),
     dirtyFlag: facts.dirty,
     ...(header.backingFile !== undefined && {
       backingFilename: header.backingFile,
-      fullBackingFilename: resolveReference(file.filename, header.backingFile),
+      fullBackingFilename: describeReference(file.filename, header.backingFile),
     }),
     ...(backingFormat !== undefined && { backingFormat }),
     snapshots: facts.snapshots.map((snapshot) => ({
@@ -38,8 +40,8 @@ export async function imageInfo(parts: OpenedParts): Promise<ImageInfo> {
       vmStateSize: snapshot.vmStateSize,
       dateSeconds: snapshot.dateSeconds,
       dateNanoseconds: snapshot.dateNanoseconds,
-      vmClockSeconds: Math.floor(snapshot.vmClockNanoseconds / 1e9),
-      vmClockNanoseconds: snapshot.vmClockNanoseconds % 1e9,
+      vmClockSeconds: snapshot.vmClockSeconds,
+      vmClockNanoseconds: snapshot.vmClockNanoseconds,
       ...(snapshot.icount !== undefined && { icount: snapshot.icount }),
     })),
     formatSpecific: withoutUndefined({
@@ -53,9 +55,19 @@ export async function imageInfo(parts: OpenedParts): Promise<ImageInfo> {
       dataFile: facts.dataFile,
       dataFileRaw: facts.dataFileRaw,
       bitmaps: facts.bitmaps.length > 0 ? facts.bitmaps : undefined,
+      bitmapsFailure: facts.bitmapsFailure?.message,
+      encrypt: facts.encryption && encryptionInfo(facts.encryption),
     }) as Qcow2Info,
     ...(dataFile !== undefined && { dataFile: await fileFacts(dataFile) }),
   };
+}
+
+function encryptionInfo(facts: EncryptionFacts): EncryptionInfo {
+  if (facts.format === 'aes' || facts.header === undefined) return { format: facts.format };
+  const slots = facts.header.slots.map(({ active, keyOffset, iterations, stripes }) =>
+    active ? { active, keyOffset, iterations, stripes } : { active, keyOffset },
+  );
+  return { ...withoutUndefined(facts.header), format: 'luks', slots };
 }
 
 async function fileFacts(file: StorageFile): Promise<NonNullable<ImageInfo['dataFile']>> {

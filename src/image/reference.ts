@@ -14,6 +14,12 @@ export function resolveReference(image: string, name: string): string {
   return isAbsolute(path) ? path : image.slice(0, image.lastIndexOf('/') + 1) + path;
 }
 
+/** What is told of a backing file: its path, or its name where that is none. */
+export function describeReference(image: string, name: string): string {
+  const isOther = protocolOf(name) !== undefined && protocolOf(name) !== 'file';
+  return isOther ? name : resolveReference(image, name);
+}
+
 /**
  * Path of an external data file that an image names. Relative names are relative to the working
  * directory, as QEMU has it.
@@ -31,8 +37,12 @@ export async function findDataFile(image: string, name: string): Promise<string>
   return found === undefined ? resolveReference(image, name) : path;
 }
 
+function protocolOf(name: string): string | undefined {
+  return /^([a-z][a-z0-9+.-]*):/i.exec(name)?.[1].toLowerCase();
+}
+
 function withoutProtocol(image: string, name: string): string {
-  const protocol = /^([a-z][a-z0-9+.-]*):/i.exec(name)?.[1].toLowerCase();
+  const protocol = protocolOf(name);
   if (protocol === 'file') return name.slice('file:'.length);
   if (protocol !== undefined) {
     throw new CowherdError(

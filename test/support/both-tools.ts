@@ -39,7 +39,8 @@ export async function runCowherd(words: readonly string[], folder: string): Prom
 /** Runs the real tool, and puts our name where it says its own. */
 export async function runQemuImg(words: readonly string[], folder: string): Promise<RunResult> {
   const { stdout, stderr, code } = await run('qemu-img', words, { cwd: folder });
-  const renamed = (text: string): string => text.replaceAll('qemu-img', 'cowherd');
+  // The one command of the other tool that is recommended here as well.
+  const renamed = (text: string): string => text.replaceAll(/qemu-img(?! amend)/g, 'cowherd');
   return { stdout: renamed(stdout), stderr: renamed(stderr), code };
 }
 

@@ -2,7 +2,7 @@
 import { CowherdError } from '../../errors.js';
 import { maxBitmapDirectoryBytes, maxBitmaps } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
-import { ExtensionType } from './header-extensions.js';
+import { ExtensionType, findExtension } from './header-extensions.js';
 import { Autoclear, type Qcow2Header } from './header.js';
 import { decodeText } from './text.js';
 
@@ -33,7 +33,7 @@ export interface BitmapDirectory {
 export function bitmapDirectoryPlace(
   header: Qcow2Header,
 ): { readonly offset: number; readonly length: number } | undefined {
-  const extension = header.extensions.find(({ type }) => type === ExtensionType.bitmaps);
+  const extension = findExtension(header.extensions, ExtensionType.bitmaps);
   if (extension?.data.length !== extensionLength) return undefined;
   if ((header.autoclearFeatures & Autoclear.bitmaps) === 0) return undefined;
   const fields = new DataView(extension.data.buffer, extension.data.byteOffset);
@@ -46,7 +46,7 @@ export async function readBitmaps(
   file: StorageFile,
   header: Qcow2Header,
 ): Promise<BitmapDirectory | undefined> {
-  const extension = header.extensions.find(({ type }) => type === ExtensionType.bitmaps);
+  const extension = findExtension(header.extensions, ExtensionType.bitmaps);
   if (extension === undefined || (header.autoclearFeatures & Autoclear.bitmaps) === 0) {
     return undefined;
   }

@@ -12,7 +12,7 @@ import { L2Checker, type DroppablePlace } from './check-l2.js';
 import type { CheckedSnapshots } from './check-snapshots.js';
 import type { TableContent, TableThreads } from './check-tables.js';
 import { type CheckedImage, l2TableOffset } from './checked-image.js';
-import { ExtensionType } from './header-extensions.js';
+import { ExtensionType, findExtension } from './header-extensions.js';
 import { PackedCounts } from './packed-counts.js';
 import type { StoredCounts } from './stored-counts.js';
 import { type TablePointer, walkTables } from './table-walk.js';
@@ -91,7 +91,7 @@ class ReferenceCounter implements References {
       const offset = hex(cluster * geometry.clusterSize);
       options.findings.corruption(
         'countLimit',
-        `ERROR: overflow cluster offset=0x${offset}\nUse cowherd amend to increase the refcount entry width or cowherd convert to create a clean copy if the image cannot be opened for writing`,
+        `ERROR: overflow cluster offset=0x${offset}\nUse qemu-img amend to increase the refcount entry width or cowherd convert to create a clean copy if the image cannot be opened for writing`,
       );
     });
   }
@@ -158,12 +158,18 @@ class ReferenceCounter implements References {
         this.#count(offset, length, exact);
       },
     });
-    for await (const { index } of this.#checkTables(checker, l1, active)) {
+    let next = 0;
+    // What is wrong with an entry of the L1 table is told before its L2 table is looked at.
+    const checkEntries = (end: number): void => {
+      for (; next < end; next++) this.#checkL1Entry(l1, next, active);
+    };
+    for await (const { index } of this.#checkTables(checker, l1, active, checkEntries)) {
       signal?.throwIfAborted();
       if (active) {
         onL1Entry?.(Math.min(this.#image.header.size, (index + 1) * geometry.tableReach));
       }
     }
+    checkEntries(l1.byteLength / 8);
     this.copiedSuspect = checker.takeCopiedSuspect() || this.copiedSuspect;
   }
 
@@ -172,18 +178,21 @@ class ReferenceCounter implements References {
     checker: L2Checker,
     l1: DataView,
     active: boolean,
+    checkEntries: (end: number) => void,
   ): AsyncGenerator<TablePointer> {
     const { file, geometry } = this.#image;
-    const pointers = this.#l2Pointers(l1, active);
+    const pointers = this.#l2Pointers(l1);
     const threads = await this.#threadsFor(l1);
     if (threads === undefined) {
       for await (const table of walkTables(file, pointers, geometry.clusterSize)) {
+        checkEntries(table.index + 1);
         checker.check(table.view, table.hostOffset);
         yield table;
       }
       return;
     }
     for await (const table of threads.read(pointers, active)) {
+      checkEntries(table.index + 1);
       if (table.content === undefined) {
         const view = await this.#image.readTable(table.hostOffset, geometry.clusterSize);
         checker.check(view, table.hostOffset);
@@ -239,33 +248,39 @@ class ReferenceCounter implements References {
     return !unreadable.has(Math.floor(cluster / this.#image.geometry.refcountsPerBlock));
   }
 
-  *#l2Pointers(l1: DataView, active: boolean): Generator<TablePointer> {
+  *#l2Pointers(l1: DataView): Generator<TablePointer> {
+    for (let index = 0; index < l1.byteLength / 8; index++) {
+      if (isEmpty(l1, index)) continue;
+      const hostOffset = l2TableOffset(l1, index);
+      if (hostOffset < this.#fileLength) yield { index, hostOffset };
+    }
+  }
+
+  /** Judges an entry of an L1 table, and counts the reference to its L2 table. */
+  #checkL1Entry(l1: DataView, index: number, active: boolean): void {
+    if (isEmpty(l1, index)) return;
     const { clusterSize } = this.#image.geometry;
     const { findings, stored } = this.#options;
-    for (let index = 0; index < l1.byteLength / 8; index++) {
-      const high = l1.getUint32(index * 8);
-      const low = l1.getUint32(index * 8 + 4);
-      if (high === 0 && low === 0) continue;
-      if ((high & l1ReservedHigh) !== 0 || (low & l1ReservedLow) !== 0) {
-        const entry = entryHex(high, low);
-        findings.corruption('l1Reserved', `ERROR found L1 entry with reserved bits set: ${entry}`);
-      }
-      const hostOffset = l2TableOffset(l1, index);
-      this.#count(hostOffset, clusterSize);
-      if (hostOffset % clusterSize !== 0) {
-        findings.corruption(
-          'tableUnaligned',
-          `ERROR l2_offset=${hex(hostOffset)}: Table is not cluster aligned; L1 entry corrupted`,
-        );
-      }
-      const cluster = Math.floor(hostOffset / clusterSize);
-      const copied = (high & copiedHigh) !== 0;
-      const isBeyond = hostOffset >= this.#fileLength;
-      const isRight = stored.counts.isOne(cluster) === copied && !isBeyond;
-      if (active && hostOffset !== 0 && this.#isKnown(cluster) && !isRight) {
-        this.copiedSuspect = true;
-      }
-      if (hostOffset < this.#fileLength) yield { index, hostOffset };
+    const high = l1.getUint32(index * 8);
+    const low = l1.getUint32(index * 8 + 4);
+    if ((high & l1ReservedHigh) !== 0 || (low & l1ReservedLow) !== 0) {
+      const entry = entryHex(high, low);
+      findings.corruption('l1Reserved', `ERROR found L1 entry with reserved bits set: ${entry}`);
+    }
+    const hostOffset = l2TableOffset(l1, index);
+    this.#count(hostOffset, clusterSize);
+    if (hostOffset % clusterSize !== 0) {
+      findings.corruption(
+        'tableUnaligned',
+        `ERROR l2_offset=${hex(hostOffset)}: Table is not cluster aligned; L1 entry corrupted`,
+      );
+    }
+    const cluster = Math.floor(hostOffset / clusterSize);
+    const copied = (high & copiedHigh) !== 0;
+    const isBeyond = hostOffset >= this.#fileLength;
+    const isRight = stored.counts.isOne(cluster) === copied && !isBeyond;
+    if (active && hostOffset !== 0 && this.#isKnown(cluster) && !isRight) {
+      this.copiedSuspect = true;
     }
   }
 
@@ -299,9 +314,8 @@ class ReferenceCounter implements References {
   }
 
   #countEncryptionHeader(): void {
-    const extension = this.#image.header.extensions.find(
-      ({ type }) => type === ExtensionType.fullDiskEncryption,
-    );
+    const { extensions } = this.#image.header;
+    const extension = findExtension(extensions, ExtensionType.fullDiskEncryption);
     if (extension === undefined || extension.data.length < 16) return;
     const { buffer, byteOffset } = extension.data;
     const view = new DataView(buffer, byteOffset, 16);
@@ -427,6 +441,10 @@ function isBitmapTable(table: DataView, clusterSize: number): boolean {
 function bitmapClusterOffset(table: DataView, index: number): number {
   const high = table.getUint32(index * 8) & bitmapOffsetHigh;
   return high * two32 + ((table.getUint32(index * 8 + 4) & bitmapOffsetLow) >>> 0);
+}
+
+function isEmpty(l1: DataView, index: number): boolean {
+  return l1.getUint32(index * 8) === 0 && l1.getUint32(index * 8 + 4) === 0;
 }
 
 function hex(value: number): string {

@@ -2,9 +2,10 @@
  * The snapshot table as a check reads it, entry by entry and whatever is wrong with them, and as a
  * repair writes it anew (specification, "Snapshots").
  */
-import { maxSnapshotExtraBytes, maxSnapshotTableBytes, maxSnapshots } from '../../limits.js';
+import { maxSnapshotExtraBytes, maxSnapshots } from '../../limits.js';
 import { CheckGivenUp, type Findings } from './check-findings.js';
 import type { CheckedImage } from './checked-image.js';
+import { TableReader, isTableTooLong } from './snapshot-reader.js';
 import { decodeText } from './text.js';
 
 const fixedBytes = 40;
@@ -86,10 +87,7 @@ async function readEntries(
   count: number,
 ): Promise<CheckedSnapshots> {
   const { file, header } = image;
-  const reader = new TableReader(
-    (bytes, offset) => file.read(bytes, offset),
-    header.snapshotsOffset,
-  );
+  const reader = new TableReader(file, header.snapshotsOffset);
   const snapshots: CheckedSnapshot[] = [];
   // What the entries would take if they were written, which may be less than they do.
   let tableBytes = 0;
@@ -121,7 +119,7 @@ async function readEntries(
     const idBytes = view.getUint16(12);
     const names = await reader.take(idBytes + view.getUint16(14));
     tableBytes += fixedBytes + extra.length + names.length;
-    if (tableBytes > maxSnapshotTableBytes || reader.position > 0x7fffffff) {
+    if (isTableTooLong(tableBytes, reader.position)) {
       const rest = count - index;
       if (!repairing) {
         findings.error(
@@ -151,41 +149,6 @@ async function readEntries(
     });
   }
   return { snapshots, lengthBytes: end };
-}
-
-/** Reads a table front to back, several entries at a time; beyond the file there are zeroes. */
-class TableReader {
-  /** Bytes from the table's begin. */
-  position = 0;
-  readonly #read: (bytes: Uint8Array, offset: number) => Promise<void>;
-  readonly #start: number;
-  #ahead: Uint8Array = new Uint8Array(0);
-  #aheadAt = 0;
-
-  constructor(read: (bytes: Uint8Array, offset: number) => Promise<void>, start: number) {
-    this.#read = read;
-    this.#start = start;
-  }
-
-  align(): void {
-    this.position = Math.ceil(this.position / 8) * 8;
-  }
-
-  skip(length: number): void {
-    this.position += length;
-  }
-
-  async take(length: number): Promise<Uint8Array> {
-    const aheadEnd = this.#aheadAt + this.#ahead.length;
-    if (this.position < this.#aheadAt || this.position + length > aheadEnd) {
-      this.#ahead = new Uint8Array(Math.max(length, 65536));
-      this.#aheadAt = this.position;
-      await this.#read(this.#ahead, this.#start + this.position);
-    }
-    const from = this.position - this.#aheadAt;
-    this.position += length;
-    return this.#ahead.slice(from, from + length);
-  }
 }
 
 /** The bytes of a snapshot table in which every entry is complete. */

@@ -113,6 +113,7 @@ class Check {
     await this.#image.load();
     await refuseBrokenBitmaps(this.#image);
     this.#snapshots = await readCheckedSnapshots(this.#image, this.#findings, this.#fixes.errors);
+    if (this.#fixes.leaks) await this.#image.clearUnknownAutoclear();
     const highest = await this.#checkCounts();
     await this.#checkCopied();
     if (this.#fixes.errors && snapshots.corruptions > 0) await this.#rewriteSnapshots();

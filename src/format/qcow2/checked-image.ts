@@ -15,6 +15,7 @@ const offsetLow = 0xfffffe00;
 const refcountTableAt = 48;
 const snapshotsAt = 60;
 const incompatibleAt = 76;
+const autoclearAt = 88;
 
 /** An image under check. The header and the refcount table follow what a repair changes. */
 export class CheckedImage {
@@ -95,6 +96,16 @@ export class CheckedImage {
       sector.setBigUint64(snapshotsAt + 4, BigInt(hostOffset));
     });
     this.header = { ...this.header, snapshotsOffset: hostOffset, snapshotCount: count };
+  }
+
+  /** Clears autoclear bits that mean nothing here, as whoever changes an image has to. */
+  async clearUnknownAutoclear(): Promise<void> {
+    if (!this.header.hasUnknownAutoclear) return;
+    await changeHeaderSector(this.file, (sector) => {
+      sector.setUint32(autoclearAt, 0);
+      sector.setUint32(autoclearAt + 4, this.header.autoclearFeatures);
+    });
+    this.header = { ...this.header, hasUnknownAutoclear: false };
   }
 
   /** Clears the dirty and the corrupt bit, durably. */

@@ -37,7 +37,8 @@ export function nameFeatures(
 ): string[] {
   const names: string[] = [];
   let nameless = mask;
-  for (let offset = 0; table && offset + entrySize <= table.length; offset += entrySize) {
+  // The last entry may be shorter than the others.
+  for (let offset = 0; table && offset + 2 <= table.length; offset += entrySize) {
     const bit = 1n << BigInt(table[offset + 1] & 63);
     if (table[offset] !== kinds[kind] || (nameless & bit) === 0n) continue;
     names.push(decodeText(table.subarray(offset + 2, offset + entrySize)));

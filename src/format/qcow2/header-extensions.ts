@@ -61,11 +61,19 @@ export function decodeName(bytes: Uint8Array): string | undefined {
   return decodeText(bytes) || undefined;
 }
 
+/** The extension of a type that counts: the last, as QEMU has it. */
+export function findExtension(
+  extensions: readonly HeaderExtension[],
+  type: number,
+): HeaderExtension | undefined {
+  return extensions.findLast((candidate) => candidate.type === type);
+}
+
 /** The name that an extension holds, or undefined if it is absent or empty. */
 export function extensionName(
   extensions: readonly HeaderExtension[],
   type: number,
 ): string | undefined {
-  const extension = extensions.find((candidate) => candidate.type === type);
+  const extension = findExtension(extensions, type);
   return extension && decodeName(extension.data);
 }

@@ -19,6 +19,7 @@ import {
   decodeName,
   encodeExtensions,
   extensionName,
+  findExtension,
   ExtensionType,
 } from './header-extensions.js';
 import { knownFeatureTable, nameFeatures } from './feature-names.js';
@@ -295,7 +296,7 @@ function refuseUnknownFeatures(
     BigInt(features.highIncompatible) * 2n ** 32n +
     BigInt((features.incompatible & ~knownIncompatible) >>> 0);
   if (unknown === 0n) return;
-  const table = extensions.find((extension) => extension.type === ExtensionType.featureNames);
+  const table = findExtension(extensions, ExtensionType.featureNames);
   const names = nameFeatures(table?.data, 'incompatible', unknown);
   throw new CowherdError(
     'ERR_COWHERD_UNSUPPORTED',

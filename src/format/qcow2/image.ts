@@ -4,8 +4,10 @@ import type { QueueCounters } from '../../engine/counters.js';
 import { runAlone } from '../../engine/gate.js';
 import { reservedByQueues } from '../../engine/queue-line.js';
 import { CowherdError, type CowherdErrorCode } from '../../errors.js';
+import { maxL1TableBytes, maxOffset } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
-import type { BackingReader, FormatImage, StoredExtent } from '../driver.js';
+import type { BackingReader, FormatImage, FormatQueue, StoredExtent } from '../driver.js';
+import { EncryptedQueue, encryptedRefusal } from './encryption.js';
 import { storedExtents } from './extents.js';
 import {
   Autoclear,
@@ -29,6 +31,8 @@ export interface Qcow2OpenOptions {
   readonly readOnly: boolean;
   /** Opened to be checked: what else would be refused or repaired first is let be. */
   readonly forCheck: boolean;
+  /** Opened to be described: the data of an encrypted image need not be readable. */
+  readonly forInfo?: boolean;
   /** Told what the repair of an image that was not closed cleanly finds and does. */
   readonly onFinding: ((finding: Finding) => void) | undefined;
   /** Budget of the metadata cache in bytes. */
@@ -86,9 +90,8 @@ export async function openQcow2(
   const refuse = (code: CowherdErrorCode, why: string): never => {
     throw new CowherdError(code, `Could not open '${filename}': ${why}`, { filename });
   };
-  if (header.cryptMethod !== CryptMethod.none) {
-    refuse('ERR_COWHERD_UNSUPPORTED', 'Encrypted images are not supported yet');
-  }
+  const isDescribed = options.forInfo === true && options.readOnly;
+  if (header.cryptMethod !== CryptMethod.none && !isDescribed) throw encryptedRefusal(filename);
   const has = (bit: number): boolean => (header.incompatibleFeatures & bit) !== 0;
   const forWriting = !options.readOnly && !options.forCheck;
   if (forWriting && has(Incompatible.corrupt)) {
@@ -112,8 +115,9 @@ export async function openQcow2(
       'Lazy refcounts require a qcow2 image of version 3 (compat 1.1)',
     );
   }
+  // A check reads the table in its own way, and says what is wrong with it.
+  const { snapshots } = options.forCheck ? { snapshots: [] } : await readSnapshots(file, header);
   if (options.snapshot !== undefined) {
-    const { snapshots } = await readSnapshots(file, header);
     const snapshot = findSnapshot(snapshots, options.snapshot);
     if (snapshot === undefined) {
       throw new CowherdError(
@@ -123,9 +127,16 @@ export async function openQcow2(
       );
     }
     l1 = { offset: snapshot.l1Offset, entries: snapshot.l1Entries };
-  }
-  if (l1.offset % geometry.clusterSize !== 0) {
-    refuse('ERR_COWHERD_CORRUPT', 'The L1 table is not aligned to a cluster');
+    const { clusterSize } = geometry;
+    const isTooLarge = l1.entries * 8 > maxL1TableBytes;
+    if (isTooLarge || l1.offset % clusterSize !== 0 || l1.offset > maxOffset - maxL1TableBytes) {
+      const what = isTooLarge ? 'too large' : 'offset invalid';
+      throw new CowherdError(
+        'ERR_COWHERD_CORRUPT',
+        `'${filename}': Failed to load snapshot: Snapshot L1 table ${what}`,
+        { filename },
+      );
+    }
   }
   const { cacheBytes, overlapCheck } = options;
   const level = forWriting ? overlapCheck : undefined;
@@ -184,10 +195,12 @@ export class Qcow2Image implements FormatImage {
     dataFile: StorageFile | undefined,
     backing: BackingReader | undefined,
     counters: QueueCounters,
-  ): Qcow2Queue {
+  ): FormatQueue {
+    const { header } = this.metadata.headerFile;
+    if (header.cryptMethod !== CryptMethod.none) return new EncryptedQueue(file.filename);
     const queue = new Qcow2Queue({
       metadata: this.metadata,
-      header: this.metadata.headerFile.header,
+      header,
       size: this.size,
       file,
       dataFile,

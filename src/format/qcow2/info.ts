@@ -1,6 +1,8 @@
 /** The facts of a qcow2 image that `info` reports. */
+import { CowherdError } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
 import { readBitmaps } from './bitmaps.js';
+import { type EncryptionFacts, encryptionFacts } from './encryption.js';
 import { Autoclear, Compatible, Incompatible, type Qcow2Header, dataFileNameOf } from './header.js';
 import { type Snapshot, readSnapshots } from './snapshots.js';
 
@@ -26,6 +28,9 @@ export interface Qcow2Facts {
   readonly dataFileRaw: boolean | undefined;
   readonly snapshots: readonly Snapshot[];
   readonly bitmaps: readonly ReportedBitmap[];
+  /** Why the bitmaps are not told, where their directory is damaged. */
+  readonly bitmapsFailure: CowherdError | undefined;
+  readonly encryption: EncryptionFacts | undefined;
 }
 
 /** Gathers the facts of an image from its header and the tables it names. */
@@ -33,7 +38,12 @@ export async function qcow2Facts(file: StorageFile, header: Qcow2Header): Promis
   const version3 = header.version === 3;
   const has = (bit: number): boolean => (header.incompatibleFeatures & bit) !== 0;
   const { snapshots } = await readSnapshots(file, header);
-  const directory = await readBitmaps(file, header);
+  const directory = await readBitmaps(file, header).catch((error: unknown) => {
+    if (error instanceof CowherdError && error.code === 'ERR_COWHERD_INVALID_IMAGE') return error;
+    throw error;
+  });
+  const bitmapsFailure = directory instanceof CowherdError ? directory : undefined;
+  const bitmaps = directory instanceof CowherdError ? [] : (directory?.bitmaps ?? []);
   const externalData = has(Incompatible.externalDataFile);
   return {
     compat: version3 ? '1.1' : '0.10',
@@ -51,7 +61,7 @@ export async function qcow2Facts(file: StorageFile, header: Qcow2Header): Promis
       ? (header.autoclearFeatures & Autoclear.rawExternalData) !== 0
       : undefined,
     snapshots,
-    bitmaps: (directory?.bitmaps ?? []).map((bitmap) => ({
+    bitmaps: bitmaps.map((bitmap) => ({
       name: bitmap.name,
       granularity: 2 ** bitmap.granularityBits,
       flags: [
@@ -59,5 +69,7 @@ export async function qcow2Facts(file: StorageFile, header: Qcow2Header): Promis
         ...(bitmap.auto ? ['auto' as const] : []),
       ],
     })),
+    bitmapsFailure,
+    encryption: await encryptionFacts(file, header),
   };
 }

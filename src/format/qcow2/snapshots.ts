@@ -1,18 +1,20 @@
 /** The table of internal snapshots (specification, "Snapshots"); read here, not yet written. */
 import { CowherdError } from '../../errors.js';
-import { maxL1TableBytes, maxSnapshotExtraBytes, maxSnapshotTableBytes } from '../../limits.js';
+import { maxSnapshotExtraBytes } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { Qcow2Header } from './header.js';
+import { TableReader, isTableTooLong } from './snapshot-reader.js';
 import { decodeText } from './text.js';
 
 const fixedLength = 40;
-const two32 = 0x100000000;
+const noIcount = 2n ** 64n - 1n;
+const nanosecondsPerSecond = 1_000_000_000n;
 
 /** One internal snapshot. */
 export interface Snapshot {
   readonly id: string;
   readonly name: string;
-  /** Host offset in bytes and entry count of its L1 table. */
+  /** Host offset in bytes and entry count of its L1 table, whatever they are. */
   readonly l1Offset: number;
   readonly l1Entries: number;
   /** Virtual size in bytes when it was taken. */
@@ -20,6 +22,8 @@ export interface Snapshot {
   readonly vmStateSize: number;
   readonly dateSeconds: number;
   readonly dateNanoseconds: number;
+  /** How long the machine had run: whole seconds, and nanoseconds below one. */
+  readonly vmClockSeconds: number;
   readonly vmClockNanoseconds: number;
   readonly icount: number | undefined;
 }
@@ -30,61 +34,69 @@ export interface SnapshotTable {
   readonly lengthBytes: number;
 }
 
-/** Reads the snapshot table of an image. */
+/**
+ * Reads the snapshot table of an image; beyond the file there are zeroes.
+ *
+ * @throws ERR_COWHERD_INVALID_IMAGE for a table that only a repair cuts to size
+ */
 export async function readSnapshots(
   file: StorageFile,
   header: Qcow2Header,
 ): Promise<SnapshotTable> {
   const { filename } = file;
-  const invalid = (message: string): CowherdError =>
+  const invalid = (message: string, hint: string): CowherdError =>
     new CowherdError('ERR_COWHERD_INVALID_IMAGE', `Could not open '${filename}': ${message}`, {
       filename,
-      offset: header.snapshotsOffset,
+      hint: `You can force-remove ${hint} with cowherd check -r all`,
     });
-  if (header.snapshotCount === 0) return { snapshots: [], lengthBytes: 0 };
-  const available = (await file.size()) - header.snapshotsOffset;
-  const longest = header.snapshotCount * (fixedLength + maxSnapshotExtraBytes + 2 * 0xffff + 8);
-  const bytes = new Uint8Array(Math.max(0, Math.min(available, longest, maxSnapshotTableBytes)));
-  if (bytes.length > 0) await file.read(bytes, header.snapshotsOffset);
-  const view = new DataView(bytes.buffer);
+  const reader = new TableReader(file, header.snapshotsOffset);
   const snapshots: Snapshot[] = [];
-  let offset = 0;
   for (let index = 0; index < header.snapshotCount; index++) {
-    offset = Math.ceil(offset / 8) * 8;
-    if (offset + fixedLength > bytes.length) throw invalid('Snapshot table is truncated');
-    const extraLength = view.getUint32(offset + 36);
-    const idLength = view.getUint16(offset + 12);
-    const nameLength = view.getUint16(offset + 14);
-    if (extraLength > maxSnapshotExtraBytes) throw invalid('Too much extra data in snapshot');
-    const idStart = offset + fixedLength + extraLength;
-    const end = idStart + idLength + nameLength;
-    if (end > bytes.length) throw invalid('Snapshot table is truncated');
-    const big = (at: number, name: string): number => {
-      const value = view.getUint32(at) * two32 + view.getUint32(at + 4);
-      if (value > Number.MAX_SAFE_INTEGER) throw invalid(`Snapshot ${name} is too large`);
-      return value;
-    };
-    const extra = offset + fixedLength;
-    const text = (start: number, length: number): string =>
-      decodeText(bytes.subarray(start, start + length));
-    const l1Entries = view.getUint32(offset + 8);
-    if (l1Entries * 8 > maxL1TableBytes) throw invalid('Snapshot L1 table too large');
-    const icount = extraLength >= 24 ? view.getBigUint64(extra + 16) : 2n ** 64n - 1n;
-    snapshots.push({
-      id: text(idStart, idLength),
-      name: text(idStart + idLength, nameLength),
-      l1Offset: big(offset, 'L1 table offset'),
-      l1Entries,
-      size: extraLength >= 16 ? big(extra + 8, 'disk size') : header.size,
-      vmStateSize: extraLength >= 8 ? big(extra, 'VM state size') : view.getUint32(offset + 32),
-      dateSeconds: view.getUint32(offset + 16),
-      dateNanoseconds: view.getUint32(offset + 20),
-      vmClockNanoseconds: big(offset + 24, 'VM clock'),
-      icount: icount > BigInt(Number.MAX_SAFE_INTEGER) ? undefined : Number(icount),
-    });
-    offset = end;
+    reader.align();
+    const fixed = await reader.take(fixedLength);
+    const view = new DataView(fixed.buffer);
+    const extraLength = view.getUint32(36);
+    if (extraLength > maxSnapshotExtraBytes) {
+      throw invalid(
+        `Too much extra metadata in snapshot table entry ${index}`,
+        'this extra metadata',
+      );
+    }
+    const extra = await reader.take(extraLength);
+    const idLength = view.getUint16(12);
+    const names = await reader.take(idLength + view.getUint16(14));
+    if (isTableTooLong(reader.position, reader.position)) {
+      const rest = header.snapshotCount - index;
+      throw invalid('Snapshot table is too big', `all ${rest} overhanging snapshots`);
+    }
+    snapshots.push(decodeSnapshot(view, new DataView(extra.buffer), names, header.size));
   }
-  return { snapshots, lengthBytes: offset };
+  return { snapshots, lengthBytes: reader.position };
+}
+
+function decodeSnapshot(
+  fixed: DataView,
+  extra: DataView,
+  names: Uint8Array,
+  diskSize: number,
+): Snapshot {
+  const length = extra.byteLength;
+  const idLength = fixed.getUint16(12);
+  const clock = fixed.getBigUint64(24);
+  const icount = length >= 24 ? extra.getBigUint64(16) : noIcount;
+  return {
+    id: decodeText(names.subarray(0, idLength)),
+    name: decodeText(names.subarray(idLength)),
+    l1Offset: Number(fixed.getBigUint64(0)),
+    l1Entries: fixed.getUint32(8),
+    size: length >= 16 ? Number(extra.getBigUint64(8)) : diskSize,
+    vmStateSize: length >= 8 ? Number(extra.getBigUint64(0)) : fixed.getUint32(32),
+    dateSeconds: fixed.getUint32(16),
+    dateNanoseconds: fixed.getUint32(20),
+    vmClockSeconds: Number(clock / nanosecondsPerSecond),
+    vmClockNanoseconds: Number(clock % nanosecondsPerSecond),
+    icount: icount === noIcount ? undefined : Number(icount),
+  };
 }
 
 /** The snapshot with an id, or else with a name, as qemu-img looks it up. */
