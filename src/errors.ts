@@ -110,12 +110,15 @@ export function errorFromErrno(
   return new CowherdError(codeOfErrno[errno] ?? 'ERR_COWHERD_IO', message, details);
 }
 
+/** V8's words for an array buffer there is no memory for; RangeErrors are thrown for much else. */
+const allocationFailed = 'Array buffer allocation failed';
+
 /**
  * What is to be thrown for an error met while a file was opened: JavaScript says by a RangeError that
- * memory could not be had, and names no file.
+ * memory could not be had, and names no file. Any other error is what it is.
  */
 export function nameMemoryError(error: unknown, filename: string): unknown {
-  if (!(error instanceof RangeError)) return error;
+  if (!(error instanceof RangeError) || error.message !== allocationFailed) return error;
   return new CowherdError('ERR_COWHERD_NO_MEMORY', `'${filename}': Cannot allocate memory`, {
     filename,
     cause: error,

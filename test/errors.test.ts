@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
-import { CowherdError, printable } from '../src/errors.js';
+import { CowherdError, nameMemoryError, printable } from '../src/errors.js';
 import { createImage, openImage } from '../src/index.js';
 import { temporaryFolder } from './support/tools.js';
 
@@ -37,4 +37,26 @@ test('names that an image holds keep to the line of the message', async (t) => {
   const apart = path.join(folder, 'apart');
   await createImage(apart, { format: 'qcow2', size: 65_536, dataFile });
   await assert.rejects(openImage(apart, { untrusted: true }), /^CowherdError: .*data\\nfile.*$/);
+});
+
+test('a RangeError is about memory only where an allocation failed', () => {
+  const told = (work: () => unknown): unknown => {
+    try {
+      return work();
+    } catch (error) {
+      return nameMemoryError(error, 'disk');
+    }
+  };
+  const memory = told(() => new SharedArrayBuffer(2 ** 50));
+  assert.ok(memory instanceof CowherdError);
+  assert.equal(memory.code, 'ERR_COWHERD_NO_MEMORY');
+  assert.match(memory.message, /'disk'/);
+  for (const other of [
+    () => new DataView(new ArrayBuffer(8)).getUint32(9),
+    () => (1).toFixed(101),
+    () => new Uint8Array(-1),
+  ]) {
+    const error = told(other);
+    assert.ok(error instanceof RangeError && !(error instanceof CowherdError));
+  }
 });

@@ -111,12 +111,13 @@ class TablePointers {
   ) {}
 
   *valid(): Generator<TablePointer> {
-    const { tableReach, clusterSize } = this.source.metadata.geometry;
+    const { geometry } = this.source.metadata;
+    const { tableReach } = geometry;
     const first = Math.floor(this.start / tableReach);
     for (let index = first; index * tableReach < this.end; index++) {
       const hostOffset = this.source.metadata.l1.offset(index);
       if (hostOffset === 0) continue;
-      if (hostOffset % clusterSize !== 0) {
+      if (!geometry.canHoldCluster(hostOffset)) {
         this.#damagedIndex = index;
         return;
       }

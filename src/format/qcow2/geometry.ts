@@ -3,6 +3,8 @@
  * clusters, tables and slices, and the arithmetic between guest offsets and table indices.
  */
 
+import { maxOffset } from '../../limits.js';
+
 /** What the geometry is computed from. */
 export interface GeometrySource {
   readonly clusterBits: number;
@@ -75,6 +77,11 @@ export class Geometry {
   within(offset: number): number {
     // Offsets exceed 32 bits, and dividing them is far quicker than their remainder.
     return offset - Math.floor(offset / this.clusterSize) * this.clusterSize;
+  }
+
+  /** Whether a cluster can lie at a host offset: on a boundary, and all of it where numbers are exact. */
+  canHoldCluster(hostOffset: number): boolean {
+    return this.within(hostOffset) === 0 && hostOffset <= maxOffset - this.clusterSize;
   }
 
   /** Index in its L2 slice of the entry that maps a guest offset. */

@@ -86,7 +86,7 @@ export class ReadPlanner {
     run.hasHost = kind >= ClusterKind.zeroAllocated;
     run.hostOffset = run.hasHost ? entries.hostOffset(view, at) + within : 0;
     run.kind = runKindOf[kind];
-    if (run.hasHost && !isValidHost(run.hostOffset - within, this.#geometry)) {
+    if (run.hasHost && !this.#geometry.canHoldCluster(run.hostOffset - within)) {
       run.kind = RunKind.corrupt;
     }
     let length = clusterSize - within;
@@ -105,7 +105,8 @@ export class ReadPlanner {
     maxLength: number,
     run: Run,
   ): void {
-    const { subclusterSize } = this.#geometry;
+    const geometry = this.#geometry;
+    const { subclusterSize } = geometry;
     let at = sliceStart + index * 16;
     if (this.#entries.kind(view, at) === ClusterKind.compressed) {
       this.#planCompressed(view, at, within, maxLength, run);
@@ -132,7 +133,7 @@ export class ReadPlanner {
     run.hasHost = hasHost;
     run.hostOffset = hostOffset;
     run.length = Math.min(length, maxLength);
-    if (hasHost && !isValidHost(hostOffset - within, this.#geometry)) run.kind = RunKind.corrupt;
+    if (hasHost && !geometry.canHoldCluster(hostOffset - within)) run.kind = RunKind.corrupt;
   }
 
   /** State of one subcluster; `run.hostOffset` becomes the offset of its host cluster. */
@@ -150,15 +151,12 @@ export class ReadPlanner {
 
   #planCompressed(view: DataView, at: number, within: number, maxLength: number, run: Run): void {
     run.hostOffset = this.#entries.compressedOffset(view, at);
-    run.kind = run.hostOffset <= maxOffset ? RunKind.compressed : RunKind.corrupt;
     run.hasHost = true;
     run.compressedSize = this.#entries.compressedSize(view, at);
+    const isExact = run.hostOffset <= maxOffset - run.compressedSize;
+    run.kind = isExact ? RunKind.compressed : RunKind.corrupt;
     run.length = Math.min(this.#geometry.clusterSize - within, maxLength);
   }
-}
-
-function isValidHost(clusterStart: number, geometry: Geometry): boolean {
-  return geometry.within(clusterStart) === 0 && clusterStart <= maxOffset;
 }
 
 const runKindOf = [RunKind.unallocated, RunKind.zero, RunKind.zero, RunKind.data] as const;

@@ -307,7 +307,7 @@ export class Qcow2Metadata {
   }
 
   #checkTableOffset(index: number, offset: number): void {
-    if (offset !== 0 && offset % this.geometry.clusterSize === 0) return;
+    if (offset !== 0 && this.geometry.canHoldCluster(offset)) return;
     const { filename } = this.file;
     const problem = `L1 entry ${index} points at no valid L2 table (host offset ${offset})`;
     throw new CorruptionError(filename, problem, offset);

@@ -191,11 +191,11 @@ export class Refcounts {
 
   /** Host offset in bytes of the refcount slice of a key. */
   locate(key: number): number {
-    const { slicesPerTable, sliceSize, clusterSize } = this.#geometry;
+    const { slicesPerTable, sliceSize } = this.#geometry;
     const block = Math.floor(key / slicesPerTable);
     const hostOffset = this.#blockOffset(block);
-    if (hostOffset % clusterSize !== 0) {
-      const problem = `refcount block ${block} is misaligned (host offset ${hostOffset})`;
+    if (!this.#geometry.canHoldCluster(hostOffset)) {
+      const problem = `refcount block ${block} lies where none can be (host offset ${hostOffset})`;
       throw new CorruptionError(this.#file.filename, problem, hostOffset);
     }
     if (hostOffset === 0) {
