@@ -84,9 +84,9 @@ export const checkCommand: Command = {
       else if (!line.has('quiet')) await session.print(checkText(result));
     }
     if (result.failure !== undefined) {
-      session.complain(`cowherd: Check failed: ${failureTexts[result.failure]}\n`);
+      session.complain(`${session.name}: Check failed: ${failureTexts[result.failure]}\n`);
     } else if (result.checkErrors > 0) {
-      session.complain('cowherd: Check failed\n');
+      session.complain(`${session.name}: Check failed\n`);
     }
     return exitCode(result);
   },

@@ -25,12 +25,16 @@ export class CliError extends Error {
     this.command = details.command;
   }
 
-  /** The lines for standard error. */
-  report(): string {
-    const name = this.command ? `cowherd ${this.command}` : 'cowherd';
-    const lines = `${name}: ${this.message}\n`;
+  /**
+   * The lines for standard error.
+   *
+   * @param program what the program calls itself
+   */
+  report(program: string): string {
+    const name = this.command ? `${program} ${this.command}` : program;
+    const lines = `${name}: ${this.message.replaceAll('\ncowherd: ', `\n${program}: `)}\n`;
     if (this.helpOf === undefined) return lines;
-    const command = this.helpOf === '' ? 'cowherd' : `cowherd ${this.helpOf}`;
+    const command = this.helpOf === '' ? program : `${program} ${this.helpOf}`;
     return `${lines}Try '${command} --help' for more info\n`;
   }
 }

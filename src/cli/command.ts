@@ -19,12 +19,19 @@ export interface Command {
   run(words: readonly string[], session: Session): Promise<number>;
 }
 
-/** The help text of a command. */
-export function commandHelp({ name, summary, operands, options }: Command): string {
+/**
+ * The help text of a command.
+ *
+ * @param program what the program calls itself
+ */
+export function commandHelp(
+  { name, summary, operands, options }: Command,
+  program: string,
+): string {
   const lines = Object.values(options).map(
     (spec) => `  ${optionForms(spec).join(', ')}\n      ${spec.help}\n`,
   );
-  return `Usage: cowherd ${name} [options] ${operands}\n\n${summary}.\n\nOptions:\n${lines.join('')}`;
+  return `Usage: ${program} ${name} [options] ${operands}\n\n${summary}.\n\nOptions:\n${lines.join('')}`;
 }
 
 function optionForms({ short, long, argument, optional }: OptionSpec): string[] {

@@ -1,5 +1,5 @@
 /** The options of `cowherd convert` and what their arguments may be. */
-import type { CacheMode } from '../image/api.js';
+import type { CacheMode, OpenImageOptions } from '../image/api.js';
 import { CliError } from './cli-error.js';
 import { parseOptionList } from './option-list.js';
 import type { OptionSpecs } from './options.js';
@@ -137,7 +137,8 @@ export function parseSparseSize(text: string | undefined): number | undefined {
 export function parseRateLimit(text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   const rate = parseSize(text);
-  if (typeof rate === 'bigint') return Number(rate);
+  // None is no limit.
+  if (typeof rate === 'bigint') return rate === 0n ? undefined : Number(rate);
   if (rate === 'invalid') throw new CliError(`Invalid rate limit specified: '${text}'.`);
   throw new CliError('Invalid rate limit specified. Must be between 0 and 9223372036854775807.');
 }
@@ -150,13 +151,13 @@ export function parseTargetCache(name: string | undefined): CacheMode | undefine
   return mode;
 }
 
-/** The snapshot's id or name, from either of the forms it can be given in. */
-export function parseSnapshot(text: string | undefined): string | undefined {
+/** Which snapshot, from either of the forms it can be given in. */
+export function parseSnapshot(text: string | undefined): OpenImageOptions['snapshot'] {
   if (text?.startsWith('snapshot.') !== true) return text;
-  let chosen: string | undefined;
+  let chosen: { id?: string; name?: string } = {};
   for (const { name, value } of parseOptionList(text)) {
-    if (name === 'snapshot.id') chosen = value;
-    else if (name === 'snapshot.name') chosen ??= value;
+    if (name === 'snapshot.id') chosen = { ...chosen, id: value };
+    else if (name === 'snapshot.name') chosen = { ...chosen, name: value };
     else {
       throw new CliError(
         `Invalid parameter '${name}'\ncowherd: Failed in parsing snapshot param '${text}'`,

@@ -47,7 +47,8 @@ export const convertCommand: Command = {
     const progress = progressDisplay(session, {
       wanted: line.has('progress'),
       argument: line.last('progress'),
-      quiet: line.has('quiet') || toOutput,
+      quiet: line.has('quiet'),
+      onErrors: toOutput,
       stepPercent: 1,
     });
     try {
@@ -106,6 +107,10 @@ function refuseContradictions(line: Line, list: string | undefined): void {
     'Cannot enable copy offloading when -S is used',
   );
   refuse(
+    line.has('copyRange') && line.has('compress'),
+    'Cannot enable copy offloading when -c is used',
+  );
+  refuse(
     line.has('copyRange') && line.has('salvage'),
     'Cannot use copy offloading in salvaging mode',
   );
@@ -154,6 +159,9 @@ async function convertToOutput(
     untrusted: plan.untrusted,
     snapshot: plan.snapshot,
   };
+  if (session.stdout.isTTY === true) {
+    throw new CliError('A disk is not written to a terminal; give a file name, or redirect');
+  }
   const images: Image[] = [];
   try {
     for (const name of sources) images.push(await openNamed(name, opening));
@@ -214,7 +222,7 @@ async function convertToFile(
           tables += statsTable(`Queues of '${target.given}':`, targetStats);
         },
         onWarning: (message) => {
-          if (!line.has('quiet')) session.complain(`cowherd: warning: ${message}\n`);
+          if (!line.has('quiet')) session.complain(`${session.name}: warning: ${message}\n`);
         },
       },
     );
@@ -280,6 +288,8 @@ function failure(
   if (error instanceof BlockStatusError && offset !== undefined) {
     return wrap(`error while reading block status at offset ${offset}: ${reason}`);
   }
+  const fromBelow = `Could not open '${target?.path ?? ''}': Could not open backing file: `;
+  if (target !== undefined && message.startsWith(fromBelow)) return openFailure(target, error);
   // What names no file is about the options of the one to be made.
   if (target !== undefined && (filename === undefined || filename === target.path)) {
     if (offset !== undefined) return wrap(`error while writing at byte ${offset}: ${message}`);

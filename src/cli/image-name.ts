@@ -57,7 +57,11 @@ export function parseImageName(given: string, options: ImageNameOptions = {}): I
 export function pathOfName(name: string, refuse: (message: string) => CliError): string {
   const protocol = /^([^:/]*):/.exec(name)?.[1];
   if (protocol === undefined) return name;
-  if (protocol === 'file') return name.slice('file:'.length);
+  if (protocol === 'file') {
+    const rest = name.slice('file:'.length);
+    // So that the path, printed, is not taken for a protocol and a name.
+    return /^[^/]*:/.test(rest) ? `./${rest}` : rest;
+  }
   if (protocol === 'json') throw refuse('Names that begin with json: are not supported');
   throw refuse(`Unknown protocol '${protocol}'`);
 }

@@ -74,12 +74,12 @@ async function collectInfos(
   const seen = new Set<string>();
   let name: ImageName | undefined = first;
   while (name !== undefined) {
+    const info = await infoOf(name, opening);
     const place = path.resolve(name.path);
     if (seen.has(place)) {
       throw new CliError(`Backing file '${name.path}' creates an infinite loop.`);
     }
     seen.add(place);
-    const info = await infoOf(name, opening);
     infos.push(info);
     name = chain ? backingName(info) : undefined;
     if (name !== undefined && opening.untrusted === true) {

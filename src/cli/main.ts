@@ -1,13 +1,19 @@
 #!/usr/bin/env node
 /** The executable `cowherd`: ties the program to this process's streams, signals and exit code. */
 import { constants } from 'node:os';
+import path from 'node:path';
 import { runProgram } from './program.js';
 import { Session } from './session.js';
 
 /** Signals this soon after the first one repeat it: timeout(1) signals a process and then its group. */
 const repetitionMs = 1000;
 
-const session = new Session(process.stdin, process.stdout, process.stderr);
+/** What qemu-img's users have scripts for; a link of that name to this file speaks as it does. */
+const givenName = path.basename(process.argv[1] ?? '');
+const name = givenName === 'qemu-img' ? givenName : 'cowherd';
+const session = new Session(process.stdin, process.stdout, process.stderr, name);
+// Without a listener Node would open a debugger, to be reached over the network.
+process.on('SIGUSR1', () => session.onStatusAsked?.());
 let askedAt: number | undefined;
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   const exitCode = 128 + constants.signals[signal];

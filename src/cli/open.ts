@@ -42,7 +42,7 @@ function withHint(message: string, { hint }: CowherdError): string {
  */
 function reason({ path }: ImageName, error: CowherdError): string {
   const prefix = `Could not open '${path}': `;
-  const isOfFile = error.code === 'ERR_COWHERD_NOT_FOUND' || error.code === 'ERR_COWHERD_ACCESS';
+  const isOfFile = error.message === `${prefix}${error.reason ?? ''}`;
   if (isOfFile || !error.message.startsWith(prefix)) return error.message;
   return error.message.slice(prefix.length);
 }

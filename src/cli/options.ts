@@ -54,7 +54,7 @@ export class ParsedCommandLine<Key extends string> {
 
 /**
  * Parses the words after a command's name (an empty name stands for the program itself).
- * Parsing ends at an option `help`, whatever follows, and with `stopAtOperand` at the first operand.
+ * Parsing ends at an option `help`, whatever follows, and with `stopsAtOperand` at the first operand.
  *
  * @throws CliError for an option that does not exist, or with an argument too few or too many
  */
@@ -62,11 +62,12 @@ export function parseCommandLine<Key extends string>(
   command: string,
   specs: OptionSpecs<Key>,
   words: readonly string[],
-  stopAtOperand = false,
+  stopsAtOperand = false,
 ): ParsedCommandLine<Key> {
   const occurrences: Occurrence<Key>[] = [];
   const operands: string[] = [];
   const rest = [...words];
+  const stopAtOperand = stopsAtOperand || process.env['POSIXLY_CORRECT'] !== undefined;
   while (rest.length > 0 && !occurrences.some(({ key }) => key === 'help')) {
     const word = rest.shift()!;
     if (word === '--') {

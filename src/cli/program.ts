@@ -2,13 +2,14 @@
 import { readFileSync } from 'node:fs';
 import { CowherdError } from '../errors.js';
 import { packageFolder } from '../package-folder.js';
+import { describeErrno } from '../system-errors.js';
 import { CliError } from './cli-error.js';
 import { commandHelp } from './command.js';
 import { commands } from './commands.js';
 import type { OptionSpecs } from './options.js';
 import { parseCommandLine } from './options.js';
 import type { Session } from './session.js';
-import { Interrupted } from './session.js';
+import { Interrupted, OutputFailed } from './session.js';
 import { helpOption } from './shared-options.js';
 
 const options = {
@@ -26,21 +27,29 @@ const outputClosedCode = 141;
  * @returns the exit code; failures were reported already
  */
 export async function runProgram(words: readonly string[], session: Session): Promise<number> {
+  let code: number;
   try {
-    return await dispatch(words, session);
+    code = await dispatch(words, session);
   } catch (error) {
-    return report(cause(error), session);
+    code = report(cause(error), session);
   }
+  try {
+    // What was printed comes after what was wrong, as with C's library.
+    await session.flush();
+  } catch (error) {
+    if (session.outputFailure === undefined || code === 0) return report(error, session);
+  }
+  return code;
 }
 
 async function dispatch(words: readonly string[], session: Session): Promise<number> {
   const line = parseCommandLine('', options, words, true);
   if (line.has('version')) {
-    await session.print(`cowherd version ${version()}\n`);
+    await session.print(versionText(session.name));
     return 0;
   }
   if (line.has('help')) {
-    await session.print(programHelp());
+    await session.print(programHelp(session.name));
     return 0;
   }
   const [name, ...rest] = line.operands as readonly [string?, ...string[]];
@@ -48,24 +57,27 @@ async function dispatch(words: readonly string[], session: Session): Promise<num
   const command = commands.find((candidate) => candidate.name === name);
   if (command === undefined) throw new CliError(`Command not found: ${name}`, { helpOf: '' });
   if (parseCommandLine(name, command.options, rest).has('help')) {
-    await session.print(commandHelp(command));
+    await session.print(commandHelp(command, session.name));
     return 0;
   }
   return await command.run(rest, session);
 }
 
-function version(): string {
+/** Our version; for who takes us for qemu-img, the version too whose options we take. */
+function versionText(program: string): string {
   const packageFile = new URL('package.json', packageFolder);
-  return (JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string }).version;
+  const { version } = JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string };
+  if (program === 'cowherd') return `cowherd version ${version}\n`;
+  return `${program} version 10.0 (cowherd ${version})\n`;
 }
 
-function programHelp(): string {
+function programHelp(program: string): string {
   const list = commands.map(({ name, summary }) => `  ${name.padEnd(9)} ${summary}\n`).join('');
-  return `Usage: cowherd [--help | --version] COMMAND [options] ...
+  return `Usage: ${program} [--help | --version] COMMAND [options] ...
 
 Makes, reads, checks and converts disk images in the formats qcow2 and raw.
 
-Commands (cowherd COMMAND --help tells more):
+Commands (${program} COMMAND --help tells more):
 ${list}`;
 }
 
@@ -79,9 +91,13 @@ function cause(error: unknown): unknown {
 function report(error: unknown, session: Session): number {
   if (session.signal.aborted) {
     const reason: unknown = session.signal.reason;
+    if (reason instanceof OutputFailed) {
+      session.complain(`${session.name}: ${reason.message}\n`);
+      return 1;
+    }
     if (!(reason instanceof Interrupted)) return outputClosedCode;
     const isTold = error instanceof CowherdError && error.code === 'ERR_COWHERD_ABORTED';
-    session.complain(`cowherd: ${isTold ? error.message : reason.message}\n`);
+    session.complain(`${session.name}: ${isTold ? error.message : reason.message}\n`);
     return reason.exitCode;
   }
   const below = error instanceof CliError ? error.cause : error;
@@ -91,14 +107,28 @@ function report(error: unknown, session: Session): number {
     );
   }
   if (error instanceof CliError) {
-    session.complain(error.report());
+    session.complain(error.report(session.name));
     return error.exitCode;
   }
   if (error instanceof CowherdError) {
-    session.complain(`cowherd: ${error.message}\n`);
+    session.complain(`${session.name}: ${error.message}\n`);
     return 1;
   }
-  const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-  session.complain(`cowherd: ${text}\n`);
+  const text = isSystemError(error)
+    ? systemErrorText(error)
+    : error instanceof Error
+      ? (error.stack ?? error.message)
+      : String(error);
+  session.complain(`${session.name}: ${text}\n`);
   return 1;
+}
+
+function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && 'syscall' in error && 'code' in error;
+}
+
+/** A failure of the system that is nobody's to explain: the working directory is gone, for one. */
+function systemErrorText({ syscall = '', code = '' }: NodeJS.ErrnoException): string {
+  const attempt = syscall === 'uv_cwd' ? 'Could not find the working directory' : syscall;
+  return `${attempt}: ${describeErrno(code)}`;
 }

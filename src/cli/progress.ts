@@ -1,5 +1,5 @@
 /** Shows how far a long command is: a line for people, lines of JSON for programs. */
-import { writeSync } from 'node:fs';
+import { constants, readFileSync, readdirSync, readlinkSync, writeSync } from 'node:fs';
 import type { Progress } from '../image/api.js';
 import { CliError } from './cli-error.js';
 import { toFixedEven } from './decimal.js';
@@ -19,6 +19,8 @@ export interface ProgressOptions {
   readonly wanted: boolean;
   readonly argument: string | undefined;
   readonly quiet: boolean;
+  /** Whether the line for people goes to standard error, since standard output takes the disk. */
+  readonly onErrors?: boolean;
   /** Percent that must have passed between two displays. */
   readonly stepPercent: number;
 }
@@ -30,16 +32,59 @@ export interface ProgressOptions {
  * @throws CliError for an argument that is not of the form `fd:N`
  */
 export function progressDisplay(session: Session, options: ProgressOptions): ProgressDisplay {
-  const { wanted, argument, quiet, stepPercent } = options;
-  if (argument !== undefined) return new JsonLines(parseDescriptor(argument));
-  if (wanted && !quiet) return new TerminalLine(session, stepPercent);
+  const { wanted, argument, quiet, stepPercent, onErrors = false } = options;
+  if (argument !== undefined) return new JsonLines(session, parseDescriptor(argument));
+  if (wanted && !quiet) return new TerminalLine(session, stepPercent, onErrors);
   return new OnSignal(session);
 }
 
 function parseDescriptor(argument: string): number {
   const match = /^fd:(\d{1,6})$/.exec(argument);
   if (!match) throw new CliError(`Invalid progress target: '${argument}'; expected fd:N`);
-  return Number(match[1]);
+  const descriptor = Number(match[1]);
+  if (isOpenForWriting(descriptor) && !isNodes(descriptor)) return descriptor;
+  throw new CliError(`File descriptor ${descriptor} for progress is not open for writing`);
+}
+
+function isOpenForWriting(descriptor: number): boolean {
+  try {
+    writeSync(descriptor, new Uint8Array(0));
+    return true;
+  } catch (error) {
+    // A pipe that is full at the moment, or has no reader, takes nothing of nothing.
+    return ['EAGAIN', 'EPIPE'].includes((error as NodeJS.ErrnoException).code ?? '');
+  }
+}
+
+/**
+ * Whether a descriptor is one that Node opened for itself: events, or a pipe of which it holds both ends.
+ * Who wrote to it would break the program.
+ */
+function isNodes(descriptor: number): boolean {
+  if (descriptor <= 2) return false;
+  try {
+    const targetOf = (name: string): string => readlinkSync(`/proc/self/fd/${name}`);
+    const target = targetOf(String(descriptor));
+    if (target.startsWith('anon_inode:')) return true;
+    if (!target.startsWith('pipe:')) return false;
+    return readdirSync('/proc/self/fd').some((name) => {
+      try {
+        return Number(name) > 2 && targetOf(name) === target && isReadOnly(name);
+      } catch {
+        // The one that read the folder is closed by now.
+        return false;
+      }
+    });
+  } catch {
+    return false;
+  }
+}
+
+function isReadOnly(descriptor: string): boolean {
+  const flags = /^flags:\s*([0-7]+)$/m.exec(
+    readFileSync(`/proc/self/fdinfo/${descriptor}`, 'utf8'),
+  );
+  return flags !== null && (parseInt(flags[1], 8) & (constants.O_WRONLY | constants.O_RDWR)) === 0;
 }
 
 function percentOf({ doneBytes, totalBytes }: Progress): number {
@@ -50,21 +95,27 @@ function formatPercent(percent: number): string {
   return `    (${toFixedEven(percent, 2)}/100%)`;
 }
 
-/** One line on standard output that is written over and over. */
+/** One line, on standard output unless that is the disk's, that is written over and over. */
 class TerminalLine implements ProgressDisplay {
   #shown = 0;
+  #percent = 0;
   /** Prints follow one another, and a failed one is met again by whoever prints next. */
-  #printed: Promise<void>;
+  #printed: Promise<void> = Promise.resolve();
 
   constructor(
     private readonly session: Session,
     private readonly stepPercent: number,
+    private readonly onErrors: boolean,
   ) {
-    this.#printed = this.session.print(`${formatPercent(0)}\r`).catch(() => undefined);
+    this.#print(`${formatPercent(0)}\r`);
+    session.onStatusAsked = () => {
+      this.#print(`${formatPercent(this.#percent)}\r`);
+    };
   }
 
   readonly update = (progress: Progress): void => {
     const percent = percentOf(progress);
+    this.#percent = percent;
     const reachedEnd = percent >= 100 && this.#shown < 100;
     if (percent - this.#shown < this.stepPercent && !reachedEnd) return;
     this.#shown = percent;
@@ -72,12 +123,21 @@ class TerminalLine implements ProgressDisplay {
   };
 
   readonly end = async (): Promise<void> => {
+    this.session.onStatusAsked = undefined;
     this.#print('\n');
     await this.#printed;
   };
 
   #print(text: string): void {
-    this.#printed = this.#printed.then(() => this.session.print(text)).catch(() => undefined);
+    if (this.onErrors) {
+      this.session.complain(text);
+      return;
+    }
+    const print = async (): Promise<void> => {
+      await this.session.print(text);
+      await this.session.flush();
+    };
+    this.#printed = this.#printed.then(print).catch(() => undefined);
   }
 }
 
@@ -86,7 +146,14 @@ class JsonLines implements ProgressDisplay {
   #lastMs = 0;
   #last: Progress | undefined;
 
-  constructor(private readonly descriptor: number) {}
+  constructor(
+    private readonly session: Session,
+    private readonly descriptor: number,
+  ) {
+    session.onStatusAsked = () => {
+      if (this.#last !== undefined) this.#write(this.#last);
+    };
+  }
 
   readonly update = (progress: Progress): void => {
     this.#last = progress;
@@ -97,6 +164,7 @@ class JsonLines implements ProgressDisplay {
   };
 
   readonly end = (): Promise<void> => {
+    this.session.onStatusAsked = undefined;
     if (this.#last !== undefined) this.#write(this.#last);
     return Promise.resolve();
   };
@@ -121,7 +189,7 @@ class OnSignal implements ProgressDisplay {
   };
 
   constructor(private readonly session: Session) {
-    process.on('SIGUSR1', this.#show);
+    session.onStatusAsked = this.#show;
   }
 
   readonly update = (progress: Progress): void => {
@@ -129,7 +197,7 @@ class OnSignal implements ProgressDisplay {
   };
 
   readonly end = (): Promise<void> => {
-    process.off('SIGUSR1', this.#show);
+    this.session.onStatusAsked = undefined;
     return Promise.resolve();
   };
 }

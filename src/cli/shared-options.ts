@@ -22,7 +22,7 @@ export const formatOption = {
 export const untrustedOption = {
   untrusted: {
     long: 'untrusted',
-    help: 'the image may be anybody’s: refuse it if it names other files',
+    help: "the image may be anybody's: open no other file it names, refuse it if one is needed",
   },
 } as const satisfies Record<string, OptionSpec>;
 

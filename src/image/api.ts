@@ -83,8 +83,11 @@ export interface OpenImageOptions {
   readonly inOrder?: boolean | undefined;
   /** Read even if another process has the image open for writing (`qemu-img -U`). */
   readonly forceShare?: boolean | undefined;
-  /** Read the state of this internal snapshot (id or name) instead of the active one; read-only. */
-  readonly snapshot?: string | undefined;
+  /**
+   * Read the state of this internal snapshot instead of the active one, read-only: the one with that id,
+   * or else that name, or of which all is true that is said.
+   */
+  readonly snapshot?: string | { readonly id?: string; readonly name?: string } | undefined;
   /** Limits of all queues of the image together, on whichever threads they are. */
   readonly throttle?: ThrottleOptions | undefined;
   /**

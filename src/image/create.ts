@@ -1,5 +1,5 @@
 /** Creating image files. */
-import { stat, unlink } from 'node:fs/promises';
+import { realpath, stat, unlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { CowherdError } from '../errors.js';
 import { createQcow2 } from '../format/qcow2/create.js';
@@ -80,7 +80,10 @@ export async function removeImage(path: string, options: CreateOptions = {}): Pr
 /** Devices are not ours to remove, and failing to clean up is not what has to be told. */
 async function removeFile(path: string): Promise<void> {
   const facts = await stat(path).catch(() => undefined);
-  if (facts?.isFile() === true) await unlink(path).catch(() => undefined);
+  if (facts?.isFile() !== true) return;
+  // What a link leads to was made, not the link.
+  const place = await realpath(path).catch(() => path);
+  await unlink(place).catch(() => undefined);
 }
 
 /** Refuses a data file or backing file that is the image file, before anything is overwritten. */

@@ -15,7 +15,7 @@ import type {
 import { createImage, removeImage } from '../image/create.js';
 import { closeEach } from '../image/each-step.js';
 import { openImage } from '../image/open.js';
-import { dataFilePath } from '../image/reference.js';
+import { dataFilePath, resolveReference } from '../image/reference.js';
 import { type SourcePart, concatenate } from './concatenation.js';
 import { Copier } from './copier.js';
 import { openQueues } from './queues.js';
@@ -54,8 +54,8 @@ export interface ConvertOptions extends LongOperationOptions {
   readonly sparseSize?: number | undefined;
   /** An existing target is known to read as zeroes. */
   readonly targetIsZero?: boolean | undefined;
-  /** Internal snapshot of the source to convert, by id or name. */
-  readonly snapshot?: string | undefined;
+  /** Internal snapshot of the source to convert; see `openImage`. */
+  readonly snapshot?: OpenImageOptions['snapshot'];
   /** Read errors become zeroes, with a warning for each range. */
   readonly salvage?: boolean | undefined;
   readonly onWarning?: ((message: string) => void) | undefined;
@@ -114,6 +114,7 @@ function checkOptions(sources: readonly string[], target: string, options: Conve
     throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename: target });
   };
   if (sources.length === 0) refuse('Must specify at least one source image');
+  checkNumbers(options, refuse);
   if (options.targetIsZero === true && options.skipCreate !== true) {
     refuse('--target-is-zero requires use of -n flag');
   }
@@ -137,8 +138,45 @@ function checkOptions(sources: readonly string[], target: string, options: Conve
   }
 }
 
+/** Refuses numbers with which nothing would be copied, or for ever. */
+function checkNumbers(options: ConvertOptions, refuse: (message: string) => never): void {
+  const check = (
+    name: 'parallel' | 'queues' | 'sparseSize' | 'rateLimit',
+    from: number,
+    to: number,
+    isWhole = true,
+  ): void => {
+    const value = options[name];
+    if (value === undefined) return;
+    if (value >= from && value <= to && (!isWhole || Number.isInteger(value))) return;
+    const range = to === Infinity ? `at least ${from}` : `from ${from} to ${to}`;
+    refuse(`Invalid ${name} ${String(value)}: it is a ${isWhole ? 'whole ' : ''}number ${range}`);
+  };
+  check('parallel', 1, 1024);
+  check('queues', 1, 64);
+  check('sparseSize', 0, 16 * 1024 * 1024);
+  check('rateLimit', 1, Infinity, false);
+}
+
+/** Opens an image; a failure to open one below it names it too. */
+async function openNamed(path: string, options: OpenImageOptions): Promise<Image> {
+  try {
+    return await openImage(path, options);
+  } catch (error) {
+    if (!(error instanceof CowherdError) || !error.message.startsWith(belowPrefix)) throw error;
+    throw openingFailure(path, '', error);
+  }
+}
+
+function openingFailure(path: string, what: string, cause: CowherdError): CowherdError {
+  const message = `Could not open '${path}': ${what}${cause.message}`;
+  return new CowherdError(cause.code, message, { filename: path, cause });
+}
+
+const belowPrefix = 'Could not open backing file: ';
+
 async function openSource(path: string, options: ConvertOptions): Promise<SourcePart> {
-  const image = await openImage(path, {
+  const image = await openNamed(path, {
     format: options.from,
     readOnly: true,
     cache: options.sourceCache,
@@ -200,12 +238,14 @@ async function createAndCopy(
   size: number,
   options: ConvertOptions,
 ): Promise<void> {
+  await tryBacking(target, options);
   // Removes what it made if it fails; what it has not touched stays.
   await createImage(target, {
     ...options.options,
     format: options.to ?? 'raw',
     size,
     signal: options.signal,
+    backingUnchecked: true,
     ...(options.backing !== undefined && { backingFile: options.backing }),
     ...(options.backingFormat !== undefined && { backingFormat: options.backingFormat }),
   });
@@ -218,6 +258,19 @@ async function createAndCopy(
   }
 }
 
+/** Sees whether the target's backing file can be opened, before a file of the target's name is lost. */
+async function tryBacking(target: string, options: ConvertOptions): Promise<void> {
+  const name = backingOf(options);
+  if (name === undefined) return;
+  const format = options.backingFormat ?? options.options?.backingFormat;
+  try {
+    const backing = await openImage(resolveReference(target, name), { format, readOnly: true });
+    await backing.close();
+  } catch (error) {
+    throw error instanceof CowherdError ? openingFailure(target, belowPrefix, error) : error;
+  }
+}
+
 async function copyInto(
   parts: readonly SourcePart[],
   path: string,
@@ -225,7 +278,7 @@ async function copyInto(
   options: ConvertOptions,
   created: boolean,
 ): Promise<void> {
-  const target = await openImage(path, {
+  const target = await openNamed(path, {
     format: options.to ?? (created ? 'raw' : undefined),
     cache: options.targetCache ?? 'unsafe',
     aio: options.aio,

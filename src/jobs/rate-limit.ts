@@ -1,6 +1,9 @@
 /** A limit on bytes a second, kept by letting each taker wait for its turn. */
 import { setTimeout } from 'node:timers/promises';
 
+/** Timers take no longer times. */
+const longestMs = 2 ** 31 - 1;
+
 /** Hands out bytes at a steady rate. */
 export class RateLimit {
   readonly #bytesPerMs: number;
@@ -24,6 +27,8 @@ export class RateLimit {
     const now = performance.now();
     const start = Math.max(now, this.#nextMs);
     this.#nextMs = start + bytes / this.#bytesPerMs;
-    if (start > now) await setTimeout(start - now, undefined, signal && { signal });
+    for (let left = start - now; left > 0; left = start - performance.now()) {
+      await setTimeout(Math.min(left, longestMs), undefined, signal && { signal });
+    }
   }
 }

@@ -5,6 +5,7 @@
 import fs from 'node:fs';
 import { promisify } from 'node:util';
 import { CowherdError } from '../errors.js';
+import { errnoName } from '../system-errors.js';
 import { BaseFile } from './base-file.js';
 import { openError, operationError } from './errno.js';
 import type {
@@ -90,8 +91,9 @@ async function open(
 
 /** Symbolic errno of an error of `node:fs`. */
 function nameOf(error: unknown): string {
-  const code = (error as NodeJS.ErrnoException).code ?? 'EIO';
-  return code === 'ENOTSUP' ? 'EOPNOTSUPP' : code;
+  const { errno, code = 'EIO' } = error as NodeJS.ErrnoException;
+  // Node has no names for some.
+  return errno === undefined ? code : errnoName(errno);
 }
 
 /** See the file's comment. */

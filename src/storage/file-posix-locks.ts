@@ -6,7 +6,8 @@
  */
 import { CowherdError } from '../errors.js';
 import type { Addon } from '../native/addon.js';
-import { errnoName, operationError } from './errno.js';
+import { errnoName } from '../system-errors.js';
+import { operationError } from './errno.js';
 
 const held = 100;
 const notShared = 200;

@@ -4,7 +4,8 @@ import { type Addon, OpenFlag, type OpenedFile } from '../native/addon.js';
 import { Operation, type EngineName, type Ring, type RingClient } from '../native/ring.js';
 import { acquireRing, releaseRing } from '../native/thread-rings.js';
 import { BaseFile } from './base-file.js';
-import { errnoName, openError, operationError } from './errno.js';
+import { errnoName } from '../system-errors.js';
+import { openError, operationError } from './errno.js';
 import { lockImage } from './file-posix-locks.js';
 import type {
   AllocateMode,

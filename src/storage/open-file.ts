@@ -1,6 +1,7 @@
 /** Opens files of the host with the best backend that loads. */
 import { CowherdError } from '../errors.js';
 import { addon } from '../native/addon.js';
+import { refuseReadOnlyDevice } from './block-device.js';
 import {
   attachFileNode,
   createFileNode,
@@ -52,6 +53,7 @@ export async function openStorageFile(
   path: string,
   options: StorageOpenOptions = {},
 ): Promise<StorageFile> {
+  if (options.readOnly !== true) refuseReadOnlyDevice(path);
   if (addon !== undefined) return openFilePosix(addon, path, options);
   refuseNativeEngine(path, options);
   warnOnce();
@@ -66,6 +68,7 @@ export async function createStorageFile(
   path: string,
   options: StorageOpenOptions = {},
 ): Promise<StorageFile> {
+  refuseReadOnlyDevice(path);
   if (addon !== undefined) return createFilePosix(addon, path, options);
   refuseNativeEngine(path, options);
   warnOnce();

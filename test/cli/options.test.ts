@@ -64,7 +64,7 @@ test('mistakes are worded as the C library does', () => {
     assert.throws(
       () => parse(...words),
       (error: CliError) =>
-        error.report() ===
+        error.report('cowherd') ===
         `cowherd create: ${message}\nTry 'cowherd create --help' for more info\n`,
       message,
     );

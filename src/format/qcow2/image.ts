@@ -22,7 +22,7 @@ import type { CheckReport, Finding } from './check-findings.js';
 import { type Qcow2Facts, qcow2Facts } from './info.js';
 import { type Qcow2Memory, Qcow2Metadata, geometryOf, loadQcow2Memory } from './metadata.js';
 import { Qcow2Queue } from './queue.js';
-import { findSnapshot, readSnapshots } from './snapshots.js';
+import { type SnapshotChoice, describeChoice, findSnapshot, readSnapshots } from './snapshots.js';
 import type { OverlapLevel } from './structures.js';
 
 /** How an image is to be opened. */
@@ -44,7 +44,7 @@ export interface Qcow2OpenOptions {
   /** Whether writes of a queue take clusters in the order in which they begin. */
   readonly inOrder: boolean;
   /** Id or name of the internal snapshot to read. */
-  readonly snapshot: string | undefined;
+  readonly snapshot: SnapshotChoice | undefined;
   /** Of this thread's first queue; what its requests share is counted there too. */
   readonly counters: QueueCounters;
 }
@@ -122,7 +122,7 @@ export async function openQcow2(
     if (snapshot === undefined) {
       throw new CowherdError(
         'ERR_COWHERD_NOT_FOUND',
-        `Can't find snapshot '${options.snapshot}' in '${filename}'`,
+        `Can't find snapshot '${describeChoice(options.snapshot)}' in '${filename}'`,
         { filename },
       );
     }

@@ -99,13 +99,23 @@ function decodeSnapshot(
   };
 }
 
-/** The snapshot with an id, or else with a name, as qemu-img looks it up. */
+/** Which snapshot is meant: the one with an id, or else with a name; or all that is said of it. */
+export type SnapshotChoice = string | { readonly id?: string; readonly name?: string };
+
+/** The snapshot that is meant, as qemu-img looks it up. */
 export function findSnapshot(
   snapshots: readonly Snapshot[],
-  idOrName: string,
+  choice: SnapshotChoice,
 ): Snapshot | undefined {
-  return (
-    snapshots.find((snapshot) => snapshot.id === idOrName) ??
-    snapshots.find((snapshot) => snapshot.name === idOrName)
+  if (typeof choice === 'string') {
+    return findSnapshot(snapshots, { id: choice }) ?? findSnapshot(snapshots, { name: choice });
+  }
+  return snapshots.find(
+    ({ id, name }) => (choice.id ?? id) === id && (choice.name ?? name) === name,
   );
+}
+
+/** A choice in words. */
+export function describeChoice(choice: SnapshotChoice): string {
+  return typeof choice === 'string' ? choice : Object.values(choice).join(' ');
 }

@@ -1,7 +1,7 @@
 /** A filter that makes chosen operations fail, or be late, to test what happens then. */
 import { type CowherdError, errorFromErrno } from '../../errors.js';
 import { totalLength } from '../base-file.js';
-import { describeErrno } from '../errno.js';
+import { describeErrno } from '../../system-errors.js';
 import type { StorageFile } from '../storage.js';
 import {
   FilterFile,
