@@ -73,7 +73,7 @@ export const checkCommand: Command = {
     if (corruptionsFixed > 0 || leaksFixed > 0) {
       const isTold = !json && !line.has('quiet');
       // C's standard output keeps back what is no terminal's until the program ends.
-      const isAtOnce = 'isTTY' in session.stdout && session.stdout.isTTY === true;
+      const isAtOnce = 'isTTY' in session.stdout && session.stdout.isTTY;
       if (isTold && isAtOnce) await session.print(repairedText(result));
       const again = await check({});
       if (isTold && !isAtOnce) await session.print(repairedText(result));

@@ -14,10 +14,9 @@ export function resolveReference(image: string, name: string): string {
   return isAbsolute(path) ? path : image.slice(0, image.lastIndexOf('/') + 1) + path;
 }
 
-/** What is told of a backing file: its path, or its name where that is none. */
+/** What is told of a backing file: its path, or its name where that has a protocol. */
 export function describeReference(image: string, name: string): string {
-  const isOther = protocolOf(name) !== undefined && protocolOf(name) !== 'file';
-  return isOther ? name : resolveReference(image, name);
+  return protocolOf(name) === undefined ? resolveReference(image, name) : name;
 }
 
 /**
