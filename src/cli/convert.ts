@@ -57,6 +57,7 @@ export const convertCommand: Command = {
       const hooks = { signal: session.signal, onProgress: progress.update };
       if (toOutput) await convertToOutput(line, plan, sources, session, hooks);
       else await convertToFile(line, list, plan, sources, target, session, hooks);
+      progress.finish();
     } finally {
       await progress.end();
     }
@@ -125,10 +126,9 @@ function refuseContradictions(line: Line, list: string | undefined): void {
 function sourceName(line: Line, name: string, inputPath: string | undefined): ImageName {
   const format = line.last('format');
   if (name === standardStream && inputPath !== undefined) {
-    if (format !== undefined && format !== 'raw') {
-      throw new CliError('Standard input can only be read as a raw image');
-    }
-    return { given: name, path: inputPath, format: 'raw' };
+    // It is a file by now, and may be of any format.
+    const { format: known } = parseImageName(name, { format });
+    return { given: name, path: inputPath, format: known };
   }
   const imageOpts = line.has('imageOpts') || line.has('sourceImageOpts');
   return parseImageName(name, { format, imageOpts });

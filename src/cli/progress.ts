@@ -9,6 +9,8 @@ import type { Session } from './session.js';
 export interface ProgressDisplay {
   /** Called as often as the command likes. */
   readonly update: (progress: Progress) => void;
+  /** Called when everything is done, by commands whose line then says so once more. */
+  readonly finish: () => void;
   /** Called once, when the command has ended in whatever way. */
   readonly end: () => Promise<void>;
 }
@@ -116,10 +118,15 @@ class TerminalLine implements ProgressDisplay {
   readonly update = (progress: Progress): void => {
     const percent = percentOf(progress);
     this.#percent = percent;
-    const reachedEnd = percent >= 100 && this.#shown < 100;
-    if (percent - this.#shown < this.stepPercent && !reachedEnd) return;
+    if (progress.totalBytes === 0) return;
+    // The end is shown each time it is told, as qemu-img does.
+    if (percent - this.#shown <= this.stepPercent && percent < 100) return;
     this.#shown = percent;
     this.#print(`${formatPercent(percent)}\r`);
+  };
+
+  readonly finish = (): void => {
+    this.#print(`${formatPercent(100)}\r`);
   };
 
   readonly end = async (): Promise<void> => {
@@ -163,6 +170,8 @@ class JsonLines implements ProgressDisplay {
     this.#write(progress);
   };
 
+  readonly finish = (): void => undefined;
+
   readonly end = (): Promise<void> => {
     this.session.onStatusAsked = undefined;
     if (this.#last !== undefined) this.#write(this.#last);
@@ -195,6 +204,8 @@ class OnSignal implements ProgressDisplay {
   readonly update = (progress: Progress): void => {
     this.#percent = percentOf(progress);
   };
+
+  readonly finish = (): void => undefined;
 
   readonly end = (): Promise<void> => {
     this.session.onStatusAsked = undefined;

@@ -5,6 +5,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { describeErrno } from '../system-errors.js';
 import type { Image, LongOperationOptions } from '../image/api.js';
 import { readContent } from '../jobs/content.js';
 import { CliError } from './cli-error.js';
@@ -34,8 +35,11 @@ export async function spoolStandardInput(session: Session): Promise<SpooledInput
   } catch (error) {
     await remove();
     if (session.signal.aborted) throw error;
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new CliError(`Could not read standard input: ${reason}`, { cause: error });
+    const { code, syscall, message } = error as NodeJS.ErrnoException;
+    const reason = code === undefined ? message : describeErrno(code);
+    const attempt =
+      syscall === 'read' ? 'read standard input' : `keep standard input in '${folder}'`;
+    throw new CliError(`Could not ${attempt}: ${reason}`, { cause: error });
   }
   return { path: file, [Symbol.asyncDispose]: remove };
 }

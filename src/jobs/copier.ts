@@ -37,6 +37,7 @@ export interface CopyPlan {
   /** Bytes a second. */
   readonly rateLimit: number | undefined;
   readonly onWarning: ((message: string) => void) | undefined;
+  /** Told how much of the data is copied; what is skipped or zeroed does not count. */
   readonly onProgress: ((progress: Progress) => void) | undefined;
   readonly signal: AbortSignal | undefined;
 }
@@ -54,6 +55,8 @@ export class Copier {
   readonly #rateLimit: RateLimit | undefined;
   readonly #chunkBytes: number;
   #doneBytes = 0;
+  /** Bytes of data to copy, counted beforehand where somebody is told how far it is. */
+  #totalBytes = 0;
   /** Resolves when the writes of the last piece that was begun, and of all before it, have begun. */
   #lastBegun: Promise<void> = Promise.resolve();
   #failure: { readonly error: unknown } | undefined;
@@ -66,21 +69,31 @@ export class Copier {
 
   /** Copies everything; after a failure nothing is under way any more. */
   async run(): Promise<void> {
-    const { source, size, granularity, leaveBacking, sparseSize, parallel, salvage, signal } =
-      this.#plan;
+    const { parallel, salvage, onProgress } = this.#plan;
     const onFailure = (failure: CowherdError): void => {
       this.#warn('reading block status at', failure.offset ?? 0, failure);
     };
-    const pieces = cutPieces(source.map(signal, salvage ? onFailure : undefined), {
+    if (onProgress !== undefined) {
+      for await (const piece of this.#pieces(salvage ? () => undefined : undefined)) {
+        if (piece.kind === 'data') this.#totalBytes += piece.length;
+      }
+    }
+    const pieces = this.#pieces(salvage ? onFailure : undefined);
+    const lanes = Array.from({ length: parallel }, (_, lane) => this.#runLane(pieces, lane));
+    await Promise.all(lanes);
+    if (this.#failure !== undefined) throw this.#failure.error;
+    if (this.#totalBytes === 0) onProgress?.({ doneBytes: 0, totalBytes: 0 });
+  }
+
+  #pieces(onFailure: ((failure: CowherdError) => void) | undefined): AsyncGenerator<Piece> {
+    const { source, size, granularity, leaveBacking, sparseSize, signal } = this.#plan;
+    return cutPieces(source.map(signal, onFailure), {
       granularity,
       chunkBytes: this.#chunkBytes,
       size,
       leaveBacking,
       copyZeroes: sparseSize === 0,
     });
-    const lanes = Array.from({ length: parallel }, (_, lane) => this.#runLane(pieces, lane));
-    await Promise.all(lanes);
-    if (this.#failure !== undefined) throw this.#failure.error;
   }
 
   async #runLane(pieces: AsyncGenerator<Piece>, lane: number): Promise<void> {
@@ -93,8 +106,9 @@ export class Copier {
         const piece = next.value;
         if (piece.kind === 'data') buffer ??= alignedBuffer(this.#chunkBytes);
         await this.#inTurn((turn) => this.#copyPiece(piece, buffer, lane, turn));
+        if (piece.kind !== 'data') continue;
         this.#doneBytes += piece.length;
-        this.#plan.onProgress?.({ doneBytes: this.#doneBytes, totalBytes: this.#plan.size });
+        this.#plan.onProgress?.({ doneBytes: this.#doneBytes, totalBytes: this.#totalBytes });
       }
     } catch (error) {
       this.#failure ??= { error };

@@ -192,3 +192,17 @@ test('a target that exists is replaced as a whole', async (t) => {
   (await readFile(path.join(folder, 'odd.raw'))).copy(content);
   assert.deepEqual(await readFile(out), content);
 });
+
+test('-p counts what is to be copied', async (t) => {
+  if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+  const folder = await unpackFixtures(t, [fixture('base.raw')]);
+  await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', 'a.qcow2', '128M'], { cwd: folder });
+  const writes = ['0', '2M', '4M', '32M'].flatMap((at) => ['-c', `write -q ${at} 1M`]);
+  await runOk('qemu-io', [...writes, 'a.qcow2'], { cwd: folder });
+  await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', 'empty.qcow2', '128M'], { cwd: folder });
+  for (const source of ['a.qcow2', 'empty.qcow2']) {
+    const words = ['convert', '-p', '-O', 'qcow2', source, 'out'];
+    const expected = await runQemuImg(words, folder);
+    assert.deepEqual(await runCowherd(words, folder), expected);
+  }
+});
