@@ -1,6 +1,7 @@
 /** `cowherd bench`: how many requests a second an image takes. */
 import { CowherdError } from '../errors.js';
 import { type BenchOptions, type BenchResult, bench } from '../jobs/bench.js';
+import { parseSize } from '../image/size.js';
 import { CliError, usageError } from './cli-error.js';
 import type { Command } from './command.js';
 import { parseImageName } from './image-name.js';
@@ -9,7 +10,6 @@ import type { OptionSpecs, ParsedCommandLine } from './options.js';
 import { parseCommandLine } from './options.js';
 import { type JsonValue, formatQemuJson } from './qemu-json.js';
 import * as shared from './shared-options.js';
-import { parseSize } from './size.js';
 import { statsTable } from './stats-table.js';
 
 const options = {

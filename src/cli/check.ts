@@ -1,7 +1,7 @@
 /** `cowherd check`: whether an image's metadata is consistent. */
 import { CowherdError } from '../errors.js';
 import type { CheckFinding, CheckOptions, CheckResult, Image } from '../image/api.js';
-import { CliError, usageError } from './cli-error.js';
+import { CliError, adviceOf, usageError } from './cli-error.js';
 import type { Command } from './command.js';
 import { toFixedEven } from './decimal.js';
 import { parseImageName } from './image-name.js';
@@ -65,19 +65,14 @@ export const checkCommand: Command = {
         queues,
         signal: session.signal,
         onFinding: (finding) => {
-          session.complain(findingText(finding, explain));
+          session.complain(findingText(finding, explain, session.name));
         },
       });
     let result = await check({ repair });
     const { corruptionsFixed, leaksFixed } = result;
     if (corruptionsFixed > 0 || leaksFixed > 0) {
-      const isTold = !json && !line.has('quiet');
-      // C's standard output keeps back what is no terminal's until the program ends.
-      const isAtOnce = 'isTTY' in session.stdout && session.stdout.isTTY;
-      if (isTold && isAtOnce) await session.print(repairedText(result));
-      const again = await check({});
-      if (isTold && !isAtOnce) await session.print(repairedText(result));
-      result = { ...again, corruptionsFixed, leaksFixed };
+      if (!json && !line.has('quiet')) await session.print(repairedText(result));
+      result = { ...(await check({})), corruptionsFixed, leaksFixed };
     }
     if (result.failure === undefined) {
       if (json) await session.print(`${checkJson({ ...result, filename: given })}\n`);
@@ -110,11 +105,11 @@ async function checkImage(image: Image, options: CheckOptions): Promise<CheckRes
   }
 }
 
-function findingText(finding: CheckFinding, explain: boolean): string {
+function findingText(finding: CheckFinding, explain: boolean, program: string): string {
   const { kind, topic, message, explanation } = finding;
   // Of a table that cannot be read at all the program speaks itself.
-  const speaker = kind === 'error' && topic.startsWith('snapshot') ? 'cowherd: ' : '';
-  return `${speaker}${message}\n${explain ? `  ${explanation}\n` : ''}`;
+  const speaker = kind === 'error' && topic.startsWith('snapshot') ? `${program}: ` : '';
+  return `${speaker}${adviceOf(message, program)}\n${explain ? `  ${explanation}\n` : ''}`;
 }
 
 function parseRepair(what: string | undefined): 'leaks' | 'all' | undefined {

@@ -32,11 +32,17 @@ export class CliError extends Error {
    */
   report(program: string): string {
     const name = this.command ? `${program} ${this.command}` : program;
-    const lines = `${name}: ${this.message.replaceAll('\ncowherd: ', `\n${program}: `)}\n`;
+    const message = this.message.replaceAll('\ncowherd: ', `\n${program}: `);
+    const lines = `${name}: ${adviceOf(message, program)}\n`;
     if (this.helpOf === undefined) return lines;
     const command = this.helpOf === '' ? program : `${program} ${this.helpOf}`;
     return `${lines}Try '${command} --help' for more info\n`;
   }
+}
+
+/** A text in which the library tells people to run this program, under the name it was called by. */
+export function adviceOf(text: string, program: string): string {
+  return text.replaceAll(/(?<= (?:with|or) )cowherd(?= (?:check|convert) )/g, program);
 }
 
 /** A command line that cannot be understood. */

@@ -1,10 +1,10 @@
 /** The options of `cowherd convert` and what their arguments may be. */
 import type { CacheMode, OpenImageOptions } from '../image/api.js';
+import { parseSize } from '../image/size.js';
 import { CliError } from './cli-error.js';
 import { parseOptionList } from './option-list.js';
 import type { OptionSpecs } from './options.js';
 import * as shared from './shared-options.js';
-import { parseSize } from './size.js';
 
 /** The options. */
 export const convertOptions = {

@@ -1,9 +1,9 @@
 /** The options of a new image as `-o` gives them: known names, their types, defaults and order. */
 import type { CreateOptions, ImageFormat, Preallocation } from '../image/api.js';
+import { parseSize } from '../image/size.js';
 import { CliError } from './cli-error.js';
 import { isImageFormat } from './formats.js';
 import { escapeListValue, parseOptionList, parseSwitch } from './option-list.js';
-import { parseSize } from './size.js';
 
 interface KnownOption {
   readonly name: string;

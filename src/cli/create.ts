@@ -5,6 +5,7 @@ import { createImage } from '../image/create.js';
 import { openImage } from '../image/open.js';
 import { resolveReference } from '../image/reference.js';
 import { formatRefusal } from '../image/formats.js';
+import { parseSize } from '../image/size.js';
 import { CliError, usageError } from './cli-error.js';
 import type { Command } from './command.js';
 import { CreateOptionValues, createOptionsHelp } from './create-options.js';
@@ -14,7 +15,6 @@ import { asksForHelp, joinOptionLists } from './option-list.js';
 import type { OptionSpecs } from './options.js';
 import { parseCommandLine } from './options.js';
 import * as shared from './shared-options.js';
-import { parseSize } from './size.js';
 
 const options = {
   ...shared.helpOption,
@@ -65,7 +65,7 @@ export const createCommand: Command = {
       await createImage(path, {
         ...values.toCreateOptions(),
         format: values.format,
-        size: Number(values.get('size')),
+        size: values.get('size') ?? 0,
         backingUnchecked: true,
         signal: session.signal,
       });

@@ -27,3 +27,8 @@ function evened(rounded: string): string {
   const even = mantissa.replace(/[13579]$/, (digit) => String(Number(digit) - 1));
   return [even, ...exponent].join('e');
 }
+
+/** The digits of an integer, all of them also beyond 2^53, where numbers are printed rounded. */
+export function exactInteger(value: number): string {
+  return Number.isSafeInteger(value) ? String(value) : BigInt(value).toString();
+}

@@ -1,15 +1,16 @@
 /** `cowherd map`: how the virtual disk is stored, extent by extent. */
 import { CowherdError } from '../errors.js';
 import type { Extent, Image } from '../image/api.js';
+import { parseSize } from '../image/size.js';
 import { CliError, usageError } from './cli-error.js';
 import type { Command } from './command.js';
+import { exactInteger } from './decimal.js';
 import { parseImageName } from './image-name.js';
 import { openNamed } from './open.js';
 import type { OptionSpecs } from './options.js';
 import { parseCommandLine } from './options.js';
 import type { Session } from './session.js';
 import * as shared from './shared-options.js';
-import { parseSize } from './size.js';
 
 const options = {
   ...shared.helpOption,
@@ -169,5 +170,5 @@ function jsonLine(extent: Extent): string {
   const { start, length, depth, present, zero, data, compressed, offset } = extent;
   const members = Object.entries({ start, length, depth, present, zero, data, compressed, offset });
   const shown = members.filter(([, value]) => value !== undefined);
-  return `{ ${shown.map(([key, value]) => `"${key}": ${String(value)}`).join(', ')}}`;
+  return `{ ${shown.map(([key, value]) => `"${key}": ${typeof value === 'number' ? exactInteger(value) : String(value)}`).join(', ')}}`;
 }

@@ -1,5 +1,7 @@
 /** JSON text laid out as QEMU's tools print it: four spaces, ASCII only, brackets on own lines. */
 
+import { exactInteger } from './decimal.js';
+
 /** A value to print; an object's keys are printed in their order, those without a value left out. */
 export type JsonValue =
   | string
@@ -11,6 +13,7 @@ export type JsonValue =
 /** The text of a value, without a line break at its end. */
 export function formatQemuJson(value: JsonValue, indent = ''): string {
   if (typeof value === 'string') return formatString(value);
+  if (typeof value === 'number' && Number.isInteger(value)) return exactInteger(value);
   if (typeof value !== 'object') return String(value);
   const inner = `${indent}    `;
   if (isList(value)) {

@@ -8,6 +8,8 @@ import { qcow2Magic } from '../format/qcow2/header.js';
 import { isZero } from '../native/zero-scan.js';
 import type { ImageQueue } from './api.js';
 
+const sectorSize = 512;
+
 /** What a queue checks requests against. */
 export interface QueueRules {
   readonly filename: string;
@@ -178,7 +180,8 @@ export class CheckedQueue implements ImageQueue {
       !Number.isInteger(length) ||
       offset < 0 ||
       length < 0 ||
-      offset + length > size
+      offset + length > size ||
+      isInexact(offset, length)
     ) {
       return new CowherdError(
         'ERR_COWHERD_OUT_OF_RANGE',
@@ -206,4 +209,10 @@ export class CheckedQueue implements ImageQueue {
       { filename, offset },
     );
   }
+}
+
+/** Whether a range beyond 2^53 is no whole sectors, so that its end may be no number. */
+function isInexact(offset: number, length: number): boolean {
+  if (offset + length <= Number.MAX_SAFE_INTEGER) return false;
+  return offset % sectorSize !== 0 || length % sectorSize !== 0;
 }

@@ -3,7 +3,7 @@ import { CowherdError } from '../errors.js';
 import type { Qcow2CreateOptions } from '../format/qcow2/create.js';
 import { maxClusterBits, minClusterBits, minExtendedClusterBits } from '../limits.js';
 import type { CreateOptions, Preallocation } from './api.js';
-import { parseSize } from './size.js';
+import { sizeInBytes } from './size.js';
 
 const defaultClusterBits = 16;
 const defaultRefcountBits = 16;
@@ -67,7 +67,7 @@ function decideVersion(compat: string): 2 | 3 {
 
 function decideClusterBits(clusterSize: number | string | undefined): number {
   if (clusterSize === undefined) return defaultClusterBits;
-  const bits = Math.log2(parseSize(clusterSize, 'cluster size'));
+  const bits = Math.log2(sizeInBytes(clusterSize, 'cluster size'));
   if (!Number.isInteger(bits) || bits < minClusterBits || bits > maxClusterBits) {
     throw invalid(
       `Cluster size must be a power of two between ${2 ** minClusterBits} and ${2 ** maxClusterBits / 1024}k`,

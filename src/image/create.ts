@@ -2,7 +2,7 @@
 import { realpath, stat, unlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { CowherdError } from '../errors.js';
-import { createQcow2 } from '../format/qcow2/create.js';
+import { createQcow2, refuseTooLarge } from '../format/qcow2/create.js';
 import { createRaw } from '../format/raw/create.js';
 import { createStorageFile } from '../storage/open-file.js';
 import type { StorageFile } from '../storage/storage.js';
@@ -10,9 +10,7 @@ import type { CreateImageOptions, CreateOptions, ImageFormat } from './api.js';
 import { decideCreateOptions } from './create-options.js';
 import { openImage } from './open.js';
 import { dataFilePath, resolveReference } from './reference.js';
-import { parseSize } from './size.js';
-
-const sectorSize = 512;
+import { diskSize } from './size.js';
 
 /**
  * Makes an image file; a file that exists is overwritten.
@@ -126,7 +124,7 @@ async function decideSize(path: string, options: CreateImageOptions): Promise<nu
     backingSize = backing.size;
     await backing.close();
   }
-  const size = options.size === undefined ? backingSize : parseSize(options.size, 'image size');
+  const size = options.size === undefined ? backingSize : diskSize(options.size);
   if (size === undefined) {
     throw new CowherdError(
       'ERR_COWHERD_INVALID_ARGUMENT',
@@ -134,10 +132,9 @@ async function decideSize(path: string, options: CreateImageOptions): Promise<nu
       { filename: path },
     );
   }
-  const rounded = Math.ceil(size / sectorSize) * sectorSize;
   // Refuses a bad combination before the file is touched.
-  if (options.format === 'qcow2') decideCreateOptions(options, rounded);
-  return rounded;
+  if (options.format === 'qcow2') refuseTooLarge(decideCreateOptions(options, size));
+  return size;
 }
 
 function checkOptions(path: string, options: CreateImageOptions): void {

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { readFile, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { adviceOf } from '../../src/cli/cli-error.js';
 import { assertSame, runCowherd } from '../support/both-tools.js';
 import { DamagedImage } from '../support/damaged-image.js';
 import { needsTool, runOk, temporaryFolder } from '../support/tools.js';
@@ -210,4 +211,14 @@ test('a file cut within its tables is found out in the order of the disk', async
     await assertSame(['check', name], folder);
     await assertSame(['check', '--output=json', name], folder);
   }
+});
+
+test('advice names the program as it was called', () => {
+  const text = 'You can force-remove this extra metadata with cowherd check -r all';
+  assert.equal(adviceOf(text, 'qemu-img'), text.replace('cowherd', 'qemu-img'));
+  assert.equal(adviceOf(text, 'cowherd'), text);
+  assert.equal(
+    adviceOf("Could not open 'with cowherd'", 'qemu-img'),
+    "Could not open 'with cowherd'",
+  );
 });

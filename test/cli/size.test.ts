@@ -1,7 +1,8 @@
 /** Sizes are read and printed as qemu-img does. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { formatSize, formatSizeAndBytes, parseSize } from '../../src/cli/size.js';
+import { formatSize, formatSizeAndBytes } from '../../src/cli/size.js';
+import { parseSize } from '../../src/image/size.js';
 import { needsTool, run, temporaryFolder } from '../support/tools.js';
 
 test('suffixes are powers of 1024 in either case, fractions are rounded to bytes', () => {

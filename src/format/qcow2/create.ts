@@ -112,6 +112,18 @@ export async function createQcow2(
   await dataFile?.flush();
 }
 
+/** @throws ERR_COWHERD_INVALID_ARGUMENT for a disk that its largest L1 table cannot map */
+export function refuseTooLarge(options: Qcow2CreateOptions): void {
+  if (new Geometry(options).l1Entries(options.size) * 8 > maxL1TableBytes) throw tooLarge();
+}
+
+function tooLarge(): CowherdError {
+  return new CowherdError(
+    'ERR_COWHERD_INVALID_ARGUMENT',
+    "The image size is too large for file format 'qcow2' (try using a larger cluster size)",
+  );
+}
+
 /** Refuses what a device cannot do, before anything is written to it. */
 async function refuseUnfit(file: StorageFile, { geometry, layout, options }: Plan): Promise<void> {
   const { preallocation } = options;
@@ -133,13 +145,8 @@ async function refuseUnfit(file: StorageFile, { geometry, layout, options }: Pla
 
 function planLayout(geometry: Geometry, options: Qcow2CreateOptions, external: boolean): Layout {
   const { clusterSize, refcountsPerBlock } = geometry;
+  refuseTooLarge(options);
   const l1Entries = geometry.l1Entries(options.size);
-  if (l1Entries * 8 > maxL1TableBytes) {
-    throw new CowherdError(
-      'ERR_COWHERD_INVALID_ARGUMENT',
-      "The image size is too large for file format 'qcow2' (try using a larger cluster size)",
-    );
-  }
   const preallocated = options.preallocation !== 'off';
   const guestClusters = geometry.clusters(options.size);
   const l1Clusters = geometry.clusters(l1Entries * 8);
@@ -156,10 +163,7 @@ function planLayout(geometry: Geometry, options: Qcow2CreateOptions, external: b
     tableClusters = neededTable;
   }
   if (tableClusters * clusterSize > maxRefcountTableBytes) {
-    throw new CowherdError(
-      'ERR_COWHERD_INVALID_ARGUMENT',
-      "The image size is too large for file format 'qcow2' (try using a larger cluster size)",
-    );
+    throw tooLarge();
   }
   const firstBlock = 1 + tableClusters;
   const l1 = firstBlock + blocks;

@@ -28,7 +28,9 @@ const magic = 0x514649fb;
 const version2Length = 72;
 const version3MinLength = 104;
 const version3Length = 112;
-const sectorSize = 512;
+const sectorSize = 512n;
+/** Most entries that QEMU counts of an L1 table. */
+const maxL1Entries = 0x7fffffffn;
 /** Multiples of a sector below this are numbers exactly. */
 const maxExactOffset = 2n ** 62n;
 
@@ -151,7 +153,7 @@ export function decodeHeader(
   const header: Qcow2Header = {
     version,
     clusterBits,
-    size: bigValue(24, 'Image size'),
+    size: decodeSize(view, clusterBits, features.incompatible, invalid),
     cryptMethod: view.getUint32(32),
     l1Entries: view.getUint32(36),
     l1TableOffset: bigValue(40, 'Active L1 table offset'),
@@ -171,10 +173,23 @@ export function decodeHeader(
     backingFile,
     extensions,
   };
-  checkBounds(header, invalid);
+  checkBounds({ ...header, size: Number(view.getBigUint64(24)) }, invalid);
   if (!forCheck) checkRepairableBounds(header, invalid);
-  // A disk is whole sectors.
-  return { ...header, size: Math.floor(header.size / sectorSize) * sectorSize };
+  return header;
+}
+
+/** The disk's size in whole sectors, which a number holds exactly if an L1 table can map them. */
+function decodeSize(
+  view: DataView,
+  clusterBits: number,
+  incompatible: number,
+  invalid: (message: string) => CowherdError,
+): number {
+  const size = view.getBigUint64(24);
+  const extendedL2 = (incompatible & Incompatible.extendedL2) !== 0;
+  const reach = 1n << BigInt(2 * clusterBits - (extendedL2 ? 4 : 3));
+  if (size > reach * maxL1Entries) throw invalid('Image is too big');
+  return Number((size / sectorSize) * sectorSize);
 }
 
 /** The header cluster's leading bytes: header, extensions, backing file name. */
