@@ -33,7 +33,7 @@ export const convertCommand: Command = {
     const lists = line.all('options');
     const list = lists.length > 0 ? joinOptionLists(lists) : undefined;
     if (list !== undefined && asksForHelp(list)) {
-      await session.print(createOptionsHelp(targetFormat(line)));
+      await session.print(createOptionsHelp(targetFormat(line), line.operands.at(-1)));
       return 0;
     }
     refuseContradictions(line, list);

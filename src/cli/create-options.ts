@@ -1,4 +1,5 @@
 /** The options of a new image as `-o` gives them: known names, their types, defaults and order. */
+import { statSync } from 'node:fs';
 import type { CreateOptions, ImageFormat, Preallocation } from '../image/api.js';
 import { parseSize } from '../image/size.js';
 import { CliError } from './cli-error.js';
@@ -13,47 +14,84 @@ interface KnownOption {
 }
 
 const fileOptions: readonly KnownOption[] = [
-  { name: 'nocow', type: 'switch', help: 'accepted and ignored' },
-  { name: 'extent_size_hint', type: 'size', help: 'accepted and ignored' },
+  { name: 'nocow', type: 'switch', help: 'Turn off copy-on-write (valid only on btrfs)' },
+  {
+    name: 'extent_size_hint',
+    type: 'size',
+    help: 'Extent size hint for the image file, 0 to disable',
+  },
 ];
 
-const preallocationOption: KnownOption = {
-  name: 'preallocation',
-  type: 'string',
-  help: 'space reserved at once: off, metadata, falloc or full',
-};
+function preallocationOption(...modes: readonly Preallocation[]): KnownOption {
+  const help = `Preallocation mode (allowed values: ${modes.join(', ')})`;
+  return { name: 'preallocation', type: 'string', help };
+}
 
-const sizeOption: KnownOption = { name: 'size', type: 'size', help: 'size of the virtual disk' };
+const sizeOption: KnownOption = { name: 'size', type: 'size', help: 'Virtual disk size' };
 
 /** Options in the order in which they are printed. */
 const knownOptions: Readonly<Record<ImageFormat, readonly KnownOption[]>> = {
-  raw: [sizeOption, preallocationOption, ...fileOptions],
+  raw: [sizeOption, preallocationOption('off', 'falloc', 'full'), ...fileOptions],
   qcow2: [
-    { name: 'cluster_size', type: 'size', help: 'size of a cluster, 512 to 2M', initial: '65536' },
-    { name: 'extended_l2', type: 'switch', help: 'L2 entries with subclusters', initial: 'off' },
-    preallocationOption,
-    { name: 'compression_type', type: 'string', help: 'zlib or zstd', initial: 'zlib' },
+    { name: 'cluster_size', type: 'size', help: 'qcow2 cluster size', initial: '65536' },
+    { name: 'extended_l2', type: 'switch', help: 'Extended L2 tables', initial: 'off' },
+    preallocationOption('off', 'metadata', 'falloc', 'full'),
+    {
+      name: 'compression_type',
+      type: 'string',
+      help: 'Compression method used for image cluster compression',
+      initial: 'zlib',
+    },
     sizeOption,
-    { name: 'compat', type: 'string', help: 'version of the format: 0.10 (v2) or 1.1 (v3)' },
-    { name: 'backing_file', type: 'string', help: 'name of the image below' },
-    { name: 'backing_fmt', type: 'string', help: 'format of the image below' },
-    { name: 'data_file', type: 'string', help: 'name of an external file for the data' },
-    { name: 'data_file_raw', type: 'switch', help: 'the data file is a raw image by itself' },
-    { name: 'lazy_refcounts', type: 'switch', help: 'write refcounts late', initial: 'off' },
-    { name: 'refcount_bits', type: 'number', help: 'bits of a refcount, 1 to 64', initial: '16' },
+    { name: 'compat', type: 'string', help: 'Compatibility level (v2 [0.10] or v3 [1.1])' },
+    { name: 'backing_file', type: 'string', help: 'File name of a base image' },
+    { name: 'backing_fmt', type: 'string', help: 'Image format of the base image' },
+    { name: 'data_file', type: 'string', help: 'File name of an external data file' },
+    {
+      name: 'data_file_raw',
+      type: 'switch',
+      help: 'The external data file must stay valid as a raw image',
+    },
+    { name: 'lazy_refcounts', type: 'switch', help: 'Postpone refcount updates', initial: 'off' },
+    {
+      name: 'refcount_bits',
+      type: 'number',
+      help: 'Width of a reference count entry in bits',
+      initial: '16',
+    },
     ...fileOptions,
   ],
 };
 
 const preallocations: readonly Preallocation[] = ['off', 'metadata', 'falloc', 'full'];
 
-/** The text that `-o help` prints. */
-export function createOptionsHelp(format: ImageFormat): string {
+/**
+ * The text that `-o help` prints.
+ *
+ * @param target name of the image to be made; what it lies in takes options too
+ */
+export function createOptionsHelp(format: ImageFormat, target: string | undefined): string {
   const types = { string: 'str', size: 'size', switch: 'bool (on/off)', number: 'num' };
-  const lines = [...knownOptions[format]]
+  const isOwn = ({ name }: KnownOption): boolean =>
+    format === 'raw' ? name === 'size' : !fileOptions.some((option) => option.name === name);
+  const known =
+    target === undefined ? knownOptions[format].filter(isOwn) : optionsFor(format, target);
+  const lines = [...known]
     .sort((a, b) => (a.name < b.name ? -1 : 1))
     .map(({ name, type, help }) => `  ${`${name}=<${types[type]}>`.padEnd(22)} - ${help}\n`);
-  return `Supported options:\n${lines.join('')}`;
+  if (target !== undefined) return `Supported options:\n${lines.join('')}`;
+  return [
+    `Supported ${format} options:\n`,
+    ...lines,
+    '\nThe protocol level may support further options.\n',
+    'Specify the target filename to include those options.\n',
+  ].join('');
+}
+
+/** The options of a format for a target: a device takes none of those of files. */
+function optionsFor(format: ImageFormat, target: string): readonly KnownOption[] {
+  const isDevice = statSync(target, { throwIfNoEntry: false })?.isBlockDevice() === true;
+  return knownOptions[format].filter((option) => !isDevice || !fileOptions.includes(option));
 }
 
 /** The options of one new image, each a text that was checked against its type. */
@@ -62,12 +100,15 @@ export class CreateOptionValues {
 
   /**
    * @param list items of the form `name=value`, separated by commas
+   * @param path of the image to be made
    * @throws CliError for an unknown name or a value of the wrong type
    */
   constructor(
     readonly format: ImageFormat,
     list: string | undefined,
+    path = '',
   ) {
+    const options = optionsFor(format, path);
     for (const { name, initial } of knownOptions[format]) {
       if (initial !== undefined) this.#values.set(name, initial);
     }
@@ -75,7 +116,7 @@ export class CreateOptionValues {
       if (format === 'qcow2' && /^encrypt(?:ion$|\.)/.test(name)) {
         throw new CliError('Creating encrypted images is not supported');
       }
-      const known = knownOptions[format].find((option) => option.name === name);
+      const known = options.find((option) => option.name === name);
       if (known === undefined) throw new CliError(`Invalid parameter '${name}'`);
       this.#values.set(name, normalise(known, value));
     }
@@ -130,6 +171,9 @@ export class CreateOptionValues {
     if (backingFormat !== undefined && backingFile === undefined) {
       throw new CliError('Backing format cannot be used without backing file');
     }
+    if (backingFormat !== undefined && !isImageFormat(backingFormat)) {
+      throw new CliError(`Parameter 'backing-fmt' does not accept value '${backingFormat}'`);
+    }
     return {
       clusterSize: Number(this.get('cluster_size')),
       extendedL2: this.#isOn('extended_l2'),
@@ -140,7 +184,7 @@ export class CreateOptionValues {
       refcountBits: Number(this.get('refcount_bits')),
       dataFileRaw: this.#isOn('data_file_raw'),
       ...(backingFile !== undefined && { backingFile }),
-      ...(backingFormat !== undefined && isImageFormat(backingFormat) && { backingFormat }),
+      ...(backingFormat !== undefined && { backingFormat }),
       ...(dataFile !== undefined && { dataFile }),
     };
   }

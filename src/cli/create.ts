@@ -44,7 +44,8 @@ export const createCommand: Command = {
     const lists = line.all('options');
     const list = lists.length > 0 ? joinOptionLists(lists) : undefined;
     if (list !== undefined && asksForHelp(list)) {
-      await session.print(createOptionsHelp(creatableFormat(format)));
+      const [target] = line.operands as (string | undefined)[];
+      await session.print(createOptionsHelp(creatableFormat(format), target));
       return 0;
     }
     const [filename, sizeText, ...others] = line.operands as (string | undefined)[];
@@ -54,7 +55,7 @@ export const createCommand: Command = {
     if (others.length > 0) throw usageError('create', `Unexpected argument: ${others[0] ?? ''}`);
     const path = pathOfName(filename, (message) => new CliError(`${filename}: ${message}`));
     await failingWith(filename, async () => {
-      const values = new CreateOptionValues(creatableFormat(format), list);
+      const values = new CreateOptionValues(creatableFormat(format), list, path);
       takeBacking(values, line.last('backing'), line.last('backingFormat'));
       takeSize(values, size);
       await settleBacking(values, path, line.has('unchecked'));

@@ -41,12 +41,12 @@ function splitAtCommas(list: string): string[] {
 /**
  * Joins the lists that several `-o` gave.
  *
- * @throws CliError for a list that is empty, or that begins or ends with a lone comma: joined with
- *   others it would mean something else
+ * @throws CliError for a list with an item that is empty or begins with a comma, as a list does that
+ *   begins or ends with one: joined with others it would mean something else
  */
 export function joinOptionLists(lists: readonly string[]): string {
   for (const list of lists) {
-    if (list === '' || /^(?:,,)*,(?!,)/.test(list) || /(?<!,)(?:,,)*,$/.test(list)) {
+    if (splitAtCommas(list).some((item) => item === '' || item.startsWith(','))) {
       throw new CliError(`Invalid option list: ${list}`);
     }
   }
