@@ -40,6 +40,10 @@ export interface CowherdErrorDetails {
   readonly hint?: string | undefined;
   /** The error of the layer below. */
   readonly cause?: unknown;
+  /** Number of the system's error, negative as in Node's own errors, where a system call failed. */
+  readonly errno?: number | undefined;
+  /** Name of the system call that failed. */
+  readonly syscall?: string | undefined;
 }
 
 /** A name as messages quote it: its control characters are escaped, so that it keeps to its line. */
@@ -61,6 +65,8 @@ export class CowherdError extends Error {
   readonly reason: string | undefined;
   readonly damage: string | undefined;
   readonly hint: string | undefined;
+  readonly errno: number | undefined;
+  readonly syscall: string | undefined;
   readonly [brand] = true;
 
   /** @param message names the file as it is; where it has control characters they are escaped */
@@ -68,7 +74,8 @@ export class CowherdError extends Error {
     const { filename = '' } = details;
     const line = filename === '' ? message : message.replaceAll(filename, printable(filename));
     super(line, details.cause === undefined ? undefined : { cause: details.cause });
-    this.name = 'CowherdError';
+    // The name by which Node's own functions tell that a signal has ended them.
+    this.name = code === 'ERR_COWHERD_ABORTED' ? 'AbortError' : 'CowherdError';
     this.code = code;
     this.filename = details.filename;
     this.offset = details.offset;
@@ -78,6 +85,8 @@ export class CowherdError extends Error {
     this.reason = details.reason ?? below?.reason;
     this.damage = details.damage ?? below?.damage;
     this.hint = details.hint ?? below?.hint;
+    this.errno = details.errno ?? below?.errno;
+    this.syscall = details.syscall ?? below?.syscall;
   }
 
   static override [Symbol.hasInstance](value: unknown): boolean {

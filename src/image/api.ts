@@ -4,10 +4,13 @@
  */
 import type { AioMode, CacheMode } from '../storage/storage.js';
 import type { ThrottleOptions } from '../engine/throttle.js';
+import type { BufferLike } from './buffer.js';
 import type { ImageHandle } from './handle.js';
 
 export type { ThrottleOptions } from '../engine/throttle.js';
+export type { BufferLike } from './buffer.js';
 export type { ImageHandle } from './handle.js';
+export type { PathLike } from './path.js';
 export type { AioMode, CacheMode } from '../storage/storage.js';
 
 /** Formats of an image file. */
@@ -288,10 +291,16 @@ export interface Progress {
 
 /** The request methods that an image and each of its queues share. */
 export interface RequestTarget {
-  /** Fills the whole buffer from the guest offset. */
-  read(buffer: Uint8Array, offset: number): Promise<void>;
-  /** Writes the whole buffer at the guest offset. */
-  write(buffer: Uint8Array, offset: number): Promise<void>;
+  /**
+   * Fills the whole buffer, by its bytes whatever its elements, from the guest offset.
+   * @throws ERR_COWHERD_INVALID_ARGUMENT for what is no buffer, or a resizable one
+   */
+  read(buffer: BufferLike, offset: number): Promise<void>;
+  /**
+   * Writes the whole buffer, by its bytes whatever its elements, at the guest offset.
+   * @throws ERR_COWHERD_INVALID_ARGUMENT for what is no buffer, or a resizable one
+   */
+  write(buffer: BufferLike, offset: number): Promise<void>;
   /** Makes a guest range read as zeroes; with `unmap` its clusters may be freed. */
   writeZeroes(
     offset: number,
@@ -305,7 +314,7 @@ export interface RequestTarget {
    * at a cluster's guest offset, which must be unallocated.
    * @throws ERR_COWHERD_UNSUPPORTED for formats without compression
    */
-  writeCompressed(buffer: Uint8Array, offset: number): Promise<void>;
+  writeCompressed(buffer: BufferLike, offset: number): Promise<void>;
   /** Makes every request that completed before this call durable. */
   flush(): Promise<void>;
 }

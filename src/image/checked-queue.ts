@@ -7,6 +7,7 @@ import { probeBytes, recogniseFormat } from '../format/probe.js';
 import { qcow2Magic } from '../format/qcow2/header.js';
 import { isZero } from '../native/zero-scan.js';
 import type { ImageQueue } from './api.js';
+import { type BufferLike, bytesOf } from './buffer.js';
 
 const sectorSize = 512;
 
@@ -48,36 +49,41 @@ export class CheckedQueue implements ImageQueue {
     this.#onClose = onClose;
   }
 
-  read(buffer: Uint8Array, offset: number): Promise<void> {
-    const refusal = this.#refusal(offset, buffer.length, false);
+  read(buffer: BufferLike, offset: number): Promise<void> {
+    const bytes = this.#bytesOf(buffer);
+    if (!(bytes instanceof Uint8Array)) return Promise.reject(bytes);
+    const { length } = bytes;
+    const refusal = this.#refusal(offset, length, false);
     if (refusal !== undefined) return Promise.reject(refusal);
-    if (buffer.length === 0) return Promise.resolve();
+    if (length === 0) return Promise.resolve();
     this.#counters.add(Counter.reads);
-    this.#counters.add(Counter.bytesRead, buffer.length);
-    if (this.#throttled) return this.#hold(buffer.length, () => this.#queue.read(buffer, offset));
-    return this.#queue.read(buffer, offset);
+    this.#counters.add(Counter.bytesRead, length);
+    if (this.#throttled) return this.#hold(length, () => this.#queue.read(bytes, offset));
+    return this.#queue.read(bytes, offset);
   }
 
-  write(buffer: Uint8Array, offset: number): Promise<void> {
-    const { length } = buffer;
+  write(buffer: BufferLike, offset: number): Promise<void> {
+    const bytes = this.#bytesOf(buffer);
+    if (!(bytes instanceof Uint8Array)) return Promise.reject(bytes);
+    const { length } = bytes;
     const refusal = this.#refusal(offset, length, true);
     if (refusal !== undefined) return Promise.reject(refusal);
     if (length === 0) return Promise.resolve();
     const { detectZeroes } = this.#rules;
-    if (detectZeroes !== 'off' && isZero(buffer)) {
+    if (detectZeroes !== 'off' && isZero(bytes)) {
       return this.writeZeroes(offset, length, { unmap: detectZeroes === 'unmap' });
     }
     this.#counters.add(Counter.writes);
     this.#counters.add(Counter.bytesWritten, length);
-    if (this.#rules.probed && offset < probeBytes) return this.#writeBegin(buffer, offset);
-    if (this.#throttled) return this.#hold(length, () => this.#queue.write(buffer, offset));
-    return this.#queue.write(buffer, offset);
+    if (this.#rules.probed && offset < probeBytes) return this.#writeBegin(bytes, offset);
+    if (this.#throttled) return this.#hold(length, () => this.#queue.write(bytes, offset));
+    return this.#queue.write(bytes, offset);
   }
 
   writeZeroes(
     offset: number,
     length: number,
-    options: { readonly unmap?: boolean } = {},
+    options: { readonly unmap?: boolean | undefined } = {},
   ): Promise<void> {
     const refusal = this.#refusal(offset, length, true);
     if (refusal !== undefined) return Promise.reject(refusal);
@@ -96,13 +102,15 @@ export class CheckedQueue implements ImageQueue {
     return this.#hold(length, () => this.#queue.discard(offset, length));
   }
 
-  writeCompressed(buffer: Uint8Array, offset: number): Promise<void> {
-    const refusal =
-      this.#refusal(offset, buffer.length, true) ?? this.#clusterRefusal(offset, buffer.length);
+  writeCompressed(buffer: BufferLike, offset: number): Promise<void> {
+    const bytes = this.#bytesOf(buffer);
+    if (!(bytes instanceof Uint8Array)) return Promise.reject(bytes);
+    const { length } = bytes;
+    const refusal = this.#refusal(offset, length, true) ?? this.#clusterRefusal(offset, length);
     if (refusal !== undefined) return Promise.reject(refusal);
     this.#counters.add(Counter.compressedWrites);
-    this.#counters.add(Counter.bytesWritten, buffer.length);
-    return this.#hold(buffer.length, () => this.#queue.writeCompressed(buffer, offset));
+    this.#counters.add(Counter.bytesWritten, length);
+    return this.#hold(length, () => this.#queue.writeCompressed(bytes, offset));
   }
 
   flush(): Promise<void> {
@@ -170,6 +178,15 @@ export class CheckedQueue implements ImageQueue {
   #closed(): CowherdError {
     const { filename } = this.#rules;
     return new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
+  }
+
+  /** The bytes of a buffer, or why it is none. */
+  #bytesOf(buffer: BufferLike): Uint8Array | CowherdError {
+    try {
+      return bytesOf(buffer, this.#rules.filename);
+    } catch (error) {
+      return error as CowherdError;
+    }
   }
 
   #refusal(offset: number, length: number, writes: boolean): CowherdError | undefined {

@@ -2,8 +2,41 @@
 import { CowherdError } from '../errors.js';
 import type { Qcow2CreateOptions } from '../format/qcow2/create.js';
 import { maxClusterBits, minClusterBits, minExtendedClusterBits } from '../limits.js';
-import type { CreateOptions, Preallocation } from './api.js';
+import type { CreateImageOptions, CreateOptions, Preallocation } from './api.js';
+import {
+  type OptionRules,
+  abortSignal,
+  anyText,
+  flag,
+  size,
+  text,
+  wholeNumber,
+} from './option-check.js';
 import { sizeInBytes } from './size.js';
+
+/** Rules of the options of a new image; what their values mean is looked at with the others. */
+export const createRules: OptionRules<CreateOptions> = {
+  clusterSize: size,
+  compat: text,
+  refcountBits: wholeNumber(1),
+  lazyRefcounts: flag,
+  extendedL2: flag,
+  compressionType: text,
+  backingFile: anyText,
+  backingFormat: anyText,
+  dataFile: text,
+  dataFileRaw: flag,
+  preallocation: text,
+};
+
+/** Rules of `createImage`'s options. */
+export const createImageRules: OptionRules<CreateImageOptions> = {
+  ...createRules,
+  format: text,
+  size,
+  backingUnchecked: flag,
+  signal: abortSignal,
+};
 
 const defaultClusterBits = 16;
 const defaultRefcountBits = 16;
@@ -12,10 +45,10 @@ const preallocations: readonly Preallocation[] = ['off', 'metadata', 'falloc', '
 /**
  * Decides every option of a new image.
  *
- * @param size virtual size in bytes
+ * @param bytes virtual size
  * @throws ERR_COWHERD_INVALID_ARGUMENT naming the option that is wrong
  */
-export function decideCreateOptions(options: CreateOptions, size: number): Qcow2CreateOptions {
+export function decideCreateOptions(options: CreateOptions, bytes: number): Qcow2CreateOptions {
   const version = decideVersion(options.compat ?? '1.1');
   const clusterBits = decideClusterBits(options.clusterSize);
   const extendedL2 = options.extendedL2 ?? false;
@@ -42,7 +75,7 @@ export function decideCreateOptions(options: CreateOptions, size: number): Qcow2
     throw invalid('Backing file and data-file-raw cannot be used at the same time');
   }
   return {
-    size,
+    size: bytes,
     version,
     clusterBits,
     refcountOrder: decideRefcountOrder(options.refcountBits),

@@ -7,8 +7,10 @@ import { createRaw } from '../format/raw/create.js';
 import { createStorageFile } from '../storage/open-file.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { CreateImageOptions, CreateOptions, ImageFormat } from './api.js';
-import { decideCreateOptions } from './create-options.js';
+import { createImageRules, decideCreateOptions } from './create-options.js';
 import { openImage } from './open.js';
+import { checkOptions } from './option-check.js';
+import { type PathLike, pathOf } from './path.js';
 import { dataFilePath, resolveReference } from './reference.js';
 import { diskSize } from './size.js';
 
@@ -18,7 +20,9 @@ import { diskSize } from './size.js';
  * @throws CowherdError naming the file or option that is wrong, or ERR_COWHERD_ABORTED; a file begun
  *   is then removed again
  */
-export async function createImage(path: string, options: CreateImageOptions): Promise<void> {
+export async function createImage(name: PathLike, options: CreateImageOptions): Promise<void> {
+  const path = pathOf(name);
+  checkOptions(options, createImageRules, path, ['format']);
   const size = await decideSize(path, options);
   await refuseSharedFile(path, options);
   const file = await createStorageFile(path, {});
@@ -114,7 +118,7 @@ async function isSameFile(first: string, second: string): Promise<boolean> {
 
 /** The size of the new disk in bytes: what the caller says, or that of the backing file. */
 async function decideSize(path: string, options: CreateImageOptions): Promise<number> {
-  checkOptions(path, options);
+  checkCombination(path, options);
   let backingSize: number | undefined;
   if (options.backingFile !== undefined && options.backingUnchecked !== true) {
     const backing = await openImage(resolveReference(path, options.backingFile), {
@@ -137,7 +141,7 @@ async function decideSize(path: string, options: CreateImageOptions): Promise<nu
   return size;
 }
 
-function checkOptions(path: string, options: CreateImageOptions): void {
+function checkCombination(path: string, options: CreateImageOptions): void {
   const refuse = (message: string): never => {
     throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', `'${path}': ${message}`, {
       filename: path,

@@ -8,20 +8,23 @@ export interface ErrorMessage {
   readonly message: string;
   readonly filename: string | undefined;
   readonly offset: number | undefined;
+  readonly errno: number | undefined;
+  readonly syscall: string | undefined;
 }
 
 /** The message that tells of an error. */
 export function describeError(error: unknown): ErrorMessage {
   if (error instanceof CowherdError) {
-    const { code, message, filename, offset } = error;
-    return { code, message, filename, offset };
+    const { code, message, filename, offset, errno, syscall } = error;
+    return { code, message, filename, offset, errno, syscall };
   }
   const message = error instanceof Error ? error.message : String(error);
-  return { code: undefined, message, filename: undefined, offset: undefined };
+  const unknown = { filename: undefined, offset: undefined, errno: undefined, syscall: undefined };
+  return { code: undefined, message, ...unknown };
 }
 
 /** The error that a message tells of. */
-export function reviveError({ code, message, filename, offset }: ErrorMessage): Error {
+export function reviveError({ code, message, ...details }: ErrorMessage): Error {
   if (code === undefined) return new Error(message);
-  return new CowherdError(code, message, { filename, offset });
+  return new CowherdError(code, message, details);
 }

@@ -14,21 +14,24 @@ import { openStorageFile } from '../storage/open-file.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { Image, ImageFormat, OpenImageOptions } from './api.js';
 import { closeEach } from './each-step.js';
+import { checkOpenOptions } from './open-options.js';
 import { OpenedImage } from './opened-image.js';
+import { type PathLike, pathOf } from './path.js';
 import { findDataFile, resolveReference } from './reference.js';
 import { allocateSharedParts } from './shared-parts.js';
 
 const formats: readonly ImageFormat[] = ['qcow2', 'raw'];
-const overlapLevels: readonly string[] = ['none', 'constant', 'cached', 'all'];
 
 /**
  * Opens an image, its backing chain and its external data file.
  *
  * @param path name of the image file
- * @throws CowherdError naming the file, if any of them cannot be opened or is no valid image
+ * @throws CowherdError naming the file, if an option is wrong, or any of them cannot be opened or is no valid image
  */
-export async function openImage(path: string, options: OpenImageOptions = {}): Promise<Image> {
-  return openLink(path, options, []);
+export async function openImage(path: PathLike, options: OpenImageOptions = {}): Promise<Image> {
+  const filename = pathOf(path);
+  checkOpenOptions(filename, options);
+  return openLink(filename, options, []);
 }
 
 /** Opens an image that lies in a storage file already open; the image then owns the file. */
@@ -36,6 +39,7 @@ export async function openImageOn(
   file: StorageFile,
   options: OpenImageOptions = {},
 ): Promise<Image> {
+  checkOpenOptions(file.filename, options);
   try {
     return await openOn(file, options, [file.filename]);
   } catch (error) {
@@ -114,7 +118,6 @@ async function openQcow2Image(
 ): Promise<OpenedImage> {
   const forCheck = options.forCheck === true;
   const { overlapCheck = 'cached' } = options;
-  checkOverlapLevel(overlapCheck);
   const header = await readQcow2Header(file, { forCheck });
   const opened: { close(): Promise<void> }[] = [];
   try {
@@ -254,14 +257,6 @@ export async function probeImageFormat(file: StorageFile): Promise<ImageFormat> 
     'ERR_COWHERD_UNSUPPORTED',
     `Could not open '${filename}': Image is in ${format} format, which is not supported; -f raw (format 'raw') copies it as it is`,
     { filename },
-  );
-}
-
-function checkOverlapLevel(level: string): void {
-  if (overlapLevels.includes(level)) return;
-  throw new CowherdError(
-    'ERR_COWHERD_INVALID_ARGUMENT',
-    `Invalid overlap check '${level}': it is one of ${overlapLevels.join(', ')}`,
   );
 }
 

@@ -1,4 +1,5 @@
 /** An open image as people hold it: request checks, queues, and reports, over a format driver. */
+import { maxQueues } from '../engine/control-block.js';
 import { QueueCounters } from '../engine/counters.js';
 import { leave } from '../engine/members.js';
 import { SharedWords } from '../engine/shared-words.js';
@@ -20,11 +21,21 @@ import type {
   OpenImageOptions,
   ThrottleOptions,
 } from './api.js';
+import type { BufferLike } from './buffer.js';
 import { CheckedQueue } from './checked-queue.js';
 import { closeEach, eachStep } from './each-step.js';
 import { type ImageHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
 import { imageInfo } from './info.js';
 import { type ChainLink, mapChain } from './map.js';
+import { checkQueueOptions } from './open-options.js';
+import {
+  type OptionRules,
+  abortSignal,
+  callback,
+  checkOptions,
+  oneOf,
+  wholeNumber,
+} from './option-check.js';
 import type { SharedParts } from './shared-parts.js';
 import { imageStats } from './stats.js';
 
@@ -41,6 +52,20 @@ export interface OpenedParts {
   /** Of this thread's first queue. */
   readonly counters: QueueCounters;
 }
+
+const mapRules = {
+  offset: wholeNumber(0),
+  length: (value: unknown) => (value === Infinity ? undefined : wholeNumber(0)(value)),
+  signal: abortSignal,
+};
+
+const checkRules: OptionRules<CheckOptions> = {
+  repair: oneOf('leaks', 'all'),
+  onFinding: callback,
+  queues: wholeNumber(1, maxQueues - 1),
+  signal: abortSignal,
+  onProgress: callback,
+};
 
 /** An open image. Made by `openImage`. */
 export class OpenedImage implements Image {
@@ -76,11 +101,11 @@ export class OpenedImage implements Image {
     this.#own = this.#addQueue(file, dataFile, counters, undefined, () => Promise.resolve());
   }
 
-  read(buffer: Uint8Array, offset: number): Promise<void> {
+  read(buffer: BufferLike, offset: number): Promise<void> {
     return this.#own.read(buffer, offset);
   }
 
-  write(buffer: Uint8Array, offset: number): Promise<void> {
+  write(buffer: BufferLike, offset: number): Promise<void> {
     return this.#own.write(buffer, offset);
   }
 
@@ -96,7 +121,7 @@ export class OpenedImage implements Image {
     return this.#own.discard(offset, length);
   }
 
-  writeCompressed(buffer: Uint8Array, offset: number): Promise<void> {
+  writeCompressed(buffer: BufferLike, offset: number): Promise<void> {
     return this.#own.writeCompressed(buffer, offset);
   }
 
@@ -104,7 +129,8 @@ export class OpenedImage implements Image {
     return this.#own.flush();
   }
 
-  info(): Promise<ImageInfo> {
+  async info(): Promise<ImageInfo> {
+    this.#refuseClosed();
     return imageInfo(this.#parts);
   }
 
@@ -115,12 +141,20 @@ export class OpenedImage implements Image {
       readonly signal?: AbortSignal;
     } = {},
   ): AsyncIterable<Extent> {
+    this.#refuseClosed();
+    checkOptions(range, mapRules, this.filename);
     const offset = Math.min(range.offset ?? 0, this.size);
     const length = Math.min(range.length ?? Infinity, this.size - offset);
-    return mapChain(this.#link(), offset, length, range.signal);
+    return orAborted(
+      this.filename,
+      range.signal,
+      mapChain(this.#link(), offset, length, range.signal),
+    );
   }
 
   async check(options: CheckOptions = {}): Promise<CheckResult> {
+    this.#refuseClosed();
+    checkOptions(options, checkRules, this.filename);
     const { format, file } = this.#parts;
     if (!(format instanceof Qcow2Image)) {
       throw new CowherdError(
@@ -136,7 +170,17 @@ export class OpenedImage implements Image {
         { filename: this.filename },
       );
     }
-    return format.check(options);
+    try {
+      return await format.check(options);
+    } catch (error) {
+      throw abortedOr(error, this.filename, options.signal);
+    }
+  }
+
+  #refuseClosed(): void {
+    if (this.#closing === undefined) return;
+    const { filename } = this;
+    throw new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
   }
 
   /** What `attachImage` takes on other threads, as long as some thread has this image open. */
@@ -149,10 +193,7 @@ export class OpenedImage implements Image {
 
   #linkHandle(): ImageHandle {
     const { file, dataFile, format, backing, probed = false, options, shared } = this.#parts;
-    if (this.#closing !== undefined) {
-      const { filename } = file;
-      throw new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
-    }
+    this.#refuseClosed();
     return {
       shared,
       file: fileHandle(file),
@@ -173,7 +214,11 @@ export class OpenedImage implements Image {
   /** Opens another queue, with its own way into the file and the backing chain. */
   // Not async, but for failures.
   // eslint-disable-next-line @typescript-eslint/require-await
-  async openQueue(options: { readonly throttle?: ThrottleOptions } = {}): Promise<ImageQueue> {
+  async openQueue(
+    options: { readonly throttle?: ThrottleOptions | undefined } = {},
+  ): Promise<ImageQueue> {
+    this.#refuseClosed();
+    checkQueueOptions(this.filename, options);
     return this.#withOwnFiles((file, dataFile, counters) => {
       const queue = this.#addQueue(file, dataFile, counters, options.throttle, async () => {
         try {
@@ -297,6 +342,25 @@ export class OpenedImage implements Image {
       format: this.#parts.format,
       below: this.backing === undefined ? undefined : this.backing.#link(),
     };
+  }
+}
+
+/** What to throw for an error of work that a signal may have ended. */
+function abortedOr(error: unknown, filename: string, signal: AbortSignal | undefined): unknown {
+  if (signal?.aborted !== true) return error;
+  const message = `Work on '${filename}' was cancelled`;
+  return new CowherdError('ERR_COWHERD_ABORTED', message, { filename, cause: signal.reason });
+}
+
+async function* orAborted(
+  filename: string,
+  signal: AbortSignal | undefined,
+  extents: AsyncIterable<Extent>,
+): AsyncGenerator<Extent> {
+  try {
+    yield* extents;
+  } catch (error) {
+    throw abortedOr(error, filename, signal);
   }
 }
 

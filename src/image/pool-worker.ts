@@ -1,15 +1,14 @@
 /** A thread of a pool: joins the image and runs the requests it is sent, all at the same time. */
 import { parentPort, workerData } from 'node:worker_threads';
-import type { RequestTarget } from './api.js';
+import type { Image, RequestTarget } from './api.js';
 import { attachImage } from './attach.js';
 import { describeError } from './error-transfer.js';
 import type { PoolAnswer, PoolOrders, PoolRequest } from './pool-messages.js';
 
 const port = parentPort!;
 const { handle, queues } = workerData as PoolOrders;
-const image = await attachImage(handle);
+const image = await attached();
 const targets: RequestTarget[] = [image];
-while (targets.length < queues) targets.push(await image.openQueue());
 
 let answers: PoolAnswer[] = [];
 
@@ -25,7 +24,27 @@ port.on('message', (requests: readonly PoolRequest[]) => {
     );
   }
 });
-port.postMessage([]);
+try {
+  while (targets.length < queues) targets.push(await image.openQueue());
+  answer({ id: 0, error: undefined });
+} catch (error) {
+  await image.close().catch(() => undefined);
+  giveUp(error);
+}
+
+async function attached(): Promise<Image> {
+  try {
+    return await attachImage(handle);
+  } catch (error) {
+    return giveUp(error);
+  }
+}
+
+/** Tells why this thread cannot serve the image, and ends it. */
+function giveUp(error: unknown): never {
+  port.postMessage([{ id: 0, error: describeError(error) }] satisfies PoolAnswer[]);
+  process.exit(1);
+}
 
 function run(request: PoolRequest): Promise<void> {
   const { operation, offset, length, unmap, buffer } = request;

@@ -4,15 +4,20 @@
  * is used as it is, others are copied once.
  */
 import { Worker } from 'node:worker_threads';
+import { maxQueues } from '../engine/control-block.js';
 import { CowherdError, nameMemoryError } from '../errors.js';
 import type { Image, ImageInfo, ImageStats, OpenImageOptions, RequestTarget } from './api.js';
+import { type BufferLike, bytesOf } from './buffer.js';
 import { reviveError } from './error-transfer.js';
 import { openImage } from './open.js';
+import { openImageRules } from './open-options.js';
+import { type OptionRules, checkOptions, oneOf, wholeNumber } from './option-check.js';
+import { type PathLike, pathOf } from './path.js';
 import type { PoolAnswer, PoolOperation, PoolOrders, PoolRequest } from './pool-messages.js';
 
 /** Arguments of `openPool`. */
 export interface PoolOptions extends OpenImageOptions {
-  /** Queues in all, at least 1. */
+  /** Queues in all, from 1 to 255. */
   readonly queues: number;
   /** Threads that hold them; default one a queue. */
   readonly threads?: number | undefined;
@@ -36,6 +41,15 @@ export interface ImagePool extends Omit<RequestTarget, 'writeCompressed'>, Async
   close(): Promise<void>;
 }
 
+const poolRules: OptionRules<PoolOptions> = {
+  ...openImageRules,
+  // One line is that of the thread that opens the pool.
+  queues: wholeNumber(1, maxQueues - 1),
+  threads: wholeNumber(1, maxQueues - 1),
+  affinity: oneOf('round-robin', 'region'),
+  regionBytes: wholeNumber(1),
+};
+
 const defaultRegionBytes = 512 * 1024 * 1024;
 /** Shared memory kept for buffers that lie elsewhere, in bytes. */
 const spareBytes = 16 * 1024 * 1024;
@@ -43,29 +57,25 @@ const spareBytes = 16 * 1024 * 1024;
 /**
  * Opens an image and starts the threads that serve it.
  *
- * @throws what `openImage` throws; ERR_COWHERD_INVALID_ARGUMENT for a number of queues below one
+ * @throws what `openImage` throws; ERR_COWHERD_INVALID_ARGUMENT for a number of queues below one or
+ *   above 255; what a thread throws that cannot start
  */
-export async function openPool(path: string, options: PoolOptions): Promise<ImagePool> {
-  const { queues, threads = queues } = options;
-  if (!Number.isInteger(queues) || queues < 1 || !Number.isInteger(threads) || threads < 1) {
-    throw new CowherdError(
-      'ERR_COWHERD_INVALID_ARGUMENT',
-      `'${path}': a pool needs at least one queue and one thread`,
-      { filename: path },
-    );
-  }
-  const { affinity, regionBytes } = options;
-  const image = await openImage(path, options);
+export async function openPool(path: PathLike, options: PoolOptions): Promise<ImagePool> {
+  const filename = pathOf(path);
+  checkOptions(options, poolRules, filename, ['queues']);
+  const { queues, threads = queues, affinity, regionBytes, ...opening } = options;
+  const image = await openImage(filename, opening);
   const members: PoolThread[] = [];
   try {
     const count = Math.min(threads, queues);
     for (let index = 0; index < count; index++) {
       const share = Math.floor(queues / count) + (index < queues % count ? 1 : 0);
-      members.push(await PoolThread.start({ handle: image.handle(), queues: share }, path));
+      members.push(await PoolThread.start({ handle: image.handle(), queues: share }, filename));
     }
   } catch (error) {
     await Promise.allSettled(members.map((member) => member.close()));
-    await image.close();
+    // That a thread has ended is what it fails for, not why.
+    await image.close().catch(() => undefined);
     throw error;
   }
   const region = affinity === 'region' ? (regionBytes ?? defaultRegionBytes) : undefined;
@@ -82,6 +92,8 @@ class PoolThread {
     { readonly resolve: () => void; readonly reject: (error: Error) => void }
   >();
   readonly #ended: Promise<void>;
+  /** Resolves when the thread has joined the image, or with the reason why it could not. */
+  readonly #started: Promise<Error | undefined>;
   #batch: PoolRequest[] = [];
   #lastId = 0;
   #dead = false;
@@ -97,6 +109,20 @@ class PoolThread {
     this.#worker.on('message', (answers: readonly PoolAnswer[]) => {
       this.#settle(answers);
     });
+    this.#started = new Promise((resolve) => {
+      const failed = (cause: unknown): void => {
+        const why = cause instanceof Error ? cause.message : String(cause);
+        const message = `'${filename}': a thread of the pool could not be started: ${why}`;
+        resolve(new CowherdError('ERR_COWHERD_IO', message, { filename, cause }));
+      };
+      this.#worker.once('message', ([{ error }]: readonly PoolAnswer[]) => {
+        resolve(error === undefined ? undefined : reviveError(error));
+      });
+      this.#worker.once('error', failed);
+      this.#worker.once('exit', () => {
+        failed('it ended');
+      });
+    });
     this.#ended = new Promise((resolve) => {
       this.#worker.on('error', () => undefined);
       this.#worker.on('exit', () => {
@@ -109,12 +135,13 @@ class PoolThread {
   /** Starts a thread; resolves when it has joined the image. */
   static async start(orders: PoolOrders, filename: string): Promise<PoolThread> {
     const thread = new PoolThread(orders, filename);
-    await new Promise<void>((resolve, reject) => {
-      thread.#worker.once('message', () => {
-        resolve();
-      });
-      thread.#worker.once('error', reject);
-    });
+    const failure = await thread.#started;
+    if (failure !== undefined) {
+      // Nobody may find what it still holds.
+      await thread.#worker.terminate();
+      await thread.#ended;
+      throw failure;
+    }
     // Requests under way keep the program alive, not the thread itself.
     thread.#worker.unref();
     return thread;
@@ -123,8 +150,8 @@ class PoolThread {
   run(
     operation: PoolOperation,
     queue: number,
-    offset = 0,
-    length = 0,
+    offset: number,
+    length: number,
     buffer?: Uint8Array,
     unmap = false,
   ): Promise<void> {
@@ -144,7 +171,7 @@ class PoolThread {
   /** Leaves the image, and ends the thread. */
   async close(): Promise<void> {
     try {
-      await this.run('close', 0);
+      await this.run('close', 0, 0, 0);
     } finally {
       await this.#worker.terminate();
       await this.#ended;
@@ -211,29 +238,32 @@ class ThreadPool implements ImagePool {
     ).flat();
   }
 
-  async read(buffer: Uint8Array, offset: number): Promise<void> {
-    if (isShared(buffer)) {
-      await this.#run('read', offset, buffer.length, buffer);
+  async read(buffer: BufferLike, offset: number): Promise<void> {
+    const bytes = bytesOf(buffer, this.filename);
+    if (isShared(bytes)) {
+      await this.#run('read', offset, bytes.length, bytes);
       return;
     }
-    const shared = this.#lend(buffer.length);
+    const shared = this.#lend(bytes.length);
     try {
-      await this.#run('read', offset, buffer.length, shared);
-      buffer.set(shared);
+      await this.#run('read', offset, bytes.length, shared);
+      // Refuses memory that was given away meanwhile.
+      bytesOf(bytes, this.filename).set(shared);
     } finally {
       this.#giveBack(shared);
     }
   }
 
-  async write(buffer: Uint8Array, offset: number): Promise<void> {
-    if (isShared(buffer)) {
-      await this.#run('write', offset, buffer.length, buffer);
+  async write(buffer: BufferLike, offset: number): Promise<void> {
+    const bytes = bytesOf(buffer, this.filename);
+    if (isShared(bytes)) {
+      await this.#run('write', offset, bytes.length, bytes);
       return;
     }
-    const shared = this.#lend(buffer.length);
-    shared.set(buffer);
+    const shared = this.#lend(bytes.length);
+    shared.set(bytes);
     try {
-      await this.#run('write', offset, buffer.length, shared);
+      await this.#run('write', offset, bytes.length, shared);
     } finally {
       this.#giveBack(shared);
     }

@@ -1,6 +1,8 @@
 /** Benchmarking an image: the same requests as `qemu-img bench` makes, on one or several queues. */
 import type { Worker } from 'node:worker_threads';
 import { CowherdError } from '../errors.js';
+import { checkOptions } from '../image/option-check.js';
+import { benchRules } from './options.js';
 import type { Image, ImageStats } from '../image/api.js';
 import { reviveError } from '../image/error-transfer.js';
 import type { BenchAnswer } from './bench-worker.js';
@@ -55,6 +57,7 @@ export interface BenchResult {
  * @throws what the first failing request throws; ERR_COWHERD_ABORTED if the signal said so
  */
 export async function bench(image: Image, options: BenchOptions): Promise<BenchResult> {
+  checkOptions(options, benchRules, image.filename, ['count', 'depth', 'bufferBytes']);
   const { count, bufferBytes, queues = 1, signal } = options;
   const orders = Array.from({ length: queues }, (_, queue) => ordersOf(options, queue));
   const measured =

@@ -12,6 +12,9 @@ import type {
   RequestTarget,
 } from '../image/api.js';
 import { openImage } from '../image/open.js';
+import { checkOptions } from '../image/option-check.js';
+import { type PathLike, pathOf } from '../image/path.js';
+import { compareRules } from './options.js';
 import { alignedBuffer } from '../native/aligned-buffer.js';
 import { CowherdError } from '../errors.js';
 import { locateReadFailure } from './read-failure.js';
@@ -58,10 +61,11 @@ export interface CompareResult {
  * @throws CowherdError if one of them cannot be opened or read
  */
 export async function compare(
-  a: string,
-  b: string,
+  a: PathLike,
+  b: PathLike,
   options: CompareOptions = {},
 ): Promise<CompareResult> {
+  checkOptions(options, compareRules, pathOf(a));
   const { cache, aio, forceShare } = options;
   const common = { readOnly: true, cache, aio, forceShare };
   await using imageA = await openImage(a, { ...common, format: options.formatA });

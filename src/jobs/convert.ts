@@ -15,9 +15,12 @@ import type {
 import { createImage, removeImage } from '../image/create.js';
 import { closeEach } from '../image/each-step.js';
 import { openImage } from '../image/open.js';
+import { checkOptions } from '../image/option-check.js';
+import { type PathLike, pathOf } from '../image/path.js';
 import { dataFilePath, resolveReference } from '../image/reference.js';
 import { type SourcePart, concatenate } from './concatenation.js';
 import { Copier } from './copier.js';
+import { convertRules } from './options.js';
 import { openQueues } from './queues.js';
 
 const defaultParallel = 16;
@@ -89,12 +92,16 @@ export interface ConvertOptions extends LongOperationOptions {
  * @throws CowherdError; ERR_COWHERD_ABORTED if the signal said so
  */
 export async function convert(
-  source: string | readonly string[],
-  target: string,
+  source: PathLike | readonly PathLike[],
+  targetName: PathLike,
   options: ConvertOptions = {},
 ): Promise<void> {
-  const sources = typeof source === 'string' ? [source] : source;
-  checkOptions(sources, target, options);
+  const target = pathOf(targetName);
+  const sources = (Array.isArray(source) ? (source as PathLike[]) : [source as PathLike]).map(
+    pathOf,
+  );
+  checkOptions(options, convertRules, target);
+  checkCombination(sources, target, options);
   const parts: SourcePart[] = [];
   try {
     for (const path of sources) parts.push(await openSource(path, options));
@@ -109,7 +116,11 @@ export async function convert(
   }
 }
 
-function checkOptions(sources: readonly string[], target: string, options: ConvertOptions): void {
+function checkCombination(
+  sources: readonly string[],
+  target: string,
+  options: ConvertOptions,
+): void {
   const refuse = (message: string): never => {
     throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename: target });
   };

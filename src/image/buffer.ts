@@ -1,0 +1,40 @@
+/** The one place that decides what counts as a buffer: any view, or memory itself, by its bytes. */
+import { CowherdError } from '../errors.js';
+
+/** What requests read into and write from. */
+export type BufferLike = ArrayBufferView | ArrayBufferLike;
+
+/**
+ * The bytes of a buffer.
+ *
+ * @param filename the file whose guest bytes they are
+ * @throws ERR_COWHERD_INVALID_ARGUMENT for anything else, for memory that was given away
+ *   (transferred), and for memory that may shrink under a request (a resizable ArrayBuffer)
+ */
+export function bytesOf(buffer: unknown, filename: string): Uint8Array {
+  const refusal = (why: string): CowherdError =>
+    new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', `'${filename}': Invalid buffer: ${why}`, {
+      filename,
+    });
+  if (ArrayBuffer.isView(buffer)) {
+    const memory = buffer.buffer as ArrayBufferLike & { readonly resizable?: boolean };
+    if (memory.resizable === true) throw refusal('a resizable ArrayBuffer may shrink meanwhile');
+    if (buffer.byteLength === 0 && isDetached(memory)) throw refusal('its memory was given away');
+    if (buffer instanceof Uint8Array) return buffer;
+    return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
+  }
+  if (buffer instanceof ArrayBuffer || buffer instanceof SharedArrayBuffer) {
+    if (isDetached(buffer)) throw refusal('its memory was given away');
+    return bytesOf(new Uint8Array(buffer), filename);
+  }
+  throw refusal('a typed array, a DataView or an ArrayBuffer is expected');
+}
+
+function isDetached(memory: ArrayBufferLike): boolean {
+  if (memory.byteLength > 0) return false;
+  try {
+    return new Uint8Array(memory).byteLength > 0;
+  } catch {
+    return true;
+  }
+}

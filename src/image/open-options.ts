@@ -1,0 +1,84 @@
+/** What the options of opening an image and its queues may be. */
+import type { ThrottleOptions } from '../engine/throttle.js';
+import { CowherdError } from '../errors.js';
+import type { OpenImageOptions } from './api.js';
+import {
+  type OptionRule,
+  type OptionRules,
+  callback,
+  checkOptions,
+  flag,
+  oneOf,
+  options,
+  positive,
+  text,
+  wholeNumber,
+} from './option-check.js';
+
+/** Formats of images. */
+export const imageFormat: OptionRule = oneOf('qcow2', 'raw');
+/** Cache modes of files. */
+export const cacheMode: OptionRule = oneOf(
+  'writeback',
+  'none',
+  'writethrough',
+  'directsync',
+  'unsafe',
+);
+/** I/O engines. */
+export const aioMode: OptionRule = oneOf('auto', 'io_uring', 'threads');
+/** Levels of `overlapCheck`. */
+export const overlapCheck: OptionRule = oneOf('none', 'constant', 'cached', 'all');
+
+const throttleRules: OptionRules<ThrottleOptions> = {
+  operationsPerSecond: positive,
+  bytesPerSecond: positive,
+  operationsBurst: positive,
+  bytesBurst: positive,
+};
+
+/** Rules of `openImage`'s options. */
+export const openImageRules: OptionRules<OpenImageOptions> = {
+  format: imageFormat,
+  readOnly: flag,
+  cache: cacheMode,
+  aio: aioMode,
+  cacheSize: wholeNumber(0),
+  backing: oneOf('allow', 'deny', 'ignore'),
+  untrusted: flag,
+  detectZeroes: oneOf('off', 'on', 'unmap'),
+  overlapCheck,
+  lazyRefcounts: flag,
+  forceShare: flag,
+  snapshot: text,
+  throttle: options(throttleRules),
+  forCheck: flag,
+  fillsHoles: flag,
+  onFinding: callback,
+};
+
+/**
+ * Checks the options of an image that is to be opened.
+ *
+ * @throws ERR_COWHERD_UNKNOWN_FORMAT, ERR_COWHERD_INVALID_ARGUMENT
+ */
+export function checkOpenOptions(filename: string, given: OpenImageOptions): void {
+  checkOptions(given, openImageRules, filename);
+  const { forceShare, readOnly, snapshot } = given;
+  if (forceShare === true && readOnly !== true && snapshot === undefined) {
+    // Without locks of its own nothing would keep two writers apart.
+    throw new CowherdError(
+      'ERR_COWHERD_INVALID_ARGUMENT',
+      `Could not open '${filename}': force-share=on can only be used with read-only images`,
+      { filename },
+    );
+  }
+}
+
+/** Checks the options of a queue that is to be opened. @throws ERR_COWHERD_INVALID_ARGUMENT */
+export function checkQueueOptions(
+  filename: string,
+  given: { readonly throttle?: ThrottleOptions | undefined },
+): void {
+  checkOptions(given, { throttle: options(throttleRules) }, filename);
+}

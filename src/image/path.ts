@@ -1,0 +1,34 @@
+/** Names of files as Node's own functions take them. */
+import { fileURLToPath } from 'node:url';
+import { CowherdError } from '../errors.js';
+
+/** A path, a `file:` URL, or the bytes of a path in UTF-8. */
+export type PathLike = string | URL | Uint8Array;
+
+/**
+ * The path that a caller means.
+ *
+ * @throws ERR_COWHERD_INVALID_ARGUMENT for what names no file
+ */
+export function pathOf(path: unknown): string {
+  if (typeof path === 'string') return checked(path);
+  try {
+    if (path instanceof URL) return checked(fileURLToPath(path));
+    if (path instanceof Uint8Array) {
+      return checked(new TextDecoder('utf-8', { fatal: true }).decode(path));
+    }
+  } catch (cause) {
+    throw invalid('the URL or buffer names no file', cause);
+  }
+  throw invalid('a string, a URL or a Buffer is expected');
+}
+
+function checked(path: string): string {
+  if (!path.includes('\0')) return path;
+  throw invalid('it has a zero byte');
+}
+
+function invalid(why: string, cause?: unknown): CowherdError {
+  if (cause instanceof CowherdError) return cause;
+  return new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', `Invalid path: ${why}`, { cause });
+}

@@ -1,0 +1,81 @@
+/** What the options of the jobs may be. */
+import { maxQueues } from '../engine/control-block.js';
+import { createRules } from '../image/create-options.js';
+import { aioMode, cacheMode, imageFormat, overlapCheck } from '../image/open-options.js';
+import {
+  type OptionRules,
+  abortSignal,
+  callback,
+  flag,
+  oneOf,
+  options,
+  positive,
+  text,
+  wholeNumber,
+} from '../image/option-check.js';
+import type { BenchOptions } from './bench.js';
+import type { CompareOptions } from './compare.js';
+import type { ConvertOptions } from './convert.js';
+
+/** Queues of a job: the image's own line is one of those there are. */
+const queues = wholeNumber(1, maxQueues - 1);
+const parallel = wholeNumber(1, 1024);
+
+/** Rules of `convert`'s options. */
+export const convertRules: OptionRules<ConvertOptions> = {
+  from: imageFormat,
+  to: imageFormat,
+  options: options(createRules),
+  compress: flag,
+  parallel,
+  queues,
+  skipCreate: flag,
+  sparseSize: wholeNumber(0, 0x7fffffff),
+  targetIsZero: flag,
+  snapshot: text,
+  salvage: flag,
+  onWarning: callback,
+  backing: text,
+  backingFormat: imageFormat,
+  rateLimit: positive,
+  sourceCache: cacheMode,
+  targetCache: cacheMode,
+  targetOverlapCheck: overlapCheck,
+  onTargetFinding: callback,
+  aio: aioMode,
+  forceShare: flag,
+  untrusted: flag,
+  onStats: callback,
+  signal: abortSignal,
+  onProgress: callback,
+};
+
+/** Rules of `compare`'s options. */
+export const compareRules: OptionRules<CompareOptions> = {
+  formatA: imageFormat,
+  formatB: imageFormat,
+  cache: cacheMode,
+  aio: aioMode,
+  forceShare: flag,
+  strict: flag,
+  parallel,
+  queues,
+  signal: abortSignal,
+  onProgress: callback,
+};
+
+/** Rules of `bench`'s options. */
+export const benchRules: OptionRules<BenchOptions> = {
+  count: wholeNumber(0),
+  depth: wholeNumber(1, 0x7fffffff),
+  bufferBytes: wholeNumber(1),
+  stepBytes: wholeNumber(0),
+  offset: wholeNumber(0),
+  access: oneOf('seq', 'rand'),
+  readPercent: wholeNumber(0, 100),
+  fill: wholeNumber(0, 255),
+  flushInterval: wholeNumber(0),
+  drain: flag,
+  queues,
+  signal: abortSignal,
+};
