@@ -25,6 +25,7 @@
         'native/aligned-buffer.cc',
         'native/block-device.cc',
         'native/blocking-operation.cc',
+        'native/buffer-memory.cc',
         'native/codec-zlib.cc',
         'native/codec-zstd.cc',
         'native/detached-thread.cc',

@@ -1,5 +1,6 @@
 #include <napi.h>
 
+#include "buffer-memory.h"
 #include "codec.h"
 #include "environment.h"
 #include "file-facts.h"
@@ -251,6 +252,7 @@ Napi::Value createRing(const Napi::CallbackInfo& info) {
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   Environment::create(env);
   exportFileFacts(exports);
+  exportHoldMemory(exports);
   const napi_property_descriptor properties[] = {
       {"addressOf", nullptr, addressOf, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"isZero", nullptr, isZeroView, nullptr, nullptr, nullptr, napi_enumerable, nullptr},

@@ -86,7 +86,7 @@ import { compare, convert, createImage, openImage } from ${JSON.stringify(
 )};
 await convert('disk.raw', 'library.qcow2', { from: 'raw', to: 'qcow2' });
 await convert('compressed-zstd.qcow2', 'library.raw', { to: 'raw' });
-const image = await openImage('library.qcow2', { detectZeroes: true });
+const image = await openImage('library.qcow2', { detectZeroes: 'on' });
 const data = new Uint8Array(200000).fill(7);
 const queue = await image.openQueue();
 await Promise.all([image.write(data, 100), queue.write(data, 1000000)]);

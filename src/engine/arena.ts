@@ -1,13 +1,15 @@
 /**
- * A queue's arena: host clusters reserved ahead in contiguous runs, so that taking some needs no
- * lock and sequential guest writes stay sequential on the host.
+ * A queue's arena: a run of host clusters reserved ahead, so that taking some needs no lock and
+ * sequential guest writes stay sequential on the host. What is left of the run stands in the queue's
+ * line of the control block: while no queue runs a request, others may count it, or take it away.
  */
 import assert from 'node:assert/strict';
+import type { AtomicMemory } from './atomic-memory.js';
+import { QueueWord, queueWord } from './control-block.js';
+import { type ReservedClusters, publishReserved, queuesInUse, reservedRest } from './queue-line.js';
 
 /** Consecutive host clusters reserved for one queue. */
-export interface ReservedRun {
-  readonly cluster: number;
-  readonly length: number;
+export interface ReservedRun extends ReservedClusters {
   /** Whether the clusters read as zeroes. */
   readonly knownZero: boolean;
 }
@@ -17,26 +19,42 @@ export type Reserve = (wanted: number) => Promise<ReservedRun>;
 
 const firstReservationBytes = 256 * 1024;
 const largestReservationBytes = 32 * 1024 * 1024;
+/** All arenas together hold at most this part of the disk in reserve. */
+const shareOfDisk = 1 / 32;
+
+/** What an arena is made with. */
+export interface ArenaOptions {
+  /** The words of the control block. */
+  readonly memory: AtomicMemory;
+  /** The queue's line there. */
+  readonly line: number;
+  /** Bytes of a cluster. */
+  readonly clusterSize: number;
+  /** Virtual size in bytes. */
+  readonly diskSize: number;
+  readonly reserve: Reserve;
+}
 
 /** The clusters one queue may hand out without asking anyone. */
 export class Arena {
-  readonly #reserve: Reserve;
-  readonly #clusterSize: number;
-  #next = 0;
-  #left = 0;
+  readonly #options: ArenaOptions;
+  readonly #memory: AtomicMemory;
+  readonly #taken: number;
+  #first = 0;
+  #length = 0;
   #knownZero = false;
   #reservationBytes = firstReservationBytes;
-  #spare: ReservedRun[] = [];
   #refill: Promise<void> | undefined;
 
-  constructor(reserve: Reserve, clusterSize: number) {
-    this.#reserve = reserve;
-    this.#clusterSize = clusterSize;
+  constructor(options: ArenaOptions) {
+    this.#options = options;
+    this.#memory = options.memory;
+    this.#taken = queueWord(options.line, QueueWord.reservedTaken);
   }
 
   /** Consecutive clusters that `take` can give right now. */
   get available(): number {
-    return this.#left;
+    return this.#length - this.#memory.load(this.#taken);
   }
 
   /** Whether the clusters `take` gives next read as zeroes. */
@@ -51,12 +69,11 @@ export class Arena {
    * @returns the first one
    */
   take(count: number): number {
+    const taken = this.#memory.load(this.#taken);
     // A mistake of the caller's must not hand out clusters that belong to others.
-    assert(count > 0 && count <= this.#left, 'clusters that are not reserved are not handed out');
-    const cluster = this.#next;
-    this.#next += count;
-    this.#left -= count;
-    return cluster;
+    assert(count > 0 && taken + count <= this.#length, 'clusters that are not reserved');
+    this.#memory.store(this.#taken, taken + count);
+    return this.#first + taken;
   }
 
   /**
@@ -66,7 +83,7 @@ export class Arena {
    */
   async obtain(): Promise<ReservedRun> {
     // Others that waited for the same reservation may have taken all of it.
-    while (this.#left === 0) await this.refill();
+    while (this.available === 0) await this.refill();
     const { knownZero } = this;
     return { cluster: this.take(1), length: 1, knownZero };
   }
@@ -84,33 +101,31 @@ export class Arena {
     await this.#refill;
   }
 
-  /** Gives clusters back that were taken but not used; they are no longer known to be zero. */
-  giveBack(cluster: number, length: number): void {
-    this.#spare.push({ cluster, length, knownZero: false });
-  }
-
-  /** Empties the arena. @returns every run that was reserved and not used */
-  drain(): ReservedRun[] {
-    const runs = this.#spare;
-    this.#spare = [];
-    if (this.#left > 0) {
-      runs.push({ cluster: this.#next, length: this.#left, knownZero: this.#knownZero });
-      this.#left = 0;
-    }
-    return runs;
+  /** Empties the arena. @returns what was reserved and not used */
+  drain(): ReservedClusters | undefined {
+    const { memory, line } = this.#options;
+    const rest = reservedRest(memory, line);
+    memory.store(this.#taken, this.#length);
+    return rest;
   }
 
   async #fill(wanted: number): Promise<void> {
-    if (this.#left > 0) return;
-    const run = this.#spare.pop() ?? (await this.#reserve(this.#nextReservation(wanted)));
-    this.#next = run.cluster;
-    this.#left = run.length;
+    if (this.available > 0) return;
+    const { memory, line, reserve } = this.#options;
+    const run = await reserve(this.#nextReservation(wanted));
+    this.#first = run.cluster;
+    this.#length = run.length;
     this.#knownZero = run.knownZero;
+    publishReserved(memory, line, run);
   }
 
+  /** Clusters to reserve: twice as many each time, up to this queue's share of the disk. */
   #nextReservation(wanted: number): number {
-    const clusters = Math.max(4, Math.floor(this.#reservationBytes / this.#clusterSize));
+    const { memory, clusterSize, diskSize } = this.#options;
+    const share = (diskSize * shareOfDisk) / queuesInUse(memory);
+    const most = Math.min(largestReservationBytes, share);
+    const clusters = Math.floor(Math.min(this.#reservationBytes, most) / clusterSize);
     this.#reservationBytes = Math.min(this.#reservationBytes * 2, largestReservationBytes);
-    return Math.max(clusters, Math.min(wanted, largestReservationBytes / this.#clusterSize));
+    return Math.max(1, clusters, Math.min(wanted, largestReservationBytes / clusterSize));
   }
 }

@@ -58,10 +58,18 @@ export const QueueWord = {
   oldestEpoch: 2,
   /** 1 once the queue has written data that no flush round has taken notice of. */
   unflushedData: 3,
-  /** The run of host clusters its arena reserved last: the first one in two parts, and the length. */
+  /**
+   * The run of host clusters its arena reserved last: the first one in two parts, the length, and how
+   * many of them have been taken.
+   */
   reservedLow: 4,
   reservedHigh: 5,
   reservedLength: 6,
+  reservedTaken: 7,
+  /** The clusters that it holds a reference to while it packs compressed data into them. */
+  packedLow: 8,
+  packedHigh: 9,
+  packedLength: 10,
 } as const;
 
 /** Published by a queue that runs no request; odd, which no epoch is. */

@@ -5,10 +5,28 @@
 import type { Completion, StorageFile } from '../storage/storage.js';
 import { Counter, type QueueCounters } from './counters.js';
 
+/**
+ * Does a write that has failed once more in another way; undefined if that is no use. The buffer had
+ * `length` bytes when the write began.
+ */
+export type WriteAgain = (
+  error: Error,
+  buffer: Uint8Array,
+  length: number,
+  guestOffset: number,
+) => Promise<void> | undefined;
+
+/** Settles the promise of a request, if need be by another one. */
+export type Resolve = (ended?: Promise<void>) => void;
+
 class PooledRequest implements Completion {
-  resolve: (() => void) | undefined;
+  resolve: Resolve | undefined;
   reject: ((error: Error) => void) | undefined;
   epoch = 0;
+  /** Of a write that can be done again. */
+  buffer: Uint8Array | undefined;
+  length = 0;
+  guestOffset = 0;
   begun = 0;
   readonly #pool: RequestPool;
 
@@ -17,11 +35,16 @@ class PooledRequest implements Completion {
   }
 
   complete(error: Error | null): void {
-    const { resolve, reject } = this;
+    const { resolve, reject, buffer, length, guestOffset } = this;
     this.resolve = undefined;
     this.reject = undefined;
-    this.#pool.ended(this, error !== null);
-    if (error === null) resolve?.();
+    this.buffer = undefined;
+    const again =
+      error === null || buffer === undefined
+        ? undefined
+        : this.#pool.again?.(error, buffer, length, guestOffset);
+    this.#pool.ended(this, error !== null && again === undefined);
+    if (error === null || again !== undefined) resolve?.(again);
     else reject?.(error);
   }
 }
@@ -31,17 +54,22 @@ export class RequestPool {
   readonly #idle: PooledRequest[] = [];
   readonly #counters: QueueCounters;
   readonly #onEnd: (epoch: number) => void;
-  #resolve: (() => void) | undefined;
+  readonly again: WriteAgain | undefined;
+  #resolve: Resolve | undefined;
   #reject: ((error: Error) => void) | undefined;
-  readonly #executor = (resolve: () => void, reject: (error: Error) => void): void => {
+  readonly #executor = (resolve: Resolve, reject: (error: Error) => void): void => {
     this.#resolve = resolve;
     this.#reject = reject;
   };
 
-  /** @param onEnd called with its epoch when a request has ended */
-  constructor(counters: QueueCounters, onEnd: (epoch: number) => void) {
+  /**
+   * @param onEnd called with its epoch when a request has ended
+   * @param again called with a write that has failed
+   */
+  constructor(counters: QueueCounters, onEnd: (epoch: number) => void, again?: WriteAgain) {
     this.#counters = counters;
     this.#onEnd = onEnd;
+    this.again = again;
   }
 
   /** Reads the whole buffer from a host offset in bytes. */
@@ -56,15 +84,20 @@ export class RequestPool {
     return promise;
   }
 
-  /** Writes the whole buffer at a host offset in bytes. */
+  /** Writes the whole buffer, whose guest offset is told if it fails, at a host offset in bytes. */
   submitWrite(
     file: StorageFile,
     buffer: Uint8Array,
     hostOffset: number,
     epoch: number,
+    guestOffset: number,
   ): Promise<void> {
     const promise = new Promise<void>(this.#executor);
-    file.submitWrite(buffer, hostOffset, this.#take(epoch));
+    const request = this.#take(epoch);
+    request.buffer = buffer;
+    request.length = buffer.length;
+    request.guestOffset = guestOffset;
+    file.submitWrite(buffer, hostOffset, request);
     return promise;
   }
 

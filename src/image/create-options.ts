@@ -8,9 +8,9 @@ import {
   abortSignal,
   anyText,
   flag,
+  number,
   size,
   text,
-  wholeNumber,
 } from './option-check.js';
 import { sizeInBytes } from './size.js';
 
@@ -18,7 +18,7 @@ import { sizeInBytes } from './size.js';
 export const createRules: OptionRules<CreateOptions> = {
   clusterSize: size,
   compat: text,
-  refcountBits: wholeNumber(1),
+  refcountBits: number,
   lazyRefcounts: flag,
   extendedL2: flag,
   compressionType: text,

@@ -1,4 +1,5 @@
 /** What the options of opening an image and its queues may be. */
+import { maxQueues } from '../engine/control-block.js';
 import type { ThrottleOptions } from '../engine/throttle.js';
 import { CowherdError } from '../errors.js';
 import type { OpenImageOptions } from './api.js';
@@ -30,6 +31,9 @@ export const aioMode: OptionRule = oneOf('auto', 'io_uring', 'threads');
 /** Levels of `overlapCheck`. */
 export const overlapCheck: OptionRule = oneOf('none', 'constant', 'cached', 'all');
 
+/** How many queues one job or pool may have: one line more is that of the image itself. */
+export const queueCount: OptionRule = wholeNumber(1, maxQueues - 1);
+
 const throttleRules: OptionRules<ThrottleOptions> = {
   operationsPerSecond: positive,
   bytesPerSecond: positive,
@@ -53,7 +57,9 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   snapshot: text,
   throttle: options(throttleRules),
   forCheck: flag,
+  forInfo: flag,
   fillsHoles: flag,
+  inOrder: flag,
   onFinding: callback,
 };
 

@@ -1,5 +1,4 @@
 /** An open image as people hold it: request checks, queues, and reports, over a format driver. */
-import { maxQueues } from '../engine/control-block.js';
 import { QueueCounters } from '../engine/counters.js';
 import { leave } from '../engine/members.js';
 import { SharedWords } from '../engine/shared-words.js';
@@ -27,7 +26,7 @@ import { closeEach, eachStep } from './each-step.js';
 import { type ImageHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
 import { imageInfo } from './info.js';
 import { type ChainLink, mapChain } from './map.js';
-import { checkQueueOptions } from './open-options.js';
+import { checkQueueOptions, queueCount } from './open-options.js';
 import {
   type OptionRules,
   abortSignal,
@@ -62,7 +61,7 @@ const mapRules = {
 const checkRules: OptionRules<CheckOptions> = {
   repair: oneOf('leaks', 'all'),
   onFinding: callback,
-  queues: wholeNumber(1, maxQueues - 1),
+  queues: queueCount,
   signal: abortSignal,
   onProgress: callback,
 };

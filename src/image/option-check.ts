@@ -26,6 +26,10 @@ export const anyText: OptionRule = (value) =>
 export const callback: OptionRule = (value) =>
   typeof value === 'function' ? undefined : 'a function is expected';
 
+/** A number, whichever. */
+export const number: OptionRule = (value) =>
+  typeof value === 'number' ? undefined : 'a number is expected';
+
 /** A number above zero, and below infinity. */
 export const positive: OptionRule = (value) =>
   typeof value === 'number' && value > 0 && value < Infinity

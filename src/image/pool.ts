@@ -4,13 +4,12 @@
  * is used as it is, others are copied once.
  */
 import { Worker } from 'node:worker_threads';
-import { maxQueues } from '../engine/control-block.js';
 import { CowherdError, nameMemoryError } from '../errors.js';
 import type { Image, ImageInfo, ImageStats, OpenImageOptions, RequestTarget } from './api.js';
 import { type BufferLike, bytesOf } from './buffer.js';
 import { reviveError } from './error-transfer.js';
 import { openImage } from './open.js';
-import { openImageRules } from './open-options.js';
+import { openImageRules, queueCount } from './open-options.js';
 import { type OptionRules, checkOptions, oneOf, wholeNumber } from './option-check.js';
 import { type PathLike, pathOf } from './path.js';
 import type { PoolAnswer, PoolOperation, PoolOrders, PoolRequest } from './pool-messages.js';
@@ -43,9 +42,8 @@ export interface ImagePool extends Omit<RequestTarget, 'writeCompressed'>, Async
 
 const poolRules: OptionRules<PoolOptions> = {
   ...openImageRules,
-  // One line is that of the thread that opens the pool.
-  queues: wholeNumber(1, maxQueues - 1),
-  threads: wholeNumber(1, maxQueues - 1),
+  queues: queueCount,
+  threads: queueCount,
   affinity: oneOf('round-robin', 'region'),
   regionBytes: wholeNumber(1),
 };

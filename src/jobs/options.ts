@@ -1,7 +1,12 @@
 /** What the options of the jobs may be. */
-import { maxQueues } from '../engine/control-block.js';
 import { createRules } from '../image/create-options.js';
-import { aioMode, cacheMode, imageFormat, overlapCheck } from '../image/open-options.js';
+import {
+  aioMode,
+  cacheMode,
+  imageFormat,
+  overlapCheck,
+  queueCount,
+} from '../image/open-options.js';
 import {
   type OptionRules,
   abortSignal,
@@ -17,8 +22,6 @@ import type { BenchOptions } from './bench.js';
 import type { CompareOptions } from './compare.js';
 import type { ConvertOptions } from './convert.js';
 
-/** Queues of a job: the image's own line is one of those there are. */
-const queues = wholeNumber(1, maxQueues - 1);
 const parallel = wholeNumber(1, 1024);
 
 /** Rules of `convert`'s options. */
@@ -28,7 +31,8 @@ export const convertRules: OptionRules<ConvertOptions> = {
   options: options(createRules),
   compress: flag,
   parallel,
-  queues,
+  queues: queueCount,
+  outOfOrder: flag,
   skipCreate: flag,
   sparseSize: wholeNumber(0, 0x7fffffff),
   targetIsZero: flag,
@@ -59,7 +63,7 @@ export const compareRules: OptionRules<CompareOptions> = {
   forceShare: flag,
   strict: flag,
   parallel,
-  queues,
+  queues: queueCount,
   signal: abortSignal,
   onProgress: callback,
 };
@@ -76,6 +80,6 @@ export const benchRules: OptionRules<BenchOptions> = {
   fill: wholeNumber(0, 255),
   flushInterval: wholeNumber(0),
   drain: flag,
-  queues,
+  queues: queueCount,
   signal: abortSignal,
 };

@@ -66,6 +66,8 @@ export interface Addon {
   ): NativeRing | number;
   /** Address of a view's first byte. */
   addressOf(view: Uint8Array): number;
+  /** Keeps memory alive as long as what it gives is, even if the ArrayBuffer gives it away. */
+  holdMemory(memory: ArrayBuffer): object;
 
   isZero(view: Uint8Array): boolean;
   /**

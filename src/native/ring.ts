@@ -40,6 +40,9 @@ export interface RingClient<Token> {
   requestEnded(token: Token, result: number, operation: Operation, offset: number): void;
 }
 
+/** What the system calls an invalid argument (EINVAL). */
+const invalid = -22;
+
 const slots = 1024;
 const recordFields = 8;
 /**
@@ -139,14 +142,19 @@ export class Ring {
     offset: number,
   ): void {
     if (this.#full()) {
+      const { byteLength } = buffer;
       this.#backlog.push(() => {
-        this.transfer(client, token, operation, file, buffer, offset);
+        // What was given away meanwhile has no bytes any more.
+        if (buffer.byteLength !== byteLength) client.requestEnded(token, invalid, operation, offset);
+        else this.transfer(client, token, operation, file, buffer, offset);
       });
       return;
     }
+    // Before anything is taken: it refuses what is no buffer.
+    const address = this.#addresses.addressOf(buffer);
     const slot = this.#take(client, token, operation, file, offset, buffer.byteLength);
     this.#buffers[slot] = buffer;
-    this.#records[slot * recordFields] = this.#addresses.addressOf(buffer);
+    this.#records[slot * recordFields] = address;
   }
 
   /** A read or write of several buffers. */
@@ -159,11 +167,16 @@ export class Ring {
     offset: number,
   ): void {
     if (this.#full()) {
+      const lengths = buffers.map(({ byteLength }) => byteLength);
       this.#backlog.push(() => {
-        this.transferVector(client, token, operation, file, buffers, offset);
+        const isWhole = buffers.every(({ byteLength }, index) => byteLength === lengths[index]);
+        if (!isWhole) client.requestEnded(token, invalid, operation, offset);
+        else this.transferVector(client, token, operation, file, buffers, offset);
       });
       return;
     }
+    // Has the memory of each held.
+    for (const buffer of buffers) this.#addresses.addressOf(buffer);
     const slot = this.#take(client, token, operation, file, offset, 0);
     this.#buffers[slot] = buffers;
     this.#records[slot * recordFields + 2] = this.#native.setVector(slot, buffers);
@@ -221,13 +234,15 @@ export class Ring {
       });
       return;
     }
+    const inputAddress = this.#addresses.addressOf(input);
+    const outputAddress = this.#addresses.addressOf(output);
     const slot = this.#take(client, token, operation, 0, 0, input.byteLength);
     const record = slot * recordFields;
     this.#buffers[slot] = input;
     this.#outputs[slot] = output;
-    this.#records[record] = this.#addresses.addressOf(input);
+    this.#records[record] = inputAddress;
     this.#records[record + 5] = level;
-    this.#records[record + 6] = this.#addresses.addressOf(output);
+    this.#records[record + 6] = outputAddress;
     this.#records[record + 7] = output.byteLength;
   }
 

@@ -23,6 +23,29 @@ const fstatAsync = promisify(fs.fstat);
 const fdatasyncAsync = promisify(fs.fdatasync);
 const ftruncateAsync = promisify(fs.ftruncate);
 
+/** Bytes that go through memory of our own at a time. */
+const pieceBytes = 1 << 20;
+
+/**
+ * Memory for a transfer. Node's own threads would go on with a caller's buffer after its memory was
+ * given away and freed, so they never get it.
+ */
+function ownMemory(bytes: number): Uint8Array {
+  return new Uint8Array(bytes);
+}
+
+/** Bytes that one call of `node:fs` has transferred. */
+function transferred(
+  call: (end: (error: Error | null, count: number) => void) => void,
+): Promise<number> {
+  return new Promise((resolve, reject) => {
+    call((error, count) => {
+      if (error === null) resolve(count);
+      else reject(error);
+    });
+  });
+}
+
 /** Zeroes written at a time. */
 const zeroes = new Uint8Array(1 << 20);
 
@@ -225,45 +248,54 @@ export class FileNode extends BaseFile {
     );
   }
 
-  #read(buffer: Uint8Array, offset: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const step = (done: number): void => {
-        const left = buffer.byteLength - done;
-        if (left === 0) {
-          resolve();
-          return;
-        }
-        fs.read(this.#shared.descriptor, buffer, done, left, offset + done, (error, count) => {
-          if (error !== null) {
-            reject(this.#failure('read from', offset, error));
-          } else if (count === 0) {
-            buffer.fill(0, done);
-            resolve();
-          } else {
-            step(done + count);
-          }
+  async #read(buffer: Uint8Array, offset: number): Promise<void> {
+    const { descriptor } = this.#shared;
+    const length = buffer.byteLength;
+    for (let done = 0; done < length;) {
+      const piece = ownMemory(Math.min(length - done, pieceBytes));
+      let count: number;
+      try {
+        count = await transferred((end) => {
+          fs.read(descriptor, piece, 0, piece.length, offset + done, end);
         });
-      };
-      step(0);
-    });
+      } catch (error) {
+        throw this.#failure('read from', offset, error);
+      }
+      this.#refuseGivenAway(buffer, length);
+      if (count === 0) {
+        buffer.fill(0, done);
+        return;
+      }
+      buffer.set(piece.subarray(0, count), done);
+      done += count;
+    }
   }
 
-  #write(buffer: Uint8Array, offset: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const step = (done: number): void => {
-        const left = buffer.byteLength - done;
-        if (left === 0) {
-          resolve();
-          return;
-        }
-        fs.write(this.#shared.descriptor, buffer, done, left, offset + done, (error, count) => {
-          if (error !== null) reject(this.#failure('write to', offset, error));
-          else if (count === 0) reject(operationError('write to', this.filename, offset, 'ENOSPC'));
-          else step(done + count);
+  async #write(buffer: Uint8Array, offset: number): Promise<void> {
+    const { descriptor } = this.#shared;
+    const length = buffer.byteLength;
+    for (let done = 0; done < length;) {
+      this.#refuseGivenAway(buffer, length);
+      const piece = ownMemory(Math.min(length - done, pieceBytes));
+      piece.set(buffer.subarray(done, done + piece.length));
+      let count: number;
+      try {
+        count = await transferred((end) => {
+          fs.write(descriptor, piece, 0, piece.length, offset + done, end);
         });
-      };
-      step(0);
-    });
+      } catch (error) {
+        throw this.#failure('write to', offset, error);
+      }
+      if (count === 0) throw operationError('write to', this.filename, offset, 'ENOSPC');
+      done += count;
+    }
+  }
+
+  #refuseGivenAway(buffer: Uint8Array, length: number): void {
+    if (buffer.byteLength === length) return;
+    const { filename } = this;
+    const message = `'${filename}': Invalid buffer: its memory was given away`;
+    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename });
   }
 
   async #writeZeroBytes(offset: number, length: number): Promise<void> {

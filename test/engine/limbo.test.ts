@@ -1,13 +1,15 @@
-/** Epochs, limbo, the gate and arenas: what may be reused, and when. */
+/** Epochs, limbo and the gate: what may be reused, and when. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Arena } from '../../src/engine/arena.js';
+import fc from 'fast-check';
 import { ControlWord, allocateControlBlock } from '../../src/engine/control-block.js';
 import { closeEpoch, oldestEpoch } from '../../src/engine/epochs.js';
 import { QueueGate, gateClosed, runAlone } from '../../src/engine/gate.js';
-import { Limbo } from '../../src/engine/limbo.js';
+import { Limbo, type LimboEntry, allocateLimbo } from '../../src/engine/limbo.js';
 import { takeQueueLine } from '../../src/engine/queue-line.js';
 import { SharedWords } from '../../src/engine/shared-words.js';
+
+const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_007);
 
 function newControl(): SharedWords {
   return new SharedWords(allocateControlBlock());
@@ -56,14 +58,14 @@ test('epochs wrap', () => {
   assert.equal(oldestEpoch(control), before);
   queue.leave(before);
   assert.equal(oldestEpoch(control), after);
-  const limbo = new Limbo();
+  const limbo = new Limbo(allocateLimbo());
   limbo.add({ cluster: 1, count: 1, epoch: before, round: 0x7fffffff, punch: false });
   assert.equal(limbo.takeReleasable(before, -0x80000000).length, 0);
   assert.equal(limbo.takeReleasable(after, -0x80000000).length, 1);
 });
 
 test('clusters leave limbo only past both gates', () => {
-  const limbo = new Limbo();
+  const limbo = new Limbo(allocateLimbo());
   const entry = { cluster: 5, count: 2, epoch: 3, round: 2, punch: false };
   limbo.add(entry);
   assert.deepEqual(limbo.takeReleasable(3, 9), [], 'a request of the same epoch still runs');
@@ -93,23 +95,39 @@ test('an exclusive operation runs alone, and requests wait for it', async () => 
   assert.deepEqual(order, ['running ends', 'alone', 'late']);
 });
 
-test('an arena hands out runs in order, shares refills, and gives the rest back', async () => {
-  let next = 100;
-  const reserved: number[] = [];
-  const arena = new Arena((wanted) => {
-    reserved.push(wanted);
-    const cluster = next;
-    next += wanted;
-    return Promise.resolve({ cluster, length: wanted, knownZero: true });
-  }, 65536);
-  await Promise.all([arena.refill(), arena.refill()]);
-  assert.equal(reserved.length, 1);
-  assert.equal(arena.take(1), 100);
-  assert.equal(arena.take(1), 101);
-  arena.giveBack(100, 1);
-  assert.deepEqual(arena.drain(), [
-    { cluster: 100, length: 1, knownZero: false },
-    { cluster: 102, length: reserved[0] - 2, knownZero: true },
-  ]);
-  assert.equal(arena.available, 0);
+test('limbo is shared, keeps its order, and grows', (t) => {
+  t.diagnostic(`seed ${seed}`);
+  const step = fc.record({ add: fc.nat(2000), take: fc.boolean(), from: fc.constantFrom(0, 1) });
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 12 }), (steps) => {
+      const memory = allocateLimbo();
+      const views = [new Limbo(memory), new Limbo(memory)];
+      const expected: LimboEntry[] = [];
+      let epoch = 0;
+      for (const { add, take, from } of steps) {
+        for (let index = 0; index < add; index++, epoch += 2) {
+          const cluster = 2 ** 44 - 1 - epoch;
+          const entry = {
+            cluster,
+            count: 1 + (epoch % 7),
+            epoch,
+            round: 0,
+            punch: epoch % 4 === 0,
+          };
+          views[from].add(entry);
+          expected.push(entry);
+        }
+        if (take) {
+          const until = expected[Math.floor(expected.length / 2)]?.epoch ?? 0;
+          const due = expected.filter((entry) => entry.epoch < until);
+          assert.deepEqual(views[1 - from].takeReleasable(until, 0), due);
+          expected.splice(0, due.length);
+        }
+        const clusters = expected.reduce((sum, { count }) => sum + count, 0);
+        assert.equal(views[from].clusters, clusters);
+        assert.deepEqual(views[1 - from].entries(), expected);
+      }
+    }),
+    { seed, numRuns: 30 },
+  );
 });

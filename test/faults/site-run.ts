@@ -258,6 +258,8 @@ class SiteRun {
     const owner = disk.ownerOf(first.operation.buffers ?? []);
     if (this.#fault.options.effect === 'delay') return;
     const names = disk.failed.map(({ name }) => name);
+    // What is short of space is tried once more, with the space that was given up, before it is told.
+    if (this.#fault.options.errno === 'ENOSPC' && names.length === 0) return;
     if (owner !== undefined) {
       if (names.length !== 1 || names[0] !== owner) {
         this.#object(`only ${owner} was concerned, but these failed: ${names.join(', ')}`);

@@ -4,7 +4,7 @@
  */
 import { ControlWord, QueueWord, idleEpoch, queueWord } from '../../src/engine/control-block.js';
 import { QueueEpochs, closeEpoch, isBefore, oldestEpoch } from '../../src/engine/epochs.js';
-import { Limbo } from '../../src/engine/limbo.js';
+import { Limbo, allocateLimbo } from '../../src/engine/limbo.js';
 import { releaseQueueLine, takeQueueLine } from '../../src/engine/queue-line.js';
 import type { Model } from './explorer.js';
 import { testModel, testWrongVariant } from './report.js';
@@ -87,7 +87,7 @@ function reuses(memory: ThreadMemory, limbo: Limbo): void {
 
 function remover(attempts = 2): Program {
   return (memory) => {
-    const limbo = new Limbo();
+    const limbo = new Limbo(allocateLimbo());
     removes(memory, limbo);
     for (let attempt = 0; attempt < attempts; attempt++) reuses(memory, limbo);
   };
@@ -117,7 +117,7 @@ testModel(
   model({
     queue: (memory) => {
       const epochs = new QueueEpochs(memory, 0);
-      const limbo = new Limbo();
+      const limbo = new Limbo(allocateLimbo());
       const older = epochs.begin();
       const use = lookUp(memory);
       const remover = epochs.begin();
@@ -196,7 +196,7 @@ testWrongVariant(
   model({
     queue: requests(0),
     remover: (memory) => {
-      const limbo = new Limbo();
+      const limbo = new Limbo(allocateLimbo());
       const closed = closeEpoch(memory);
       memory.store(Word.entry, 0);
       limbo.add({ cluster: 1, count: 1, epoch: closed, round: 0, punch: false });

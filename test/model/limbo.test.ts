@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { ControlWord } from '../../src/engine/control-block.js';
 import { closeEpoch, oldestEpoch } from '../../src/engine/epochs.js';
 import { FlushRounds } from '../../src/engine/flush-rounds.js';
-import { Limbo } from '../../src/engine/limbo.js';
+import { Limbo, allocateLimbo } from '../../src/engine/limbo.js';
 import { LongMutex } from '../../src/engine/long-mutex.js';
 import type { Model } from './explorer.js';
 import { testModel, testWrongVariant } from './report.js';
@@ -53,7 +53,7 @@ type Wanted = (rounds: FlushRounds) => number;
 function remover(attempts: number, wanted: Wanted = ({ begun }) => (begun + 1) | 0): Program {
   return (memory) => {
     const rounds = newRounds(memory);
-    const limbo = new Limbo();
+    const limbo = new Limbo(allocateLimbo());
     memory.store(Word.entry, 0);
     const epoch = closeEpoch(memory);
     limbo.add({ cluster: 1, count: 1, epoch, round: wanted(rounds), punch: false });

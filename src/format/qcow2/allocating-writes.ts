@@ -4,14 +4,18 @@
  * does not fit takes the writer's long way.
  */
 import { Counter } from '../../engine/counters.js';
+import type { Resolve, WriteAgain } from '../../engine/request-pool.js';
 import type { Completion } from '../../storage/storage.js';
-import { type QueueContext, nothingBelow } from './context.js';
+import { type QueueContext, intoLimbo, nothingBelow } from './context.js';
 import { ClusterKind } from './l2-entry.js';
 
 /** A write under way, with the claim it ends. */
 class AllocatingWrite implements Completion {
-  resolve: (() => void) | undefined;
+  resolve: Resolve | undefined;
   reject: ((error: Error) => void) | undefined;
+  buffer: Uint8Array | undefined;
+  length = 0;
+  guestOffset = 0;
   epoch = 0;
   begun = 0;
   slot = 0;
@@ -38,17 +42,22 @@ export class AllocatingWrites {
   readonly #context: QueueContext;
   readonly #onEnd: (epoch: number) => void;
   readonly #idle: AllocatingWrite[] = [];
-  #resolve: (() => void) | undefined;
+  readonly #again: WriteAgain;
+  #resolve: Resolve | undefined;
   #reject: ((error: Error) => void) | undefined;
-  readonly #executor = (resolve: () => void, reject: (error: Error) => void): void => {
+  readonly #executor = (resolve: Resolve, reject: (error: Error) => void): void => {
     this.#resolve = resolve;
     this.#reject = reject;
   };
 
-  /** @param onEnd called with its epoch when a write has ended */
-  constructor(context: QueueContext, onEnd: (epoch: number) => void) {
+  /**
+   * @param onEnd called with its epoch when a write has ended
+   * @param again called with a write that has failed
+   */
+  constructor(context: QueueContext, onEnd: (epoch: number) => void, again: WriteAgain) {
     this.#context = context;
     this.#onEnd = onEnd;
+    this.#again = again;
   }
 
   /**
@@ -83,6 +92,9 @@ export class AllocatingWrites {
     l2Cache.pin(slot);
     l2Cache.unlockExclusive(slot);
     const write = this.#idle.pop() ?? new AllocatingWrite(this);
+    write.buffer = buffer;
+    write.length = buffer.length;
+    write.guestOffset = offset;
     write.showsNothing = showsNothing;
     write.epoch = epoch;
     write.begun = this.#context.counters.begin();
@@ -101,7 +113,7 @@ export class AllocatingWrites {
 
   /** Links the cluster of a write that has ended, and ends its claim. */
   ended(write: AllocatingWrite, error: Error | null): void {
-    const { resolve, reject, epoch } = write;
+    const { resolve, reject, epoch, buffer, length, guestOffset } = write;
     let failure = error;
     try {
       this.#link(write, error === null);
@@ -110,19 +122,21 @@ export class AllocatingWrites {
     }
     write.resolve = undefined;
     write.reject = undefined;
+    write.buffer = undefined;
+    const again = failure === null ? undefined : this.#again(failure, buffer!, length, guestOffset);
     const { counters } = this.#context;
     if (failure === null) counters.add(Counter.allocatedClusters);
-    else counters.add(Counter.failures);
+    else if (again === undefined) counters.add(Counter.failures);
     counters.end(write.begun);
     this.#idle.push(write);
     this.#onEnd(epoch);
-    if (failure === null) resolve?.();
+    if (failure === null || again !== undefined) resolve?.(again);
     else reject?.(failure);
   }
 
   /** @throws ERR_COWHERD_POISONED */
   #link(write: AllocatingWrite, written: boolean): void {
-    const { metadata, arena } = this.#context;
+    const { metadata } = this.#context;
     const { geometry, l2Cache, claims, entries } = metadata;
     const { slot, entry, hostOffset, subclusters } = write;
     const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
@@ -137,7 +151,8 @@ export class AllocatingWrites {
     l2Cache.unlockExclusive(slot);
     l2Cache.waiting.wake(slot);
     l2Cache.unpin(slot);
-    if (!written) arena.giveBack(hostOffset / geometry.clusterSize, 1);
+    if (written) return;
+    intoLimbo(this.#context, [{ cluster: hostOffset / geometry.clusterSize, count: 1 }], false);
   }
 
   /** Whether the cluster has nothing to be freed or copied; the caller holds the slice's word. */

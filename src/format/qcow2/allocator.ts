@@ -8,6 +8,7 @@
  *                       only if the old one     one for each range     counted, with the rest
  *                       is too short            not covered yet        of the run, in the blocks
  */
+import { FreeIndex, allocateFreeIndex } from '../../engine/free-index.js';
 import type { LongMutex } from '../../engine/long-mutex.js';
 import { CowherdError } from '../../errors.js';
 import { maxRefcountTableBytes } from '../../limits.js';
@@ -18,8 +19,10 @@ import type { OverlapCheck } from './overlap.js';
 import type { Refcounts } from './refcounts.js';
 import { Structure } from './structures.js';
 
-/** Refcount slices that one reservation may search for free clusters before it appends. */
-const slicesPerSearch = 16;
+/** Units never looked at before that one reservation searches before it appends. */
+const unitsPerSearch = 16;
+/** Units of the index that the clusters of one refcount block make up, at most. */
+const mostUnitsPerBlock = 16;
 
 /** Consecutive host clusters, counted once each and pointed at by nothing. */
 export interface ClusterRun {
@@ -32,18 +35,46 @@ export interface ClusterRun {
 /** What the allocator shares among threads, guarded by the refcount mutex. */
 export interface AllocatorMemory {
   /**
-   * [0] first cluster beyond everything in use; [1] where the search for free clusters goes on;
-   * [2] the file's end when it was opened; [3] the end of what may hold something beyond [0], left
-   * there by a growth of the refcount structures that failed.
+   * [0] first cluster beyond everything in use; [1] the file's end when it was opened; [2] the end of
+   * what may hold something beyond [0]: what the file had there when it was opened, and what a growth
+   * of the refcount structures that failed has left.
    */
   readonly marks: SharedArrayBuffer;
+  /** Which units of clusters may have free ones. */
+  readonly free: SharedArrayBuffer;
 }
 
-/** Makes the shared memory for a file that ends at host cluster `end`. */
-export function allocateAllocatorMemory(end: number): AllocatorMemory {
-  const marks = new SharedArrayBuffer(32);
-  new Float64Array(marks).set([end, 0, end]);
-  return { marks };
+/** Units of the index in which the clusters of one refcount block are counted. */
+function unitsPerBlock(geometry: Geometry): number {
+  return Math.min(geometry.slicesPerTable, mostUnitsPerBlock);
+}
+
+/**
+ * Makes the shared memory for the space of a file.
+ *
+ * @param fileEnd the cluster at which it ends
+ * @param blocks how many of its ranges have a refcount block, up to the last one that has; beyond
+ *   them nothing is in use, however long the file (or device) is
+ * @param mostBlocks how many there may come to be
+ */
+export function allocateAllocatorMemory(
+  geometry: Geometry,
+  fileEnd: number,
+  blocks: number,
+  mostBlocks: number,
+): AllocatorMemory {
+  const marks = new SharedArrayBuffer(24);
+  const end = Math.min(fileEnd, blocks * geometry.refcountsPerBlock);
+  new Float64Array(marks).set([end, fileEnd, fileEnd]);
+  return { marks, free: allocateFreeIndex(mostBlocks * unitsPerBlock(geometry)) };
+}
+
+/** What the refcount structures need so that more clusters can be counted. */
+interface Growth {
+  /** Clusters of a longer refcount table, 0 if the present one does. */
+  readonly tableClusters: number;
+  /** Numbers of the blocks that are missing. */
+  readonly blocks: readonly number[];
 }
 
 /** How the refcount table and its blocks get to the disk. */
@@ -69,6 +100,9 @@ export class Allocator {
   readonly #refcounts: Refcounts;
   readonly #mutex: LongMutex;
   readonly #marks: Float64Array;
+  readonly #free: FreeIndex;
+  /** Clusters of a unit of the index. */
+  readonly #unit: number;
   readonly #overlap: OverlapCheck;
   readonly #noteGrowth: () => void;
   readonly #home: RefcountTableHome;
@@ -91,6 +125,8 @@ export class Allocator {
     this.#refcounts = refcounts;
     this.#mutex = mutex;
     this.#marks = new Float64Array(memory.marks);
+    this.#free = new FreeIndex(memory.free);
+    this.#unit = geometry.refcountsPerBlock / unitsPerBlock(geometry);
     this.#overlap = overlap;
     this.#noteGrowth = noteGrowth;
     this.#home = home;
@@ -105,13 +141,23 @@ export class Allocator {
    * Reserves consecutive host clusters, fewer than wanted where that fills a gap.
    *
    * @param wanted how many, at least 1
-   * @throws ERR_COWHERD_NO_SPACE if the file cannot grow, ERR_COWHERD_CORRUPT if metadata lie where
-   *   the counts say that nothing does
+   * @throws ERR_COWHERD_NO_SPACE if nothing is free and the file cannot grow, ERR_COWHERD_CORRUPT if
+   *   metadata lie where the counts say that nothing does
    */
   reserve(wanted: number): Promise<ClusterRun> {
-    return this.#mutex.runExclusive(
-      async () => (await this.#reuse(wanted)) ?? (await this.#append(wanted)),
-    );
+    return this.#mutex.runExclusive(async () => {
+      const found = await this.#reuse(wanted, unitsPerSearch);
+      if (found !== undefined) return found;
+      try {
+        return await this.#append(this.end, wanted);
+      } catch (error) {
+        if (!(error instanceof CowherdError) || error.code !== 'ERR_COWHERD_NO_SPACE') throw error;
+        // What the search has not come to yet is to be used before anybody hears of it.
+        const run = (await this.#reuse(wanted, Infinity)) ?? (await this.#useGap(wanted));
+        if (run === undefined) throw error;
+        return run;
+      }
+    });
   }
 
   /** Counts one more reference to consecutive host clusters. */
@@ -129,6 +175,11 @@ export class Allocator {
     return this.#mutex.runExclusive(() => this.#lower(cluster, count));
   }
 
+  /** Counts one reference less to consecutive clusters that no table has ever pointed at. */
+  async lowerAll(cluster: number, count: number): Promise<void> {
+    for (let done = 0; done < count;) done += await this.lower(cluster + done, count - done);
+  }
+
   /** Gives back, before the last flush, the clusters of tables that could not be given back earlier. */
   lowerSuperseded(): Promise<void> {
     return this.#mutex.runExclusive(() => this.#lowerSuperseded());
@@ -138,11 +189,10 @@ export class Allocator {
   trim(): Promise<void> {
     return this.#mutex.runExclusive(async () => {
       let end = this.end;
-      const openedWith = this.#marks[2];
+      const openedWith = this.#marks[1];
       while (end > openedWith && (await this.#refcounts.get(end - 1)) === 0) end--;
       if (end === this.end || this.#file.limits.blockDevice) return;
       this.#marks[0] = end;
-      this.#marks[1] = Math.min(this.#marks[1], end);
       if ((await this.#file.size()) > end * this.#geometry.clusterSize) {
         await this.#file.truncate(end * this.#geometry.clusterSize);
       }
@@ -151,7 +201,7 @@ export class Allocator {
 
   async #lower(cluster: number, count: number): Promise<number> {
     const lowered = await this.#refcounts.lower(cluster, count);
-    this.#marks[1] = Math.min(this.#marks[1], cluster);
+    this.#noteFree(cluster, lowered);
     return lowered;
   }
 
@@ -168,29 +218,58 @@ export class Allocator {
     }
   }
 
-  async #reuse(wanted: number): Promise<ClusterRun | undefined> {
-    const perSlice = this.#geometry.refcountsPerSlice;
-    for (let searched = 0; searched < slicesPerSearch; searched++) {
-      const from = this.#marks[1];
-      if (from >= this.end) return undefined;
-      const sliceEnd = (Math.floor(from / perSlice) + 1) * perSlice;
-      if (!this.#refcounts.hasBlock(from)) {
-        this.#marks[1] = sliceEnd;
+  /** @param mostUnits how many units may be searched in vain */
+  async #reuse(wanted: number, mostUnits: number): Promise<ClusterRun | undefined> {
+    for (let searched = 0; searched < mostUnits; searched++) {
+      const unit = this.#free.first;
+      const start = unit * this.#unit;
+      if (start >= this.end) return undefined;
+      const found = await this.#findInUnit(start, wanted);
+      if (found === undefined) {
+        this.#free.setFull(unit);
+        // One without a block is passed over without being read.
+        if (!this.#refcounts.hasBlock(start)) searched--;
         continue;
       }
-      const limit = Math.min(wanted, this.end - from);
-      const found = await this.#refcounts.findFree(from, limit);
-      const free = Math.min(found.length, this.end - found.cluster);
-      if (free <= 0) {
-        this.#marks[1] = sliceEnd;
-      } else {
-        const length = this.#beforeMetadata(found.cluster, free);
-        await this.#refcounts.raise(found.cluster, length);
-        this.#marks[1] = found.cluster + length;
-        return { cluster: found.cluster, length, knownZero: false };
-      }
+      const length = this.#beforeMetadata(found.cluster, found.length);
+      await this.#refcounts.raise(found.cluster, length);
+      return { cluster: found.cluster, length, knownZero: false };
     }
     return undefined;
+  }
+
+  /** The first free clusters of a unit, at most `wanted`, none of them beyond the end. */
+  async #findInUnit(
+    start: number,
+    wanted: number,
+  ): Promise<{ cluster: number; length: number } | undefined> {
+    const { refcountsPerSlice } = this.#geometry;
+    const unitEnd = Math.min(start + this.#unit, this.end);
+    if (!this.#refcounts.hasBlock(start)) return undefined;
+    for (let from = start; from < unitEnd; from += refcountsPerSlice) {
+      const found = await this.#refcounts.findFree(from, wanted);
+      const length = Math.min(found.length, unitEnd - found.cluster);
+      if (length > 0) return { cluster: found.cluster, length };
+    }
+    return undefined;
+  }
+
+  /** Uses a range before the end that has no refcount block. */
+  async #useGap(wanted: number): Promise<ClusterRun | undefined> {
+    const { refcountsPerBlock } = this.#geometry;
+    for (let start = 0; start < this.end; start += refcountsPerBlock) {
+      // A block of its own and at least one cluster have to fit.
+      const room = Math.min(refcountsPerBlock, this.end - start) - 1;
+      if (room < 1 || this.#refcounts.hasBlock(start)) continue;
+      return this.#append(start, Math.min(wanted, room));
+    }
+    return undefined;
+  }
+
+  #noteFree(cluster: number, count: number): void {
+    if (count === 0) return;
+    const last = cluster + count - 1;
+    this.#free.setFree(Math.floor(cluster / this.#unit), Math.floor(last / this.#unit));
   }
 
   /**
@@ -211,20 +290,19 @@ export class Allocator {
     throw this.#overlap.refusal(hit, what);
   }
 
-  async #append(most: number): Promise<ClusterRun> {
-    const { clusterSize } = this.#geometry;
+  /** Counts clusters from `from` on that no refcount block counts yet, or that lie beyond the end. */
+  async #append(from: number, most: number): Promise<ClusterRun> {
+    const { clusterSize, refcountsPerBlock } = this.#geometry;
     await this.#home.settle();
-    const start = await this.#uncountedEnd(most);
-    const wanted = this.#beforeMetadata(start, most);
-    const growth = this.#planGrowth(start, wanted);
-    const end = start + growth.tableClusters + growth.blocks.length + wanted;
+    const start = await this.#uncountedFrom(from, most);
+    const { wanted, growth, end } = await this.#planWithin(start, most);
     // What the growth adds was not looked at yet.
     const looked = start + wanted;
     const rest = (end - looked) * clusterSize;
     this.#overlap.check(looked * clusterSize, rest, 'an allocation');
     await this.#extendFile(end);
     const { zeroInit, blockDevice } = this.#file.limits;
-    const knownZero = zeroInit && !blockDevice && start >= this.#marks[3];
+    const knownZero = zeroInit && !blockDevice && start >= this.#marks[2];
     const blocks = await this.#zeroNewBlocks(start, growth, knownZero);
     const { table } = this.#refcounts;
     const old = {
@@ -239,16 +317,15 @@ export class Allocator {
       );
     } catch (error) {
       // A flush may have written counts into the new blocks, or the move its table.
-      this.#marks[3] = Math.max(this.#marks[3], end - wanted);
+      this.#marks[2] = Math.max(this.#marks[2], end - wanted);
       throw error;
     }
     for (const [block, hostOffset] of blocks) {
       this.#overlap.protect(hostOffset, clusterSize, Structure.refcountBlock);
       table.set(block, hostOffset, false);
+      this.#noteFree(block * refcountsPerBlock, refcountsPerBlock);
     }
-    const searchedAll = this.#marks[1] >= start;
-    this.#marks[0] = end;
-    if (searchedAll) this.#marks[1] = end;
+    this.#marks[0] = Math.max(this.#marks[0], end);
     if (growth.tableClusters > 0) this.#superseded.push(old);
     // The new clusters are there, whether or not the old ones can be given back right now.
     await this.#lowerSuperseded().catch(() => undefined);
@@ -273,9 +350,9 @@ export class Allocator {
     }
   }
 
-  /** The end of the file, moved beyond clusters that are counted although they lie past it. */
-  async #uncountedEnd(wanted: number): Promise<number> {
-    let start = this.end;
+  /** Moves `from` beyond clusters that are counted although they lie past the end. */
+  async #uncountedFrom(from: number, wanted: number): Promise<number> {
+    let start = from;
     for (let cluster = start; cluster < start + wanted && this.#refcounts.hasBlock(cluster);) {
       const found = await this.#refcounts.findFree(cluster, wanted);
       if (found.cluster > cluster) {
@@ -287,8 +364,34 @@ export class Allocator {
     return start;
   }
 
+  /**
+   * How many clusters of `most` can be had from `start` on, with the growth of the refcount structures
+   * that they need: those before metadata, and on a block device those before its end.
+   */
+  async #planWithin(
+    start: number,
+    most: number,
+  ): Promise<{ wanted: number; growth: Growth; end: number }> {
+    const { filename, limits } = this.#file;
+    const fileEnd = limits.blockDevice
+      ? Math.floor((await this.#file.size()) / this.#geometry.clusterSize)
+      : Infinity;
+    const room = Math.min(most, fileEnd - start);
+    let wanted = room < 1 ? 0 : this.#beforeMetadata(start, room);
+    while (wanted > 0) {
+      const growth = this.#planGrowth(start, wanted);
+      const end = start + growth.tableClusters + growth.blocks.length + wanted;
+      if (end <= fileEnd) return { wanted, growth, end };
+      wanted -= end - fileEnd;
+    }
+    throw new CowherdError('ERR_COWHERD_NO_SPACE', `No space left on device '${filename}'`, {
+      filename,
+      offset: start * this.#geometry.clusterSize,
+    });
+  }
+
   /** Which blocks, and whether a longer table, a run of `wanted` clusters at `start` needs. */
-  #planGrowth(start: number, wanted: number): { tableClusters: number; blocks: number[] } {
+  #planGrowth(start: number, wanted: number): Growth {
     const { refcountsPerBlock, clusterSize } = this.#geometry;
     let tableClusters = 0;
     let blocks: number[] = [];
@@ -308,7 +411,8 @@ export class Allocator {
       tableClusters = table;
       blocks = missing;
     }
-    if (tableClusters * clusterSize > maxRefcountTableBytes) {
+    const { capacity } = this.#refcounts.table;
+    if (tableClusters * clusterSize > Math.min(maxRefcountTableBytes, capacity * 8)) {
       throw new CowherdError(
         'ERR_COWHERD_NO_SPACE',
         `'${this.#file.filename}': the reference count table cannot grow further; the image file is too large for its cluster size`,
@@ -321,7 +425,7 @@ export class Allocator {
   /** Makes sure that new refcount blocks read as zeroes. @returns their host offsets in bytes */
   async #zeroNewBlocks(
     start: number,
-    growth: { tableClusters: number; blocks: number[] },
+    growth: Growth,
     knownZero: boolean,
   ): Promise<Map<number, number>> {
     const { clusterSize } = this.#geometry;
@@ -342,12 +446,6 @@ export class Allocator {
     }
     const size = await this.#file.size();
     if (size >= bytes) return;
-    if (this.#file.limits.blockDevice) {
-      throw new CowherdError('ERR_COWHERD_NO_SPACE', `No space left on device '${filename}'`, {
-        filename,
-        offset: bytes,
-      });
-    }
     // Reserved together, blocks cost a write to one of the clusters less than if each made its own.
     await this.#file.truncate(bytes, true);
     this.#noteGrowth();

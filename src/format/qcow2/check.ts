@@ -44,8 +44,11 @@ export interface CheckOptions {
   readonly queues?: number | undefined;
   /** `leaks` frees what nothing refers to; `all` puts right whatever can be. */
   readonly repair?: 'leaks' | 'all' | undefined;
-  /** Clusters that a program at work has reserved: counted, and not leaked although nothing refers to them. */
-  readonly reserved?: readonly { readonly cluster: number; readonly length: number }[] | undefined;
+  /**
+   * Runs of clusters that a program at work holds a reference to, which no table shows: in reserve, or
+   * not given back yet.
+   */
+  readonly held?: readonly { readonly cluster: number; readonly length: number }[] | undefined;
 }
 
 /**
@@ -160,6 +163,9 @@ class Check {
               onProgress({ doneBytes, totalBytes: header.size });
             },
     });
+    for (const { cluster, length } of this.#options.held ?? []) {
+      this.#references.found.increment(cluster, length);
+    }
   }
 
   /** Takes their impossible places from the entries that keep no data there. */
@@ -205,7 +211,6 @@ class Check {
       const exact = this.#stored.exact(cluster);
       const fact = `cluster ${cluster} refcount=${exact} reference=${references}`;
       const isLeak = count > references;
-      if (isLeak && count === 1 && this.#isReserved(cluster)) continue;
       if (count === 0) rebuild = true;
       if (count !== 0 && (isLeak ? fixes.leaks : fixes.errors)) {
         findings.repair(isLeak ? 'leak' : 'countTooLow', `Repairing ${fact}`);
@@ -222,11 +227,6 @@ class Check {
     this.#reportUnreadable(unreadableUpTo, end);
     if (fixes.leaks) await editor.finish();
     return { rebuild, highest };
-  }
-
-  #isReserved(cluster: number): boolean {
-    const { reserved = [] } = this.#options;
-    return reserved.some((run) => cluster >= run.cluster && cluster < run.cluster + run.length);
   }
 
   #reportUnreadable(from: number, to: number): void {

@@ -8,11 +8,12 @@
  * that end with the cluster or go beyond it; what is left before its end is given up into limbo.
  */
 import { BufferPool } from '../../engine/buffer-pool.js';
+import { publishPacked } from '../../engine/queue-line.js';
 import type { Turn } from '../../engine/turnstile.js';
 import { CowherdError } from '../../errors.js';
 import { type Codec, codecFor } from '../../native/codec.js';
 import type { QueueContext, RemovedClusters } from './context.js';
-import { acquireWritableSlice, intoLimbo, leaveSlice } from './context.js';
+import { acquireWritableSlice, givenAway, intoLimbo, leaveSlice } from './context.js';
 import type { CompressionType } from './header.js';
 import { refusedRemoval, removedByEntry } from './removed.js';
 import type { Writer } from './writer.js';
@@ -91,6 +92,8 @@ export class CompressedWriter {
     this.#codec ??= codecFor(this.#type);
     const length = await this.#compress(this.#codec, cluster, output, offset);
     if (length < 0 || length >= clusterSize) {
+      // Its memory was given away meanwhile: no cluster is empty.
+      if (buffer.length === 0) throw givenAway(this.#context.file.filename);
       await this.#writer.write(buffer, offset, turn);
       return;
     }
@@ -119,6 +122,15 @@ export class CompressedWriter {
     const count = this.#end / clusterSize - cluster;
     if (count > 0) intoLimbo(this.#context, [{ cluster, count }], false);
     this.#next = this.#end = 0;
+    this.#publish();
+  }
+
+  /** Tells which clusters hold a reference of this packer's own. */
+  #publish(): void {
+    const { metadata, line } = this.#context;
+    const { clusterSize } = metadata.geometry;
+    const cluster = Math.floor(this.#next / clusterSize);
+    publishPacked(metadata.control, line, { cluster, length: this.#end / clusterSize - cluster });
   }
 
   async #compress(
@@ -142,7 +154,11 @@ export class CompressedWriter {
 
   /** Finds a place for compressed data and counts its references, one caller after the other. */
   #pack(length: number): Promise<number> {
-    const place = this.#packing.then(() => this.#place(length));
+    const place = this.#packing
+      .then(() => this.#place(length))
+      .finally(() => {
+        this.#publish();
+      });
     this.#packing = place.catch(() => undefined);
     return place;
   }

@@ -1,8 +1,8 @@
 /** What the parts of one queue work with: its files, its share of the allocation, its limbo. */
 import type { Arena } from '../../engine/arena.js';
 import { Counter, type QueueCounters } from '../../engine/counters.js';
-import type { Limbo } from '../../engine/limbo.js';
 import type { Turnstile } from '../../engine/turnstile.js';
+import { CowherdError } from '../../errors.js';
 import type { UnflushedData } from '../../engine/unflushed.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { BackingReader } from '../driver.js';
@@ -24,10 +24,11 @@ export interface QueueContext {
   readonly size: number;
   /** Format version: 2 has no zero clusters. */
   readonly version: 2 | 3;
+  /** The queue's line in the control block. */
+  readonly line: number;
   readonly arena: Arena;
   /** By which writes take clusters in the order in which they began; undefined if they need not. */
   readonly turns: Turnstile | undefined;
-  readonly limbo: Limbo;
   readonly unflushed: UnflushedData;
   readonly counters: QueueCounters;
 }
@@ -45,9 +46,10 @@ export function intoLimbo(
   punch: boolean,
 ): void {
   if (removed.length === 0) return;
-  const { epoch, round } = context.metadata.closeEpoch();
+  const { metadata } = context;
+  const { epoch, round } = metadata.closeEpoch();
   for (const { cluster, count } of removed) {
-    context.limbo.add({ cluster, count, epoch, round, punch });
+    metadata.limbo.add({ cluster, count, epoch, round, punch });
   }
 }
 
@@ -84,4 +86,10 @@ export function leaveSlice(
   const claimEnds = announced === undefined ? undefined : l2Cache.waiting.wait(slot, announced);
   l2Cache.unpin(slot);
   return claimEnds;
+}
+
+/** The error of a request whose buffer has no memory any more. */
+export function givenAway(filename: string): CowherdError {
+  const message = `'${filename}': Invalid buffer: its memory was given away`;
+  return new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename });
 }

@@ -54,7 +54,7 @@ export class FlushOrder {
     this.#rounds = new FlushRounds(
       memory,
       mutex,
-      () => this.#round(),
+      () => this.#round(!this.#lazyEnded && parts.lazyRefcounts()),
       () => {
         counters.add(Counter.roundsShared);
       },
@@ -91,6 +91,11 @@ export class FlushOrder {
     return this.#rounds.share();
   }
 
+  /** Like `flush`, and with the reference counts also where these may be late. */
+  flushAll(): Promise<void> {
+    return this.#parts.mutex.runExclusive(() => this.#round(false));
+  }
+
   /**
    * Makes dirty refcount slices clean. Counts may reach the disk before what they count, so this
    * needs nothing else to be written first; lowered ones were durable removals already.
@@ -121,7 +126,7 @@ export class FlushOrder {
     return this.#rounds.completed;
   }
 
-  async #round(): Promise<void> {
+  async #round(lazy: boolean): Promise<void> {
     const { memory, file, dataFile, l1, l2Cache, refcountTable, refcountCache } = this.#parts;
     this.#parts.corruptMark.check();
     this.#parts.counters.add(Counter.roundsLed);
@@ -131,7 +136,6 @@ export class FlushOrder {
     const table = memory.exchange(ControlWord.unflushedTable, 0) !== 0;
     const l2Slices = l2Cache.copyDirty();
     const copied = memory.exchange(ControlWord.unflushedCopy, 0) !== 0;
-    const lazy = !this.#lazyEnded && this.#parts.lazyRefcounts();
     const tableSectors = lazy ? [] : refcountTable.copyDirty();
     const refcountSlices = lazy ? [] : refcountCache.copyDirty();
     this.#keepOffMetadata(l1Sectors, 'the L1 table', Structure.activeL1);

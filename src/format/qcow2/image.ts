@@ -2,7 +2,7 @@
 import { ControlWord } from '../../engine/control-block.js';
 import type { QueueCounters } from '../../engine/counters.js';
 import { runAlone } from '../../engine/gate.js';
-import { reservedByQueues } from '../../engine/queue-line.js';
+import { heldByQueues } from '../../engine/queue-line.js';
 import { CowherdError, type CowherdErrorCode } from '../../errors.js';
 import { maxL1TableBytes, maxOffset } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
@@ -23,6 +23,7 @@ import { type Qcow2Facts, qcow2Facts } from './info.js';
 import { type Qcow2Memory, Qcow2Metadata, geometryOf, loadQcow2Memory } from './metadata.js';
 import { Qcow2Queue } from './queue.js';
 import { type SnapshotChoice, describeChoice, findSnapshot, readSnapshots } from './snapshots.js';
+import { reclaimAll } from './reclaim.js';
 import type { OverlapLevel } from './structures.js';
 
 /** How an image is to be opened. */
@@ -240,25 +241,25 @@ export class Qcow2Image implements FormatImage {
     const { control, flushOrder } = this.metadata;
     if (this.#handle.readOnly) return section();
     return runAlone(control, async () => {
-      await flushOrder.flush();
+      await flushOrder.flushAll();
       return section();
     });
   }
 
   /** Checks the image, and repairs it if wanted, while no queue of any thread runs a request. */
   check(options: CheckOptions): Promise<CheckReport> {
-    const { file, control, flushOrder } = this.metadata;
+    const { file, control, limbo } = this.metadata;
     return this.runAlone(async () => {
-      for (const queue of this.#queues) await queue.settle();
-      if (!this.#handle.readOnly) await flushOrder.flush();
       const header = await readQcow2Header(file, { forCheck: true });
-      // Those of queues on other threads, which only these can give back.
-      return checkQcow2(file, header, { ...options, reserved: reservedByQueues(control) });
+      const waiting = limbo.entries().map(({ cluster, count }) => ({ cluster, length: count }));
+      const held = [...heldByQueues(control), ...waiting];
+      return checkQcow2(file, header, { ...options, held });
     });
   }
 
   async close(last: boolean): Promise<void> {
-    const { allocator, control, corruptMark, flushOrder, headerFile, poison } = this.metadata;
+    const { metadata } = this;
+    const { allocator, control, corruptMark, flushOrder, headerFile, poison } = metadata;
     if (this.#handle.readOnly) return;
     poison.check();
     if (control.load(ControlWord.changed) === 0) return;
@@ -268,6 +269,13 @@ export class Qcow2Image implements FormatImage {
     await allocator.lowerSuperseded();
     flushOrder.endLaziness();
     await flushOrder.flush();
+    try {
+      const { file, counters } = metadata;
+      if ((await reclaimAll({ metadata, file, counters })) > 0) await flushOrder.flush();
+    } catch (error) {
+      await corruptMark.note(error);
+      throw error;
+    }
     await headerFile.setDirty(false);
     // Last, so that nothing that is cut off is still counted.
     await allocator.trim();

@@ -8,6 +8,7 @@ import { ClaimMarks } from '../../engine/claim-marks.js';
 import { ControlWord, allocateControlBlock } from '../../engine/control-block.js';
 import type { QueueCounters } from '../../engine/counters.js';
 import { closeEpoch } from '../../engine/epochs.js';
+import { Limbo, allocateLimbo } from '../../engine/limbo.js';
 import { LongMutex } from '../../engine/long-mutex.js';
 import { Poison } from '../../engine/poison.js';
 import { SharedWords } from '../../engine/shared-words.js';
@@ -41,6 +42,7 @@ export interface Qcow2Memory {
   readonly refcountTable: PointerTableMemory;
   readonly refcounts: SliceCacheMemory;
   readonly allocator: AllocatorMemory;
+  readonly limbo: SharedArrayBuffer;
   readonly overlap: OverlapMemory;
   /** Whether the image is open for writing. */
   readonly writable: boolean;
@@ -69,6 +71,9 @@ export async function loadQcow2Memory(
   const l2 = allocateSliceCache(budget * l2Share, geometry.sliceSize);
   const fileEnd = geometry.clusters(await file.size());
   const refcountEntries = (header.refcountTableClusters * geometry.clusterSize) / 8;
+  const refcountTable = allocatePointerTable(maxRefcountTableBytes / 8);
+  const blocks = await loadTable(file, refcountTable, header.refcountTableOffset, refcountEntries);
+  const mostBlocks = refcountTable.data.byteLength / 8;
   const memory: Qcow2Memory = {
     control: allocateControlBlock(),
     header: allocateHeaderWords(header),
@@ -76,31 +81,34 @@ export async function loadQcow2Memory(
     l1: allocatePointerTable(Math.max(l1Place.entries, geometry.l1Entries(header.size))),
     l2,
     claims: ClaimMarks.allocate(l2.slots, geometry.l2EntriesPerSlice),
-    refcountTable: allocatePointerTable(maxRefcountTableBytes / 8),
+    refcountTable,
     refcounts: allocateSliceCache(budget * (1 - l2Share), geometry.sliceSize),
-    allocator: allocateAllocatorMemory(fileEnd),
+    allocator: allocateAllocatorMemory(geometry, fileEnd, blocks, mostBlocks),
+    limbo: allocateLimbo(),
     overlap: allocateOverlapMemory(0, 0),
     writable: overlapLevel !== undefined,
   };
-  const { l1, refcountTable } = memory;
+  const { l1 } = memory;
   await loadTable(file, l1, l1Place.offset, l1Place.entries);
-  await loadTable(file, refcountTable, header.refcountTableOffset, refcountEntries);
   if (overlapLevel === undefined) return memory;
   const source = { file, header, geometry, l1, refcountTable };
   return { ...memory, overlap: await loadOverlapMemory(source, overlapLevel) };
 }
 
+/** Reads a table into its memory. @returns its length up to the last entry that is not zero */
 async function loadTable(
   file: StorageFile,
   memory: PointerTableMemory,
   hostOffset: number,
   entries: number,
-): Promise<void> {
+): Promise<number> {
   const table = new PointerTable(memory);
   table.place(hostOffset, entries);
   // Where it cannot be, a check finds nothing.
-  if (entries === 0 || hostOffset > maxOffset - entries * 8) return;
-  await file.read(table.bytes.subarray(0, entries * 8), hostOffset);
+  if (entries === 0 || hostOffset > maxOffset - entries * 8) return 0;
+  const bytes = table.bytes.subarray(0, entries * 8);
+  await file.read(bytes, hostOffset);
+  return Math.ceil((bytes.findLastIndex((byte) => byte !== 0) + 1) / 8);
 }
 
 /** What every request of one thread works on. */
@@ -116,6 +124,9 @@ export class Qcow2Metadata {
   readonly claims: ClaimMarks;
   readonly refcounts: Refcounts;
   readonly allocator: Allocator;
+  readonly limbo: Limbo;
+  /** Where what all queues of this thread share is counted. */
+  readonly counters: QueueCounters;
   readonly flushOrder: FlushOrder;
   readonly headerFile: HeaderFile;
   /** What writes are kept off. */
@@ -132,6 +143,7 @@ export class Qcow2Metadata {
     counters: QueueCounters,
   ) {
     this.file = file;
+    this.counters = counters;
     this.poison = new Poison(memory.control, file.filename);
     const control = new SharedWords(memory.control, this.poison);
     this.control = control;
@@ -139,6 +151,7 @@ export class Qcow2Metadata {
     const externalData = (header.incompatibleFeatures & Incompatible.externalDataFile) !== 0;
     this.entries = new L2EntryView(this.geometry, externalData);
     this.planner = new ReadPlanner(this.geometry, this.entries);
+    this.limbo = new Limbo(memory.limbo, this.poison);
     this.l1 = new PointerTable(memory.l1, this.poison);
     this.l2Cache = new SliceCache(memory.l2, (key) => this.#locateSlice(key), this.poison);
     this.claims = new ClaimMarks(new Int32Array(memory.claims), memory.l2.slots);
@@ -231,7 +244,7 @@ export class Qcow2Metadata {
    * the table is made, or copied from one that a snapshot holds, where need be.
    *
    * @param arena gives the host cluster of a new table
-   * @param release receives the host offset in bytes of a table that was replaced
+   * @param release receives the host offset in bytes of a table that was replaced, or not finished
    */
   async acquireWritableSlice(
     guestOffset: number,
@@ -286,7 +299,7 @@ export class Qcow2Metadata {
         this.flushOrder.noteTable();
       }
     } catch (error) {
-      arena.giveBack(cluster, 1);
+      release(hostOffset);
       throw error;
     }
     this.overlap.protect(hostOffset, clusterSize, Structure.activeL2);

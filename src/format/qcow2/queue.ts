@@ -4,27 +4,30 @@
  */
 import { Arena } from '../../engine/arena.js';
 import { Counter, type QueueCounters } from '../../engine/counters.js';
-import { QueueGate, gateClosed } from '../../engine/gate.js';
-import { Limbo } from '../../engine/limbo.js';
-import { publishReserved, releaseQueueLine, takeQueueLine } from '../../engine/queue-line.js';
-import { RequestPool } from '../../engine/request-pool.js';
+import { QueueGate, gateClosed, runAlone } from '../../engine/gate.js';
+import { heldByQueues, releaseQueueLine, takeQueueLine } from '../../engine/queue-line.js';
+import { RequestPool, type WriteAgain } from '../../engine/request-pool.js';
 import { Turnstile } from '../../engine/turnstile.js';
 import { UnflushedData } from '../../engine/unflushed.js';
+import { CowherdError } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { BackingReader, FormatQueue } from '../driver.js';
 import { AllocatingWrites } from './allocating-writes.js';
 import { CompressedReader } from './compressed-reader.js';
 import { CompressedWriter } from './compressed-writer.js';
-import type { QueueContext } from './context.js';
+import { type QueueContext, givenAway } from './context.js';
 import { Autoclear, type Qcow2Header } from './header.js';
 import type { Qcow2Metadata } from './metadata.js';
 import { Reader } from './reader.js';
-import { reclaim } from './reclaim.js';
+import { reclaim, reclaimAll } from './reclaim.js';
 import { Writer } from './writer.js';
 import { Zeroing } from './zeroing.js';
 
-/** Bytes of clusters in limbo beyond which a flush is begun to get them back. */
-const limboBytesBeforeFlush = 64 * 1024 * 1024;
+/** Bytes of clusters in limbo beyond which a flush is begun to get them back: at most so many… */
+const mostLimboBytes = 64 * 1024 * 1024;
+/** … and this part of a small disk, but not fewer clusters than are worth a flush. */
+const limboShareOfDisk = 1 / 32;
+const leastLimboClusters = 16;
 
 /** What a queue is opened with. */
 export interface Qcow2QueueOptions {
@@ -73,13 +76,15 @@ export class Qcow2Queue implements FormatQueue {
       backing,
       size,
       version: header.version,
-      arena: new Arena(async (wanted) => {
-        const run = await allocator.reserve(wanted);
-        publishReserved(control, this.#line, run);
-        return run;
-      }, geometry.clusterSize),
+      line: this.#line,
+      arena: new Arena({
+        memory: control,
+        line: this.#line,
+        clusterSize: geometry.clusterSize,
+        diskSize: size,
+        reserve: (wanted) => allocator.reserve(wanted),
+      }),
       turns: options.inOrder ? new Turnstile() : undefined,
-      limbo: new Limbo(),
       unflushed,
       counters,
     };
@@ -107,8 +112,11 @@ export class Qcow2Queue implements FormatQueue {
       unflushed.note();
       this.#gate.leave(epoch);
     };
-    this.#writes = new RequestPool(counters, writeEnded);
-    this.#allocatingWrites = new AllocatingWrites(this.#context, writeEnded);
+    // The long way looks for space that is still in limbo.
+    const again: WriteAgain = (error, buffer, length, offset) =>
+      isNoSpace(error) ? this.#write(buffer, length, offset, gateClosed) : undefined;
+    this.#writes = new RequestPool(counters, writeEnded, again);
+    this.#allocatingWrites = new AllocatingWrites(this.#context, writeEnded, again);
   }
 
   read(buffer: Uint8Array, offset: number): Promise<void> {
@@ -119,7 +127,7 @@ export class Qcow2Queue implements FormatQueue {
         return this.#reads.submitRead(this.#context.dataFile, buffer, hostOffset, epoch);
       }
     }
-    return this.#run(epoch, () => this.#reader.read(buffer, offset));
+    return this.#read(buffer, offset, epoch);
   }
 
   write(buffer: Uint8Array, offset: number): Promise<void> {
@@ -128,12 +136,12 @@ export class Qcow2Queue implements FormatQueue {
     if (epoch !== gateClosed && this.#changed && !corruptMark.isSet) {
       const hostOffset = this.#writer.locate(offset, buffer.length);
       if (hostOffset >= 0) {
-        return this.#writes.submitWrite(this.#context.dataFile, buffer, hostOffset, epoch);
+        return this.#writes.submitWrite(this.#context.dataFile, buffer, hostOffset, epoch, offset);
       }
       const allocating = this.#allocatingWrites.tryWrite(buffer, offset, epoch);
       if (allocating !== undefined) return allocating;
     }
-    return this.#runChange(epoch, () => this.#writer.write(buffer, offset));
+    return this.#write(buffer, buffer.length, offset, epoch);
   }
 
   writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
@@ -147,8 +155,9 @@ export class Qcow2Queue implements FormatQueue {
   }
 
   writeCompressed(buffer: Uint8Array, offset: number): Promise<void> {
+    const { length } = buffer;
     return this.#runChange(this.#gate.tryEnter(), () =>
-      this.#compressedWriter.write(buffer, offset),
+      this.#compressedWriter.write(this.#whole(buffer, length), offset),
     );
   }
 
@@ -164,8 +173,7 @@ export class Qcow2Queue implements FormatQueue {
     try {
       // What a poisoned or corrupt image holds in memory is not to be trusted on disk.
       if (this.#changed && !metadata.poison.isSet && !metadata.corruptMark.isSet) {
-        this.#compressedWriter.leave();
-        await this.#noteCorruption(() => this.#giveBackClusters());
+        await this.#noteCorruption(() => this.#inside(() => this.#giveBackReserved()));
       }
     } finally {
       unflushed.handOver();
@@ -175,37 +183,49 @@ export class Qcow2Queue implements FormatQueue {
     }
   }
 
-  /**
-   * Gives back what the arena did not use, and what waits in limbo, while no request of any queue runs;
-   * the queue goes on afterwards.
-   */
-  async settle(): Promise<void> {
-    if (this.#changed) await this.#noteCorruption(() => this.#giveBackClusters());
+  /** Gives back what was reserved and never used; what waits in limbo the other queues get back. */
+  async #giveBackReserved(): Promise<void> {
+    const { arena, metadata } = this.#context;
+    this.#compressedWriter.leave();
+    const rest = arena.drain();
+    if (rest !== undefined) await metadata.allocator.lowerAll(rest.cluster, rest.length);
   }
 
-  /** Gives back what the arena did not use, and what waits in limbo. */
-  async #giveBackClusters(): Promise<void> {
-    const { arena, limbo, metadata } = this.#context;
-    for (const { cluster, length } of arena.drain()) {
-      for (let done = 0; done < length;) {
-        done += await metadata.allocator.lower(cluster + done, length - done);
-      }
+  /** Runs a section inside the gate, so that no exclusive operation of any thread meets it. */
+  async #inside<Result>(section: () => Promise<Result>): Promise<Result> {
+    const epoch = await this.#gate.enter();
+    try {
+      return await section();
+    } finally {
+      this.#gate.leave(epoch);
     }
-    let damage: unknown;
-    // A flush still under way may have taken clusters out of limbo without having lowered them yet.
-    while (limbo.clusters > 0 || this.#reclaiming !== undefined) {
-      const before = limbo.clusters;
-      try {
-        await this.#flushAndReclaim();
-      } catch (error) {
-        // Counts that are too low keep no others from being lowered; anything else may go on failing.
-        if (limbo.clusters >= before) throw error;
-        damage ??= error;
-      }
-      // What is left waits for a request of another queue.
-      if (limbo.clusters > 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+
+  /**
+   * A buffer that had so many bytes when its request began.
+   *
+   * @throws ERR_COWHERD_INVALID_ARGUMENT if its memory was given away meanwhile
+   */
+  #whole(buffer: Uint8Array, length: number): Uint8Array {
+    if (buffer.length === length) return buffer;
+    throw givenAway(this.#context.file.filename);
+  }
+
+  /** Writes the long way. @param length bytes that the buffer had when the write began */
+  #write(buffer: Uint8Array, length: number, offset: number, epoch: number): Promise<void> {
+    return this.#runChange(epoch, () => this.#writer.write(this.#whole(buffer, length), offset));
+  }
+
+  /** Reads the long way. */
+  async #read(buffer: Uint8Array, offset: number, epoch: number): Promise<void> {
+    const { length } = buffer;
+    try {
+      await this.#run(epoch, () => this.#reader.read(this.#whole(buffer, length), offset));
+    } catch (error) {
+      this.#whole(buffer, length);
+      throw error;
     }
-    if (damage !== undefined) throw damage as Error;
+    this.#whole(buffer, length);
   }
 
   /** Runs a request that takes the long way; `epoch` may be `gateClosed`. */
@@ -240,18 +260,47 @@ export class Qcow2Queue implements FormatQueue {
   }
 
   async #change(epoch: number, request: () => Promise<void>): Promise<void> {
-    await this.#run(epoch, async () => {
+    const prepared = async (): Promise<void> => {
       this.#context.metadata.corruptMark.check();
       if (!this.#changed) {
         await this.#beforeFirstChange();
         this.#changed = true;
       }
       await request();
-    });
-    const { limbo, metadata } = this.#context;
-    if (limbo.clusters * metadata.geometry.clusterSize > limboBytesBeforeFlush) {
-      await this.#flushAndReclaim();
+    };
+    try {
+      await this.#run(epoch, prepared);
+    } catch (error) {
+      if (!isNoSpace(error) || !(await this.#makeSpace())) throw error;
+      await this.#run(gateClosed, prepared);
     }
+    await this.#emptyLimbo();
+  }
+
+  /** Gets back what waits in limbo, once that is much; meanwhile this queue removes nothing more. */
+  async #emptyLimbo(): Promise<void> {
+    const { metadata, size } = this.#context;
+    const { limbo, geometry, flushOrder, control } = metadata;
+    const bytes = Math.min(mostLimboBytes, size * limboShareOfDisk);
+    const most = Math.max(leastLimboClusters, bytes / geometry.clusterSize);
+    if (limbo.clusters <= most) return;
+    if (limbo.waitsForRound(flushOrder.completed)) await this.#flushAndReclaim();
+    else await this.#reclaim();
+    // The oldest waits for a request that takes long; the others must not run ahead of it for ever.
+    if (limbo.clusters > 2 * most) await runAlone(control, () => reclaim(this.#context));
+  }
+
+  /**
+   * Gets back, while no queue runs a request, whatever nobody uses.
+   *
+   * @returns whether there was anything
+   */
+  async #makeSpace(): Promise<boolean> {
+    const { metadata } = this.#context;
+    const { control } = metadata;
+    if (metadata.limbo.clusters === 0 && heldByQueues(control).length === 0) return false;
+    const reclaimed = await runAlone(control, () => reclaimAll(this.#context));
+    return reclaimed > 0;
   }
 
   async #flushAndReclaim(): Promise<void> {
@@ -259,14 +308,18 @@ export class Qcow2Queue implements FormatQueue {
     metadata.poison.check();
     metadata.corruptMark.check();
     await metadata.flushOrder.flush();
-    await this.#reclaim();
+    if (metadata.limbo.clusters > 0) await this.#reclaim();
   }
 
   /** Concurrent calls share one pass. */
   async #reclaim(): Promise<void> {
-    this.#reclaiming ??= reclaim(this.#context).finally(() => {
+    this.#reclaiming ??= this.#inside(() => reclaim(this.#context)).finally(() => {
       this.#reclaiming = undefined;
     });
     await this.#reclaiming;
   }
+}
+
+function isNoSpace(error: unknown): boolean {
+  return error instanceof CowherdError && error.code === 'ERR_COWHERD_NO_SPACE';
 }

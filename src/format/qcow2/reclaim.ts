@@ -1,21 +1,31 @@
-/** Handing clusters that have passed limbo's gates back to the allocator. */
+/** Handing clusters that nobody uses any more back to the allocator. */
 import { ControlWord } from '../../engine/control-block.js';
-import { Counter } from '../../engine/counters.js';
 import { oldestEpoch } from '../../engine/epochs.js';
+import { Counter, type QueueCounters } from '../../engine/counters.js';
+import { takeReserved } from '../../engine/queue-line.js';
 import { CowherdError } from '../../errors.js';
-import type { QueueContext } from './context.js';
+import type { StorageFile } from '../../storage/storage.js';
+import type { Qcow2Metadata } from './metadata.js';
+
+/** What reclaiming works with. */
+export interface ReclaimContext {
+  readonly metadata: Qcow2Metadata;
+  /** The image file. */
+  readonly file: StorageFile;
+  readonly counters: QueueCounters;
+}
 
 /**
- * Lowers the counts of every cluster of the queue's limbo that no request can still reach and whose
+ * Lowers the counts of every cluster of the image's limbo that no request can still reach and whose
  * removal is durable; a cluster that becomes free is punched first, where that was asked for, so that
  * no late punch can meet its next use.
  *
  * @throws ERR_COWHERD_CORRUPT, when all others are done, if a count was too low already
  */
-export async function reclaim(context: QueueContext): Promise<void> {
-  const { limbo, metadata, file } = context;
+export async function reclaim(context: ReclaimContext): Promise<void> {
+  const { metadata, file } = context;
+  const { control, allocator, flushOrder, geometry, limbo } = metadata;
   if (limbo.clusters === 0) return;
-  const { control, allocator, flushOrder, geometry } = metadata;
   const entries = limbo.takeReleasable(oldestEpoch(control), flushOrder.completed);
   if (entries.length === 0) return;
   control.add(ControlWord.compressedGeneration, 1);
@@ -40,8 +50,8 @@ export async function reclaim(context: QueueContext): Promise<void> {
         continue;
       }
       // What is not lowered waits for a later pass, which punches it again.
-      limbo.putBack({ ...entry, cluster, count });
-      for (const left of entries.slice(index + 1)) limbo.putBack(left);
+      limbo.add({ ...entry, cluster, count });
+      for (const left of entries.slice(index + 1)) limbo.add(left);
       throw error;
     }
     context.counters.add(Counter.reclaimedClusters, entry.count);
@@ -49,9 +59,27 @@ export async function reclaim(context: QueueContext): Promise<void> {
   if (damage !== undefined) throw damage;
 }
 
+/**
+ * Gets back every cluster that is counted and used by nobody, also what the arenas of all queues have
+ * reserved, while no queue of any thread runs a request.
+ *
+ * @returns how many there were
+ */
+export async function reclaimAll(context: ReclaimContext): Promise<number> {
+  const { control, allocator, flushOrder, limbo } = context.metadata;
+  let count = limbo.clusters;
+  if (count > 0) await flushOrder.flush();
+  for (const { cluster, length } of takeReserved(control)) {
+    await allocator.lowerAll(cluster, length);
+    count += length;
+  }
+  await reclaim(context);
+  return count - limbo.clusters;
+}
+
 /** The clusters of a run that have exactly one reference left: the one about to go. */
 async function lastReferences(
-  context: QueueContext,
+  context: ReclaimContext,
   cluster: number,
   count: number,
 ): Promise<{ cluster: number; count: number }[]> {

@@ -7,7 +7,7 @@
 import { Counter } from '../../engine/counters.js';
 import type { Turn } from '../../engine/turnstile.js';
 import type { QueueContext, RemovedClusters } from './context.js';
-import { acquireWritableSlice, intoLimbo, leaveSlice, nothingBelow } from './context.js';
+import { acquireWritableSlice, givenAway, intoLimbo, leaveSlice, nothingBelow } from './context.js';
 import { ClusterKind } from './l2-entry.js';
 import { Run, RunKind } from './mapping.js';
 import { type Reader, corruptEntry } from './reader.js';
@@ -40,6 +40,15 @@ interface Edges {
   readonly headIsZero: boolean;
   readonly tail: number;
   readonly tailIsZero: boolean;
+}
+
+/** A part of a buffer that is written. */
+interface Source {
+  readonly buffer: Uint8Array;
+  /** Bytes that the buffer had when the write began. */
+  readonly whole: number;
+  readonly from: number;
+  readonly length: number;
 }
 
 /** One step that has been planned: how many bytes it covers and what it does. */
@@ -91,21 +100,21 @@ export class Writer {
     offset: number,
     turn: Turn | undefined = this.#context.turns?.take(),
   ): Promise<void> {
+    const { length } = buffer;
     const steps: Promise<void>[] = [];
     try {
       if (turn !== undefined) await turn.begins;
-      for (let done = 0; done < buffer.length;) {
-        const rest = done === 0 ? buffer : buffer.subarray(done);
-        const step = await this.#next(offset + done, rest.length);
-        const part = rest.length === step.length ? rest : rest.subarray(0, step.length);
+      for (let done = 0; done < length;) {
+        const step = await this.#next(offset + done, length - done);
+        const source = { buffer, whole: length, from: done, length: step.length };
         const work =
           step.kind === 'in-place'
-            ? this.#context.dataFile.write(part, step.hostOffset)
-            : this.#allocate(step.allocation, part, offset + done);
+            ? this.#context.dataFile.write(this.#bytesOf(source), step.hostOffset)
+            : this.#allocate(step.allocation, source, offset + done);
         steps.push(work);
         done += step.length;
         // Its failure is met below; until then, while others are planned, it must not go unhandled.
-        if (done < buffer.length) work.catch(() => undefined);
+        if (done < length) work.catch(() => undefined);
       }
     } finally {
       turn?.end();
@@ -254,17 +263,29 @@ export class Writer {
     };
   }
 
-  async #allocate(allocation: Allocation, data: Uint8Array, offset: number): Promise<void> {
-    const { metadata, arena } = this.#context;
-    const { l2Cache, claims, geometry } = metadata;
+  /**
+   * The bytes of a part of what is written, to be handed on without a wait.
+   *
+   * @throws ERR_COWHERD_INVALID_ARGUMENT if their memory was given away: there are none any more
+   */
+  #bytesOf({ buffer, whole, from, length }: Source): Uint8Array {
+    if (buffer.length === whole) {
+      return length === whole ? buffer : buffer.subarray(from, from + length);
+    }
+    throw givenAway(this.#context.file.filename);
+  }
+
+  async #allocate(allocation: Allocation, source: Source, offset: number): Promise<void> {
+    const { l2Cache, claims, geometry } = this.#context.metadata;
     const { slot, entry, count } = allocation;
     let removed: RemovedClusters[] = [];
     try {
-      await this.#writeWithEdges(allocation, data, offset);
+      await this.#writeWithEdges(allocation, source, offset);
       removed = this.#link(allocation);
     } catch (error) {
       if (allocation.fresh) {
-        arena.giveBack(allocation.hostOffset / geometry.clusterSize, count);
+        const cluster = allocation.hostOffset / geometry.clusterSize;
+        intoLimbo(this.#context, [{ cluster, count }], false);
       }
       throw error;
     } finally {
@@ -277,31 +298,32 @@ export class Writer {
     intoLimbo(this.#context, removed, false);
   }
 
-  async #writeWithEdges(allocation: Allocation, data: Uint8Array, offset: number): Promise<void> {
+  async #writeWithEdges(allocation: Allocation, source: Source, offset: number): Promise<void> {
     const { edges, knownZero, guestOffset, hostOffset } = allocation;
-    const buffers: Uint8Array[] = [];
+    const head: Uint8Array[] = [];
+    const tail: Uint8Array[] = [];
     let start = hostOffset + offset - guestOffset;
     const fills: Promise<void>[] = [];
-    const edge = (length: number, isZero: boolean, from: number): void => {
+    const edge = (length: number, isZero: boolean, from: number): Uint8Array => {
       const content = new Uint8Array(length);
       if (!isZero) fills.push(this.#reader.read(content, from));
-      buffers.push(content);
+      return content;
     };
     if (edges.head > 0 && !(knownZero && edges.headIsZero)) {
-      edge(edges.head, edges.headIsZero, offset - edges.head);
+      head.push(edge(edges.head, edges.headIsZero, offset - edges.head));
       start -= edges.head;
     }
-    buffers.push(data);
-    const dataEnd = offset + data.length;
+    const dataEnd = offset + source.length;
     if (edges.tail > 0 && !(knownZero && edges.tailIsZero)) {
-      edge(edges.tail, edges.tailIsZero, dataEnd);
+      tail.push(edge(edges.tail, edges.tailIsZero, dataEnd));
     }
     await Promise.all(fills);
     const { dataFile, externalData, size, metadata } = this.#context;
+    const buffers = [...head, this.#bytesOf(source), ...tail];
     // An external data file ends with the disk, not with the disk's last cluster.
     if (externalData) trimTo(buffers, size - start);
     await (buffers.length === 1
-      ? dataFile.write(data, start)
+      ? dataFile.write(buffers[0], start)
       : dataFile.writeVector(buffers, start));
     if (!allocation.showsNothing) metadata.flushOrder.noteBeforeEntries();
   }

@@ -96,7 +96,7 @@ class RawQueue implements FormatQueue {
 
   write(buffer: Uint8Array, offset: number): Promise<void> {
     this.#underWay.begin();
-    return this.#transfers.submitWrite(this.#file, buffer, offset, 0);
+    return this.#transfers.submitWrite(this.#file, buffer, offset, 0, offset);
   }
 
   writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {

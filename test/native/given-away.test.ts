@@ -1,0 +1,73 @@
+/** Buffers whose memory is given away while a request uses it: nobody meets memory that was freed. */
+import assert from 'node:assert/strict';
+import path from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { needsTool, run, temporaryFolder } from '../support/tools.js';
+
+const modules = fileURLToPath(new URL('../../src/', import.meta.url));
+
+/** Transfers buffers at once after a request was begun with them, and lets their memory be collected. */
+const program = `
+const [file, kind, cache] = process.argv.slice(2);
+const { createImage } = await import(${JSON.stringify(pathToFileURL(`${modules}image/create.js`))});
+const { openImage } = await import(${JSON.stringify(pathToFileURL(`${modules}image/open.js`))});
+const clusterBytes = 65536;
+const clusters = 128;
+await createImage(file, { format: 'qcow2', size: clusters * clusterBytes });
+let image = await openImage(file, { cache });
+const old = new Uint8Array(clusterBytes).fill(0xab);
+for (let at = 0; at < clusters; at++) await image.write(old, at * clusterBytes);
+await image.flush();
+let foreign = 0;
+for (let round = 0; round < 12; round++) {
+  const requests = [];
+  for (let index = 0; index < 32; index++) {
+    const at = (round * 32 + index) % clusters;
+    const buffer = new Uint8Array(clusterBytes).fill(0xcd);
+    const request =
+      kind === 'read' ? image.read(buffer, at * clusterBytes)
+      : kind === 'compress' && round < 4 ? image.writeCompressed(buffer, at * clusterBytes)
+      : image.write(buffer, at * clusterBytes);
+    requests.push(request.catch((error) => {
+      if (error.code !== 'ERR_COWHERD_INVALID_ARGUMENT') throw error;
+    }));
+    structuredClone(buffer.buffer, { transfer: [buffer.buffer] });
+  }
+  globalThis.gc();
+  const others = Array.from({ length: 64 }, () => new Uint8Array(clusterBytes).fill(0x11));
+  await Promise.all(requests);
+  for (const other of others) if (other.some((byte) => byte !== 0x11)) foreign++;
+}
+const found = new Uint8Array(clusterBytes);
+for (let at = 0; at < clusters; at++) {
+  await image.read(found, at * clusterBytes);
+  if (found.some((byte) => byte !== 0xcd && byte !== 0xab)) foreign++;
+}
+await image.close();
+console.log(foreign);
+`;
+
+for (const [kind, cache, environment] of [
+  ['read', 'writeback', {}],
+  ['read', 'none', {}],
+  ['write', 'writeback', {}],
+  ['write', 'none', {}],
+  ['compress', 'writeback', {}],
+  ['read', 'writeback', { COWHERD_NO_ADDON: '1', COWHERD_LOCKING: 'off' }],
+  ['write', 'writeback', { COWHERD_NO_ADDON: '1', COWHERD_LOCKING: 'off' }],
+] as const) {
+  const where = 'COWHERD_NO_ADDON' in environment ? ', without the addon' : '';
+  test(`memory given away during a ${kind}, cache ${cache}${where}`, async (t) => {
+    const file = path.join(await temporaryFolder(t), 'disk.qcow2');
+    const { code, stdout, stderr } = await run(
+      process.execPath,
+      ['--expose-gc', '--input-type=module', '-e', program, '-', file, kind, cache],
+      { env: { ...process.env, ...environment } },
+    );
+    assert.equal(code, 0, stderr);
+    assert.equal(stdout, '0\n', 'requests met memory that was not theirs');
+    if (!needsTool(t, 'qemu-img')) return;
+    assert.equal((await run('qemu-img', ['check', file])).code, 0);
+  });
+}
