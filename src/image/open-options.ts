@@ -41,6 +41,10 @@ const throttleRules: OptionRules<ThrottleOptions> = {
   bytesBurst: positive,
 };
 
+/** Which internal snapshot: one whose id or name it is, or what both have to be. */
+export const snapshotChoice: OptionRule = (value) =>
+  typeof value === 'string' ? text(value) : options({ id: text, name: text })(value);
+
 /** Rules of `openImage`'s options. */
 export const openImageRules: OptionRules<OpenImageOptions> = {
   format: imageFormat,
@@ -54,7 +58,7 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   overlapCheck,
   lazyRefcounts: flag,
   forceShare: flag,
-  snapshot: text,
+  snapshot: snapshotChoice,
   throttle: options(throttleRules),
   forCheck: flag,
   forInfo: flag,

@@ -6,6 +6,7 @@ import {
   imageFormat,
   overlapCheck,
   queueCount,
+  snapshotChoice,
 } from '../image/open-options.js';
 import {
   type OptionRules,
@@ -36,7 +37,7 @@ export const convertRules: OptionRules<ConvertOptions> = {
   skipCreate: flag,
   sparseSize: wholeNumber(0, 0x7fffffff),
   targetIsZero: flag,
-  snapshot: text,
+  snapshot: snapshotChoice,
   salvage: flag,
   onWarning: callback,
   backing: text,

@@ -31,30 +31,53 @@ async function makeSource(t: TestContext): Promise<string> {
   return folder;
 }
 
-/** Places of the disk's clusters in the image file, in bytes and in guest order. */
-async function places(file: string): Promise<number[]> {
+/** Where a cluster of the disk lies in the image file. */
+interface Place {
+  /** Host offset in bytes. */
+  readonly offset: number;
+  readonly compressed: boolean;
+  /** Host cluster in which it begins. */
+  readonly cluster: number;
+}
+
+/** Places of the disk's clusters, in guest order. */
+async function places(file: string): Promise<Place[]> {
   const bytes = await readFile(file);
   const clusterBits = bytes.readUInt32BE(20);
   const l1Entries = bytes.readUInt32BE(36);
   const l1 = Number(bytes.readBigUInt64BE(40));
   const compressedBits = BigInt(62 - (clusterBits - 8));
-  const found: number[] = [];
+  const found: Place[] = [];
   for (let index = 0; index < l1Entries; index++) {
     const table = Number(bytes.readBigUInt64BE(l1 + index * 8) & 0x00fffffffffffe00n);
     for (let at = table; table > 0 && at < table + 2 ** clusterBits; at += 8) {
       const entry = bytes.readBigUInt64BE(at);
-      const mask = entry >> 62n === 1n ? (1n << compressedBits) - 1n : 0x00fffffffffffe00n;
-      if ((entry & mask) !== 0n) found.push(Number(entry & mask));
+      const compressed = entry >> 62n === 1n;
+      const offset = Number(
+        entry & (compressed ? (1n << compressedBits) - 1n : 0x00fffffffffffe00n),
+      );
+      if (offset !== 0)
+        found.push({ offset, compressed, cluster: Math.floor(offset / 2 ** clusterBits) });
     }
   }
   return found;
 }
 
-/** How often the next cluster of the disk lies before the one at hand. */
+/**
+ * How often the next cluster of the disk lies before the one at hand, other than to go on in the
+ * cluster that compressed data have begun, which data that do not shrink may have overtaken.
+ */
 async function stepsBack(file: string): Promise<number> {
   const found = await places(file);
   assert.ok(found.length > 15);
-  return found.filter((place, index) => index > 0 && place < found[index - 1]).length;
+  let steps = 0;
+  let packed = -2;
+  for (const [index, { offset, compressed, cluster }] of found.entries()) {
+    const goesOn = compressed && (cluster === packed || cluster === packed + 1);
+    if (index > 0 && offset < found[index - 1].offset && !goesOn) steps++;
+    if (compressed) packed = cluster;
+  }
+  return steps;
 }
 
 interface Layout {
@@ -91,7 +114,6 @@ test('places are in guest order, with fragments and extents as qemu-img has them
       assert.equal(result.code, 0, result.stderr);
       if (!line.includes('extended_l2')) {
         const back = await stepsBack(path.join(folder, 'ours'));
-        // Compressed data fill up a cluster that data which do not shrink have overtaken, here and there.
         assert.ok(back <= (await stepsBack(path.join(folder, 'theirs'))), `${back} steps back`);
       }
       const ours = await layoutOf('ours', folder);
