@@ -125,7 +125,6 @@ function checkCombination(
     throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename: target });
   };
   if (sources.length === 0) refuse('Must specify at least one source image');
-  checkNumbers(options, refuse);
   if (options.targetIsZero === true && options.skipCreate !== true) {
     refuse('--target-is-zero requires use of -n flag');
   }
@@ -147,26 +146,6 @@ function checkCombination(
       'Having a backing file for the target makes no sense when concatenating multiple input images',
     );
   }
-}
-
-/** Refuses numbers with which nothing would be copied, or for ever. */
-function checkNumbers(options: ConvertOptions, refuse: (message: string) => never): void {
-  const check = (
-    name: 'parallel' | 'queues' | 'sparseSize' | 'rateLimit',
-    from: number,
-    to: number,
-    isWhole = true,
-  ): void => {
-    const value = options[name];
-    if (value === undefined) return;
-    if (value >= from && value <= to && (!isWhole || Number.isInteger(value))) return;
-    const range = to === Infinity ? `at least ${from}` : `from ${from} to ${to}`;
-    refuse(`Invalid ${name} ${String(value)}: it is a ${isWhole ? 'whole ' : ''}number ${range}`);
-  };
-  check('parallel', 1, 1024);
-  check('queues', 1, 64);
-  check('sparseSize', 0, 16 * 1024 * 1024);
-  check('rateLimit', 1, Infinity, false);
 }
 
 /** Opens an image; a failure to open one below it names it too. */

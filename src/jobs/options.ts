@@ -35,7 +35,7 @@ export const convertRules: OptionRules<ConvertOptions> = {
   queues: queueCount,
   outOfOrder: flag,
   skipCreate: flag,
-  sparseSize: wholeNumber(0, 0x7fffffff),
+  sparseSize: wholeNumber(0, 16 * 1024 * 1024),
   targetIsZero: flag,
   snapshot: snapshotChoice,
   salvage: flag,
