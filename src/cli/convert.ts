@@ -184,7 +184,7 @@ async function convertToFile(
   hooks: Hooks,
 ): Promise<void> {
   const target: ImageName = line.has('targetImageOpts')
-    ? parseImageName(given, { imageOpts: true })
+    ? parseImageName(given, { imageOpts: true, forWriting: true })
     : { given, path: targetPath(given), format: targetFormat(line) };
   const format = target.format ?? 'raw';
   const created = line.has('skipCreate') ? undefined : createOptions(line, format, list);
@@ -203,7 +203,8 @@ async function convertToFile(
         ...hooks,
         from: sources[0].format,
         to: format,
-        targetOverlapCheck: target.opening?.overlapCheck,
+        sourceOptions: sources.map(({ opening }) => opening),
+        targetOptions: target.opening,
         onTargetFinding: ({ message }) => {
           session.complain(`${message}\n`);
         },

@@ -1,9 +1,9 @@
 /** Names of images as the command line has them: paths, `file:` in front of paths, lists of options. */
-import type { ImageFormat, OpenImageOptions } from '../image/api.js';
+import type { ImageFormat } from '../image/api.js';
 import { formatRefusal } from '../image/formats.js';
 import { CliError } from './cli-error.js';
 import { isImageFormat } from './formats.js';
-import { parseOptionList } from './option-list.js';
+import { type OpeningOptions, parseImageOptions } from './image-options.js';
 
 /** An image to open. */
 export interface ImageName {
@@ -14,7 +14,7 @@ export interface ImageName {
   /** The format that the name or the command line states. */
   readonly format: ImageFormat | undefined;
   /** What else a list of options says of how to open it. */
-  readonly opening?: Pick<OpenImageOptions, 'overlapCheck'>;
+  readonly opening?: OpeningOptions;
 }
 
 /** How a name is to be understood. */
@@ -23,6 +23,8 @@ export interface ImageNameOptions {
   readonly format?: string | undefined;
   /** The name is a list of options. */
   readonly imageOpts?: boolean;
+  /** Whether the image is to be written to; default false. */
+  readonly forWriting?: boolean;
   /** Exit code of failures; default 1. */
   readonly exitCode?: number;
 }
@@ -40,7 +42,7 @@ export function parseImageName(given: string, options: ImageNameOptions = {}): I
     if (format !== undefined) {
       throw new CliError('--image-opts and --format are mutually exclusive', { exitCode });
     }
-    return parseImageOptions(given, refuse);
+    return { given, ...parseImageOptions(given, refuse, options.forWriting ?? false) };
   }
   if (given === '') throw refuse("The 'file' block driver requires a file name");
   const path = pathOfName(given, refuse);
@@ -64,58 +66,4 @@ export function pathOfName(name: string, refuse: (message: string) => CliError):
   }
   if (protocol === 'json') throw refuse('Names that begin with json: are not supported');
   throw refuse(`Unknown protocol '${protocol}'`);
-}
-
-/** QEMU has two names for it. */
-const overlapNames = ['overlap-check', 'overlap-check.template'];
-const overlapLevels = ['none', 'constant', 'cached', 'all'] as const;
-
-function parseOverlapCheck(
-  given: ReadonlyMap<string, string>,
-  refuse: (message: string) => CliError,
-): OpenImageOptions['overlapCheck'] {
-  const [value, other] = overlapNames.map((name) => given.get(name));
-  if (value !== undefined && other !== undefined && value !== other) {
-    throw refuse(
-      `Conflicting values for qcow2 options 'overlap-check' ('${value}') and 'overlap-check.template' ('${other}')`,
-    );
-  }
-  const name = value ?? other;
-  if (name === undefined) return undefined;
-  const level = overlapLevels.find((known) => known === name);
-  if (level !== undefined) return level;
-  throw refuse(
-    `Unsupported value '${name}' for qcow2 option 'overlap-check'. Allowed are any of the following: ${overlapLevels.join(', ')}`,
-  );
-}
-
-function parseImageOptions(given: string, refuse: (message: string) => CliError): ImageName {
-  let driver: string | undefined;
-  let path: string | undefined;
-  const overlap = new Map<string, string>();
-  const others: string[] = [];
-  for (const { name, value } of parseOptionList(given)) {
-    if (name === 'driver') driver = value;
-    else if (name === 'file.filename') path = value;
-    else if (name === 'file.driver') {
-      if (value !== 'file' && value !== 'host_device') throw refuse(`Unknown driver '${value}'`);
-    } else if (overlapNames.includes(name)) overlap.set(name, value);
-    else others.push(name);
-  }
-  // A single word would be the name of a node of a running machine, of which there is none here.
-  if (!given.includes('=')) {
-    throw refuse(`Cannot find device='${given}' nor node-name='${given}'`);
-  }
-  if (driver !== undefined && !isImageFormat(driver)) throw refuse(`Unknown driver '${driver}'`);
-  if (path === undefined) throw refuse('A block device must be specified for "file"');
-  if (driver === 'raw') others.push(...overlap.keys());
-  if (others.length > 0) {
-    throw refuse(`Block format '${driver ?? 'raw'}' does not support the option '${others[0]}'`);
-  }
-  return {
-    given,
-    path,
-    format: driver,
-    opening: { overlapCheck: parseOverlapCheck(overlap, refuse) },
-  };
 }

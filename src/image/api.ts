@@ -64,6 +64,11 @@ export interface OpenImageOptions {
    * `allow`, for an untrusted image `deny`. `ignore` opens the image without its backing file.
    */
   readonly backing?: 'allow' | 'deny' | 'ignore' | undefined;
+  /** The backing file to open instead of the one that the image names, and its format. */
+  readonly backingFile?: string | undefined;
+  readonly backingFormat?: ImageFormat | undefined;
+  /** The external data file to open instead of the one that the image names. */
+  readonly dataFile?: string | undefined;
   /** The image may be anybody's: it is refused if it names files beside its own, unless told otherwise. */
   readonly untrusted?: boolean | undefined;
   /** Turn written zeroes into `writeZeroes`; `unmap` lets them free clusters. Default `off`. */

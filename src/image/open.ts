@@ -6,7 +6,12 @@ import { realpath } from 'node:fs/promises';
 import { QueueCounters } from '../engine/counters.js';
 import { CowherdError, nameMemoryError, printable } from '../errors.js';
 import { isForeignFormat, probeFormat } from '../format/probe.js';
-import { Incompatible, backingFormatOf, dataFileNameOf } from '../format/qcow2/header.js';
+import {
+  Incompatible,
+  type Qcow2Header,
+  backingFormatOf,
+  dataFileNameOf,
+} from '../format/qcow2/header.js';
 import { openQcow2, readQcow2Header } from '../format/qcow2/image.js';
 import { openRaw } from '../format/raw/image.js';
 import { defaultCacheBytes, maxChainDepth } from '../limits.js';
@@ -143,14 +148,9 @@ async function openQcow2Image(
       snapshot: options.snapshot,
     });
     let backing: OpenedImage | undefined;
-    if (header.backingFile !== undefined && options.backing !== 'ignore') {
-      backing = await openBacking(
-        file,
-        header.backingFile,
-        backingFormatOf(header),
-        options,
-        chain,
-      );
+    const below = belowOf(file.filename, header, options);
+    if (below !== undefined) {
+      backing = await openBacking(below, options, chain);
       opened.push(backing);
     }
     return new OpenedImage({
@@ -174,14 +174,27 @@ function mayNotReachOut({ backing, untrusted }: OpenImageOptions): boolean {
   return backing === 'deny' || (untrusted === true && backing !== 'allow');
 }
 
-async function openBacking(
-  file: StorageFile,
-  name: string,
-  storedFormat: string | undefined,
+/** The image to be opened below another one. */
+interface Below {
+  readonly path: string;
+  readonly format: string | undefined;
+}
+
+/**
+ * The backing file that the caller says, or that the image names.
+ *
+ * @throws ERR_COWHERD_BACKING if the image names one and may not, ERR_COWHERD_UNSUPPORTED
+ */
+function belowOf(
+  filename: string,
+  header: Qcow2Header,
   options: OpenImageOptions,
-  chain: readonly string[],
-): Promise<OpenedImage> {
-  const { filename } = file;
+): Below | undefined {
+  const { backing, backingFile, backingFormat } = options;
+  if (backing === 'ignore') return undefined;
+  if (backingFile !== undefined) return { path: backingFile, format: backingFormat };
+  const name = header.backingFile;
+  if (name === undefined) return undefined;
   if (mayNotReachOut(options)) {
     throw new CowherdError(
       'ERR_COWHERD_BACKING',
@@ -189,17 +202,27 @@ async function openBacking(
       { filename },
     );
   }
-  const path = resolveReference(filename, name);
+  return { path: resolveReference(filename, name), format: backingFormatOf(header) };
+}
+
+async function openBacking(
+  { path, format }: Below,
+  options: OpenImageOptions,
+  chain: readonly string[],
+): Promise<OpenedImage> {
   try {
-    checkFormat(storedFormat);
+    checkFormat(format);
     return await openLink(
       path,
       {
         ...options,
-        format: storedFormat as ImageFormat | undefined,
+        format: format as ImageFormat | undefined,
         readOnly: true,
         snapshot: undefined,
         lazyRefcounts: undefined,
+        backingFile: undefined,
+        backingFormat: undefined,
+        dataFile: undefined,
         forCheck: false,
         forInfo: false,
         fillsHoles: false,
@@ -221,6 +244,7 @@ async function openDataFile(
   options: OpenImageOptions,
 ): Promise<StorageFile> {
   const { filename } = file;
+  if (options.dataFile !== undefined) return await openDataFileAt(options.dataFile, file, options);
   if (name === undefined) {
     throw new CowherdError(
       'ERR_COWHERD_INVALID_IMAGE',
@@ -235,7 +259,15 @@ async function openDataFile(
       { filename },
     );
   }
-  return await openStorageFile(await findDataFile(filename, name), {
+  return await openDataFileAt(await findDataFile(filename, name), file, options);
+}
+
+function openDataFileAt(
+  path: string,
+  file: StorageFile,
+  options: OpenImageOptions,
+): Promise<StorageFile> {
+  return openStorageFile(path, {
     readOnly: file.readOnly,
     cache: options.cache ?? 'writeback',
     aio: options.aio ?? 'auto',

@@ -26,6 +26,26 @@ import { openQueues } from './queues.js';
 const defaultParallel = 16;
 const defaultSparseBytes = 4096;
 
+/** What can be said of each source. */
+export type SourceOptions = Pick<
+  OpenImageOptions,
+  'forceShare' | 'cache' | 'aio' | 'cacheSize' | 'dataFile' | 'backingFile' | 'backingFormat'
+>;
+
+/** What can be said of an existing target. */
+export type TargetOptions = Pick<
+  OpenImageOptions,
+  | 'readOnly'
+  | 'cache'
+  | 'aio'
+  | 'cacheSize'
+  | 'detectZeroes'
+  | 'overlapCheck'
+  | 'dataFile'
+  | 'backingFile'
+  | 'backingFormat'
+>;
+
 /** Options of `convert`; those of `qemu-img convert` under the library's names. */
 export interface ConvertOptions extends LongOperationOptions {
   /** Format of the sources; probed if left out. */
@@ -73,8 +93,10 @@ export interface ConvertOptions extends LongOperationOptions {
   readonly sourceCache?: CacheMode | undefined;
   /** Default `unsafe`, as the whole target is made durable, or given up, at the end. */
   readonly targetCache?: CacheMode | undefined;
-  /** Which metadata of an existing target writes are kept off; see `openImage`. */
-  readonly targetOverlapCheck?: OpenImageOptions['overlapCheck'];
+  /** How the sources are opened beside that, each by itself. */
+  readonly sourceOptions?: readonly (SourceOptions | undefined)[] | undefined;
+  /** How an existing target is opened beside that. */
+  readonly targetOptions?: TargetOptions | undefined;
   /** Told what the repair of an existing target that was not closed cleanly finds and does. */
   readonly onTargetFinding?: ((finding: CheckFinding) => void) | undefined;
   readonly aio?: AioMode | undefined;
@@ -104,7 +126,9 @@ export async function convert(
   checkCombination(sources, target, options);
   const parts: SourcePart[] = [];
   try {
-    for (const path of sources) parts.push(await openSource(path, options));
+    for (const [index, path] of sources.entries()) {
+      parts.push(await openSource(path, options, options.sourceOptions?.[index]));
+    }
     await refuseOverwriting(parts, target, options);
     const size = parts.reduce((sum, { image }) => sum + image.size, 0);
     if (options.skipCreate === true) await copyInto(parts, target, size, options, false);
@@ -165,15 +189,20 @@ function openingFailure(path: string, what: string, cause: CowherdError): Cowher
 
 const belowPrefix = 'Could not open backing file: ';
 
-async function openSource(path: string, options: ConvertOptions): Promise<SourcePart> {
+async function openSource(
+  path: string,
+  options: ConvertOptions,
+  own: SourceOptions | undefined,
+): Promise<SourcePart> {
   const image = await openNamed(path, {
     format: options.from,
-    readOnly: true,
     cache: options.sourceCache,
     aio: options.aio,
     snapshot: options.snapshot,
     forceShare: options.forceShare,
     untrusted: options.untrusted,
+    ...own,
+    readOnly: true,
   });
   try {
     return { image, queues: await openQueues(image, options.queues) };
@@ -273,11 +302,11 @@ async function copyInto(
     cache: options.targetCache ?? 'unsafe',
     aio: options.aio,
     fillsHoles: created && !isPreallocated(options),
-    overlapCheck: options.targetOverlapCheck,
     inOrder: options.outOfOrder !== true,
     // One that is killed shall need no repair, and laziness spares a conversion nothing.
     lazyRefcounts: false,
     onFinding: options.onTargetFinding,
+    ...options.targetOptions,
   });
   let failed = true;
   try {

@@ -4,11 +4,12 @@ import {
   aioMode,
   cacheMode,
   imageFormat,
-  overlapCheck,
+  openImageRules,
   queueCount,
   snapshotChoice,
 } from '../image/open-options.js';
 import {
+  type OptionRule,
   type OptionRules,
   abortSignal,
   callback,
@@ -24,6 +25,14 @@ import type { CompareOptions } from './compare.js';
 import type { ConvertOptions } from './convert.js';
 
 const parallel = wholeNumber(1, 1024);
+
+/** What is said of each source by itself; nothing, of some. */
+const eachSource: OptionRule = (value) => {
+  if (!Array.isArray(value)) return 'a list of options is expected';
+  const check = options(openImageRules);
+  const said = (value as readonly unknown[]).filter((each) => each !== undefined);
+  return said.map((each) => check(each)).find((wrong) => wrong !== undefined);
+};
 
 /** Rules of `convert`'s options. */
 export const convertRules: OptionRules<ConvertOptions> = {
@@ -45,7 +54,8 @@ export const convertRules: OptionRules<ConvertOptions> = {
   rateLimit: positive,
   sourceCache: cacheMode,
   targetCache: cacheMode,
-  targetOverlapCheck: overlapCheck,
+  sourceOptions: eachSource,
+  targetOptions: options(openImageRules),
   onTargetFinding: callback,
   aio: aioMode,
   forceShare: flag,

@@ -1,0 +1,263 @@
+/**
+ * Images named by lists of options, as QEMU's block layer takes them: `driver=qcow2,file.filename=NAME`.
+ * What can be carried out is, what changes nothing that can be seen is taken, and the rest is refused.
+ */
+import { closeSync, openSync, readSync } from 'node:fs';
+import type { ImageFormat, OpenImageOptions } from '../image/api.js';
+import { parseSize } from '../image/size.js';
+import type { CliError } from './cli-error.js';
+import { parseOptionList, parseSwitch } from './option-list.js';
+import { isImageFormat } from './formats.js';
+
+/** What a list of options says of how to open an image. */
+export interface OpeningOptions {
+  readonly readOnly?: boolean;
+  readonly forceShare?: boolean;
+  readonly cache?: OpenImageOptions['cache'];
+  readonly aio?: OpenImageOptions['aio'];
+  readonly cacheSize?: number;
+  readonly detectZeroes?: 'off' | 'on' | 'unmap';
+  readonly lazyRefcounts?: boolean;
+  readonly overlapCheck?: OpenImageOptions['overlapCheck'];
+  readonly dataFile?: string;
+  readonly backingFile?: string;
+  readonly backingFormat?: ImageFormat;
+}
+
+/** An image that a list names. */
+export interface ListedImage {
+  readonly path: string;
+  readonly format: ImageFormat | undefined;
+  readonly opening: OpeningOptions;
+}
+
+type Refuse = (message: string) => CliError;
+
+/**
+ * Understands a list of options.
+ *
+ * @param forWriting whether the image is to be written to
+ * @throws CliError for an option that is not known, or cannot be kept
+ */
+export function parseImageOptions(given: string, refuse: Refuse, forWriting: boolean): ListedImage {
+  // A single word would be the name of a node of a running machine, of which there is none here.
+  if (!given.includes('=')) throw refuse(`Cannot find device='${given}' nor node-name='${given}'`);
+  return new OptionReader(given, refuse, forWriting).read();
+}
+
+const protocols = ['file', 'host_device'];
+/** QEMU has two names for it. */
+const overlapNames = ['overlap-check', 'overlap-check.template'] as const;
+const overlapLevels = ['none', 'constant', 'cached', 'all'] as const;
+/** Sizes of caches and times that change how fast it goes, and nothing else. */
+const tuning = ['refcount-cache-size', 'l2-cache-entry-size', 'cache-clean-interval'];
+
+class OptionReader {
+  readonly #values: Map<string, string>;
+  readonly #opening: { -readonly [Key in keyof OpeningOptions]: OpeningOptions[Key] } = {};
+
+  constructor(
+    given: string,
+    private readonly refuse: Refuse,
+    private readonly forWriting: boolean,
+  ) {
+    this.#values = new Map(parseOptionList(given).map(({ name, value }) => [name, value]));
+  }
+
+  read(): ListedImage {
+    const driver = this.#take('driver');
+    const isFile = driver !== undefined && protocols.includes(driver);
+    const format = this.#formatOf(isFile ? 'raw' : driver);
+    const filePrefix = isFile ? '' : 'file.';
+    if (!isFile) this.#takeDriver('file.driver');
+    const path = this.#take(`${filePrefix}filename`);
+    if (path === undefined) {
+      const what = isFile ? "The 'file' block driver requires a file name" : noFile;
+      throw this.refuse(what);
+    }
+    this.#takeCommon('');
+    if (!isFile) this.#takeCommon('file.');
+    this.#takeFile(filePrefix);
+    if (format !== 'raw') this.#takeQcow2();
+    if (format !== 'qcow2' && !isFile) this.#takeWindow();
+    const unknown = [...this.#values.keys()].at(0);
+    if (unknown !== undefined) {
+      const name = isFile ? driver : (format ?? probed(path));
+      throw this.refuse(`Block format '${name}' does not support the option '${unknown}'`);
+    }
+    if (this.forWriting && this.#opening.forceShare === true) {
+      throw this.refuse('force-share=on can only be used with read-only images');
+    }
+    return { path, format, opening: this.#opening };
+  }
+
+  #formatOf(driver: string | undefined): ImageFormat | undefined {
+    if (driver === undefined || isImageFormat(driver)) return driver;
+    throw this.refuse(`Unknown driver '${driver}'`);
+  }
+
+  /** What every node takes. */
+  #takeCommon(prefix: string): void {
+    // Names of nodes are for machines that run.
+    this.#take(`${prefix}node-name`);
+    this.#takeSwitch(`${prefix}auto-read-only`);
+    if (this.#takeSwitch(`${prefix}read-only`) === true) this.#opening.readOnly = true;
+    if (this.#takeSwitch(`${prefix}force-share`) === true) this.#opening.forceShare = true;
+    const direct = this.#takeSwitch(`${prefix}cache.direct`);
+    const unsafe = this.#takeSwitch(`${prefix}cache.no-flush`);
+    if (direct === true) {
+      if (unsafe === true) throw this.#cannot('cache.direct=on together with cache.no-flush=on');
+      this.#opening.cache = 'none';
+    } else if (unsafe === true) this.#opening.cache = 'unsafe';
+    const discard = this.#takeOne(`${prefix}discard`, ['ignore', 'off', 'unmap', 'on']);
+    const keeps = discard === 'ignore' || discard === 'off';
+    if (this.forWriting && keeps) throw this.#cannot(`discard=${discard} of an image written to`);
+    const zeroes = this.#takeOne(`${prefix}detect-zeroes`, ['off', 'on', 'unmap']);
+    if (zeroes === undefined) return;
+    if (zeroes === 'unmap' && (discard === undefined || keeps)) {
+      throw this.refuse(
+        'setting detect-zeroes to unmap is not allowed without setting discard operation to unmap',
+      );
+    }
+    this.#opening.detectZeroes = zeroes;
+  }
+
+  /** What the node of the file takes. */
+  #takeFile(prefix: string): void {
+    const locking = this.#takeOne(`${prefix}locking`, ['auto', 'on', 'off']);
+    if (locking === 'off') {
+      if (this.forWriting) throw this.#cannot(`${prefix}locking=off of an image written to`);
+      this.#opening.forceShare = true;
+    }
+    const aio = this.#takeOne(`${prefix}aio`, ['threads', 'native', 'io_uring']);
+    // Linux's older interface does for direct files what the present one does for all.
+    if (aio !== undefined) this.#opening.aio = aio === 'native' ? 'auto' : aio;
+    this.#takeSwitch(`${prefix}drop-cache`);
+  }
+
+  #takeQcow2(): void {
+    const lazy = this.#takeSwitch('lazy-refcounts');
+    if (lazy !== undefined) this.#opening.lazyRefcounts = lazy;
+    const sizes = ['cache-size', 'l2-cache-size'].map((name) => this.#takeNumber(name));
+    for (const size of sizes) if (size !== undefined) this.#opening.cacheSize = size;
+    for (const name of tuning) this.#takeNumber(name);
+    for (const [name, wanted] of [
+      ['pass-discard-request', true],
+      ['pass-discard-snapshot', true],
+      ['pass-discard-other', undefined],
+      ['discard-no-unref', false],
+    ] as const) {
+      const value = this.#takeSwitch(name);
+      if (!this.forWriting || value === undefined || wanted === undefined) continue;
+      if (value !== wanted) throw this.#cannot(`${name}=${value ? 'on' : 'off'}`);
+    }
+    this.#takeOverlapCheck();
+    this.#takeDriver('data-file.driver');
+    this.#take('data-file.node-name');
+    const dataFile = this.#take('data-file.filename');
+    if (dataFile !== undefined) this.#opening.dataFile = dataFile;
+    this.#takeBacking();
+  }
+
+  #takeBacking(): void {
+    const driver = this.#take('backing.driver');
+    this.#takeDriver('backing.file.driver');
+    this.#take('backing.node-name');
+    this.#take('backing.file.node-name');
+    const path = this.#take('backing.file.filename');
+    if (path === undefined) {
+      if (driver !== undefined) throw this.refuse(noFile);
+      return;
+    }
+    this.#opening.backingFile = path;
+    const format = this.#formatOf(driver);
+    if (format !== undefined) this.#opening.backingFormat = format;
+    const further = [...this.#values.keys()].find((name) => name.startsWith('backing.'));
+    if (further !== undefined) throw this.#cannot(`the option '${further}'`);
+  }
+
+  #takeOverlapCheck(): void {
+    const [value, other] = overlapNames.map((name) => this.#take(name));
+    if (value !== undefined && other !== undefined && value !== other) {
+      throw this.refuse(
+        `Conflicting values for qcow2 options 'overlap-check' ('${value}') and 'overlap-check.template' ('${other}')`,
+      );
+    }
+    const name = value ?? other;
+    if (name === undefined) return;
+    const level = overlapLevels.find((known) => known === name);
+    if (level === undefined) {
+      throw this.refuse(
+        `Unsupported value '${name}' for qcow2 option 'overlap-check'. Allowed are any of the following: ${overlapLevels.join(', ')}`,
+      );
+    }
+    this.#opening.overlapCheck = level;
+  }
+
+  /** A raw image that is a part of its file. */
+  #takeWindow(): void {
+    const offset = this.#takeNumber('offset') ?? 0;
+    const size = this.#takeNumber('size');
+    if (offset > 0 || size !== undefined) throw this.#cannot('a raw image within a file');
+  }
+
+  #takeDriver(name: string): void {
+    const driver = this.#take(name);
+    if (driver !== undefined && !protocols.includes(driver)) {
+      throw this.refuse(`Unknown driver '${driver}'`);
+    }
+  }
+
+  #take(name: string): string | undefined {
+    const value = this.#values.get(name);
+    this.#values.delete(name);
+    return value;
+  }
+
+  #takeSwitch(name: string): boolean | undefined {
+    const value = this.#take(name);
+    if (value === undefined) return undefined;
+    const truth = parseSwitch(value);
+    if (truth === undefined) throw this.refuse(`Parameter '${name}' expects 'on' or 'off'`);
+    return truth;
+  }
+
+  #takeOne<Value extends string>(name: string, values: readonly Value[]): Value | undefined {
+    const value = this.#take(name);
+    const known = values.find((each) => each === value);
+    if (known === undefined && value !== undefined) {
+      throw this.refuse(`Parameter '${name}' does not accept value '${value}'`);
+    }
+    return known;
+  }
+
+  #takeNumber(name: string): number | undefined {
+    const value = this.#take(name);
+    if (value === undefined) return undefined;
+    const size = parseSize(value);
+    if (typeof size === 'bigint') return Number(size);
+    throw this.refuse(`Parameter '${name}' expects a size`);
+  }
+
+  #cannot(what: string): CliError {
+    return this.refuse(`${what} is not supported`);
+  }
+}
+
+const noFile = 'A block device must be specified for "file"';
+
+/** The format that a file's first bytes tell of, as far as a message needs it. */
+function probed(path: string): ImageFormat {
+  try {
+    const file = openSync(path, 'r');
+    try {
+      const magic = Buffer.alloc(4);
+      readSync(file, magic, 0, 4, 0);
+      return magic.toString('latin1') === 'QFI\xfb' ? 'qcow2' : 'raw';
+    } finally {
+      closeSync(file);
+    }
+  } catch {
+    return 'raw';
+  }
+}
