@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -214,6 +216,39 @@ Napi::Value testByte(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), lock.l_type == F_UNLCK ? 0 : 1);
 }
 
+/**
+ * (file, nocow, extentSize) => 0 | -errno of the extent size hint. Blocks without copy on write are
+ * asked for as far as the file system knows them. Only a file without blocks takes hints.
+ */
+Napi::Value setFileHints(const Napi::CallbackInfo& info) {
+  const File* const file = fileOf(info);
+  if (file == nullptr) return failure(info.Env(), -EBADF);
+  if (info[1].As<Napi::Boolean>()) {
+    int attributes = 0;
+    if (::ioctl(file->descriptor(), FS_IOC_GETFLAGS, &attributes) == 0) {
+      attributes |= FS_NOCOW_FL;
+      ::ioctl(file->descriptor(), FS_IOC_SETFLAGS, &attributes);
+    }
+  }
+  struct fsxattr facts = {};
+  if (::ioctl(file->descriptor(), FS_IOC_FSGETXATTR, &facts) != 0) {
+    return failure(info.Env(), -errno);
+  }
+  facts.fsx_xflags |= FS_XFLAG_EXTSIZE;
+  facts.fsx_extsize = info[2].As<Napi::Number>().Uint32Value();
+  const int result = ::ioctl(file->descriptor(), FS_IOC_FSSETXATTR, &facts);
+  return Napi::Number::New(info.Env(), result == 0 ? 0 : -errno);
+}
+
+/** (file) => bytes, 0 if there is no hint */
+Napi::Value extentSizeHint(const Napi::CallbackInfo& info) {
+  const File* const file = fileOf(info);
+  struct fsxattr facts = {};
+  const bool known =
+      file != nullptr && ::ioctl(file->descriptor(), FS_IOC_FSGETXATTR, &facts) == 0;
+  return Napi::Number::New(info.Env(), known ? facts.fsx_extsize : 0);
+}
+
 }  // namespace
 
 void exportFileFacts(Napi::Object exports) {
@@ -224,6 +259,8 @@ void exportFileFacts(Napi::Object exports) {
   exports["allocatedSize"] = Napi::Function::New(env, allocatedSize, "allocatedSize");
   exports["seekRun"] = Napi::Function::New(env, seekRun, "seekRun");
   exports["lockByte"] = Napi::Function::New(env, lockByte, "lockByte");
+  exports["setFileHints"] = Napi::Function::New(env, setFileHints, "setFileHints");
+  exports["extentSizeHint"] = Napi::Function::New(env, extentSizeHint, "extentSizeHint");
   exports["testByte"] = Napi::Function::New(env, testByte, "testByte");
 }
 

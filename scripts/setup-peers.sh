@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests compare with: QEMU 10's own tools, taken from the distribution's
-# backports where the release itself is older, and e2fsprogs. Safe to run again; a machine that
+# backports where the release itself is older, e2fsprogs and xfsprogs. Safe to run again; a machine that
 # has them already needs neither root nor network.
 set -euo pipefail
 
@@ -8,7 +8,9 @@ has_reference() {
   qemu-img --version 2>/dev/null | grep -q 'version 1[0-9]' &&
     command -v qemu-io >/dev/null && command -v qemu-nbd >/dev/null
 }
-has_file_system_tools() { command -v mkfs.ext4 >/dev/null && command -v e2fsck >/dev/null; }
+has_file_system_tools() {
+  command -v mkfs.ext4 >/dev/null && command -v e2fsck >/dev/null && command -v mkfs.xfs >/dev/null
+}
 export PATH="$PATH:/usr/sbin:/sbin"
 export DEBIAN_FRONTEND=noninteractive
 
@@ -23,7 +25,7 @@ if ! has_reference; then
   apt-get install -y -q --no-install-recommends -t "$suite" qemu-utils
 fi
 if ! has_file_system_tools; then
-  apt-get install -y -q --no-install-recommends e2fsprogs
+  apt-get install -y -q --no-install-recommends e2fsprogs xfsprogs
 fi
 
 qemu-img --version | head -n 1

@@ -164,7 +164,12 @@ export class CreateOptionValues {
       );
     };
     const preallocation = oneOf('preallocation', 'preallocation', preallocations);
-    if (this.format === 'raw') return { preallocation };
+    const hint = this.get('extent_size_hint');
+    const file = {
+      nocow: this.#isOn('nocow'),
+      ...(hint !== undefined && { extentSizeHint: hint }),
+    };
+    if (this.format === 'raw') return { preallocation, ...file };
     const backingFile = this.get('backing_file');
     const backingFormat = this.get('backing_fmt');
     const dataFile = this.get('data_file');
@@ -175,6 +180,7 @@ export class CreateOptionValues {
       throw new CliError(`Parameter 'backing-fmt' does not accept value '${backingFormat}'`);
     }
     return {
+      ...file,
       clusterSize: Number(this.get('cluster_size')),
       extendedL2: this.#isOn('extended_l2'),
       preallocation,

@@ -68,6 +68,9 @@ export const createCommand: Command = {
         format: values.format,
         size: values.get('size') ?? 0,
         backingUnchecked: true,
+        onWarning: (message) => {
+          session.complain(`${session.name}: warning: ${message}\n`);
+        },
         signal: session.signal,
       });
     });

@@ -29,6 +29,12 @@ export function infoText(info: ImageInfo): string {
     `    file length: ${formatSizeAndBytes(wholeSectors(info.fileLength))}`,
     `    disk size: ${diskSize}`,
   );
+  if (info.extentSizeHint !== undefined) {
+    lines.push(
+      '    Format specific information:',
+      `        extent size hint: ${info.extentSizeHint}`,
+    );
+  }
   return lines.map((line) => `${line}\n`).join('');
 }
 

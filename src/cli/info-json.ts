@@ -32,7 +32,7 @@ function fileJson(info: ImageInfo): JsonValue {
     filename: info.filename,
     format: info.blockDevice ? 'host_device' : 'file',
     'actual-size': info.actualSize,
-    'format-specific': { type: 'file', data: {} },
+    'format-specific': { type: 'file', data: { 'extent-size-hint': info.extentSizeHint } },
     'dirty-flag': false,
   };
 }

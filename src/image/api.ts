@@ -37,6 +37,10 @@ export interface CreateOptions {
   readonly dataFile?: string;
   readonly dataFileRaw?: boolean;
   readonly preallocation?: Preallocation;
+  /** A file without copy on write, where the file system knows such (btrfs). */
+  readonly nocow?: boolean;
+  /** Bytes of the extents that the file system is asked for, where it has hints (XFS); default 1M. */
+  readonly extentSizeHint?: number | string;
 }
 
 /** Arguments of `createImage`. */
@@ -46,6 +50,8 @@ export interface CreateImageOptions extends CreateOptions {
   readonly size?: number | string;
   /** Do not open the backing file to check it and learn its size (`qemu-img create -u`). */
   readonly backingUnchecked?: boolean;
+  /** Told of what was asked for and could not be had, and is no error. */
+  readonly onWarning?: ((message: string) => void) | undefined;
   /** Gives up, and removes what was begun. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -214,6 +220,8 @@ export interface ImageInfo {
   readonly fileLength: number;
   /** Bytes the image file occupies; undefined where the host does not say. */
   readonly actualSize: number | undefined;
+  /** Bytes of the extents that the file system was asked for, where it was. */
+  readonly extentSizeHint?: number;
   readonly clusterSize?: number;
   readonly dirtyFlag: boolean;
   /** Whether the file is a block device. */

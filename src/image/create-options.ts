@@ -7,6 +7,7 @@ import {
   type OptionRules,
   abortSignal,
   anyText,
+  callback,
   flag,
   number,
   size,
@@ -27,6 +28,8 @@ export const createRules: OptionRules<CreateOptions> = {
   dataFile: text,
   dataFileRaw: flag,
   preallocation: text,
+  nocow: flag,
+  extentSizeHint: size,
 };
 
 /** Rules of `createImage`'s options. */
@@ -35,6 +38,7 @@ export const createImageRules: OptionRules<CreateImageOptions> = {
   format: text,
   size,
   backingUnchecked: flag,
+  onWarning: callback,
   signal: abortSignal,
 };
 

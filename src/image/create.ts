@@ -5,14 +5,14 @@ import { CowherdError } from '../errors.js';
 import { createQcow2, refuseTooLarge } from '../format/qcow2/create.js';
 import { createRaw } from '../format/raw/create.js';
 import { createStorageFile } from '../storage/open-file.js';
-import type { StorageFile } from '../storage/storage.js';
+import type { StorageCreateOptions, StorageFile } from '../storage/storage.js';
 import type { CreateImageOptions, CreateOptions, ImageFormat } from './api.js';
 import { createImageRules, decideCreateOptions } from './create-options.js';
 import { openImage } from './open.js';
 import { checkOptions } from './option-check.js';
 import { type PathLike, pathOf } from './path.js';
 import { dataFilePath, resolveReference } from './reference.js';
-import { diskSize } from './size.js';
+import { diskSize, sizeInBytes } from './size.js';
 
 /**
  * Makes an image file; a file that exists is overwritten.
@@ -24,8 +24,9 @@ export async function createImage(name: PathLike, options: CreateImageOptions): 
   const path = pathOf(name);
   checkOptions(options, createImageRules, path, ['format']);
   const size = await decideSize(path, options);
+  const opening = fileOptions(options);
   await refuseSharedFile(path, options);
-  const file = await createStorageFile(path, {});
+  const file = await createStorageFile(path, opening);
   try {
     await formatFile(file, { ...options, size });
     await file.close();
@@ -40,6 +41,20 @@ export async function createImage(name: PathLike, options: CreateImageOptions): 
   }
 }
 
+/** What of the options the file system is asked for. */
+function fileOptions({
+  nocow,
+  extentSizeHint,
+  onWarning,
+}: CreateOptions & Pick<CreateImageOptions, 'onWarning'>): StorageCreateOptions {
+  const hint =
+    extentSizeHint === undefined ? undefined : sizeInBytes(extentSizeHint, 'extent size hint');
+  if (hint !== undefined && hint > 0xffffffff) {
+    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', 'Extent size hint is too large');
+  }
+  return { nocow, extentSizeHint: hint, onWarning };
+}
+
 /**
  * Makes an empty storage file into an image.
  *
@@ -51,6 +66,7 @@ export async function formatFile(
     readonly format: ImageFormat;
     readonly size: number;
     readonly signal?: AbortSignal | undefined;
+    readonly onWarning?: CreateImageOptions['onWarning'];
   },
 ): Promise<void> {
   const { size, preallocation, signal } = options;
@@ -61,7 +77,10 @@ export async function formatFile(
   const decided = decideCreateOptions(options, size);
   let dataFile: StorageFile | undefined;
   if (options.dataFile !== undefined) {
-    dataFile = await createStorageFile(dataFilePath(file.filename, options.dataFile), {});
+    dataFile = await createStorageFile(
+      dataFilePath(file.filename, options.dataFile),
+      fileOptions(options),
+    );
   }
   try {
     await createQcow2(file, dataFile, decided, signal);

@@ -16,6 +16,7 @@ export async function imageInfo(parts: OpenedParts): Promise<ImageInfo> {
     fileLength: await file.size(),
     actualSize: await file.allocatedSize(),
     blockDevice: file.limits.blockDevice,
+    ...withoutUndefined({ extentSizeHint: file.extentSizeHint?.() }),
   };
   if (!(format instanceof Qcow2Image)) {
     return { ...common, format: 'raw', dirtyFlag: false, snapshots: [] };

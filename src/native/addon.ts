@@ -57,6 +57,14 @@ export interface Addon {
   /** @returns 1 if another open file holds a lock on this byte, 0 if none does */
   testByte(file: number, byte: number): number;
 
+  /**
+   * Asks the file system for blocks without copy on write, and for extents of a size in bytes.
+   * @returns 0, or the errno of the second
+   */
+  setFileHints(file: number, nocow: boolean, extentSize: number): number;
+  /** @returns the extent size that was asked for, in bytes; 0 if none was */
+  extentSizeHint(file: number): number;
+
   createRing(
     engine: number,
     table: Float64Array,

@@ -13,6 +13,7 @@ import type {
   Completion,
   StorageFile,
   StorageLimits,
+  StorageCreateOptions,
   StorageOpenOptions,
   StorageStatus,
 } from './storage.js';
@@ -27,6 +28,9 @@ export interface FilePosixHandle {
   readonly aio: EngineName;
   readonly limits: StorageLimits;
 }
+
+/** Bytes, as QEMU has it: larger extents keep large images from falling to pieces. */
+const defaultExtentSizeHint = 1024 * 1024;
 
 /** Words that follow "Could not" in messages. */
 const attempts: Readonly<Record<Operation, string>> = {
@@ -64,7 +68,7 @@ export function openFilePosix(
 export async function createFilePosix(
   addon: Addon,
   filename: string,
-  options: StorageOpenOptions,
+  options: StorageCreateOptions,
 ): Promise<FilePosix> {
   const file = open(
     addon,
@@ -73,7 +77,10 @@ export async function createFilePosix(
     OpenFlag.write | OpenFlag.create,
   );
   try {
-    if (!file.limits.blockDevice) await file.truncate(0);
+    if (!file.limits.blockDevice) {
+      await file.truncate(0);
+      file.setHints(options);
+    }
     return file;
   } catch (error) {
     await file.close();
@@ -218,6 +225,22 @@ export class FilePosix extends BaseFile implements RingClient<Completion> {
   // eslint-disable-next-line @typescript-eslint/require-await
   async size(): Promise<number> {
     return this.#checked(this.#addon.fileSize(this.#file));
+  }
+
+  extentSizeHint(): number | undefined {
+    return this.#addon.extentSizeHint(this.#file) || undefined;
+  }
+
+  /** Gives the file system the hints that a new file is to have; what it does not know is no error. */
+  setHints({ nocow = false, extentSizeHint, onWarning }: StorageCreateOptions): void {
+    const result = this.#addon.setFileHints(
+      this.#file,
+      nocow,
+      extentSizeHint ?? defaultExtentSizeHint,
+    );
+    if (result === 0 || (extentSizeHint ?? 0) === 0) return;
+    const { message } = operationError('hint', this.filename, undefined, errnoName(result));
+    onWarning?.(`Failed to set extent size hint: ${message.slice(message.lastIndexOf(': ') + 2)}`);
   }
 
   // eslint-disable-next-line @typescript-eslint/require-await

@@ -16,7 +16,7 @@ import {
   type FilePosixHandle,
   openFilePosix,
 } from './file-posix.js';
-import type { StorageFile, StorageOpenOptions } from './storage.js';
+import type { StorageCreateOptions, StorageFile, StorageOpenOptions } from './storage.js';
 
 /** An open file as another thread can attach to it; can be cloned by structuredClone. */
 export type StorageHandle = FilePosixHandle | FileNodeHandle;
@@ -66,12 +66,15 @@ export async function openStorageFile(
  */
 export async function createStorageFile(
   path: string,
-  options: StorageOpenOptions = {},
+  options: StorageCreateOptions = {},
 ): Promise<StorageFile> {
   refuseReadOnlyDevice(path);
   if (addon !== undefined) return createFilePosix(addon, path, options);
   refuseNativeEngine(path, options);
   warnOnce();
+  if ((options.extentSizeHint ?? 0) > 0) {
+    options.onWarning?.('Failed to set extent size hint: the native addon is not available');
+  }
   return createFileNode(path, options);
 }
 

@@ -32,6 +32,16 @@ export interface StorageOpenOptions {
   readonly fillsHoles?: boolean;
 }
 
+/** How a file is to be created. */
+export interface StorageCreateOptions extends StorageOpenOptions {
+  /** Without copy on write, where the file system knows such files (btrfs). */
+  readonly nocow?: boolean | undefined;
+  /** Extents of so many bytes are asked for, where the file system has hints (XFS); default 1 MiB. */
+  readonly extentSizeHint?: number | undefined;
+  /** Told that a hint could not be given. */
+  readonly onWarning?: ((message: string) => void) | undefined;
+}
+
 /** QEMU's cache modes; `StorageOpenOptions.cache` says what each does. */
 export type CacheMode = 'writeback' | 'none' | 'writethrough' | 'directsync' | 'unsafe';
 /** I/O engines of the native backend. */
@@ -80,6 +90,8 @@ export interface StorageFile {
   size(): Promise<number>;
   /** Bytes the file occupies on its file system, or undefined where that is not known. */
   allocatedSize(): Promise<number | undefined>;
+  /** Bytes of the extents that the file system was asked for; undefined if none were. */
+  extentSizeHint?(): number | undefined;
 
   /** Hot path of `read`: no promise. The buffer belongs to the file until completion. */
   submitRead(buffer: Uint8Array, offset: number, completion: Completion): void;

@@ -1,0 +1,76 @@
+/** Hints to the file system about a new file, on XFS, which has them, and in memory, which has not. */
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { runCowherd, runQemuImg } from '../support/both-tools.js';
+import { smallDisk } from '../support/small-disk.js';
+import { needsTool, run, runOk } from '../support/tools.js';
+
+const mib = 1024 * 1024;
+
+/** A folder on a new XFS, until the test ends; undefined, the test skipped, where mounting is not allowed. */
+async function xfsFolder(t: TestContext): Promise<string | undefined> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'cowherd-xfs-'));
+  const image = path.join(folder, 'xfs.img');
+  const place = path.join(folder, 'mounted');
+  await mkdir(place);
+  await writeFile(image, '');
+  await truncate(image, 320 * mib);
+  await runOk('mkfs.xfs', ['-q', image]);
+  const { code, stderr } = await run('mount', ['-o', 'loop', image, place]);
+  t.after(async () => {
+    // Lazily, so that what a failed test left open does not keep it.
+    if (code === 0) await run('umount', ['-l', place]);
+    await rm(folder, { recursive: true });
+  });
+  if (code === 0) return place;
+  t.skip(`needs permission to mount: ${stderr.trim()}`);
+  return undefined;
+}
+
+test('the extent size hint is given and shown as the real tool does it', async (t) => {
+  if (!needsTool(t, 'qemu-img', 'mkfs.xfs')) return;
+  const folder = await xfsFolder(t);
+  if (folder === undefined) return;
+  for (const line of [
+    '-f qcow2 a 64M',
+    '-f raw a 64M',
+    '-f qcow2 -o extent_size_hint=4M a 64M',
+    '-f raw -o extent_size_hint=2M,nocow=on a 64M',
+    '-f raw -o extent_size_hint=0 a 64M',
+    '-f raw -o extent_size_hint=4097 a 64M',
+    '-f raw -o extent_size_hint=5G a 64M',
+    '-f qcow2 -o extent_size_hint=2M,data_file=b a 64M',
+  ]) {
+    const words = ['create', ...line.split(' ')];
+    const outcomes: unknown[] = [];
+    for (const program of [runQemuImg, runCowherd]) {
+      await rm(path.join(folder, 'a'), { force: true });
+      await rm(path.join(folder, 'b'), { force: true });
+      const created = await program(words, folder);
+      const infos: unknown[] = [];
+      for (const file of ['a', 'b']) {
+        if ((await stat(path.join(folder, file)).catch(() => undefined)) === undefined) continue;
+        const format = file === 'a' && line.startsWith('-f qcow2') ? 'qcow2' : 'raw';
+        const asking = ['info', '-f', format, file];
+        const theirs = await runQemuImg(asking, folder);
+        assert.deepEqual(await runCowherd(asking, folder), theirs, line);
+        infos.push(/extent size hint: \d+/.exec(theirs.stdout)?.[0]);
+      }
+      outcomes.push({ created, infos });
+    }
+    assert.deepEqual(outcomes[1], outcomes[0], line);
+  }
+});
+
+test('a hint that cannot be given is a warning, if it was asked for', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const folder = await smallDisk(t, 4 * mib);
+  if (folder === undefined) return;
+  for (const line of ['-o extent_size_hint=1M a 1M', '-o extent_size_hint=0 a 1M', 'a 1M']) {
+    const words = ['create', '-f', 'raw', ...line.split(' ')];
+    assert.deepEqual(await runCowherd(words, folder), await runQemuImg(words, folder), line);
+  }
+});
