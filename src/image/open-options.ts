@@ -6,6 +6,7 @@ import type { OpenImageOptions } from './api.js';
 import {
   type OptionRule,
   type OptionRules,
+  anyText,
   callback,
   checkOptions,
   flag,
@@ -43,7 +44,7 @@ const throttleRules: OptionRules<ThrottleOptions> = {
 
 /** Which internal snapshot: one whose id or name it is, or what both have to be. */
 export const snapshotChoice: OptionRule = (value) =>
-  typeof value === 'string' ? text(value) : options({ id: text, name: text })(value);
+  typeof value === 'string' ? undefined : options({ id: anyText, name: anyText })(value);
 
 /** Rules of `openImage`'s options. */
 export const openImageRules: OptionRules<OpenImageOptions> = {
