@@ -7,14 +7,15 @@
  * examined, or its share of the time is over. A failure names its workload and seed, and
  * `--workload` and `--seed` repeat it.
  */
-import { parseArgs } from 'node:util';
 import { type Outcome, examine } from '../test/crash/examination.js';
 import { record } from '../test/crash/recording.js';
 import { workloadNamed, workloads } from '../test/crash/workloads.js';
 import { findTool } from '../test/support/tools.js';
+import { readArguments } from './arguments.js';
 
-const { values } = parseArgs({
-  options: {
+const values = readArguments(
+  'Examines what a power cut at any moment of recorded runs could leave.',
+  {
     seconds: { type: 'string', default: '1200' },
     states: { type: 'string', default: '15000' },
     workload: { type: 'string' },
@@ -22,7 +23,7 @@ const { values } = parseArgs({
     'engine-every': { type: 'string', default: '10' },
     'real-every': { type: 'string', default: '1000' },
   },
-});
+);
 const chosen = values.workload === undefined ? workloads : [workloadNamed(values.workload)];
 const hasTool = findTool('qemu-img') !== undefined;
 const firstSeed = Number(values.seed ?? Date.now() % 1_000_000_007);

@@ -5,7 +5,6 @@
  *
  * A failure names its workload, site and fault, which repeat it together with the seed.
  */
-import { parseArgs } from 'node:util';
 import { chores, sweepChore } from '../test/faults/chores.js';
 import { faultKinds } from '../test/faults/fault-kinds.js';
 import { sweepProgram } from '../test/faults/program-run.js';
@@ -15,17 +14,16 @@ import { sweepGuest } from '../test/faults/sweep.js';
 import { type SweepResult, type Tally, addTally, newTally, tallyOf } from '../test/faults/tally.js';
 import { guestWorkloads } from '../test/faults/workloads.js';
 import { findTool } from '../test/support/tools.js';
+import { readArguments } from './arguments.js';
 
-const { values } = parseArgs({
-  options: {
-    workload: { type: 'string' },
-    site: { type: 'string' },
-    fault: { type: 'string' },
-    every: { type: 'string', default: '1' },
-    seed: { type: 'string', default: '1' },
-    'engine-every': { type: 'string', default: '20' },
-    'real-every': { type: 'string', default: '50' },
-  },
+const values = readArguments('Makes every operation of a device fail in every way.', {
+  workload: { type: 'string' },
+  site: { type: 'string' },
+  fault: { type: 'string' },
+  every: { type: 'string', default: '1' },
+  seed: { type: 'string', default: '1' },
+  'engine-every': { type: 'string', default: '20' },
+  'real-every': { type: 'string', default: '50' },
 });
 const hasTool = findTool('qemu-img') !== undefined;
 const seed = Number(values.seed);

@@ -11,7 +11,6 @@ import { mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { gunzipSync } from 'node:zlib';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { fixtures } from '../test/support/fixtures.js';
 import { projectFolder } from '../test/support/tools.js';
@@ -19,13 +18,12 @@ import { type CorpusCase, corpusPath, likenessOf, readCorpus } from '../test/fuz
 import { type Mutant, mutate } from '../test/fuzz/mutation.js';
 import { Random } from '../test/stress/random.js';
 import type { Judgement } from '../test/fuzz/worker.js';
+import { readArguments } from './arguments.js';
 
-const { values } = parseArgs({
-  options: {
-    minutes: { type: 'string', default: '1' },
-    seed: { type: 'string' },
-    grow: { type: 'boolean', default: false },
-  },
+const values = readArguments('Opens, reads and checks malformed images.', {
+  minutes: { type: 'string', default: '1' },
+  seed: { type: 'string' },
+  grow: { type: 'boolean', default: false },
 });
 const batchSize = 50;
 const hangMs = 60_000;

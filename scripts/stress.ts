@@ -8,17 +8,15 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { parseArgs } from 'node:util';
 import { StressTally } from '../test/stress/tally.js';
 import { runRound } from '../test/stress/round.js';
 import { scenarioOf } from '../test/stress/scenario.js';
+import { readArguments } from './arguments.js';
 
-const { values } = parseArgs({
-  options: {
-    minutes: { type: 'string', default: '1' },
-    queues: { type: 'string', default: '2' },
-    seed: { type: 'string' },
-  },
+const values = readArguments('Lets threads loose on one image, round by round.', {
+  minutes: { type: 'string', default: '1' },
+  queues: { type: 'string', default: '2' },
+  seed: { type: 'string' },
 });
 const end = Date.now() + Number(values.minutes) * 60_000;
 const threads = Number(values.queues);

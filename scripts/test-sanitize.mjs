@@ -9,6 +9,9 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { answerHelp } from './help.mjs';
+
+answerHelp(import.meta.url);
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const runtimes = { address: 'libasan.so', undefined: 'libubsan.so', thread: 'libtsan.so' };
