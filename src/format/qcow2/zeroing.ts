@@ -37,8 +37,10 @@ export class Zeroing {
     const { size, rawExternalData, dataFile, metadata, unflushed } = this.#context;
     const { clusterSize, subclusterSize } = metadata.geometry;
     if (rawExternalData) {
+      // The entries stay: what is written meanwhile must show in the raw file and through them alike.
       await dataFile.writeZeroes(offset, length, unmap);
       unflushed.note();
+      return;
     }
     const end = offset + length;
     const start = Math.min(end, Math.ceil(offset / subclusterSize) * subclusterSize);
@@ -71,6 +73,7 @@ export class Zeroing {
     if (rawExternalData) {
       await dataFile.writeZeroes(start, stop - start, true);
       unflushed.note();
+      return;
     }
     await this.#changeClusters(start, stop - start, { unmap: true, punch: true, discard: true });
   }
@@ -123,6 +126,7 @@ export class Zeroing {
 
   /** Changes clusters up to the end of a slice or to a claim. @returns how many */
   async #changeInSlice(offset: number, count: number, mode: ZeroMode): Promise<number> {
+    if (this.#context.externalData && mode.punch) return this.#giveUpData(offset, count, mode);
     const { l2Cache } = this.#context.metadata;
     const removed: RemovedClusters[] = [];
     const changed = await this.#inSlice(offset, count, (at) => {
@@ -130,6 +134,48 @@ export class Zeroing {
       return this.#changeEntry(at, kind, offset, mode, removed);
     });
     intoLimbo(this.#context, removed, mode.punch);
+    return changed;
+  }
+
+  /**
+   * Gives clusters of an external data file back to the host, and changes their entries. They are
+   * claimed meanwhile: a write that came after must not be punched away.
+   *
+   * @returns how many
+   */
+  async #giveUpData(offset: number, count: number, mode: ZeroMode): Promise<number> {
+    const { metadata, dataFile, size, unflushed } = this.#context;
+    const { geometry, l2Cache, claims, entries } = metadata;
+    const entry = geometry.entryInSlice(offset);
+    let held: { readonly slot: number; readonly count: number } | undefined;
+    const changed = await this.#inSlice(offset, count, (at, slot) => {
+      if (held === undefined) l2Cache.pin(slot);
+      held = { slot, count: (held?.count ?? 0) + 1 };
+      claims.add(slot, (at - slot * l2Cache.sliceSize) / geometry.l2EntrySize, 1);
+      return false;
+    });
+    const { slot } = held!;
+    try {
+      const length = Math.min(changed * geometry.clusterSize, size - offset);
+      await dataFile.discard(offset, length);
+      unflushed.note();
+      l2Cache.lockExclusive(slot);
+      try {
+        for (let index = entry; index < entry + changed; index++) {
+          const at = slot * l2Cache.sliceSize + index * geometry.l2EntrySize;
+          const kind = entries.kind(l2Cache.view, at);
+          if (this.#changeEntry(at, kind, offset, mode, [])) l2Cache.markDirty(slot);
+        }
+      } finally {
+        l2Cache.unlockExclusive(slot);
+      }
+    } finally {
+      l2Cache.lockExclusive(slot);
+      claims.remove(slot, entry, changed);
+      l2Cache.unlockExclusive(slot);
+      l2Cache.waiting.wake(slot);
+      l2Cache.unpin(slot);
+    }
     return changed;
   }
 
@@ -176,7 +222,11 @@ export class Zeroing {
    *
    * @returns how many entries it was run on
    */
-  async #inSlice(offset: number, count: number, change: (at: number) => boolean): Promise<number> {
+  async #inSlice(
+    offset: number,
+    count: number,
+    change: (at: number, slot: number) => boolean,
+  ): Promise<number> {
     const { metadata } = this.#context;
     const { geometry, l2Cache, claims } = metadata;
     const entry = geometry.entryInSlice(offset);
@@ -191,7 +241,7 @@ export class Zeroing {
       try {
         for (; next < last && !claims.has(slot, next); next++) {
           const at = slot * l2Cache.sliceSize + next * geometry.l2EntrySize;
-          if (change(at)) dirty = true;
+          if (change(at, slot)) dirty = true;
         }
         if (next === entry) announced = l2Cache.waiting.announce(slot);
         failed = false;
