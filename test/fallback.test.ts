@@ -22,7 +22,7 @@ const images = ['compressed-zlib', 'compressed-zstd', 'extended-l2-compressed'].
 
 /** The one line that tells that the addon is missing; Node adds where to learn more. */
 const oneWarning =
-  /^\(node:\d+\) \[COWHERD_NO_ADDON\] Warning: the native addon is not available: .*\n\(Use .*\)\n$/;
+  /^\(node:\d+\) \[COWHERD_NO_ADDON\] Warning: the native addon is not available \(COWHERD_NO_ADDON is set\): .*\n\(Use .*\)\n$/;
 const silence = /^$/;
 
 type Runner = (words: readonly string[]) => Promise<RunResult>;
@@ -132,7 +132,7 @@ async function libraryWorks(
 
 test('without the addon everything works, with one warning', async (t) => {
   const folder = await unpackFixtures(t, images);
-  const env = { COWHERD_NO_ADDON: '1' };
+  const env = { COWHERD_NO_ADDON: '1', COWHERD_LOCKING: 'off' };
   await everyday(folder, runner(folder, env, oneWarning));
   await libraryWorks(folder, env, oneWarning);
 });
@@ -144,6 +144,38 @@ test('without io_uring everything works, and nobody is told', { skip }, async (t
   const env = { COWHERD_NO_IO_URING: '1' };
   await everyday(folder, runner(folder, env, silence));
   await libraryWorks(folder, env, silence);
+});
+
+test('without the addon nothing that others may be writing is written to', async (t) => {
+  const folder = await unpackFixtures(t, [fixture('default.qcow2')]);
+  const before = await readFile(path.join(folder, 'default.qcow2'));
+  const refused = async (
+    words: readonly string[],
+    env: Record<string, string>,
+  ): Promise<string> => {
+    const { stderr, code } = await run(process.execPath, [cowherdProgram, ...words], {
+      cwd: folder,
+      env: { COWHERD_NO_ADDON: '1', NODE_NO_WARNINGS: '1', ...env },
+    });
+    assert.equal(code, 1, stderr);
+    return stderr;
+  };
+  for (const words of [
+    ['bench', '-w', '-c', '1', 'default.qcow2'],
+    ['check', '-r', 'all', 'default.qcow2'],
+    ['create', '-f', 'qcow2', 'default.qcow2', '1M'],
+    ['convert', '-n', '-O', 'qcow2', 'default.qcow2', 'default.qcow2'],
+  ]) {
+    assert.match(await refused(words, {}), /^cowherd: [^\n]+\n$/, words.join(' '));
+    assert.deepEqual(await readFile(path.join(folder, 'default.qcow2')), before);
+  }
+  const bench = ['bench', '-w', '-c', '1', 'default.qcow2'];
+  assert.match(await refused(bench, {}), /COWHERD_NO_ADDON is set.*COWHERD_LOCKING=off/);
+  const allowed = await run(process.execPath, [cowherdProgram, ...bench], {
+    cwd: folder,
+    env: { COWHERD_NO_ADDON: '1', COWHERD_LOCKING: 'off', NODE_NO_WARNINGS: '1' },
+  });
+  assert.equal(allowed.code, 0, allowed.stderr);
 });
 
 test('what cannot be had is refused by name', async (t) => {

@@ -183,7 +183,13 @@ test('installed into an empty project, it converts an image without a compiler',
     const words = ['convert', '-O', 'qcow2', 'disk.raw', 'portable.qcow2'];
     const { stderr, code } = await runIn(consumer, command, words);
     assert.equal(code, 0);
-    assert.match(stderr, /^\(node:\d+\) \[COWHERD_NO_ADDON\] Warning: the native addon/);
+    assert.match(
+      stderr,
+      /^\(node:\d+\) \[COWHERD_NO_ADDON\] Warning: the native addon is not available \(.*cowherd\.node: /,
+    );
+    const again = await runIn(consumer, command, ['bench', '-w', '-c', '1', 'portable.qcow2']);
+    assert.equal(again.code, 1);
+    assert.match(again.stderr, /^cowherd: [^\n]*cannot be locked[^\n]*\n$/);
     const compared = ['compare', '-q', 'disk.raw', 'portable.qcow2'];
     assert.equal((await runIn(consumer, command, compared)).code, 0);
   });

@@ -2,7 +2,7 @@
  * What people hold: the types of an open image, its queues, and what they report.
  * Types only; `open.ts` and `create.ts` make these.
  */
-import type { AioMode, CacheMode } from '../storage/storage.js';
+import type { AioMode, CacheMode, LockingMode } from '../storage/storage.js';
 import type { ThrottleOptions } from '../engine/throttle.js';
 import type { BufferLike } from './buffer.js';
 import type { ImageHandle } from './handle.js';
@@ -11,7 +11,7 @@ export type { ThrottleOptions } from '../engine/throttle.js';
 export type { BufferLike } from './buffer.js';
 export type { ImageHandle } from './handle.js';
 export type { PathLike } from './path.js';
-export type { AioMode, CacheMode } from '../storage/storage.js';
+export type { AioMode, CacheMode, LockingMode } from '../storage/storage.js';
 
 /** Formats of an image file. */
 export type ImageFormat = 'qcow2' | 'raw';
@@ -97,6 +97,12 @@ export interface OpenImageOptions {
   readonly inOrder?: boolean | undefined;
   /** Read even if another process has the image open for writing (`qemu-img -U`). */
   readonly forceShare?: boolean | undefined;
+  /**
+   * `off` neither takes the image locks that QEMU knows nor looks at those of others (`auto`, the
+   * default). Without the addon nothing can be locked, and to open a file for writing takes `off`,
+   * here or for the whole program by `COWHERD_LOCKING=off`.
+   */
+  readonly locking?: LockingMode | undefined;
   /**
    * Read the state of this internal snapshot instead of the active one, read-only: the one with that id,
    * or else that name, or of which all is true that is said.

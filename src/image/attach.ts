@@ -10,6 +10,7 @@ import type { StorageFile } from '../storage/storage.js';
 import type { Image } from './api.js';
 import { closeEach } from './each-step.js';
 import { type ImageHandle, joinImage } from './handle.js';
+import { noteOpen } from './left-open.js';
 import { OpenedImage } from './opened-image.js';
 
 /**
@@ -22,7 +23,9 @@ import { OpenedImage } from './opened-image.js';
  */
 export async function attachImage(handle: ImageHandle): Promise<Image> {
   try {
-    return await attachLink(handle);
+    const image = await attachLink(handle);
+    image.onClosed(noteOpen(image));
+    return image;
   } catch (error) {
     throw nameMemoryError(error, handle.file.filename);
   }

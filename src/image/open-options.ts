@@ -62,6 +62,7 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   overlapCheck,
   lazyRefcounts: flag,
   forceShare: flag,
+  locking: oneOf('auto', 'off'),
   snapshot: snapshotChoice,
   throttle: options(throttleRules),
   forCheck: flag,

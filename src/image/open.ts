@@ -20,10 +20,13 @@ import type { StorageFile } from '../storage/storage.js';
 import type { Image, ImageFormat, OpenImageOptions } from './api.js';
 import { closeEach } from './each-step.js';
 import { checkOpenOptions } from './open-options.js';
+import { noteOpen } from './left-open.js';
 import { OpenedImage } from './opened-image.js';
 import { type PathLike, pathOf } from './path.js';
 import { findDataFile, resolveReference } from './reference.js';
 import { allocateSharedParts } from './shared-parts.js';
+
+export { locksFiles } from '../storage/open-file.js';
 
 const formats: readonly ImageFormat[] = ['qcow2', 'raw'];
 
@@ -36,7 +39,9 @@ const formats: readonly ImageFormat[] = ['qcow2', 'raw'];
 export async function openImage(path: PathLike, options: OpenImageOptions = {}): Promise<Image> {
   const filename = pathOf(path);
   checkOpenOptions(filename, options);
-  return openLink(filename, options, []);
+  const image = await openLink(filename, options, []);
+  image.onClosed(noteOpen(image));
+  return image;
 }
 
 /** Opens an image that lies in a storage file already open; the image then owns the file. */
@@ -63,6 +68,7 @@ async function openLink(
     cache: options.cache ?? 'writeback',
     aio: options.aio ?? 'auto',
     forceShare: options.forceShare ?? false,
+    locking: options.locking ?? 'auto',
     // The allocator of a qcow2 image reserves by itself.
     fillsHoles: options.fillsHoles === true && options.format === 'raw',
   });
@@ -272,6 +278,7 @@ function openDataFileAt(
     cache: options.cache ?? 'writeback',
     aio: options.aio ?? 'auto',
     forceShare: options.forceShare ?? false,
+    locking: options.locking ?? 'auto',
     fillsHoles: options.fillsHoles ?? false,
   });
 }

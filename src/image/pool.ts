@@ -8,6 +8,7 @@ import { CowherdError, nameMemoryError } from '../errors.js';
 import type { Image, ImageInfo, ImageStats, OpenImageOptions, RequestTarget } from './api.js';
 import { type BufferLike, bytesOf } from './buffer.js';
 import { reviveError } from './error-transfer.js';
+import { noteOpen } from './left-open.js';
 import { openImage } from './open.js';
 import { openImageRules, queueCount } from './open-options.js';
 import { type OptionRules, checkOptions, oneOf, wholeNumber } from './option-check.js';
@@ -218,6 +219,7 @@ class ThreadPool implements ImagePool {
   /** Every queue, as its thread and its number there. */
   readonly #queues: readonly { readonly thread: PoolThread; readonly queue: number }[];
   readonly #regionBytes: number | undefined;
+  readonly #noteClosed: () => void;
   readonly #spare = new Map<number, Uint8Array[]>();
   #spareBytes = 0;
   #turn = 0;
@@ -229,6 +231,12 @@ class ThreadPool implements ImagePool {
     this.#image = image;
     this.#threads = threads;
     this.#regionBytes = regionBytes;
+    this.#noteClosed = noteOpen({
+      filename: image.filename,
+      // The image of this thread tells of it.
+      readOnly: true,
+      close: () => this.close(),
+    });
     // In an order that goes round the threads.
     const most = Math.max(...threads.map((thread) => thread.queues));
     this.#queues = Array.from({ length: most }, (_, queue) =>
@@ -301,6 +309,7 @@ class ThreadPool implements ImagePool {
   }
 
   async #closeAll(): Promise<void> {
+    this.#noteClosed();
     const ended = await Promise.allSettled(this.#threads.map((thread) => thread.close()));
     await this.#image.close();
     for (const end of ended) if (end.status === 'rejected') throw end.reason as Error;

@@ -14,7 +14,7 @@ import type {
 } from '../image/api.js';
 import { createImage, removeImage } from '../image/create.js';
 import { closeEach } from '../image/each-step.js';
-import { openImage } from '../image/open.js';
+import { locksFiles, openImage } from '../image/open.js';
 import { checkOptions } from '../image/option-check.js';
 import { type PathLike, pathOf } from '../image/path.js';
 import { dataFilePath, resolveReference } from '../image/reference.js';
@@ -302,6 +302,8 @@ async function copyInto(
     cache: options.targetCache ?? 'unsafe',
     aio: options.aio,
     fillsHoles: created && !isPreallocated(options),
+    // Nobody else has it, and without the addon it could not be locked.
+    locking: created && !locksFiles ? 'off' : 'auto',
     inOrder: options.outOfOrder !== true,
     // One that is killed shall need no repair, and laziness spares a conversion nothing.
     lazyRefcounts: false,

@@ -99,23 +99,46 @@ export interface Addon {
   readonly hasZlib: boolean;
 }
 
-function load(): Addon | undefined {
-  if (process.env['COWHERD_NO_ADDON'] === '1') return undefined;
+/** What loading the addon gave. */
+interface Loading {
+  readonly addon: Addon | undefined;
+  /** Why there is none. */
+  readonly problem: string | undefined;
+}
+
+/** Programs that are not Node, and end in a crash when they load the addon. */
+function foreignRuntime(): string | undefined {
+  const versions: Readonly<Record<string, string | undefined>> = process.versions;
+  return ['bun', 'deno'].find((name) => versions[name] !== undefined);
+}
+
+function load(): Loading {
+  const without = (problem: string): Loading => ({ addon: undefined, problem });
+  if (process.env['COWHERD_NO_ADDON'] === '1') return without('COWHERD_NO_ADDON is set');
+  const runtime = foreignRuntime();
+  if (runtime !== undefined) return without(`${runtime} does not run it`);
   const require = createRequire(import.meta.url);
-  for (const place of [
-    `prebuilt/${process.platform}-${process.arch}/cowherd.node`,
-    'build/Release/cowherd.node',
-  ]) {
+  const system = `${process.platform}-${process.arch}`;
+  let problem = `there is none for ${system}`;
+  for (const place of [`prebuilt/${system}/cowherd.node`, 'build/Release/cowherd.node']) {
     const file = fileURLToPath(new URL(place, packageFolder));
     if (!existsSync(file)) continue;
     try {
-      return require(file) as Addon;
-    } catch {
+      const addon = require(file) as Addon;
+      // Without it, memory could be freed under a request.
+      if ('holdMemory' in addon) return { addon, problem: undefined };
+      problem = 'this version of Node offers no way to hold the memory of buffers';
+    } catch (error) {
       // Made for another system or libc; the next one may do.
+      [problem] = (error instanceof Error ? error.message : String(error)).split('\n');
     }
   }
-  return undefined;
+  return without(problem);
 }
 
+const loading = load();
+
 /** The addon, or undefined where none loads (or `COWHERD_NO_ADDON=1` is set). */
-export const addon: Addon | undefined = load();
+export const addon: Addon | undefined = loading.addon;
+/** Why there is no addon. */
+export const addonProblem: string | undefined = loading.problem;

@@ -145,7 +145,8 @@ function open(
     },
   });
   try {
-    lockImage(addon, opened.file, filename, readOnly, options.forceShare ?? false);
+    const unlocked = options.forceShare === true || options.locking === 'off';
+    lockImage(addon, opened.file, filename, readOnly, unlocked);
   } catch (error) {
     void file.close();
     throw error;

@@ -1,6 +1,7 @@
 /** Opens files of the host with the best backend that loads. */
+import { existsSync } from 'node:fs';
 import { CowherdError } from '../errors.js';
-import { addon } from '../native/addon.js';
+import { addon, addonProblem } from '../native/addon.js';
 import { refuseReadOnlyDevice } from './block-device.js';
 import {
   attachFileNode,
@@ -27,8 +28,8 @@ function warnOnce(): void {
   if (warned) return;
   warned = true;
   process.emitWarning(
-    'the native addon is not available: files are not locked, not read past the page cache, and ' +
-      'holes are neither found nor made',
+    `the native addon is not available (${addonProblem ?? 'unknown'}): files are not locked, not ` +
+      'read past the page cache, and holes are neither found nor made',
     { code: 'COWHERD_NO_ADDON' },
   );
 }
@@ -39,6 +40,25 @@ function refuseNativeEngine(path: string, { aio }: StorageOpenOptions): void {
   throw new CowherdError(
     'ERR_COWHERD_UNSUPPORTED',
     `Could not open '${path}': the io_uring engine is not available without the native addon`,
+    { filename: path },
+  );
+}
+
+/** Whether files that are opened here are locked. */
+export const locksFiles = addon !== undefined;
+
+/** Whether whoever opens files, or started the program, does without locks. */
+function doesWithoutLocks({ locking }: StorageOpenOptions): boolean {
+  return locking === 'off' || process.env['COWHERD_LOCKING'] === 'off';
+}
+
+/** @throws ERR_COWHERD_UNSUPPORTED for a file that others may be changing, and that cannot be locked */
+function refuseUnlocked(path: string, options: StorageOpenOptions): void {
+  if (options.readOnly === true || doesWithoutLocks(options)) return;
+  throw new CowherdError(
+    'ERR_COWHERD_UNSUPPORTED',
+    `Could not open '${path}': without the native addon (${addonProblem ?? 'unknown'}) it cannot be ` +
+      "locked; COWHERD_LOCKING=off, or locking 'off', writes to it all the same",
     { filename: path },
   );
 }
@@ -56,6 +76,7 @@ export async function openStorageFile(
   if (options.readOnly !== true) refuseReadOnlyDevice(path);
   if (addon !== undefined) return openFilePosix(addon, path, options);
   refuseNativeEngine(path, options);
+  refuseUnlocked(path, options);
   warnOnce();
   return openFileNode(path, options);
 }
@@ -71,6 +92,8 @@ export async function createStorageFile(
   refuseReadOnlyDevice(path);
   if (addon !== undefined) return createFilePosix(addon, path, options);
   refuseNativeEngine(path, options);
+  // One that is there already may be in use.
+  if (existsSync(path)) refuseUnlocked(path, options);
   warnOnce();
   if ((options.extentSizeHint ?? 0) > 0) {
     options.onWarning?.('Failed to set extent size hint: the native addon is not available');

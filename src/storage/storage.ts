@@ -25,6 +25,8 @@ export interface StorageOpenOptions {
   readonly aio?: AioMode;
   /** Take no image locks that conflict with other processes (`qemu-img -U`). */
   readonly forceShare?: boolean;
+  /** `off`: neither take image locks nor look at those of others, whatever is done to the file. */
+  readonly locking?: LockingMode;
   /**
    * The file is about to be filled: a write to the page cache reserves its blocks before the data are
    * copied, which is quicker in holes and slower where blocks are there already.
@@ -44,6 +46,8 @@ export interface StorageCreateOptions extends StorageOpenOptions {
 
 /** QEMU's cache modes; `StorageOpenOptions.cache` says what each does. */
 export type CacheMode = 'writeback' | 'none' | 'writethrough' | 'directsync' | 'unsafe';
+/** Whether files are locked; QEMU's `locking`. */
+export type LockingMode = 'auto' | 'off';
 /** I/O engines of the native backend. */
 export type AioMode = 'auto' | 'io_uring' | 'threads';
 

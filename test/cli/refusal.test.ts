@@ -91,7 +91,7 @@ async function chain(t: TestContext): Promise<string> {
 
 for (const [where, env] of [
   ['', undefined],
-  [', without locks too', { COWHERD_NO_ADDON: '1', NODE_NO_WARNINGS: '1' }],
+  [', without locks too', { COWHERD_NO_ADDON: '1', COWHERD_LOCKING: 'off', NODE_NO_WARNINGS: '1' }],
 ] as const) {
   test(`what the source is read from is not written to${where}`, async (t) => {
     const folder = await chain(t);

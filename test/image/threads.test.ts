@@ -17,9 +17,9 @@ import { needsTool, run, temporaryFolder } from '../support/tools.js';
 /** What a worker of these tests does once it has joined the image. */
 interface Orders {
   readonly handle: ImageHandle;
-  readonly role: 'write' | 'echo' | 'die';
+  readonly role: 'write' | 'echo' | 'die' | 'forget';
   readonly part: number;
-  readonly how?: 'exit' | 'throw' | 'finish' | 'wait';
+  readonly how?: 'exit' | 'throw' | 'wait';
 }
 
 const mebibyte = 1024 * 1024;
@@ -36,6 +36,9 @@ async function work(orders: Orders): Promise<void> {
     await image.read(bytes, 0);
     parentPort!.postMessage(bytes);
     await image.close();
+  } else if (orders.role === 'forget') {
+    // Ends with the image still open.
+    await image.write(new Uint8Array(writeBytes).fill(6), 0);
   } else {
     await writeUntilDeath(image, orders);
   }
@@ -53,11 +56,6 @@ async function fillPart(image: Image, part: number): Promise<void> {
 
 async function writeUntilDeath(image: Image, { how }: Orders): Promise<void> {
   parentPort!.postMessage('joined');
-  if (how === 'finish') {
-    // Ends with the image still open.
-    await image.write(new Uint8Array(writeBytes), 0);
-    return;
-  }
   setTimeout(() => {
     if (how === 'exit') process.exit(0);
     if (how === 'throw') throw new Error('on purpose');
@@ -188,7 +186,18 @@ if (isMainThread) {
     await image.close();
   });
 
-  for (const how of ['exit', 'throw', 'finish', 'wait'] as const) {
+  test('a thread that has nothing left to do closes the image it has left open', async (t) => {
+    const { place, image } = await newImage(t);
+    await ended(start({ handle: image.handle(), role: 'forget', part: 0 }));
+    assert.equal(image.stats().threads, 1);
+    const found = new Uint8Array(writeBytes);
+    await image.read(found, 0);
+    assert.ok(found.every((byte) => byte === 6));
+    await image.close();
+    await checkSound(t, place);
+  });
+
+  for (const how of ['exit', 'throw', 'wait'] as const) {
     const name = how === 'wait' ? 'is terminated' : `ends by "${how}"`;
     // Nothing of a thread runs any more when it is terminated, except what the addon has prepared.
     const skip = how === 'wait' && addon === undefined ? 'needs the addon' : false;

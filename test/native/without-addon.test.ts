@@ -20,7 +20,7 @@ async function passesWith(env: Record<string, string>, ...files: string[]): Prom
 
 test('file-node, zero scan and codecs without the addon', () =>
   passesWith(
-    { COWHERD_NO_ADDON: '1' },
+    { COWHERD_NO_ADDON: '1', COWHERD_LOCKING: 'off' },
     'test/storage/conformance.test.js',
     'test/storage/open-file.test.js',
     'test/native/zero-scan.test.js',
