@@ -43,7 +43,7 @@ const lowBits = 0x40000000;
 const punchBit = 0x40000000;
 
 const firstEntries = 256;
-const mostBytes = 128 * 1024 * 1024;
+const mostBytes = 16 * 1024 * 1024;
 
 /** Makes the shared memory of an image's limbo, which grows as it is needed. */
 export function allocateLimbo(): SharedArrayBuffer {

@@ -74,10 +74,18 @@ export type SliceLoader = (bytes: Uint8Array) => Promise<void>;
 /** Where the slice of a key lies now: its host offset in bytes, or -1 while it has no place yet. */
 export type SliceLocator = (key: number) => number;
 
-/** Makes the memory of a cache of about `budgetBytes` for slices of `sliceSize` bytes. */
-export function allocateSliceCache(budgetBytes: number, sliceSize: number): SliceCacheMemory {
+/**
+ * Makes the memory of a cache of about `budgetBytes` for slices of `sliceSize` bytes.
+ *
+ * @param mostSlices how many there are to be cached; more room would never be used
+ */
+export function allocateSliceCache(
+  budgetBytes: number,
+  sliceSize: number,
+  mostSlices = Infinity,
+): SliceCacheMemory {
   let sets = 1;
-  while (sets * 2 * ways * sliceSize <= budgetBytes) sets *= 2;
+  while (sets * 2 * ways * sliceSize <= budgetBytes && sets * ways < mostSlices) sets *= 2;
   const slots = sets * ways;
   return {
     sliceSize,

@@ -67,22 +67,35 @@ export async function loadQcow2Memory(
   cacheBytes: number,
   overlapLevel: OverlapLevel | undefined,
 ): Promise<Qcow2Memory> {
+  const { sliceSize, refcountsPerSlice } = geometry;
   const budget = Math.max(cacheBytes, minCacheBytes);
-  const l2 = allocateSliceCache(budget * l2Share, geometry.sliceSize);
+  // A snapshot of a smaller disk has a shorter table; what it lacks reads as unallocated.
+  const l1Entries = Math.max(l1Place.entries, geometry.l1Entries(header.size));
+  const l2Slices =
+    l1Place.offset === header.l1TableOffset
+      ? Math.ceil(header.size / geometry.sliceReach)
+      : l1Entries * geometry.slicesPerTable;
+  const l2 = allocateSliceCache(budget * l2Share, sliceSize, l2Slices);
   const fileEnd = geometry.clusters(await file.size());
+  const mostClusters = mostHostClusters(geometry, header, fileEnd);
   const refcountEntries = (header.refcountTableClusters * geometry.clusterSize) / 8;
-  const refcountTable = allocatePointerTable(maxRefcountTableBytes / 8);
+  const refcountTable = allocatePointerTable(
+    Math.max(refcountEntries, mostRefcountBlocks(geometry, mostClusters)),
+  );
   const blocks = await loadTable(file, refcountTable, header.refcountTableOffset, refcountEntries);
   const mostBlocks = refcountTable.data.byteLength / 8;
   const memory: Qcow2Memory = {
     control: allocateControlBlock(),
     header: allocateHeaderWords(header),
-    // A snapshot of a smaller disk has a shorter table; what it lacks reads as unallocated.
-    l1: allocatePointerTable(Math.max(l1Place.entries, geometry.l1Entries(header.size))),
+    l1: allocatePointerTable(l1Entries),
     l2,
     claims: ClaimMarks.allocate(l2.slots, geometry.l2EntriesPerSlice),
     refcountTable,
-    refcounts: allocateSliceCache(budget * (1 - l2Share), geometry.sliceSize),
+    refcounts: allocateSliceCache(
+      budget * (1 - l2Share),
+      sliceSize,
+      Math.ceil(mostClusters / refcountsPerSlice),
+    ),
     allocator: allocateAllocatorMemory(geometry, fileEnd, blocks, mostBlocks),
     limbo: allocateLimbo(),
     overlap: allocateOverlapMemory(0, 0),
@@ -93,6 +106,21 @@ export async function loadQcow2Memory(
   if (overlapLevel === undefined) return memory;
   const source = { file, header, geometry, l1, refcountTable };
   return { ...memory, overlap: await loadOverlapMemory(source, overlapLevel) };
+}
+
+/** Clusters that the file of an image may come to have, and then some. */
+function mostHostClusters(geometry: Geometry, header: Qcow2Header, fileEnd: number): number {
+  return 2 * fileEnd + 4 * geometry.clusters(header.size) + 65536;
+}
+
+/** Entries of the longest refcount table that so many clusters may come to need. */
+function mostRefcountBlocks(geometry: Geometry, clusters: number): number {
+  const { clusterSize, refcountsPerBlock } = geometry;
+  // A table that grows gets half as long again as it has to be.
+  const blocks = Math.ceil((clusters / refcountsPerBlock) * 1.5);
+  const perCluster = clusterSize / 8;
+  const entries = Math.ceil(blocks / perCluster) * perCluster;
+  return Math.min(maxRefcountTableBytes / 8, entries);
 }
 
 /** Reads a table into its memory. @returns its length up to the last entry that is not zero */
@@ -106,9 +134,11 @@ async function loadTable(
   table.place(hostOffset, entries);
   // Where it cannot be, a check finds nothing.
   if (entries === 0 || hostOffset > maxOffset - entries * 8) return 0;
-  const bytes = table.bytes.subarray(0, entries * 8);
-  await file.read(bytes, hostOffset);
-  return Math.ceil((bytes.findLastIndex((byte) => byte !== 0) + 1) / 8);
+  await file.read(table.bytes.subarray(0, entries * 8), hostOffset);
+  const words = new Int32Array(memory.data, 0, entries * 2);
+  let last = words.length;
+  while (last > 0 && words[last - 1] === 0) last--;
+  return Math.ceil(last / 2);
 }
 
 /** What every request of one thread works on. */
