@@ -55,21 +55,34 @@ export interface FileNodeHandle {
   readonly filename: string;
   readonly readOnly: boolean;
   readonly cache: CacheMode;
+  /** Of the thread that gave the handle, as long as that has the file open. */
+  readonly descriptor: number;
+  /** Which file it is, whatever its name is now. */
+  readonly device: number;
+  readonly inode: number;
 }
 
 /** The descriptor that the queues of one file share. */
 interface SharedDescriptor {
   readonly descriptor: number;
+  readonly device: number;
+  readonly inode: number;
   users: number;
 }
 
 /**
  * Opens a file.
+ *
+ * @param filename what it is called, if that is not the place where it is opened
  * @throws CowherdError, worded as qemu-img words it
  */
-export function openFileNode(filename: string, options: StorageOpenOptions): Promise<FileNode> {
+export function openFileNode(
+  place: string,
+  options: StorageOpenOptions,
+  filename = place,
+): Promise<FileNode> {
   const { O_RDONLY, O_RDWR } = fs.constants;
-  return open(filename, options, options.readOnly ? O_RDONLY : O_RDWR);
+  return open(place, options, options.readOnly ? O_RDONLY : O_RDWR, filename);
 }
 
 /** Creates a file, or empties it. Permissions are 0644 less the umask. */
@@ -78,15 +91,32 @@ export function createFileNode(filename: string, options: StorageOpenOptions): P
   return open(filename, { ...options, readOnly: false }, O_RDWR | O_CREAT | O_TRUNC);
 }
 
-/** The same file for this thread, by a handle from another. */
-export function attachFileNode(handle: FileNodeHandle): Promise<FileNode> {
-  return openFileNode(handle.filename, handle);
+/**
+ * The same file for this thread, by a handle from another: the one that is open, not the one that has
+ * its name by now.
+ *
+ * @throws ERR_COWHERD_CLOSED if it cannot be found any more
+ */
+export async function attachFileNode(handle: FileNodeHandle): Promise<FileNode> {
+  const { filename, descriptor, device, inode } = handle;
+  // Linux finds an open file by its descriptor (proc_pid_fd(5)); elsewhere its name may still do.
+  const places = [`/proc/self/fd/${descriptor}`, filename];
+  for (const place of places) {
+    if (place !== filename && !fs.existsSync(place)) continue;
+    const file = await openFileNode(place, handle, filename);
+    const { device: foundDevice, inode: foundInode } = file.handle();
+    if (foundDevice === device && foundInode === inode) return file;
+    await file.close();
+  }
+  const message = `'${filename}' is not the file any more that another thread has open`;
+  throw new CowherdError('ERR_COWHERD_CLOSED', message, { filename });
 }
 
 async function open(
-  filename: string,
+  place: string,
   options: StorageOpenOptions,
   access: number,
+  filename = place,
 ): Promise<FileNode> {
   const cache = options.cache ?? 'writeback';
   const durable = cache === 'writethrough' || cache === 'directsync';
@@ -94,13 +124,14 @@ async function open(
   const flags = access | fs.constants.O_NONBLOCK | (durable ? fs.constants.O_DSYNC : 0);
   let descriptor: number;
   try {
-    descriptor = await openAsync(filename, flags, 0o644);
+    descriptor = await openAsync(place, flags, 0o644);
   } catch (error) {
     const attempt = (access & fs.constants.O_CREAT) === 0 ? 'open' : 'create';
     throw openError(filename, nameOf(error), attempt, error);
   }
+  let facts: fs.Stats;
   try {
-    const facts = await fstatAsync(descriptor);
+    facts = await fstatAsync(descriptor);
     if (!facts.isFile()) {
       throw openError(filename, facts.isDirectory() ? 'EISDIR' : 'ESPIPE', 'open');
     }
@@ -109,7 +140,8 @@ async function open(
     if (error instanceof CowherdError) throw error;
     throw operationError('stat', filename, undefined, nameOf(error), error);
   }
-  return new FileNode(filename, options.readOnly ?? false, cache, { descriptor, users: 0 });
+  const shared = { descriptor, device: facts.dev, inode: facts.ino, users: 0 };
+  return new FileNode(filename, options.readOnly ?? false, cache, shared);
 }
 
 /** Symbolic errno of an error of `node:fs`. */
@@ -144,6 +176,9 @@ export class FileNode extends BaseFile {
       filename: this.filename,
       readOnly: this.readOnly,
       cache: this.#cache,
+      descriptor: this.#shared.descriptor,
+      device: this.#shared.device,
+      inode: this.#shared.inode,
     };
   }
 
