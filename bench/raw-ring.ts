@@ -66,7 +66,7 @@ async function prepare(filename: string, fileBytes: number, cached: boolean): Pr
   await file.flush();
   await file.close();
   if (!cached) return;
-  const reader = openFilePosix(addon!, filename, { readOnly: true });
+  const reader = await openFilePosix(addon!, filename, { readOnly: true });
   const blocks = fileBytes / blockBytes;
   const stride = 7919;
   for (let index = 0; index < blocks; index += 64) {
@@ -118,7 +118,7 @@ async function run(filename: string, fileBytes: number, engine: EngineName): Pro
   const results: number[] = [];
   for (const workload of workloads) {
     await prepare(filename, fileBytes, workload.cache === 'writeback');
-    const file = openFilePosix(addon!, filename, { aio: engine, cache: workload.cache });
+    const file = await openFilePosix(addon!, filename, { aio: engine, cache: workload.cache });
     const places = new Places(fileBytes);
     let best = 0;
     for (let round = 0; round < rounds; round += 1) {

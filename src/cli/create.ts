@@ -166,7 +166,7 @@ async function lookAt(
     if (format !== undefined && !isImageFormat(format)) {
       throw new CliError(formatRefusal(format, path));
     }
-    await using image = await openImage(path, { format, readOnly: true });
+    await using image = await openImage(path, { format, readOnly: true, forceShare: true });
     return { format: image.format, size: image.size };
   } catch (error) {
     if (!(error instanceof CowherdError) && !(error instanceof CliError)) throw error;

@@ -98,6 +98,11 @@ export interface OpenImageOptions {
   /** Read even if another process has the image open for writing (`qemu-img -U`). */
   readonly forceShare?: boolean | undefined;
   /**
+   * Whether others may write to a raw image, or one below, that is only read here, as QEMU lets them;
+   * default true. Images with tables are never read while others write to them, but with `forceShare`.
+   */
+  readonly shareWriting?: boolean | undefined;
+  /**
    * `off` neither takes the image locks that QEMU knows nor looks at those of others (`auto`, the
    * default). Without the addon nothing can be locked, and to open a file for writing takes `off`,
    * here or for the whole program by `COWHERD_LOCKING=off`.

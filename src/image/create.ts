@@ -143,6 +143,8 @@ async function decideSize(path: string, options: CreateImageOptions): Promise<nu
     const backing = await openImage(resolveReference(path, options.backingFile), {
       format: options.backingFormat,
       readOnly: true,
+      // Nothing of it is read but how long it is, which a guest that has it open does not change.
+      forceShare: true,
     });
     backingSize = backing.size;
     await backing.close();

@@ -63,6 +63,7 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   lazyRefcounts: flag,
   forceShare: flag,
   locking: oneOf('auto', 'off'),
+  shareWriting: flag,
   snapshot: snapshotChoice,
   throttle: options(throttleRules),
   forCheck: flag,

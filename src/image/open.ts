@@ -63,15 +63,7 @@ async function openLink(
   above: readonly string[],
 ): Promise<OpenedImage> {
   checkFormat(options.format);
-  const file = await openStorageFile(path, {
-    readOnly: options.readOnly === true || options.snapshot !== undefined,
-    cache: options.cache ?? 'writeback',
-    aio: options.aio ?? 'auto',
-    forceShare: options.forceShare ?? false,
-    locking: options.locking ?? 'auto',
-    // The allocator of a qcow2 image reserves by itself.
-    fillsHoles: options.fillsHoles === true && options.format === 'raw',
-  });
+  const file = await openImageFile(path, options);
   try {
     const identity = await realpath(path);
     if (above.includes(identity)) {
@@ -93,6 +85,35 @@ async function openLink(
     await file.close().catch(() => undefined);
     throw nameMemoryError(error, path);
   }
+}
+
+/**
+ * Opens the file of an image. A raw disk that is only read may be written to by others meanwhile; what
+ * has tables may not, and whether a file has shows when it is looked at.
+ */
+async function openImageFile(path: string, options: OpenImageOptions): Promise<StorageFile> {
+  const { format, shareWriting = true } = options;
+  const readOnly = options.readOnly === true || options.snapshot !== undefined;
+  const opening = {
+    readOnly,
+    cache: options.cache ?? 'writeback',
+    aio: options.aio ?? 'auto',
+    forceShare: options.forceShare ?? false,
+    locking: options.locking ?? 'auto',
+    // The allocator of a qcow2 image reserves by itself.
+    fillsHoles: options.fillsHoles === true && format === 'raw',
+  } as const;
+  const sharesWriting = shareWriting && format !== 'qcow2';
+  const file = await openStorageFile(path, { ...opening, sharesWriting });
+  if (!readOnly || !sharesWriting || format !== undefined) return file;
+  try {
+    if ((await probeFormat(file)) === 'raw') return file;
+  } catch (error) {
+    await file.close().catch(() => undefined);
+    throw error;
+  }
+  await file.close();
+  return openStorageFile(path, opening);
 }
 
 async function openOn(

@@ -49,8 +49,8 @@ export const size: OptionRule = (value) =>
     : 'a number of bytes, or a string with a suffix, is expected';
 
 /** A whole number within bounds, which count as allowed. */
-export function wholeNumber(from: number, to = Number.MAX_SAFE_INTEGER): OptionRule {
-  const range = to === Number.MAX_SAFE_INTEGER ? `of at least ${from}` : `from ${from} to ${to}`;
+export function wholeNumber(from: number, to = Infinity): OptionRule {
+  const range = to === Infinity ? `of at least ${from}` : `from ${from} to ${to}`;
   return (value) =>
     Number.isInteger(value) && (value as number) >= from && (value as number) <= to
       ? undefined

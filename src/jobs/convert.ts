@@ -201,6 +201,8 @@ async function openSource(
     snapshot: options.snapshot,
     forceShare: options.forceShare,
     untrusted: options.untrusted,
+    // A copy of what somebody is writing to would be of no moment.
+    shareWriting: false,
     ...own,
     readOnly: true,
   });

@@ -28,38 +28,71 @@ const resize = 1 << 3;
 /** Errors that mean that this file cannot be locked at all, which is no reason not to use it. */
 const unlockable = new Set(['EINVAL', 'ENOLCK', 'ENOSYS', 'EOPNOTSUPP']);
 
+/** What a user of a file does with it, and lets others do meanwhile. */
+export interface FileUse {
+  readonly readOnly: boolean;
+  /** Whether others may write meanwhile: true for one who reads a disk without tables of its own. */
+  readonly sharesWriting: boolean;
+}
+
+/** How often the locks are asked for before the answer counts, and the longest pause between. */
+const attempts = 6;
+const longestPauseMs = 12;
+
 /**
- * Takes the locks of a reader or a writer, which last until the open file is closed.
+ * Takes the locks of a reader or a writer, which last until the open file is closed. Of several that
+ * come at the same time each may see the others asking and give up; so whoever meets a conflict
+ * lets go, and asks again a little later.
  *
- * @param forceShare take none and accept everybody
  * @throws CowherdError ERR_COWHERD_LOCKED where another open file, of this process or another,
  *   holds a conflicting permission; nothing is undone, the caller closes the file
  */
-export function lockImage(
+export async function lockImage(
   addon: Addon,
   file: number,
   filename: string,
-  readOnly: boolean,
-  forceShare: boolean,
-): void {
-  if (forceShare) return;
+  use: FileUse,
+): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    const problem = tryLock(addon, file, filename, use);
+    if (problem === undefined) return;
+    if (attempt === attempts) throw conflict(filename, problem);
+    for (const { bit } of permissions) {
+      addon.lockByte(file, held + bit, false);
+      addon.lockByte(file, notShared + bit, false);
+    }
+    const pauseMs = 1 + Math.random() * longestPauseMs;
+    await new Promise((resolve) => setTimeout(resolve, pauseMs));
+  }
+}
+
+/** @returns what is in the way, in QEMU's words */
+function tryLock(
+  addon: Addon,
+  file: number,
+  filename: string,
+  { readOnly, sharesWriting }: FileUse,
+): string | undefined {
   const wanted = readOnly ? consistentRead : consistentRead | write | resize;
-  const shared = consistentRead | writeUnchanged;
+  const shared = consistentRead | writeUnchanged | (sharesWriting ? write | resize : 0);
   // First lock, then look: of two that come at once, at least one sees the other.
   for (const { bit } of permissions) {
-    if ((wanted & (1 << bit)) !== 0 && !lock(addon, file, filename, held + bit)) return;
-    if ((shared & (1 << bit)) === 0 && !lock(addon, file, filename, notShared + bit)) return;
+    if ((wanted & (1 << bit)) !== 0 && !lock(addon, file, filename, held + bit)) return undefined;
+    if ((shared & (1 << bit)) === 0 && !lock(addon, file, filename, notShared + bit)) {
+      return undefined;
+    }
   }
   for (const { bit, name } of permissions) {
     if ((wanted & (1 << bit)) !== 0 && addon.testByte(file, notShared + bit) === 1) {
-      throw conflict(filename, `Failed to get "${name}" lock`);
+      return `Failed to get "${name}" lock`;
     }
   }
   for (const { bit, name } of permissions) {
     if ((shared & (1 << bit)) === 0 && addon.testByte(file, held + bit) === 1) {
-      throw conflict(filename, `Failed to get shared "${name}" lock`);
+      return `Failed to get shared "${name}" lock`;
     }
   }
+  return undefined;
 }
 
 /** @returns false where files cannot be locked here at all */

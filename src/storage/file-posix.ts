@@ -59,7 +59,7 @@ export function openFilePosix(
   addon: Addon,
   filename: string,
   options: StorageOpenOptions,
-): FilePosix {
+): Promise<FilePosix> {
   const readOnly = options.readOnly ?? false;
   return open(addon, filename, options, readOnly ? 0 : OpenFlag.write);
 }
@@ -70,7 +70,7 @@ export async function createFilePosix(
   filename: string,
   options: StorageCreateOptions,
 ): Promise<FilePosix> {
-  const file = open(
+  const file = await open(
     addon,
     filename,
     { ...options, readOnly: false },
@@ -100,12 +100,12 @@ export function attachFilePosix(addon: Addon, handle: FilePosixHandle): FilePosi
   return new FilePosix(addon, ring, handle);
 }
 
-function open(
+async function open(
   addon: Addon,
   filename: string,
   options: StorageOpenOptions,
   access: number,
-): FilePosix {
+): Promise<FilePosix> {
   const cache = options.cache ?? 'writeback';
   const aio = options.aio ?? 'auto';
   const ring = ringFor(filename, aio);
@@ -145,10 +145,12 @@ function open(
     },
   });
   try {
-    const unlocked = options.forceShare === true || options.locking === 'off';
-    lockImage(addon, opened.file, filename, readOnly, unlocked);
+    if (options.forceShare !== true && options.locking !== 'off') {
+      const sharesWriting = readOnly && options.sharesWriting === true;
+      await lockImage(addon, opened.file, filename, { readOnly, sharesWriting });
+    }
   } catch (error) {
-    void file.close();
+    await file.close();
     throw error;
   }
   return file;

@@ -25,6 +25,8 @@ export interface StorageOpenOptions {
   readonly aio?: AioMode;
   /** Take no image locks that conflict with other processes (`qemu-img -U`). */
   readonly forceShare?: boolean;
+  /** Of a file that is only read: others may write to it meanwhile, as QEMU lets them to raw images. */
+  readonly sharesWriting?: boolean;
   /** `off`: neither take image locks nor look at those of others, whatever is done to the file. */
   readonly locking?: LockingMode;
   /**

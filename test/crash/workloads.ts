@@ -172,11 +172,11 @@ export const workloads: readonly Workload[] = [
     image: { clusterSize: 512, refcountBits: 64 },
     sectors: 3200 * kib,
     queues: 2,
-    // The table of one cluster counts 2 MiB, which the second queue's second reservation passes.
-    before: (disk) => disk.write(0, 900 * kib),
+    // The table of one cluster counts 2 MiB, which what the second queue writes passes.
+    before: (disk) => disk.write(0, 1550 * kib),
     run: async (disk) => {
       for (const queue of [0, 1]) {
-        await disk.write((1000 + 300 * queue) * kib, 250 * kib, queue);
+        await disk.write((1600 + 300 * queue) * kib, 250 * kib, queue);
         await disk.flush(queue);
       }
       await mix(disk, {
