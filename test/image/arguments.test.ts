@@ -151,7 +151,7 @@ test('a wrong option is refused at the call, by its name', async (t) => {
         ['cacheSize', -1, Infinity, NaN, '1M', 1.5],
         ['lazyRefcounts', 'yes', 1],
         ['readOnly', 'yes'],
-        ['snapshot', '', 5],
+        ['snapshot', 5, { ident: '1' }],
         ['onFinding', 'x'],
         [
           'throttle',
