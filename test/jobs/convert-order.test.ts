@@ -154,10 +154,16 @@ test('a raw target has about as few extents as that of qemu-img', async (t) => {
     const count = /(\d+) extents? found/.exec(stdout)?.[1];
     return count === undefined ? undefined : Number(count);
   };
-  const [theirs, ours] = [await extents('theirs'), await extents('ours')];
-  if (theirs === undefined || ours === undefined) {
-    t.skip('the file system of the temporary folder does not tell extents');
-    return;
+  // What other programs write meanwhile splits the extents of both; the least disturbed round counts.
+  let [theirs, ours] = [Infinity, Infinity];
+  for (let round = 0; round < 3; round++) {
+    const counts = [await extents('theirs'), await extents('ours')];
+    if (counts[0] === undefined || counts[1] === undefined) {
+      t.skip('the file system of the temporary folder does not tell extents');
+      return;
+    }
+    theirs = Math.min(theirs, counts[0]);
+    ours = Math.min(ours, counts[1]);
   }
   assert.ok(ours <= theirs + 12, `${ours} extents, ${theirs} of qemu-img`);
 });
