@@ -88,6 +88,21 @@ export function leaveSlice(
   return claimEnds;
 }
 
+/** Ends the claim of consecutive entries of a pinned slice, and wakes who waits for it. */
+export function endClaim(
+  { metadata }: QueueContext,
+  slot: number,
+  entry: number,
+  count: number,
+): void {
+  const { l2Cache, claims } = metadata;
+  l2Cache.lockExclusive(slot);
+  claims.remove(slot, entry, count);
+  l2Cache.unlockExclusive(slot);
+  l2Cache.waiting.wake(slot);
+  l2Cache.unpin(slot);
+}
+
 /** The error of a request whose buffer has no memory any more. */
 export function givenAway(filename: string): CowherdError {
   const message = `'${filename}': Invalid buffer: its memory was given away`;

@@ -7,7 +7,14 @@
 import { Counter } from '../../engine/counters.js';
 import type { Turn } from '../../engine/turnstile.js';
 import type { QueueContext, RemovedClusters } from './context.js';
-import { acquireWritableSlice, givenAway, intoLimbo, leaveSlice, nothingBelow } from './context.js';
+import {
+  acquireWritableSlice,
+  endClaim,
+  givenAway,
+  intoLimbo,
+  leaveSlice,
+  nothingBelow,
+} from './context.js';
 import { ClusterKind } from './l2-entry.js';
 import { Run, RunKind } from './mapping.js';
 import { type Reader, corruptEntry } from './reader.js';
@@ -276,7 +283,7 @@ export class Writer {
   }
 
   async #allocate(allocation: Allocation, source: Source, offset: number): Promise<void> {
-    const { l2Cache, claims, geometry } = this.#context.metadata;
+    const { geometry } = this.#context.metadata;
     const { slot, entry, count } = allocation;
     let removed: RemovedClusters[] = [];
     try {
@@ -289,11 +296,7 @@ export class Writer {
       }
       throw error;
     } finally {
-      l2Cache.lockExclusive(slot);
-      claims.remove(slot, entry, count);
-      l2Cache.unlockExclusive(slot);
-      l2Cache.waiting.wake(slot);
-      l2Cache.unpin(slot);
+      endClaim(this.#context, slot, entry, count);
     }
     intoLimbo(this.#context, removed, false);
   }

@@ -3,7 +3,7 @@
  * subclusters); what remains at the edges is written as data.
  */
 import type { QueueContext, RemovedClusters } from './context.js';
-import { acquireWritableSlice, intoLimbo, leaveSlice, nothingBelow } from './context.js';
+import { acquireWritableSlice, endClaim, intoLimbo, leaveSlice, nothingBelow } from './context.js';
 import { ClusterKind } from './l2-entry.js';
 import { Run, RunKind } from './mapping.js';
 import type { Reader } from './reader.js';
@@ -170,11 +170,7 @@ export class Zeroing {
         l2Cache.unlockExclusive(slot);
       }
     } finally {
-      l2Cache.lockExclusive(slot);
-      claims.remove(slot, entry, changed);
-      l2Cache.unlockExclusive(slot);
-      l2Cache.waiting.wake(slot);
-      l2Cache.unpin(slot);
+      endClaim(this.#context, slot, entry, changed);
     }
     return changed;
   }
