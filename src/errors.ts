@@ -133,3 +133,9 @@ export function nameMemoryError(error: unknown, filename: string): unknown {
     cause: error,
   });
 }
+
+/** The refusal of a buffer whose memory was transferred away: it has no bytes any more. */
+export function givenAway(filename: string): CowherdError {
+  const message = `'${filename}': Invalid buffer: its memory was given away`;
+  return new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename });
+}

@@ -36,29 +36,51 @@ export interface ReservedClusters {
 
 const lowBits = 0x40000000;
 
+/** Words of a queue's line that hold a run of clusters: the first one in two parts, and the length. */
+const Run = {
+  reserved: {
+    low: QueueWord.reservedLow,
+    high: QueueWord.reservedHigh,
+    length: QueueWord.reservedLength,
+  },
+  packed: { low: QueueWord.packedLow, high: QueueWord.packedHigh, length: QueueWord.packedLength },
+} as const;
+
+function storeRun(
+  memory: AtomicMemory,
+  line: number,
+  kind: keyof typeof Run,
+  { cluster, length }: ReservedClusters,
+): void {
+  const words = Run[kind];
+  memory.store(queueWord(line, words.low), cluster % lowBits);
+  memory.store(queueWord(line, words.high), Math.floor(cluster / lowBits));
+  memory.store(queueWord(line, words.length), length);
+}
+
+function loadRun(memory: AtomicMemory, line: number, kind: keyof typeof Run): ReservedClusters {
+  const words = Run[kind];
+  const high = memory.load(queueWord(line, words.high));
+  const low = memory.load(queueWord(line, words.low));
+  return { cluster: high * lowBits + low, length: memory.load(queueWord(line, words.length)) };
+}
+
 /** Publishes which clusters a queue's arena has reserved, none of which is taken. */
 export function publishReserved(memory: AtomicMemory, line: number, run: ReservedClusters): void {
-  memory.store(queueWord(line, QueueWord.reservedLow), run.cluster % lowBits);
-  memory.store(queueWord(line, QueueWord.reservedHigh), Math.floor(run.cluster / lowBits));
-  memory.store(queueWord(line, QueueWord.reservedLength), run.length);
+  storeRun(memory, line, 'reserved', run);
   memory.store(queueWord(line, QueueWord.reservedTaken), 0);
 }
 
 /** What a queue's arena has reserved and not taken, while that queue runs no request. */
 export function reservedRest(memory: AtomicMemory, line: number): ReservedClusters | undefined {
   const taken = memory.load(queueWord(line, QueueWord.reservedTaken));
-  const length = memory.load(queueWord(line, QueueWord.reservedLength)) - taken;
-  if (length === 0) return undefined;
-  const high = memory.load(queueWord(line, QueueWord.reservedHigh));
-  const low = memory.load(queueWord(line, QueueWord.reservedLow));
-  return { cluster: high * lowBits + low + taken, length };
+  const { cluster, length } = loadRun(memory, line, 'reserved');
+  return length === taken ? undefined : { cluster: cluster + taken, length: length - taken };
 }
 
 /** Publishes which clusters a queue holds a reference to because it packs compressed data into them. */
 export function publishPacked(memory: AtomicMemory, line: number, run: ReservedClusters): void {
-  memory.store(queueWord(line, QueueWord.packedLow), run.cluster % lowBits);
-  memory.store(queueWord(line, QueueWord.packedHigh), Math.floor(run.cluster / lowBits));
-  memory.store(queueWord(line, QueueWord.packedLength), run.length);
+  storeRun(memory, line, 'packed', run);
 }
 
 /**
@@ -71,10 +93,8 @@ export function heldByQueues(memory: AtomicMemory): ReservedClusters[] {
     if (memory.load(queueWord(line, QueueWord.inUse)) === 0) continue;
     const rest = reservedRest(memory, line);
     if (rest !== undefined) runs.push(rest);
-    const length = memory.load(queueWord(line, QueueWord.packedLength));
-    const high = memory.load(queueWord(line, QueueWord.packedHigh));
-    const cluster = high * lowBits + memory.load(queueWord(line, QueueWord.packedLow));
-    if (length > 0) runs.push({ cluster, length });
+    const packed = loadRun(memory, line, 'packed');
+    if (packed.length > 0) runs.push(packed);
   }
   return runs;
 }

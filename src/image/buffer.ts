@@ -1,5 +1,5 @@
 /** The one place that decides what counts as a buffer: any view, or memory itself, by its bytes. */
-import { CowherdError } from '../errors.js';
+import { CowherdError, givenAway } from '../errors.js';
 
 /** What requests read into and write from. */
 export type BufferLike = ArrayBufferView | ArrayBufferLike;
@@ -19,12 +19,12 @@ export function bytesOf(buffer: unknown, filename: string): Uint8Array {
   if (ArrayBuffer.isView(buffer)) {
     const memory = buffer.buffer as ArrayBufferLike & { readonly resizable?: boolean };
     if (memory.resizable === true) throw refusal('a resizable ArrayBuffer may shrink meanwhile');
-    if (buffer.byteLength === 0 && isDetached(memory)) throw refusal('its memory was given away');
+    if (buffer.byteLength === 0 && isDetached(memory)) throw givenAway(filename);
     if (buffer instanceof Uint8Array) return buffer;
     return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
   }
   if (buffer instanceof ArrayBuffer || buffer instanceof SharedArrayBuffer) {
-    if (isDetached(buffer)) throw refusal('its memory was given away');
+    if (isDetached(buffer)) throw givenAway(filename);
     return bytesOf(new Uint8Array(buffer), filename);
   }
   throw refusal('a typed array, a DataView or an ArrayBuffer is expected');

@@ -4,7 +4,7 @@
  */
 import fs from 'node:fs';
 import { promisify } from 'node:util';
-import { CowherdError } from '../errors.js';
+import { CowherdError, givenAway } from '../errors.js';
 import { errnoName } from '../system-errors.js';
 import { BaseFile } from './base-file.js';
 import { openError, operationError } from './errno.js';
@@ -327,10 +327,7 @@ export class FileNode extends BaseFile {
   }
 
   #refuseGivenAway(buffer: Uint8Array, length: number): void {
-    if (buffer.byteLength === length) return;
-    const { filename } = this;
-    const message = `'${filename}': Invalid buffer: its memory was given away`;
-    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename });
+    if (buffer.byteLength !== length) throw givenAway(this.filename);
   }
 
   async #writeZeroBytes(offset: number, length: number): Promise<void> {

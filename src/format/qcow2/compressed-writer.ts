@@ -10,10 +10,10 @@
 import { BufferPool } from '../../engine/buffer-pool.js';
 import { publishPacked } from '../../engine/queue-line.js';
 import type { Turn } from '../../engine/turnstile.js';
-import { CowherdError } from '../../errors.js';
+import { CowherdError, givenAway } from '../../errors.js';
 import { type Codec, codecFor } from '../../native/codec.js';
 import type { QueueContext, RemovedClusters } from './context.js';
-import { acquireWritableSlice, givenAway, intoLimbo, leaveSlice } from './context.js';
+import { acquireWritableSlice, intoLimbo, leaveSlice } from './context.js';
 import type { CompressionType } from './header.js';
 import { refusedRemoval, removedByEntry } from './removed.js';
 import type { Writer } from './writer.js';

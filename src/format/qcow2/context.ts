@@ -2,7 +2,6 @@
 import type { Arena } from '../../engine/arena.js';
 import { Counter, type QueueCounters } from '../../engine/counters.js';
 import type { Turnstile } from '../../engine/turnstile.js';
-import { CowherdError } from '../../errors.js';
 import type { UnflushedData } from '../../engine/unflushed.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { BackingReader } from '../driver.js';
@@ -101,10 +100,4 @@ export function endClaim(
   l2Cache.unlockExclusive(slot);
   l2Cache.waiting.wake(slot);
   l2Cache.unpin(slot);
-}
-
-/** The error of a request whose buffer has no memory any more. */
-export function givenAway(filename: string): CowherdError {
-  const message = `'${filename}': Invalid buffer: its memory was given away`;
-  return new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename });
 }

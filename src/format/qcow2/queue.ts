@@ -9,13 +9,13 @@ import { heldByQueues, releaseQueueLine, takeQueueLine } from '../../engine/queu
 import { RequestPool, type WriteAgain } from '../../engine/request-pool.js';
 import { Turnstile } from '../../engine/turnstile.js';
 import { UnflushedData } from '../../engine/unflushed.js';
-import { CowherdError } from '../../errors.js';
+import { CowherdError, givenAway } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { BackingReader, FormatQueue } from '../driver.js';
 import { AllocatingWrites } from './allocating-writes.js';
 import { CompressedReader } from './compressed-reader.js';
 import { CompressedWriter } from './compressed-writer.js';
-import { type QueueContext, givenAway } from './context.js';
+import type { QueueContext } from './context.js';
 import { Autoclear, type Qcow2Header } from './header.js';
 import type { Qcow2Metadata } from './metadata.js';
 import { Reader } from './reader.js';

@@ -6,15 +6,9 @@
  */
 import { Counter } from '../../engine/counters.js';
 import type { Turn } from '../../engine/turnstile.js';
+import { givenAway } from '../../errors.js';
 import type { QueueContext, RemovedClusters } from './context.js';
-import {
-  acquireWritableSlice,
-  endClaim,
-  givenAway,
-  intoLimbo,
-  leaveSlice,
-  nothingBelow,
-} from './context.js';
+import { acquireWritableSlice, endClaim, intoLimbo, leaveSlice, nothingBelow } from './context.js';
 import { ClusterKind } from './l2-entry.js';
 import { Run, RunKind } from './mapping.js';
 import { type Reader, corruptEntry } from './reader.js';
