@@ -6,6 +6,8 @@ import { run, runOk } from '../support/tools.js';
 
 /** Name of an image's external data file. */
 export const dataName = 'disk.data';
+/** Name of the snapshot that `withRealSnapshot` takes. */
+export const snapshotName = 'one';
 const imageName = 'disk.qcow2';
 const backingName = 'base.raw';
 
@@ -22,7 +24,7 @@ export async function withRealSnapshot(
   backing: Uint8Array | undefined,
 ): Promise<Uint8Array> {
   return inFolder({ image, data: undefined, backing }, async (folder) => {
-    await runOk('qemu-img', ['snapshot', '-c', 'one', imageName], { cwd: folder });
+    await runOk('qemu-img', ['snapshot', '-c', snapshotName, imageName], { cwd: folder });
     return readFile(path.join(folder, imageName));
   });
 }

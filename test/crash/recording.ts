@@ -30,10 +30,12 @@ export interface Workload {
   readonly dataFile?: boolean;
   /** Whether what the files grow by is said to read as zeroes; it is by default. */
   readonly zeroInit?: boolean;
-  /** Whether the real tool takes a snapshot between `before` and `run`. */
+  /** Whether the real tool takes a snapshot after `before`. */
   readonly snapshot?: boolean;
   /** Done and closed before the recording; each sector must show one thing afterwards. */
   readonly before?: (disk: GuestDisk) => Promise<void>;
+  /** The same, once the snapshot has been taken. */
+  readonly sinceSnapshot?: (disk: GuestDisk) => Promise<void>;
   /** What is recorded, where that is not the repair of the damaged image. */
   readonly run?: (disk: GuestDisk) => Promise<void>;
   /** Done to the image before its repair. */
@@ -204,7 +206,7 @@ export async function record(
     dataFile,
     backing: start.backing,
     promises,
-    snapshotMarks: workload.snapshot === true ? start.marks : undefined,
+    snapshotMarks: start.snapshotMarks,
   };
 }
 
@@ -238,38 +240,48 @@ export interface Start {
   readonly content: Uint8Array;
   readonly data: Uint8Array | undefined;
   readonly backing: Uint8Array | undefined;
+  /** What each sector shows. */
   readonly marks: Uint32Array;
+  /** What each shows in the snapshot, if there is one. */
+  readonly snapshotMarks: Uint32Array | undefined;
 }
 
 /** Makes the image that a workload begins with. */
 export async function makeStart(workload: Workload, seed: number): Promise<Start> {
-  const { sectors, backedSectors = 0, before } = workload;
-  const content = new MemoryContent();
+  const { sectors, backedSectors = 0, before, sinceSnapshot } = workload;
+  let content = new MemoryContent();
   const data = workload.dataFile === true ? new MemoryContent() : undefined;
-  const files = {
-    file: new MemoryFile('disk.qcow2', { content }),
-    dataFile: data && new MemoryFile(dataName, { content: data }),
-    backing: backedSectors > 0 ? fillSectors(backingMark, 0, backedSectors) : undefined,
-  };
+  const dataFile = data && new MemoryFile(dataName, { content: data });
+  const backing = backedSectors > 0 ? fillSectors(backingMark, 0, backedSectors) : undefined;
   const options = {
     ...workload.image,
     ...(backedSectors > 0 && { backingFile: 'base.raw', backingFormat: 'raw' as const }),
     ...(data !== undefined && { dataFile: dataName }),
   };
   const decided = decideCreateOptions(options, sectors * sectorSize);
-  await createQcow2(files.file, files.dataFile, decided, undefined);
+  await createQcow2(new MemoryFile('disk.qcow2', { content }), dataFile, decided, undefined);
   const marks = new Uint32Array(sectors).fill(backingMark, 0, backedSectors);
-  if (before !== undefined) {
-    const clock = new LogClock();
-    const promises = new Promises(clock, marks.slice(), backingMark);
-    const work = { ...workload, run: before };
-    await runOn(work, files.file, files.dataFile, files, promises, clock, new Random(seed));
+  const random = new Random(seed);
+  const clock = new LogClock();
+  const use = async (run: NonNullable<Workload['before']>): Promise<void> => {
+    const promises = new Promises(clock, marks.slice(), marks.reduce(higher, backingMark));
+    const file = new MemoryFile('disk.qcow2', { content });
+    await runOn({ ...workload, run }, file, dataFile, { backing }, promises, clock, random);
     for (const [sector, [mark]] of promises.permittedAt(Infinity).entries()) marks[sector] = mark;
+  };
+  if (before !== undefined) await use(before);
+  let snapshotMarks: Uint32Array | undefined;
+  if (workload.snapshot === true) {
+    content = contentOf(await withRealSnapshot(bytesOf(content), backing));
+    snapshotMarks = marks.slice();
   }
-  let bytes = bytesOf(content);
-  if (workload.snapshot === true) bytes = await withRealSnapshot(bytes, files.backing);
-  if (workload.damage !== undefined) bytes = workload.damage(bytes, new Random(seed));
-  return { content: bytes, data: data && bytesOf(data), backing: files.backing, marks };
+  if (sinceSnapshot !== undefined) await use(sinceSnapshot);
+  const bytes = workload.damage?.(bytesOf(content), new Random(seed)) ?? bytesOf(content);
+  return { content: bytes, data: data && bytesOf(data), backing, marks, snapshotMarks };
+}
+
+function higher(one: number, other: number): number {
+  return Math.max(one, other);
 }
 
 /** Some of what waits happens at each turn, in an order that the random numbers draw. */

@@ -1,5 +1,11 @@
 /** The workloads whose power cuts are examined. */
 import { lostStructures, unwrittenCounts, wrongCounts } from './damage.js';
+import {
+  type FragmentedSpace,
+  type FragmentedSpaceOptions,
+  fragmentedSpace,
+  mixedWeights,
+} from '../support/fragmented-space.js';
 import type { GuestDisk, Workload } from './recording.js';
 
 /** Requests that a mix draws from. */
@@ -65,6 +71,36 @@ export async function fill(disk: GuestDisk, clusters: readonly number[]): Promis
   for (const cluster of clusters) {
     await disk.write(cluster * sectorsPerCluster, sectorsPerCluster);
   }
+}
+
+/** Requests of every kind where free clusters lie apart, one by one. */
+function inFragmentedSpace(
+  name: string,
+  image: Workload['image'],
+  options: FragmentedSpaceOptions,
+): Workload {
+  const space: FragmentedSpace = fragmentedSpace(options);
+  return {
+    name,
+    image: { ...image, clusterSize: options.clusterSize },
+    sectors: (space.clusters * options.clusterSize) / 512,
+    snapshot: true,
+    queues: 2,
+    before: (disk) => fill(disk, space.held),
+    sinceSnapshot: async (disk) => {
+      await fill(disk, space.written);
+      for (const cluster of space.given) {
+        await disk.zero(cluster * disk.sectorsPerCluster, disk.sectorsPerCluster, true);
+      }
+    },
+    run: (disk) =>
+      mix(disk, {
+        lanes: 6,
+        steps: 8,
+        clusters: space.touched,
+        weights: { ...mixedWeights, part: 2 },
+      }),
+  };
 }
 
 /** Every workload. */
@@ -316,6 +352,16 @@ export const workloads: readonly Workload[] = [
         weights: { part: 5, write: 1, discard: 1, flush: 3 },
       }),
   },
+  inFragmentedSpace(
+    'fragmented free space',
+    {},
+    { clusterSize: 1024, filled: 96, apart: 3, tables: 8 },
+  ),
+  inFragmentedSpace(
+    'fragmented free space, new refcount blocks',
+    { refcountBits: 64 },
+    { clusterSize: 512, filled: 160, apart: 6, tables: 24 },
+  ),
   {
     name: 'repair of reference counts',
     image: { clusterSize: 1024 },

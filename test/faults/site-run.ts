@@ -301,7 +301,7 @@ class SiteRun {
     const verdict: Verdict = new Referee(files).judge({
       permitted,
       backing: markedBelow(this.#workload.backedSectors ?? 0, backingMark),
-      snapshotMarks: this.#workload.snapshot === true ? this.#start.marks : undefined,
+      snapshotMarks: this.#start.snapshotMarks,
     });
     for (const problem of verdict.problems) this.#object(problem);
     if (isClean && verdict.dirty) this.#object('closed, and yet dirty');

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { ControlWord, GateState } from '../../src/engine/control-block.js';
 import { runAlone } from '../../src/engine/gate.js';
 import { CowherdError } from '../../src/errors.js';
 import { needsTool } from '../support/tools.js';
@@ -183,4 +184,30 @@ test('close against in-flight: the image waits for a queue that is being closed'
   hold.release();
   await device.drive(Promise.all([queue, whole]));
   await simulated.judge();
+});
+
+test('removals side by side close the gate together, not each by itself', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const clusters = Array.from({ length: 200 }, (_, cluster) => cluster * 2);
+  const before: readonly Request[] = [{ kind: 'write', sector: 0, count: 400 * 8 }];
+  const simulated = await SimulatedDisk.open(t, { ...disk, before });
+  const { device, format } = simulated;
+  const exchange = t.mock.method(format.metadata.control, 'compareExchange');
+  await simulated.alone(2, { kind: 'read', sector: 8, count: 8 });
+  // What began before them keeps what they remove in limbo.
+  const hold = device.hold(({ kind }) => kind === 'read');
+  const slow = simulated.ask(2, { kind: 'read', sector: 8, count: 8 });
+  await device.drive(hold.meeting());
+  const removals = clusters.map((cluster) =>
+    simulated.ask(1, { kind: 'zero', sector: cluster * 8, count: 8, unmap: true }),
+  );
+  await device.drive(device.chosen('a while', 1000));
+  hold.release();
+  await device.drive(Promise.all([slow, ...removals]));
+  const closings = exchange.mock.calls.filter(
+    ({ arguments: [index, , value], result }) =>
+      index === ControlWord.gate && value === GateState.closed && result === GateState.open,
+  );
+  assert.ok(closings.length < 10, `${closings.length} closings`);
+  await simulated.closeAndJudge();
 });

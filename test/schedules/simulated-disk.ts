@@ -17,8 +17,18 @@ import { OpenedImage } from '../../src/image/opened-image.js';
 import { allocateSharedParts } from '../../src/image/shared-parts.js';
 import type { StorageFile } from '../../src/storage/storage.js';
 import { MemoryContent, MemoryFile } from '../../src/storage/memory.js';
+import { contentOf } from '../crash/open-over.js';
+import { snapshotName, withRealSnapshot } from '../crash/real-tools.js';
 import { run, temporaryFolder } from '../support/tools.js';
-import { type Change, History, backingMark, fillSectors, markOf, sectorSize } from './history.js';
+import {
+  type Change,
+  History,
+  type Moment,
+  backingMark,
+  fillSectors,
+  markOf,
+  sectorSize,
+} from './history.js';
 import { type DeviceOptions, SimulatedDevice, SimulatedFile } from './simulated-device.js';
 
 /** One request; places and lengths in sectors. */
@@ -43,6 +53,8 @@ export interface DiskOptions {
   readonly size: number;
   /** Sectors of a backing file; none by default. */
   readonly backedSectors?: number;
+  /** Requests done, one after the other, after which the real tool takes a snapshot. */
+  readonly beforeSnapshot?: readonly Request[];
   /** Requests done, one after the other, before the run. */
   readonly before?: readonly Request[];
   /** Whether the file reads as zero where it grows. */
@@ -129,6 +141,7 @@ export class SimulatedDisk {
   readonly #t: TestContext;
   /** What power cuts have left so far; a content is judged once. */
   readonly #judgedCuts = new Set<string>();
+  readonly #snapshotMoment: Moment | undefined;
 
   private constructor(
     t: TestContext,
@@ -138,6 +151,7 @@ export class SimulatedDisk {
     image: OpenedImage,
     format: Qcow2Image,
     queues: readonly RequestTarget[],
+    snapshotMoment: Moment | undefined,
   ) {
     this.#t = t;
     this.device = device;
@@ -146,6 +160,7 @@ export class SimulatedDisk {
     this.image = image;
     this.format = format;
     this.queues = queues;
+    this.#snapshotMoment = snapshotMoment;
   }
 
   /** Makes and opens a disk. */
@@ -155,7 +170,7 @@ export class SimulatedDisk {
     order: DeviceOptions = {},
   ): Promise<SimulatedDisk> {
     const { backedSectors = 0 } = options;
-    const { content, backing, history } = await startingPoint(options);
+    const { content, backing, history, snapshotMoment } = await startingPoint(options);
     const device = new SimulatedDevice(order);
     const file = new SimulatedFile(imageName, device, content, options.zeroInit ?? true);
     const opening = openOver(
@@ -166,7 +181,7 @@ export class SimulatedDisk {
     const { image, format } = await device.drive(opening);
     const queues: RequestTarget[] = [image];
     while (queues.length < options.queues) queues.push(await device.drive(image.openQueue()));
-    return new SimulatedDisk(t, device, history, file, image, format, queues);
+    return new SimulatedDisk(t, device, history, file, image, format, queues, snapshotMoment);
   }
 
   /** A queue that can be closed by itself. */
@@ -212,7 +227,7 @@ export class SimulatedDisk {
     await this.judge(verdict);
   }
 
-  /** Judges what a closed image left: by the history, and by the real tools. */
+  /** Judges what a closed image left, snapshot included: by the history, and by the real tools. */
   async judge({ leaksAllowed = false }: Verdict = {}): Promise<void> {
     const { live } = this.#file.bytes;
     const folder = await this.#writeOut(live);
@@ -236,6 +251,21 @@ export class SimulatedDisk {
     const good = check.code === 0 || (leaksAllowed && check.code === 3);
     assert.ok(good, `qemu-img check: ${check.stdout}${check.stderr}`);
     assert.equal(compared.code, 0, `qemu-img compare: ${compared.stdout}${compared.stderr}`);
+    await this.#judgeSnapshot(live);
+  }
+
+  async #judgeSnapshot(content: MemoryContent): Promise<void> {
+    const moment = this.#snapshotMoment;
+    if (moment === undefined) return;
+    const judged = (start: number, sectors: readonly Uint8Array[]): Promise<void> => {
+      for (const [index, bytes] of sectors.entries()) {
+        const sector = start + index;
+        const permitted = this.history.permitted(sector, moment, moment);
+        expectMark(bytes, sector, permitted, 'of the snapshot');
+      }
+      return Promise.resolve();
+    };
+    await this.#readOut(content, judged, snapshotName);
   }
 
   /**
@@ -313,6 +343,7 @@ export class SimulatedDisk {
   async #readOut(
     content: MemoryContent,
     visit: (start: number, sectors: readonly Uint8Array[]) => Promise<void>,
+    snapshot?: string,
   ): Promise<void> {
     const base = new MemoryContent();
     const { backing } = this.image;
@@ -323,6 +354,7 @@ export class SimulatedDisk {
       new MemoryFile(imageName, { content, readOnly: true }),
       new MemoryFile(backingName, { content: base, readOnly: true }),
       backing !== undefined,
+      snapshot,
     );
     for (const { sector, count } of runsOf(this.#touched())) {
       const bytes = new Uint8Array(count * sectorSize);
@@ -341,24 +373,25 @@ interface StartingPoint {
   readonly content: MemoryContent;
   readonly backing: MemoryContent;
   readonly history: History;
+  /** When the snapshot was taken, if there is one. */
+  readonly snapshotMoment: Moment | undefined;
 }
 
 const startingPoints = new Map<string, StartingPoint>();
 
 /** Makes a disk's first content, once for all runs that begin alike. */
 async function startingPoint(options: DiskOptions): Promise<StartingPoint> {
-  const { image, size, backedSectors = 0, before = [] } = options;
-  const key = JSON.stringify({ image, size, backedSectors, before });
+  const { image, size, backedSectors = 0, before = [], beforeSnapshot = [] } = options;
+  const key = JSON.stringify({ image, size, backedSectors, before, beforeSnapshot });
   const start = startingPoints.get(key) ?? (await makeStart(options));
   startingPoints.set(key, start);
-  const { content, backing, history } = start;
-  return { content: content.clone(), backing, history: history.clone() };
+  return { ...start, content: start.content.clone(), history: start.history.clone() };
 }
 
 async function makeStart(options: DiskOptions): Promise<StartingPoint> {
-  const { backedSectors = 0, before = [] } = options;
+  const { backedSectors = 0, before = [], beforeSnapshot = [] } = options;
   const history = new History(backedSectors);
-  const content = new MemoryContent();
+  let content = new MemoryContent();
   await formatFile(new MemoryFile(imageName, { content }), {
     format: 'qcow2',
     size: options.size,
@@ -367,23 +400,32 @@ async function makeStart(options: DiskOptions): Promise<StartingPoint> {
   });
   const backing = new MemoryContent();
   backing.write(fillSectors(backingMark, 0, backedSectors), 0);
-  if (before.length > 0) {
+  const askAll = async (requests: readonly Request[]): Promise<void> => {
     const { image } = await openOver(
       new MemoryFile(imageName, { content }),
       new MemoryFile(backingName, { content: backing }),
       backedSectors > 0,
     );
-    for (const request of before) await ask(history, image, request);
+    for (const request of requests) await ask(history, image, request);
     await image.close();
     history.noteFlush(history.now());
+  };
+  let snapshotMoment: Moment | undefined;
+  if (beforeSnapshot.length > 0) {
+    await askAll(beforeSnapshot);
+    snapshotMoment = history.now();
+    const base = backedSectors > 0 ? wholeContent(backing) : undefined;
+    content = contentOf(await withRealSnapshot(wholeContent(content), base));
   }
-  return { content, backing, history };
+  if (before.length > 0) await askAll(before);
+  return { content, backing, history, snapshotMoment };
 }
 
 async function openOver(
   file: StorageFile,
   backingFile: StorageFile,
   isBacked: boolean,
+  snapshot?: string,
 ): Promise<{ image: OpenedImage; format: Qcow2Image }> {
   const header = await readQcow2Header(file);
   const shared = allocateSharedParts();
@@ -398,7 +440,7 @@ async function openOver(
     overlapCheck: 'all',
     lazyRefcounts: undefined,
     inOrder: false,
-    snapshot: undefined,
+    snapshot,
   });
   const parts = { dataFile: undefined, options: {} };
   const backing = isBacked ? await openBacking(backingFile) : undefined;

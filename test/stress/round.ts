@@ -7,6 +7,7 @@ import { Worker } from 'node:worker_threads';
 import type { Image, QueueStats } from '../../src/image/api.js';
 import { createImage } from '../../src/image/create.js';
 import { openImage } from '../../src/image/open.js';
+import { fragmentedSpace } from '../support/fragmented-space.js';
 import { run, runOk } from '../support/tools.js';
 import { judge, sectorBytes, stamp } from './history.js';
 import { Random } from './random.js';
@@ -21,6 +22,10 @@ export interface RoundResult {
 
 /** Stamps of content that was there before the threads began. */
 const firstStamp = 0xe0000000;
+
+/** Of the disk, what has content at first; the L2 tables of the rest are made by the threads. */
+const filledShare = 3 / 4;
+const clustersPerWrite = 16;
 
 /** A thread that takes longer than this stands still; the slowest rounds take a tenth of it. */
 const standstillMs = 180_000;
@@ -176,11 +181,43 @@ async function prepare(scenario: Scenario, folder: string, place: string): Promi
     ...(options.dataFile !== undefined && { dataFile: path.join(folder, options.dataFile) }),
     ...(below !== undefined && { backingFile: below, backingFormat: backing as 'raw' | 'qcow2' }),
   });
-  const image = await openImage(place, { format: 'qcow2' });
-  await writeFirstContent(image, scenario, initial, random);
-  await image.close();
+  const first = await openImage(place, { format: 'qcow2', cache: 'unsafe' });
+  const clusters = Math.ceil((size / first.clusterSize!) * filledShare);
+  await writeFirstContent(first, scenario, initial, random, clusters);
+  await first.close();
   if (snapshot) await runOk('qemu-img', ['snapshot', '-c', 'first', place]);
+  const since = await openImage(place, { format: 'qcow2', cache: 'unsafe' });
+  await fragment(since, scenario, initial, clusters);
+  await since.close();
   return initial;
+}
+
+/** Writes clusters that no snapshot holds, and gives back some of them, one here and one there. */
+async function fragment(
+  image: Image,
+  { apart }: Scenario,
+  initial: Uint32Array,
+  filled: number,
+): Promise<void> {
+  const clusterSize = image.clusterSize!;
+  const perCluster = clusterSize / sectorBytes;
+  const { written, given } = fragmentedSpace({ clusterSize, filled, apart, tables: 0 });
+  for (let index = 0; index < written.length; index += clustersPerWrite) {
+    const clusters = written.slice(index, index + clustersPerWrite);
+    const start = clusters[0] * perCluster;
+    const count = clusters.length * perCluster;
+    const value = firstStamp + 0x2000000 + start;
+    const buffer = new Uint8Array(count * sectorBytes);
+    stamp(buffer, value);
+    await image.write(buffer, start * sectorBytes);
+    initial.fill(value, start, start + count);
+  }
+  await Promise.all(
+    given.map((cluster) => image.writeZeroes(cluster * clusterSize, clusterSize, { unmap: true })),
+  );
+  for (const cluster of given) {
+    initial.fill(0, cluster * perCluster, (cluster + 1) * perCluster);
+  }
 }
 
 async function writeFirstContent(
@@ -188,12 +225,14 @@ async function writeFirstContent(
   scenario: Scenario,
   initial: Uint32Array,
   random: Random,
+  clusters: number,
 ): Promise<void> {
   const clusterSize = image.clusterSize!;
   const clusterSectors = clusterSize / sectorBytes;
-  for (let start = 0; start < initial.length; start += clusterSectors) {
+  const end = Math.min(initial.length, clusters * clusterSectors);
+  for (let start = 0; start < end; start += clusterSectors) {
     if (!random.chance(0.3)) continue;
-    const count = Math.min(clusterSectors, initial.length - start);
+    const count = Math.min(clusterSectors, end - start);
     const value = firstStamp + 0x1000000 + start;
     const buffer = new Uint8Array(count * sectorBytes);
     stamp(buffer, value);

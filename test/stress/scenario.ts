@@ -11,6 +11,8 @@ export interface Scenario {
   readonly backing: 'none' | 'raw' | 'qcow2';
   /** Whether a snapshot made by the real tool holds what was there at first. */
   readonly snapshot: boolean;
+  /** One in so many of the clusters written last is given back before the threads begin. */
+  readonly apart: number;
   /** Bytes of metadata cache. */
   readonly cacheSize: number;
   readonly threads: number;
@@ -49,6 +51,7 @@ export function scenarioOf(seed: number, threads: number): Scenario {
     size: megabytes * 1024 * 1024 - random.below(8) * 512,
     backing,
     snapshot,
+    apart: random.pick([2, 3, 5, 200]),
     cacheSize: random.pick([1, 1, 128 * 1024, 4 * 1024 * 1024]),
     threads,
     lanes: random.pick([2, 8, 24]),

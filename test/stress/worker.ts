@@ -74,7 +74,7 @@ class StressThread {
       if (random.chance(0.04)) await target.flush();
       else if (random.chance(0.3) && own.count > 0) {
         await this.#touchOwn(target, random, own.first, known);
-      } else await this.#touchAny(target, image.size, random);
+      } else await this.#touchAny(target, image, random);
     }
     this.#doing[lane] = 'done';
   }
@@ -114,19 +114,38 @@ class StressThread {
     known.fill(value, at, at + count);
   }
 
-  async #touchAny(target: RequestTarget, size: number, random: Random): Promise<void> {
-    const shared = Math.floor(Math.floor(size / sectorBytes) / 2);
+  async #touchAny(target: RequestTarget, image: Image, random: Random): Promise<void> {
+    const { scenario } = this.#orders;
+    const shared = Math.floor(Math.floor(image.size / sectorBytes) / 2);
     const at = random.below(shared);
-    const count = 1 + random.below(Math.min(this.#orders.scenario.mostSectors, shared - at));
+    const count = 1 + random.below(Math.min(scenario.mostSectors, shared - at));
     if (random.chance(0.25)) {
       await target.read(new Uint8Array(count * sectorBytes), at * sectorBytes);
     } else if (random.chance(0.2)) {
       const begun = this.#tick();
       await target.discard(at * sectorBytes, count * sectorBytes);
       this.#log.note(Kind.possible, at, count, 0, begun, this.#tick());
+    } else if (scenario.options.dataFile === undefined && random.chance(0.3)) {
+      await this.#compress(target, random, shared, image.clusterSize! / sectorBytes);
     } else {
       await this.#change(target, random, at, count);
     }
+  }
+
+  /** Writes a whole cluster of `count` sectors compressed, one of those before a sector. */
+  async #compress(
+    target: RequestTarget,
+    random: Random,
+    before: number,
+    count: number,
+  ): Promise<void> {
+    const sector = random.below(Math.floor(before / count)) * count;
+    const value = ++this.#stamps;
+    const buffer = new Uint8Array(count * sectorBytes);
+    stamp(buffer, value);
+    const begun = this.#tick();
+    await target.writeCompressed(buffer, sector * sectorBytes);
+    this.#log.note(Kind.definite, sector, count, value, begun, this.#tick());
   }
 
   /** Writes or zeroes sectors. @returns the stamp they hold then */

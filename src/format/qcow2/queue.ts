@@ -61,6 +61,7 @@ export class Qcow2Queue implements FormatQueue {
   readonly #onClosed: () => void;
   #changed = false;
   #reclaiming: Promise<void> | undefined;
+  #reclaimingAlone: Promise<void> | undefined;
 
   constructor(options: Qcow2QueueOptions) {
     const { metadata, header, file, dataFile, backing, size, counters } = options;
@@ -280,14 +281,14 @@ export class Qcow2Queue implements FormatQueue {
   /** Gets back what waits in limbo, once that is much; meanwhile this queue removes nothing more. */
   async #emptyLimbo(): Promise<void> {
     const { metadata, size } = this.#context;
-    const { limbo, geometry, flushOrder, control } = metadata;
+    const { limbo, geometry, flushOrder } = metadata;
     const bytes = Math.min(mostLimboBytes, size * limboShareOfDisk);
     const most = Math.max(leastLimboClusters, bytes / geometry.clusterSize);
     if (limbo.clusters <= most) return;
     if (limbo.waitsForRound(flushOrder.completed)) await this.#flushAndReclaim();
     else await this.#reclaim();
     // The oldest waits for a request that takes long; the others must not run ahead of it for ever.
-    if (limbo.clusters > 2 * most) await runAlone(control, () => reclaim(this.#context));
+    if (limbo.clusters > 2 * most) await this.#reclaimAlone();
   }
 
   /**
@@ -309,6 +310,15 @@ export class Qcow2Queue implements FormatQueue {
     metadata.corruptMark.check();
     await metadata.flushOrder.flush();
     if (metadata.limbo.clusters > 0) await this.#reclaim();
+  }
+
+  /** Reclaims while no queue runs a request; concurrent calls share one pass. */
+  async #reclaimAlone(): Promise<void> {
+    const { control } = this.#context.metadata;
+    this.#reclaimingAlone ??= runAlone(control, () => reclaim(this.#context)).finally(() => {
+      this.#reclaimingAlone = undefined;
+    });
+    await this.#reclaimingAlone;
   }
 
   /** Concurrent calls share one pass. */
