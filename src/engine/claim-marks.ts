@@ -2,6 +2,7 @@
  * Claims: a mark per table entry while a request allocates its cluster. Marks are read and changed
  * only under the slot's spinning word; a slot with claims is pinned, so marks never move.
  */
+import assert from 'node:assert/strict';
 
 /** The claim marks of every slot of a slice cache. */
 export class ClaimMarks {
@@ -26,6 +27,7 @@ export class ClaimMarks {
   /** Claims `count` entries, none of which is claimed. */
   add(slot: number, entry: number, count: number): void {
     for (let index = entry; index < entry + count; index++) {
+      assert(!this.has(slot, index), 'an entry is claimed twice');
       const word = this.#word(slot, index);
       this.#marks[word] = this.#marks[word] | (1 << (index & 31));
     }
@@ -34,6 +36,7 @@ export class ClaimMarks {
   /** Ends the claims on `count` entries. */
   remove(slot: number, entry: number, count: number): void {
     for (let index = entry; index < entry + count; index++) {
+      assert(this.has(slot, index), 'a claim ends that nobody holds');
       const word = this.#word(slot, index);
       this.#marks[word] = this.#marks[word] & ~(1 << (index & 31));
     }

@@ -5,8 +5,10 @@
  *
  * Epochs are even and wrap: two of them are compared by their difference.
  */
+import assert from 'node:assert/strict';
 import type { AtomicMemory } from './atomic-memory.js';
-import { ControlWord, QueueWord, idleEpoch, maxQueues, queueWord } from './control-block.js';
+import { ControlWord, QueueWord, idleEpoch, queueWord } from './control-block.js';
+import { linesInUse } from './queue-line.js';
 
 const epochStep = 2;
 
@@ -19,9 +21,13 @@ export function isBefore(one: number, other: number): boolean {
 export class QueueEpochs {
   readonly #memory: AtomicMemory;
   readonly #published: number;
-  /** Epochs with requests under way, oldest first, and how many each has. */
+  /**
+   * Epochs that requests began in, and how many each has under way: from the oldest that has any, at
+   * `#oldest`, to the youngest.
+   */
   readonly #epochs: number[] = [];
   readonly #counts: number[] = [];
+  #oldest = 0;
 
   constructor(memory: AtomicMemory, line: number) {
     this.#memory = memory;
@@ -45,15 +51,45 @@ export class QueueEpochs {
 
   /** Marks a request of an epoch as ended. */
   end(epoch: number): void {
-    const at = this.#epochs.indexOf(epoch);
+    const at = this.#find(epoch);
     const count = this.#counts[at] - 1;
+    // A request that ends twice would let go what another one still sees.
+    assert(count >= 0, 'a request has ended that was not under way');
     this.#counts[at] = count;
-    if (count > 0 || at > 0) return;
-    while (this.#counts.length > 0 && this.#counts[0] === 0) {
-      this.#counts.shift();
-      this.#epochs.shift();
+    if (count > 0 || at > this.#oldest) return;
+    const { length } = this.#counts;
+    while (this.#oldest < length && this.#counts[this.#oldest] === 0) this.#oldest++;
+    const isIdle = this.#oldest === length;
+    this.#memory.store(this.#published, isIdle ? idleEpoch : this.#epochs[this.#oldest]);
+    // Rarely enough that an end costs the same however many have gone before.
+    if (isIdle || this.#oldest * 2 > length) this.#forgetEnded();
+  }
+
+  #forgetEnded(): void {
+    if (this.#oldest === this.#counts.length) {
+      // Taken out one by one, arrays keep their room for the next ones.
+      for (; this.#oldest > 0; this.#oldest--) {
+        this.#epochs.pop();
+        this.#counts.pop();
+      }
+      return;
     }
-    this.#memory.store(this.#published, this.#epochs.length > 0 ? this.#epochs[0] : idleEpoch);
+    this.#epochs.splice(0, this.#oldest);
+    this.#counts.splice(0, this.#oldest);
+    this.#oldest = 0;
+  }
+
+  /** Index of an epoch that has a request under way; epochs lie in ascending order. */
+  #find(epoch: number): number {
+    let low = this.#oldest;
+    let high = this.#epochs.length - 1;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (isBefore(this.#epochs[middle], epoch)) low = middle + 1;
+      else high = middle;
+    }
+    assert(this.#epochs[low] === epoch, 'no request of this epoch is under way');
+    return low;
   }
 }
 
@@ -65,8 +101,7 @@ export function closeEpoch(memory: AtomicMemory): number {
 /** The oldest epoch that some request of any queue still runs in; the current one if none runs. */
 export function oldestEpoch(memory: AtomicMemory): number {
   let oldest = memory.load(ControlWord.epoch);
-  for (let line = 0; line < maxQueues; line++) {
-    if (memory.load(queueWord(line, QueueWord.inUse)) === 0) continue;
+  for (const line of linesInUse(memory)) {
     const published = memory.load(queueWord(line, QueueWord.oldestEpoch));
     if (published !== idleEpoch && isBefore(published, oldest)) oldest = published;
   }

@@ -2,6 +2,7 @@
  * The gate between requests and exclusive operations. Each queue counts its own requests in its own
  * line; an exclusive operation closes the gate and waits for every count to reach zero.
  */
+import assert from 'node:assert/strict';
 import type { AtomicMemory } from './atomic-memory.js';
 import { ControlWord, GateState, QueueWord, maxQueues, queueWord } from './control-block.js';
 import { QueueEpochs } from './epochs.js';
@@ -67,6 +68,7 @@ export class QueueGate {
   }
 
   #lower(): void {
+    assert(this.#count > 0, 'a gate that nobody is inside of cannot be left');
     this.#memory.store(this.#active, --this.#count);
     if (this.#count === 0 && this.#memory.load(ControlWord.gate) === GateState.closed) {
       this.#memory.notify(this.#active);

@@ -4,8 +4,9 @@
  * removal is durable. Punching, where wanted, comes after both, and is the caller's.
  *
  * All queues of an image share one limbo, so that any of them can get back what another gave up, and
- * a queue that closes waits for nobody. It is a list in shared memory, oldest first.
+ * a queue that closes waits for nobody. It is a ring in shared memory, oldest first.
  */
+import assert from 'node:assert/strict';
 import type { AtomicMemory } from './atomic-memory.js';
 import { isBefore } from './epochs.js';
 import type { Poison } from './poison.js';
@@ -29,9 +30,9 @@ const Word = {
   lock: 0,
   /** Clusters waiting. */
   clusters: 1,
-  /** Indices of the oldest entry, and of the one after the youngest. */
+  /** Where in the ring the oldest entry lies, and how many entries there are. */
   head: 2,
-  tail: 3,
+  entries: 3,
 } as const;
 const headerWords = 4;
 
@@ -69,18 +70,18 @@ export class Limbo {
     return this.#memory.load(Word.clusters);
   }
 
-  /** Adds clusters. Millions of entries beyond what memory there is are leaked. */
+  /** Adds clusters. What is beyond the memory there is, some 800,000 entries, is leaked. */
   add(entry: LimboEntry): void {
     this.#locked(() => {
       const words = this.#words;
       if (!this.#makeRoom()) return;
-      const at = headerWords + words[Word.tail] * entryWords;
+      const at = this.#place(words[Word.entries]);
       words[at + Entry.low] = entry.cluster % lowBits;
       words[at + Entry.high] = Math.floor(entry.cluster / lowBits) | (entry.punch ? punchBit : 0);
       words[at + Entry.count] = entry.count;
       words[at + Entry.epoch] = entry.epoch;
       words[at + Entry.round] = entry.round;
-      words[Word.tail] += 1;
+      words[Word.entries] += 1;
       this.#memory.add(Word.clusters, entry.count);
     });
   }
@@ -96,15 +97,16 @@ export class Limbo {
     this.#locked(() => {
       const words = this.#words;
       let clusters = 0;
-      for (; words[Word.head] < words[Word.tail]; words[Word.head] += 1) {
-        const entry = this.#entryAt(words[Word.head]);
+      for (; words[Word.entries] > 0; words[Word.entries] -= 1) {
+        const entry = this.#entry(0);
         const passed = isBefore(entry.epoch, oldestEpoch) && !isBefore(completedRound, entry.round);
         if (!passed) break;
         released.push(entry);
         clusters += entry.count;
+        words[Word.head] = (words[Word.head] + 1) % this.#capacity;
       }
-      if (words[Word.head] === words[Word.tail]) words[Word.head] = words[Word.tail] = 0;
-      this.#memory.add(Word.clusters, -clusters);
+      const waiting = this.#memory.add(Word.clusters, -clusters);
+      assert(waiting >= clusters, 'more clusters leave limbo than are in it');
     });
     return released;
   }
@@ -113,8 +115,7 @@ export class Limbo {
   waitsForRound(completedRound: number): boolean {
     let waits = false;
     this.#locked(() => {
-      const head = this.#words[Word.head];
-      waits = head < this.#words[Word.tail] && isBefore(completedRound, this.#entryAt(head).round);
+      waits = this.#words[Word.entries] > 0 && isBefore(completedRound, this.#entry(0).round);
     });
     return waits;
   }
@@ -123,17 +124,24 @@ export class Limbo {
   entries(): LimboEntry[] {
     const all: LimboEntry[] = [];
     this.#locked(() => {
-      const words = this.#words;
-      for (let index = words[Word.head]; index < words[Word.tail]; index++) {
-        all.push(this.#entryAt(index));
-      }
+      for (let nth = 0; nth < this.#words[Word.entries]; nth++) all.push(this.#entry(nth));
     });
     return all;
   }
 
-  #entryAt(index: number): LimboEntry {
+  /** Entries that the memory has room for now. */
+  get #capacity(): number {
+    return Math.floor((this.#words.length - headerWords) / entryWords);
+  }
+
+  /** First word of the entry that is, or would be, the `nth` oldest, from 0. */
+  #place(nth: number): number {
+    return headerWords + ((this.#words[Word.head] + nth) % this.#capacity) * entryWords;
+  }
+
+  #entry(nth: number): LimboEntry {
     const words = this.#words;
-    const at = headerWords + index * entryWords;
+    const at = this.#place(nth);
     const high = words[at + Entry.high];
     return {
       cluster: (high & ~punchBit) * lowBits + words[at + Entry.low],
@@ -146,18 +154,17 @@ export class Limbo {
 
   /** Makes sure that one more entry fits. @returns whether it does */
   #makeRoom(): boolean {
-    const words = this.#words;
-    const capacity = Math.floor((words.length - headerWords) / entryWords);
-    if (words[Word.tail] < capacity) return true;
-    const head = words[Word.head];
-    if (head > capacity / 2) {
-      words.copyWithin(headerWords, headerWords + head * entryWords);
-      words[Word.tail] -= head;
-      words[Word.head] = 0;
-      return true;
-    }
+    const capacity = this.#capacity;
+    if (this.#words[Word.entries] < capacity) return true;
     if (this.#buffer.byteLength === mostBytes) return false;
     this.#buffer.grow(Math.min(mostBytes, this.#buffer.byteLength * 2));
+    // The youngest entries, which lie before the oldest, go on from where the ring ended.
+    const words = this.#words;
+    const at = (place: number): number => headerWords + place * entryWords;
+    const wrapped = words[Word.head];
+    const moved = Math.min(wrapped, this.#capacity - capacity);
+    words.copyWithin(at(capacity), at(0), at(moved));
+    words.copyWithin(at(0), at(moved), at(wrapped));
     return true;
   }
 

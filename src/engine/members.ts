@@ -1,4 +1,5 @@
 /** Who has an image open: threads join and leave at any time, and the last to leave ends it. */
+import assert from 'node:assert/strict';
 import type { AtomicMemory } from './atomic-memory.js';
 
 const count = 0;
@@ -21,7 +22,9 @@ export function join(memory: AtomicMemory): boolean {
 
 /** Leaves. @returns whether this was the last member, after which nobody can join */
 export function leave(memory: AtomicMemory): boolean {
-  return memory.add(count, -1) === 1;
+  const members = memory.add(count, -1);
+  assert(members > 0, 'more members leave than have joined');
+  return members === 1;
 }
 
 /** How many members there are right now. */

@@ -2,6 +2,7 @@
  * The shared half of a long mutex: one word that says whether some thread holds it, and whether
  * others wait, so that a release without waiters wakes nobody.
  */
+import assert from 'node:assert/strict';
 import type { AtomicMemory } from './atomic-memory.js';
 
 const State = { free: 0, held: 1, awaited: 2 } as const;
@@ -17,5 +18,7 @@ export async function takeMutexWord(memory: AtomicMemory, index: number): Promis
 
 /** Gives back what `takeMutexWord` took. */
 export function releaseMutexWord(memory: AtomicMemory, index: number): void {
-  if (memory.exchange(index, State.free) === State.awaited) memory.notify(index);
+  const seen = memory.exchange(index, State.free);
+  assert(seen !== State.free, 'a mutex is given back that nobody holds');
+  if (seen === State.awaited) memory.notify(index);
 }

@@ -19,13 +19,16 @@ export function takeQueueLine(memory: AtomicMemory): number {
   );
 }
 
+/** The lines that belong to a queue, each as it stands when it is looked at. */
+export function* linesInUse(memory: AtomicMemory): Generator<number> {
+  for (let line = 0; line < maxQueues; line++) {
+    if (memory.load(queueWord(line, QueueWord.inUse)) !== 0) yield line;
+  }
+}
+
 /** How many queues hold the image, at least 1. */
 export function queuesInUse(memory: AtomicMemory): number {
-  let count = 0;
-  for (let line = 0; line < maxQueues; line++) {
-    count += memory.load(queueWord(line, QueueWord.inUse));
-  }
-  return Math.max(1, count);
+  return Math.max(1, [...linesInUse(memory)].length);
 }
 
 /** Consecutive clusters. */
@@ -89,8 +92,7 @@ export function publishPacked(memory: AtomicMemory, line: number, run: ReservedC
  */
 export function heldByQueues(memory: AtomicMemory): ReservedClusters[] {
   const runs: ReservedClusters[] = [];
-  for (let line = 0; line < maxQueues; line++) {
-    if (memory.load(queueWord(line, QueueWord.inUse)) === 0) continue;
+  for (const line of linesInUse(memory)) {
     const rest = reservedRest(memory, line);
     if (rest !== undefined) runs.push(rest);
     const packed = loadRun(memory, line, 'packed');
@@ -102,8 +104,7 @@ export function heldByQueues(memory: AtomicMemory): ReservedClusters[] {
 /** Takes what is left out of the arenas of all queues, while none of them runs a request. */
 export function takeReserved(memory: AtomicMemory): ReservedClusters[] {
   const runs: ReservedClusters[] = [];
-  for (let line = 0; line < maxQueues; line++) {
-    if (memory.load(queueWord(line, QueueWord.inUse)) === 0) continue;
+  for (const line of linesInUse(memory)) {
     const rest = reservedRest(memory, line);
     if (rest === undefined) continue;
     const length = memory.load(queueWord(line, QueueWord.reservedLength));

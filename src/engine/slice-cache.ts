@@ -5,6 +5,7 @@
  * is at most eight comparisons and an eviction contends only with its own set. A slot that is dirty
  * or pinned is never evicted. Table bytes are touched only under the slot's spinning word.
  */
+import assert from 'node:assert/strict';
 import type { AtomicMemory } from './atomic-memory.js';
 import { Counter, type QueueCounters } from './counters.js';
 import type { Poison } from './poison.js';
@@ -192,7 +193,8 @@ export class SliceCache {
 
   /** Undoes one `pin`. */
   unpin(slot: number): void {
-    this.#memory.add(slot * wordsPerSlot + Word.pins, -1);
+    const pins = this.#memory.add(slot * wordsPerSlot + Word.pins, -1);
+    assert(pins > 0, 'a slice is unpinned that nobody has pinned');
     this.#setWaiting.wake(Math.floor(slot / ways));
   }
 

@@ -2,6 +2,7 @@
  * The spinning reader-writer lock in one shared word, for memory-only critical sections.
  * Nothing may await, allocate a promise or do I/O between taking and releasing it.
  */
+import assert from 'node:assert/strict';
 import type { AtomicMemory } from './atomic-memory.js';
 
 const writerBit = 0x40000000;
@@ -17,7 +18,8 @@ export function lockShared(memory: AtomicMemory, index: number): void {
 
 /** Gives back what `lockShared` took. */
 export function unlockShared(memory: AtomicMemory, index: number): void {
-  memory.add(index, -1);
+  const seen = memory.add(index, -1);
+  assert(seen > 0 && seen < writerBit, 'a word is given back that nobody holds for reading');
 }
 
 /** Takes the word for writing; waits for every reader to leave. */
@@ -31,5 +33,6 @@ export function lockExclusive(memory: AtomicMemory, index: number): void {
 
 /** Gives back what `lockExclusive` took. */
 export function unlockExclusive(memory: AtomicMemory, index: number): void {
-  memory.store(index, 0);
+  const seen = memory.exchange(index, 0);
+  assert(seen === writerBit, 'a word is given back that nobody holds for writing');
 }

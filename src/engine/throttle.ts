@@ -16,7 +16,10 @@ export interface ThrottleOptions {
   readonly bytesBurst?: number | undefined;
 }
 
-/** Milliseconds that nobody waits for: a time further ahead is one that has wrapped. */
+/**
+ * Milliseconds that nobody waits for: a time further ahead is one that has wrapped. A request that costs
+ * more counts as so much.
+ */
 const longestWaitMs = 3_600_000;
 const defaultBurstMs = 100;
 
@@ -51,7 +54,8 @@ class Budget {
       const seen = this.#memory.load(this.#index);
       const ahead = (seen - nowMs) | 0;
       const begin = isBefore(nowMs, seen) && ahead < longestWaitMs ? seen : nowMs;
-      const next = (begin + whole) | 0;
+      const debt = Math.min(((begin - nowMs) | 0) + whole, longestWaitMs - 1);
+      const next = (nowMs + debt) | 0;
       if (this.#memory.compareExchange(this.#index, seen, next) === seen) {
         return Math.max(0, ((begin - nowMs) | 0) - this.#burstMs);
       }

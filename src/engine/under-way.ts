@@ -1,4 +1,7 @@
 /** How much of something is under way on this thread, for whoever waits until nothing is. */
+import assert from 'node:assert/strict';
+
+/** A count of what has begun and has not ended. */
 export class UnderWay {
   #count = 0;
   #onIdle: (() => void)[] = [];
@@ -8,6 +11,7 @@ export class UnderWay {
   }
 
   end(): void {
+    assert(this.#count > 0, 'what ends was not under way');
     if (--this.#count > 0 || this.#onIdle.length === 0) return;
     const waiting = this.#onIdle;
     this.#onIdle = [];

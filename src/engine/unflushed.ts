@@ -3,7 +3,8 @@
  * line; the leader of a flush round collects the notes of all.
  */
 import type { AtomicMemory } from './atomic-memory.js';
-import { ControlWord, QueueWord, maxQueues, queueWord } from './control-block.js';
+import { ControlWord, QueueWord, queueWord } from './control-block.js';
+import { linesInUse } from './queue-line.js';
 
 /** One queue's note. */
 export class UnflushedData {
@@ -32,8 +33,7 @@ export class UnflushedData {
 /** Takes every note. @returns whether there was one: whoever took it owes a barrier */
 export function takeUnflushed(memory: AtomicMemory): boolean {
   let noted = false;
-  for (let line = 0; line < maxQueues; line++) {
-    if (memory.load(queueWord(line, QueueWord.inUse)) === 0) continue;
+  for (const line of linesInUse(memory)) {
     const word = queueWord(line, QueueWord.unflushedData);
     if (memory.load(word) !== 0 && memory.exchange(word, 0) !== 0) noted = true;
   }

@@ -2,6 +2,7 @@
  * A thread's way to the native I/O engine: requests collected during one tick, handed over in one
  * call, and their completions dispatched in batches.
  */
+import assert from 'node:assert/strict';
 import type { Addon, NativeRing } from './addon.js';
 import { AddressBook } from './address.js';
 
@@ -316,6 +317,7 @@ export class Ring {
       this.#tokens[slot] = undefined;
       this.#buffers[slot] = undefined;
       this.#outputs[slot] = undefined;
+      assert(this.#freeCount < slots, 'a slot is given back twice');
       this.#free[this.#freeCount] = slot;
       this.#freeCount += 1;
       try {

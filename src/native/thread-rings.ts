@@ -1,5 +1,6 @@
 /** The rings of this thread: one an engine, shared by all files that use it, so that one system
  * call serves them all. */
+import assert from 'node:assert/strict';
 import { addon } from './addon.js';
 import { Ring, type EngineName } from './ring.js';
 
@@ -37,6 +38,7 @@ export function acquireRing(engine: EngineName): Ring | number {
 export function releaseRing(ring: Ring): void {
   for (const [name, shared] of rings) {
     if (shared.ring !== ring) continue;
+    assert(shared.users > 0, 'a ring is given back that has no users');
     shared.users -= 1;
     if (shared.users === 0) {
       rings.delete(name);

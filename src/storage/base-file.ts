@@ -2,6 +2,7 @@
  * What every storage backend does alike: checking arguments, refusing what a closed or read-only
  * file cannot do, counting what is under way, and promises around the hot path.
  */
+import assert from 'node:assert/strict';
 import { CowherdError, type CowherdErrorCode } from '../errors.js';
 import type {
   AllocateMode,
@@ -183,6 +184,7 @@ export abstract class BaseFile implements StorageFile {
 
   /** Notes that it ended. */
   protected end(): void {
+    assert(this.#underWay > 0, 'an operation ends that was not under way');
     this.#underWay -= 1;
     if (this.#underWay === 0 && this.#whenIdle !== undefined) this.#whenIdle();
   }

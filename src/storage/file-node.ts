@@ -2,6 +2,7 @@
  * Files through what Node offers, for where the addon does not load. Missing here: image locks,
  * O_DIRECT, hole detection, hole punching and block device sizes.
  */
+import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import { promisify } from 'node:util';
 import { CowherdError, givenAway } from '../errors.js';
@@ -253,6 +254,7 @@ export class FileNode extends BaseFile {
   }
 
   protected async doClose(): Promise<void> {
+    assert(this.#shared.users > 0, 'a file is closed that has no users');
     this.#shared.users -= 1;
     if (this.#shared.users > 0) return;
     try {

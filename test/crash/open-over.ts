@@ -1,6 +1,7 @@
 /** Opening an image whose files, backing file and data file lie in memory, as `openImageOn` does. */
 import { QueueCounters } from '../../src/engine/counters.js';
 import { type Qcow2Image, openQcow2, readQcow2Header } from '../../src/format/qcow2/image.js';
+import type { OverlapLevel } from '../../src/format/qcow2/structures.js';
 import { openRaw } from '../../src/format/raw/image.js';
 import { OpenedImage } from '../../src/image/opened-image.js';
 import { allocateSharedParts } from '../../src/image/shared-parts.js';
@@ -16,6 +17,8 @@ export interface ImageFiles {
   readonly backing: Uint8Array | undefined;
   /** Stands between the engine and the file of the backing image. */
   readonly wrapBacking?: (file: StorageFile) => StorageFile;
+  /** Which metadata writes are kept off; all by default. */
+  readonly overlapCheck?: OverlapLevel;
   /** Budget of the metadata cache; the smallest by default. */
   readonly cacheBytes?: number;
 }
@@ -26,7 +29,14 @@ export interface ImageFiles {
  * @param prepare changes the format's parts before anything is done with them
  */
 export async function openOver(
-  { file, dataFile, backing, wrapBacking = (file) => file, cacheBytes = 0 }: ImageFiles,
+  {
+    file,
+    dataFile,
+    backing,
+    wrapBacking = (file) => file,
+    overlapCheck = 'all',
+    cacheBytes = 0,
+  }: ImageFiles,
   prepare: (format: Qcow2Image) => void = () => undefined,
 ): Promise<OpenedImage> {
   const header = await readQcow2Header(file);
@@ -37,7 +47,7 @@ export async function openOver(
     dataFile,
     readOnly: file.readOnly,
     cacheBytes,
-    overlapCheck: 'all',
+    overlapCheck,
     lazyRefcounts: undefined,
     inOrder: false,
     snapshot: undefined,

@@ -131,3 +131,43 @@ test('limbo is shared, keeps its order, and grows', (t) => {
     { seed, numRuns: 30 },
   );
 });
+
+test('limbo uses all of its memory before it gives anything up', () => {
+  const limbo = new Limbo(allocateLimbo());
+  const entry = (cluster: number): LimboEntry => ({
+    cluster,
+    count: 1,
+    epoch: cluster * 2,
+    round: 0,
+    punch: false,
+  });
+  const most = Math.floor((16 * 2 ** 20) / 20) - 1;
+  // Taken out early, so that each growth finds the ring begun in the midst of the memory.
+  const taken = 100;
+  for (let cluster = 0; cluster < most + taken; cluster++) {
+    limbo.add(entry(cluster));
+    if (cluster === taken) assert.equal(limbo.takeReleasable(2 * taken, 0).length, taken);
+  }
+  assert.equal(limbo.clusters, most);
+  const left = limbo.takeReleasable(2 * (most + taken), 0);
+  assert.equal(left.length, most);
+  assert.ok(left.every(({ cluster }, index) => cluster === taken + index));
+});
+
+test('the end of a request costs the same however many removals one that stalls has seen', () => {
+  const control = newControl();
+  const queue = newGate(control);
+  const stalled = queue.tryEnter();
+  const epochs: number[] = [];
+  for (let removal = 0; removal < 200_000; removal++) {
+    closeEpoch(control);
+    epochs.push(queue.tryEnter());
+  }
+  const begun = performance.now();
+  // The youngest first: a search from the oldest on would look at all of them each time.
+  for (const epoch of epochs.reverse()) queue.leave(epoch);
+  assert.ok(performance.now() - begun < 5000);
+  assert.equal(oldestEpoch(control), stalled);
+  queue.leave(stalled);
+  assert.equal(oldestEpoch(control), control.load(ControlWord.epoch));
+});

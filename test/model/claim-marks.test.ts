@@ -119,12 +119,12 @@ testModel(
 
 testWrongVariant(
   'a writer that looks for a claim before it has the lock',
-  'stuck',
+  'threw',
   model(1, { one: writer(0, { looksOutside: true }), two: writer(0, { looksOutside: true }) }),
 );
 testWrongVariant(
   'writers that mark without the lock',
-  'wrong-end',
+  'threw',
   model(2, { one: writer(0, { unlocked: true }), two: writer(1, { unlocked: true }) }),
 );
 testWrongVariant(

@@ -109,11 +109,11 @@ function looksThenStores(memory: AtomicMemory, index: number): void {
 
 testWrongVariant(
   'a reader that raises the count before it looks for a writer',
-  'stuck',
+  'threw',
   model({ reader: reader(1, raisesFirst), writer: writer(1) }, 1),
 );
 
-/** Its count is lost when the writer's release stores over it. */
+/** Its count would be lost when the writer's release stores over it. */
 function raisesFirst(memory: AtomicMemory, index: number): void {
   for (let spins = 1; ; spins++) {
     const seen = memory.add(index, 1) + 1;

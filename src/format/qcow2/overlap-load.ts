@@ -78,7 +78,7 @@ export async function loadOverlapMemory(
       addTables(Structure.inactiveL2, places.size, () => places);
     }
   }
-  addTables(Structure.activeL2, l1.capacity, () => l1.offsets());
+  addTables(Structure.activeL2, l1.capacity + sharedTables(l1), () => l1.offsets());
   const blocks = countOf(refcountTable.offsets()) + blocksToCome(header, geometry);
   addTables(Structure.refcountBlock, blocks, () => refcountTable.offsets());
   const clusters = ranges.reduce((sum, [, , count]) => sum + count, 0);
@@ -89,6 +89,15 @@ export async function loadOverlapMemory(
     for (const { offset, length } of found) check.protect(offset, length, structure);
   }
   return memory;
+}
+
+/** L2 tables that snapshots share: each is copied before it changes, and has had two places then. */
+function sharedTables(l1: PointerTable): number {
+  let count = 0;
+  for (let index = 0; index < l1.length; index++) {
+    if (l1.offset(index) !== 0 && !l1.isCopied(index)) count++;
+  }
+  return count;
 }
 
 function* rangesAt(places: () => Iterable<number>, length: number): Generator<Range> {

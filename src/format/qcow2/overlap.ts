@@ -197,7 +197,7 @@ export class OverlapCheck {
     return Math.imul(low, 0x9e3779b1) >>> this.#shift;
   }
 
-  /** The caller holds the lock. */
+  /** The caller holds the lock. What has moved away from the cluster is forgotten. */
   #add(cluster: number, structure: number): void {
     const words = this.#words;
     const low = cluster | 0;
@@ -206,7 +206,7 @@ export class OverlapCheck {
       const at = entriesAt + entry * wordsPerEntry;
       const rest = words[at + 1];
       if (rest !== 0 && (words[at] !== low || rest >>> highShift !== high)) continue;
-      const added = (structure << structuresShift) | inUse;
+      let structures = structure;
       if (rest === 0) {
         // Some stay empty, where look-ups end.
         if (words[Word.used] >= (this.#mask + 1) * 0.75) {
@@ -215,10 +215,11 @@ export class OverlapCheck {
         }
         words[Word.used]++;
         words[at] = low;
-      } else if ((rest & added) !== added) {
-        this.#memory.store(Word.conflicts, 1);
+      } else {
+        structures |= this.#confirmed(cluster, structure);
+        if (structures !== structure) this.#memory.store(Word.conflicts, 1);
       }
-      this.#memory.store(at + 1, (high << highShift) | rest | added);
+      this.#memory.store(at + 1, (high << highShift) | (structures << structuresShift) | inUse);
       return;
     }
   }

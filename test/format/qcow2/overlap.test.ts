@@ -11,8 +11,11 @@ import type { Image, OpenImageOptions } from '../../../src/image/api.js';
 import { OverlapCheck, allocateOverlapMemory } from '../../../src/format/qcow2/overlap.js';
 import { PointerTable, allocatePointerTable } from '../../../src/format/qcow2/pointer-table.js';
 import { Structure, structuresOfLevel } from '../../../src/format/qcow2/structures.js';
+import { formatFile } from '../../../src/image/create.js';
 import { openImageOn } from '../../../src/image/open.js';
 import { MemoryContent, MemoryFile } from '../../../src/storage/memory.js';
+import { bytesOf, contentOf, openOver } from '../../crash/open-over.js';
+import { withRealSnapshot } from '../../crash/real-tools.js';
 import { CorruptionBases, imageName } from '../../support/corruption-bases.js';
 import { type CorruptionBase, DamagedImage } from '../../support/corruptions.js';
 import { needsTool, run, temporaryFolder } from '../../support/tools.js';
@@ -325,6 +328,54 @@ test('a table that has moved away is not found, one that two structures share is
   assert.ok(check.hasConflicts);
   l1.set(3, 10 * clusterSize, true);
   assert.equal(check.find(place, 1), undefined, 'neither table points there');
+});
+
+test('a cluster that a table has left is no conflict when another one takes it', () => {
+  const { check, l1 } = lookUp(cached, 10);
+  const place = 9 * clusterSize;
+  check.protect(place, clusterSize, Structure.refcountTable);
+  check.protect(place, clusterSize, Structure.activeL2);
+  assert.ok(!check.hasConflicts);
+  l1.set(3, place, true);
+  assert.equal(check.find(place, 1)?.structures, Structure.activeL2);
+  l1.set(3, 10 * clusterSize, true);
+  check.protect(place, clusterSize, Structure.refcountBlock);
+  assert.ok(!check.hasConflicts);
+});
+
+test('there is room for the places of L2 tables that are copied since a snapshot holds them', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  // A few less than half of the entries that there is memory for.
+  const tables = 440;
+  const tableReach = 512 * 64;
+  const empty = new MemoryContent();
+  const size = tables * tableReach;
+  await formatFile(new MemoryFile('image', { content: empty }), {
+    format: 'qcow2',
+    size,
+    clusterSize: 512,
+    refcountBits: 2,
+  });
+  /** Changes a cluster of each table. @returns whether the look-up had room */
+  const touchAll = async (content: MemoryContent): Promise<boolean> => {
+    const file = new MemoryFile('image', { content });
+    let overlap: OverlapCheck | undefined;
+    const image = await openOver(
+      { file, dataFile: undefined, backing: undefined, overlapCheck: 'cached' },
+      ({ metadata }) => {
+        overlap = metadata.overlap;
+      },
+    );
+    for (let table = 0; table < tables; table++) {
+      await image.write(new Uint8Array(512).fill(1), table * tableReach);
+    }
+    const hasRoom = !overlap!.mayHit(2 ** 40, 1) && !overlap!.hasConflicts;
+    await image.close();
+    return hasRoom;
+  };
+  assert.ok(await touchAll(empty));
+  const held = contentOf(await withRealSnapshot(bytesOf(empty), undefined));
+  assert.ok(await touchAll(held), 'the look-up has no room left');
 });
 
 test('where there are more metadata than was thought, the tables themselves are searched', () => {

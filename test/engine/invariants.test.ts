@@ -1,0 +1,118 @@
+/** What can only be a mistake of the engine's own is met where it is made, before it does harm. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ClaimMarks } from '../../src/engine/claim-marks.js';
+import { ControlWord, allocateControlBlock } from '../../src/engine/control-block.js';
+import { closeEpoch } from '../../src/engine/epochs.js';
+import { QueueGate } from '../../src/engine/gate.js';
+import { allocateMembers, leave } from '../../src/engine/members.js';
+import { releaseMutexWord, takeMutexWord } from '../../src/engine/mutex-word.js';
+import { takeQueueLine } from '../../src/engine/queue-line.js';
+import { SharedWords } from '../../src/engine/shared-words.js';
+import { SliceCache, allocateSliceCache } from '../../src/engine/slice-cache.js';
+import {
+  lockExclusive,
+  lockShared,
+  unlockExclusive,
+  unlockShared,
+} from '../../src/engine/spin-word.js';
+import { UnderWay } from '../../src/engine/under-way.js';
+
+function newWords(): SharedWords {
+  return new SharedWords(new Int32Array(new SharedArrayBuffer(64)));
+}
+
+function newGate(): { control: SharedWords; gate: QueueGate } {
+  const control = new SharedWords(allocateControlBlock());
+  return { control, gate: new QueueGate(control, takeQueueLine(control)) };
+}
+
+test('a gate is not left twice', () => {
+  const { gate } = newGate();
+  const epoch = gate.tryEnter();
+  const other = gate.tryEnter();
+  gate.leave(epoch);
+  gate.leave(other);
+  assert.throws(() => {
+    gate.leave(epoch);
+  }, /no request of this epoch is under way/);
+});
+
+test('a request of one epoch does not end twice while one of another is under way', () => {
+  const { control, gate } = newGate();
+  const oldest = gate.tryEnter();
+  closeEpoch(control);
+  const ended = gate.tryEnter();
+  closeEpoch(control);
+  const youngest = gate.tryEnter();
+  gate.leave(ended);
+  assert.throws(() => {
+    gate.leave(ended);
+  }, /a request has ended that was not under way/);
+  gate.leave(oldest);
+  gate.leave(youngest);
+});
+
+test('an epoch is known to its queue', () => {
+  const { control, gate } = newGate();
+  const epoch = gate.tryEnter();
+  for (const unknown of [epoch - 2, epoch + 2, 1, NaN]) {
+    assert.throws(() => {
+      gate.leave(unknown);
+    }, /no request of this epoch is under way/);
+  }
+  assert.equal(control.load(ControlWord.gate), 0);
+  gate.leave(epoch);
+});
+
+test('a claim is made once and ends once', () => {
+  const claims = new ClaimMarks(new Int32Array(ClaimMarks.allocate(1, 64)), 1);
+  claims.add(0, 30, 4);
+  assert.throws(() => {
+    claims.add(0, 33, 2);
+  }, /claimed twice/);
+  claims.remove(0, 30, 4);
+  assert.throws(() => {
+    claims.remove(0, 31, 1);
+  }, /that nobody holds/);
+});
+
+test('counts do not fall below zero', () => {
+  const under = new UnderWay();
+  under.begin();
+  under.end();
+  assert.throws(() => {
+    under.end();
+  }, /was not under way/);
+
+  const members = new SharedWords(allocateMembers());
+  assert.equal(leave(members), true);
+  assert.throws(() => leave(members), /more members leave/);
+
+  const cache = new SliceCache(allocateSliceCache(1, 512), () => 0);
+  cache.pin(0);
+  cache.unpin(0);
+  assert.throws(() => {
+    cache.unpin(0);
+  }, /nobody has pinned/);
+});
+
+test('what is locked is given back once, by whoever holds it so', async () => {
+  const words = newWords();
+  lockShared(words, 0);
+  assert.throws(() => {
+    unlockExclusive(words, 0);
+  }, /nobody holds for writing/);
+  lockExclusive(words, 1);
+  assert.throws(() => {
+    unlockShared(words, 1);
+  }, /nobody holds for reading/);
+  assert.throws(() => {
+    unlockShared(words, 2);
+  }, /nobody holds for reading/);
+  await takeMutexWord(words, 3);
+  releaseMutexWord(words, 3);
+  assert.throws(() => {
+    releaseMutexWord(words, 3);
+  }, /a mutex is given back that nobody holds/);
+});
