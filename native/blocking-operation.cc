@@ -178,11 +178,6 @@ int64_t transfer(Request* request) {
   if (file.direct && !request->aligned(file.requestAlignment, file.memoryAlignment)) {
     return read ? readThroughBounce(request) : writeThroughBounce(request);
   }
-  if (file.fillsHoles && !read) {
-    // With its blocks reserved a page is only filled, not accounted for one by one. What cannot be
-    // reserved is found out by the write.
-    tryFallocate(file, FALLOC_FL_KEEP_SIZE, request->offset, request->remaining);
-  }
   while (request->remaining > 0) {
     const int64_t moved =
         transferOnce(file, read, request->buffers(), request->bufferCount(), request->offset);
@@ -246,6 +241,9 @@ int64_t writeZeroes(File* file, uint64_t offset, uint64_t length, bool unmap) {
   return meansUnsupported(error) ? writeZeroBytes(file, offset, length) : error;
 }
 
+/** How space is reserved; the numbers are those of file-posix.ts. */
+enum class AllocateMode { kFalloc = 0, kFull = 1, kKeepSize = 2 };
+
 /** @returns 1 if the range reads as zeroes now, 0 if the host cannot do it */
 int64_t discard(const File& file, uint64_t offset, uint64_t length) {
   int error = punchHole(file, offset, length);
@@ -257,8 +255,13 @@ int64_t discard(const File& file, uint64_t offset, uint64_t length) {
   return meansUnsupported(error) || error == -EPERM ? 0 : error;
 }
 
-int64_t allocate(File* file, uint64_t offset, uint64_t length, bool byWriting) {
-  if (byWriting) return writeZeroBytes(file, offset, length);
+int64_t allocate(File* file, uint64_t offset, uint64_t length, AllocateMode mode) {
+  if (mode == AllocateMode::kFull) return writeZeroBytes(file, offset, length);
+  if (mode == AllocateMode::kKeepSize) {
+    // Older kernels drop what is cached of a block device before they refuse to reserve.
+    if (file->blockDevice) return -EOPNOTSUPP;
+    return tryFallocate(*file, FALLOC_FL_KEEP_SIZE, offset, length);
+  }
   const int error = tryFallocate(*file, 0, offset, length);
   if (!meansUnsupported(error)) return error;
   // Growing by writing is the one part that can be done without touching data that is there.
@@ -331,7 +334,8 @@ int64_t performChange(Request* request) {
       return request->parameter != 0 ? truncateReserving(*file, request->offset)
                                      : truncate(*file, request->offset);
     case Opcode::kAllocate:
-      return allocate(file, request->offset, request->remaining, request->parameter != 0);
+      return allocate(file, request->offset, request->remaining,
+                      static_cast<AllocateMode>(request->parameter));
     case Opcode::kWriteZeroes:
       return writeZeroes(file, request->offset, request->remaining, request->parameter != 0);
     case Opcode::kDiscard:

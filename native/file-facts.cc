@@ -27,7 +27,6 @@ enum OpenFlag : uint32_t {
   kOpenDirect = 4,
   kOpenDurable = 8,
   kOpenRefuseFallocate = 16,
-  kOpenFillsHoles = 32,
 };
 
 struct DirectAlignment {
@@ -124,8 +123,6 @@ Napi::Value openFile(const Napi::CallbackInfo& info) {
     file->requestAlignment = alignment.request;
     file->memoryAlignment = alignment.memory;
   }
-  // Older kernels drop what is cached of a block device before they refuse to reserve.
-  file->fillsHoles = (flags & kOpenFillsHoles) != 0 && !file->direct && !blockDevice;
   environmentOf(info)->hold(file);
 
   Napi::Object opened = Napi::Object::New(env);

@@ -34,8 +34,6 @@ class File {
   bool blockDevice = false;
   /** Behave as if the file system knew no fallocate(2), to test what happens then. */
   bool refusesFallocate = false;
-  /** Writes reserve their blocks first, as most go where there are none; only through the page cache. */
-  bool fillsHoles = false;
   /** Alignment in bytes of offsets and lengths, and of addresses; 1 without O_DIRECT. */
   uint32_t requestAlignment = 1;
   uint32_t memoryAlignment = 1;

@@ -38,6 +38,13 @@ export interface FormatQueue {
   discard(offset: number, length: number): Promise<void>;
   /** Stores one cluster compressed. */
   writeCompressed(buffer: Uint8Array, offset: number): Promise<void>;
+  /**
+   * Reserves blocks for a range that is about to be filled, where data lie in guest order and the host
+   * can.
+   *
+   * @returns whether it did
+   */
+  reserve(offset: number, length: number): Promise<boolean>;
   flush(): Promise<void>;
   /** Waits for the queue's requests and leaves the image. */
   close(): Promise<void>;

@@ -126,11 +126,6 @@ export interface OpenImageOptions {
    */
   readonly forInfo?: boolean | undefined;
   /**
-   * The image was just created to be filled: of files that hold nothing but guest data, blocks are
-   * reserved write by write, which is quicker in holes and slower where blocks are there already.
-   */
-  readonly fillsHoles?: boolean | undefined;
-  /**
    * Told what is found and put right when an image that was not closed cleanly is opened for writing,
    * which repairs it first.
    */
@@ -339,6 +334,15 @@ export interface RequestTarget {
    * @throws ERR_COWHERD_UNSUPPORTED for formats without compression
    */
   writeCompressed(buffer: BufferLike, offset: number): Promise<void>;
+  /**
+   * Has the host reserve blocks for a guest range of a raw image that is about to be filled, so that they
+   * lie together. What the range reads as stays; `discard` gives back what is not filled.
+   *
+   * @returns whether that was done; a host that cannot, or has no room, is no error; qcow2 images see to
+   *   it by themselves
+   * @throws CowherdError ERR_COWHERD_OUT_OF_RANGE, ERR_COWHERD_READ_ONLY or ERR_COWHERD_CLOSED
+   */
+  reserve(offset: number, length: number): Promise<boolean>;
   /** Makes every request that completed before this call durable. */
   flush(): Promise<void>;
 }

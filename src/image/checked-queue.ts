@@ -113,6 +113,12 @@ export class CheckedQueue implements ImageQueue {
     return this.#hold(length, () => this.#queue.writeCompressed(bytes, offset));
   }
 
+  async reserve(offset: number, length: number): Promise<boolean> {
+    const refusal = this.#refusal(offset, length, true);
+    if (refusal !== undefined) throw refusal;
+    return length > 0 && (await this.#queue.reserve(offset, length));
+  }
+
   flush(): Promise<void> {
     if (this.#closing !== undefined) return Promise.reject(this.#closed());
     if (this.#rules.readOnly) return Promise.resolve();

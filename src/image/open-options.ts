@@ -68,7 +68,6 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   throttle: options(throttleRules),
   forCheck: flag,
   forInfo: flag,
-  fillsHoles: flag,
   inOrder: flag,
   onFinding: callback,
 };

@@ -100,8 +100,6 @@ async function openImageFile(path: string, options: OpenImageOptions): Promise<S
     aio: options.aio ?? 'auto',
     forceShare: options.forceShare ?? false,
     locking: options.locking ?? 'auto',
-    // The allocator of a qcow2 image reserves by itself.
-    fillsHoles: options.fillsHoles === true && format === 'raw',
   } as const;
   const sharesWriting = shareWriting && format !== 'qcow2';
   const file = await openStorageFile(path, { ...opening, sharesWriting });
@@ -252,7 +250,6 @@ async function openBacking(
         dataFile: undefined,
         forCheck: false,
         forInfo: false,
-        fillsHoles: false,
       },
       chain,
     );
@@ -300,7 +297,6 @@ function openDataFileAt(
     aio: options.aio ?? 'auto',
     forceShare: options.forceShare ?? false,
     locking: options.locking ?? 'auto',
-    fillsHoles: options.fillsHoles ?? false,
   });
 }
 

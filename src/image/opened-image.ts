@@ -124,6 +124,10 @@ export class OpenedImage implements Image {
     return this.#own.writeCompressed(buffer, offset);
   }
 
+  reserve(offset: number, length: number): Promise<boolean> {
+    return this.#own.reserve(offset, length);
+  }
+
   flush(): Promise<void> {
     return this.#own.flush();
   }

@@ -31,7 +31,8 @@ export interface PoolOptions extends OpenImageOptions {
 }
 
 /** An image that a pool of threads serves. Requests may run concurrently without limit. */
-export interface ImagePool extends Omit<RequestTarget, 'writeCompressed'>, AsyncDisposable {
+export interface ImagePool
+  extends Omit<RequestTarget, 'writeCompressed' | 'reserve'>, AsyncDisposable {
   readonly filename: string;
   /** Virtual size in bytes. */
   readonly size: number;

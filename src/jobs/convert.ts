@@ -303,7 +303,6 @@ async function copyInto(
     format: options.to ?? (created ? 'raw' : undefined),
     cache: options.targetCache ?? 'unsafe',
     aio: options.aio,
-    fillsHoles: created && !isPreallocated(options),
     // Nobody else has it, and without the addon it could not be locked.
     locking: created && !locksFiles ? 'off' : 'auto',
     inOrder: options.outOfOrder !== true,
@@ -334,6 +333,7 @@ async function copyInto(
       compress: options.compress ?? false,
       sparseSize,
       zeroFrom: await zeroesFrom(target, options, created),
+      reserveAhead: created && !isPreallocated(options) && !outOfOrder && target.format === 'raw',
       leaveBacking: backingOf(options) !== undefined,
       salvage: options.salvage ?? false,
       rateLimit: options.rateLimit,

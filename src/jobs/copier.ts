@@ -7,6 +7,7 @@ import type { Source } from './concatenation.js';
 import { type Piece, cutPieces } from './copy-pieces.js';
 import { type ReadAgain, badSectors, locateReadFailure } from './read-failure.js';
 import { RateLimit } from './rate-limit.js';
+import { ReserveAhead, type RunPiece } from './reserve-ahead.js';
 
 /**
  * Bytes of data copied at a time, unless a cluster is larger: so many that the work for each piece
@@ -33,6 +34,8 @@ export interface CopyPlan {
   /** Guest offset in bytes from which on the target reads as zeroes where nothing is written. */
   readonly zeroFrom: number;
   readonly leaveBacking: boolean;
+  /** Whether the target's blocks are reserved ahead; it holds nothing yet, and is written in order. */
+  readonly reserveAhead: boolean;
   readonly salvage: boolean;
   /** Bytes a second. */
   readonly rateLimit: number | undefined;
@@ -53,6 +56,7 @@ interface Turn {
 export class Copier {
   readonly #plan: CopyPlan;
   readonly #rateLimit: RateLimit | undefined;
+  readonly #reserveAhead: ReserveAhead | undefined;
   readonly #chunkBytes: number;
   #doneBytes = 0;
   /** Bytes of data to copy, counted beforehand where somebody is told how far it is. */
@@ -64,6 +68,7 @@ export class Copier {
   constructor(plan: CopyPlan) {
     this.#plan = plan;
     this.#chunkBytes = Math.max(chunkBytes, plan.granularity);
+    if (plan.reserveAhead) this.#reserveAhead = new ReserveAhead(plan.targets[0]);
     if (plan.rateLimit !== undefined) this.#rateLimit = new RateLimit(plan.rateLimit);
   }
 
@@ -78,7 +83,8 @@ export class Copier {
         if (piece.kind === 'data') this.#totalBytes += piece.length;
       }
     }
-    const pieces = this.#pieces(salvage ? onFailure : undefined);
+    const cut = this.#pieces(salvage ? onFailure : undefined);
+    const pieces = this.#reserveAhead?.pieces(cut) ?? cut;
     const lanes = Array.from({ length: parallel }, (_, lane) => this.#runLane(pieces, lane));
     await Promise.all(lanes);
     if (this.#failure !== undefined) throw this.#failure.error;
@@ -96,7 +102,7 @@ export class Copier {
     });
   }
 
-  async #runLane(pieces: AsyncGenerator<Piece>, lane: number): Promise<void> {
+  async #runLane(pieces: AsyncGenerator<RunPiece>, lane: number): Promise<void> {
     let buffer: Uint8Array | undefined;
     try {
       while (this.#failure === undefined) {
@@ -131,11 +137,12 @@ export class Copier {
   }
 
   async #copyPiece(
-    { kind, start, length }: Piece,
+    piece: RunPiece,
     buffer: Uint8Array | undefined,
     lane: number,
     turn: Turn,
   ): Promise<void> {
+    const { kind, start, length } = piece;
     if (kind === 'skip') return;
     if (kind === 'zero' || buffer === undefined) {
       await turn.begins;
@@ -147,18 +154,31 @@ export class Copier {
     const data = buffer.subarray(0, length);
     await this.#rateLimit?.take(length, this.#plan.signal);
     await this.#read(data, start, lane);
+    const runs = this.#runsOf(data);
     await turn.begins;
+    await this.#reserveAhead?.before(piece, runs);
     // They get their places in the order of these calls, and are written side by side.
-    const writes = this.#beginWrites(data, start, lane);
+    const writes = this.#beginWrites(data, runs, start, lane);
     turn.end();
     await settled(writes);
   }
 
-  #beginWrites(data: Uint8Array, offset: number, lane: number): Promise<void>[] {
+  /** Lengths in bytes of the runs of data and zeroes, in turn, that data are written as. */
+  #runsOf(data: Uint8Array): ArrayLike<number> {
+    const { compress, sparseSize } = this.#plan;
+    return compress || sparseSize === 0 ? [data.length] : zeroRuns(data, sparseSize);
+  }
+
+  #beginWrites(
+    data: Uint8Array,
+    runs: ArrayLike<number>,
+    offset: number,
+    lane: number,
+  ): Promise<void>[] {
     if (this.#failure !== undefined) return [];
-    if (this.#plan.compress) return this.#beginCompressed(data, offset, lane);
-    if (this.#plan.sparseSize > 0) return this.#beginSparse(data, offset, lane);
-    return [this.#target(lane).write(data, offset)];
+    return this.#plan.compress
+      ? this.#beginCompressed(data, offset, lane)
+      : this.#beginSparse(data, runs, offset, lane);
   }
 
   async #read(data: Uint8Array, offset: number, lane: number): Promise<void> {
@@ -181,13 +201,17 @@ export class Copier {
     this.#plan.onWarning?.(`error while ${attempt} offset ${offset}: ${whyOf(error)}`);
   }
 
-  #beginSparse(data: Uint8Array, offset: number, lane: number): Promise<void>[] {
+  #beginSparse(
+    data: Uint8Array,
+    runs: ArrayLike<number>,
+    offset: number,
+    lane: number,
+  ): Promise<void>[] {
     const target = this.#target(lane);
-    const lengths = zeroRuns(data, this.#plan.sparseSize);
     const writes: Promise<void>[] = [];
     let start = 0;
-    for (let index = 0; index < lengths.length; index++) {
-      const length = lengths[index];
+    for (let index = 0; index < runs.length; index++) {
+      const length = runs[index];
       if (length > 0) {
         writes.push(
           index % 2 === 0

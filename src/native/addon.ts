@@ -25,8 +25,6 @@ export const OpenFlag = {
   durable: 8,
   /** Behave as if the file system knew no fallocate(2). */
   refuseFallocate: 16,
-  /** Cached writes reserve their blocks first. */
-  fillsHoles: 32,
 } as const;
 
 /** A native ring; see native/ring.h for the table it shares with us. */

@@ -230,6 +230,9 @@ export class FileNode extends BaseFile {
   }
 
   protected async doAllocate(offset: number, length: number, mode: AllocateMode): Promise<void> {
+    if (mode === 'keep') {
+      throw operationError('allocate space in', this.filename, offset, 'EOPNOTSUPP');
+    }
     // All that can be reserved without touching data is what lies beyond the end.
     const from = mode === 'full' ? offset : Math.max(offset, await this.size());
     if (from < offset + length) await this.#writeZeroBytes(from, offset + length - from);

@@ -32,6 +32,9 @@ export interface FilePosixHandle {
 /** Bytes, as QEMU has it: larger extents keep large images from falling to pieces. */
 const defaultExtentSizeHint = 1024 * 1024;
 
+/** Numbers of native/blocking-operation.cc. */
+const allocateModes: Readonly<Record<AllocateMode, number>> = { falloc: 0, full: 1, keep: 2 };
+
 /** Words that follow "Could not" in messages. */
 const attempts: Readonly<Record<Operation, string>> = {
   [Operation.read]: 'read from',
@@ -112,7 +115,6 @@ async function open(
   let flags = access;
   if (cache === 'none' || cache === 'directsync') flags |= OpenFlag.direct;
   if (cache === 'writethrough' || cache === 'directsync') flags |= OpenFlag.durable;
-  if (options.fillsHoles === true) flags |= OpenFlag.fillsHoles;
   if (process.env['COWHERD_NO_FALLOCATE'] === '1') flags |= OpenFlag.refuseFallocate;
   let opened: OpenedFile | number;
   try {
@@ -306,7 +308,7 @@ export class FilePosix extends BaseFile implements RingClient<Completion> {
 
   protected async doAllocate(offset: number, length: number, mode: AllocateMode): Promise<void> {
     this.#knownRun = undefined;
-    await this.#operate(Operation.allocate, offset, length, mode === 'full' ? 1 : 0);
+    await this.#operate(Operation.allocate, offset, length, allocateModes[mode]);
   }
 
   protected async doWriteZeroes(offset: number, length: number, unmap: boolean): Promise<void> {

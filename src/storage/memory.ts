@@ -208,7 +208,7 @@ export class MemoryFile extends BaseFile {
   protected doAllocate(offset: number, length: number, mode: AllocateMode): Promise<void> {
     return this.#later(() => {
       if (mode === 'full') this.content.write(new Uint8Array(length), offset);
-      else this.content.extend(offset + length);
+      else if (mode === 'falloc') this.content.extend(offset + length);
     });
   }
 

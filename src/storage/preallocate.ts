@@ -1,8 +1,10 @@
 /** Reserving and zeroing space piece by piece, so that it can be cancelled. */
 import type { AllocateMode, StorageFile } from './storage.js';
 
+type GrowingMode = Exclude<AllocateMode, 'keep'>;
+
 /** Bytes reserved at a time: soon done, yet no more pieces than the host would make of them. */
-const pieceBytes: Readonly<Record<AllocateMode, number>> = {
+const pieceBytes: Readonly<Record<GrowingMode, number>> = {
   falloc: 16 * 1024 * 1024 * 1024,
   full: 64 * 1024 * 1024,
 };
@@ -20,7 +22,7 @@ export async function preallocate(
   file: StorageFile,
   offset: number,
   length: number,
-  mode: AllocateMode,
+  mode: GrowingMode,
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const piece = pieceBytes[mode];
@@ -29,6 +31,25 @@ export async function preallocate(
     await file.allocate(offset + done, Math.min(piece, length - done), mode);
   }
   signal?.throwIfAborted();
+}
+
+/**
+ * Reserves blocks for a range within a file's length that is about to be written, so that they lie
+ * together.
+ *
+ * @returns whether the host did; nothing is promised, so whatever is wrong is found out by who writes
+ */
+export async function reserveBlocks(
+  file: StorageFile,
+  offset: number,
+  length: number,
+): Promise<boolean> {
+  try {
+    await file.allocate(offset, length, 'keep');
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /**

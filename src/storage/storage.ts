@@ -29,11 +29,6 @@ export interface StorageOpenOptions {
   readonly sharesWriting?: boolean;
   /** `off`: neither take image locks nor look at those of others, whatever is done to the file. */
   readonly locking?: LockingMode;
-  /**
-   * The file is about to be filled: a write to the page cache reserves its blocks before the data are
-   * copied, which is quicker in holes and slower where blocks are there already.
-   */
-  readonly fillsHoles?: boolean;
 }
 
 /** How a file is to be created. */
@@ -58,7 +53,12 @@ export type AllocateMode =
   /** fallocate(2) mode 0: reserve blocks and grow the file. */
   | 'falloc'
   /** Reserve by writing zeroes over the range, which must hold no data yet. */
-  | 'full';
+  | 'full'
+  /**
+   * fallocate(2) with FALLOC_FL_KEEP_SIZE: reserve blocks, and change neither bytes nor length; it fails
+   * where the host knows no such thing.
+   */
+  | 'keep';
 
 /** A stretch of a file as `status` reports it. */
 export interface StorageStatus {

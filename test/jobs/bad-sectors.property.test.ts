@@ -80,6 +80,7 @@ test(`what cannot be read is lost by the sector, each stretch with a warning (se
         sparseSize: 0,
         zeroFrom: 0,
         leaveBacking: false,
+        reserveAhead: false,
         salvage: true,
         rateLimit: undefined,
         onWarning: (message) => warnings.push(message),

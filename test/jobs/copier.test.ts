@@ -64,6 +64,7 @@ async function copy(outOfOrder: boolean, fails?: number): Promise<Target> {
     sparseSize: 4096,
     zeroFrom: 0,
     leaveBacking: false,
+    reserveAhead: false,
     salvage: false,
     rateLimit: undefined,
     onWarning: undefined,

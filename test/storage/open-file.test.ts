@@ -11,6 +11,7 @@ import {
   openStorageFile,
   storageHandle,
 } from '../../src/storage/open-file.js';
+import { reserveBlocks } from '../../src/storage/preallocate.js';
 import type { CacheMode } from '../../src/storage/storage.js';
 import { fill, smallDisk } from '../support/small-disk.js';
 import { diskFolder } from './backends.js';
@@ -137,21 +138,26 @@ test('where there is no room for all that a file is to grow by, none of it is ta
   await file.close();
 });
 
-test('a file that is filled takes the blocks of what is written, and no others', async (t) => {
+test('blocks are reserved for a range without a change of its bytes or the length', async (t) => {
   const filename = path.join(diskFolder(t), 'file');
-  const file = await createStorageFile(filename, { fillsHoles: true });
+  const file = await createStorageFile(filename);
   await file.truncate(64 << 20);
   const data = Uint8Array.from({ length: 300_000 }, (_, index) => (index % 251) + 1);
-  const places = [0, 5 << 20, (33 << 20) + 12_345, (64 << 20) - data.length];
-  await Promise.all(places.map((place) => file.write(data, place)));
-  const back = new Uint8Array(data.length);
-  for (const place of places) {
+  await file.write(data, 34 << 20);
+  assert.equal(await reserveBlocks(file, 32 << 20, 16 << 20), addon !== undefined);
+  await file.write(data, 40 << 20);
+  for (const place of [34 << 20, 40 << 20, 45 << 20]) {
+    const back = new Uint8Array(data.length);
     await file.read(back, place);
-    assert.deepEqual(back, data);
+    assert.deepEqual(back, place === 45 << 20 ? new Uint8Array(data.length) : data);
   }
-  await file.read(back, 10 << 20);
-  assert.deepEqual(back, new Uint8Array(data.length));
   assert.equal(await file.size(), 64 << 20);
+  const mebibytes = async (): Promise<number> =>
+    Math.floor((await file.allocatedSize())! / 2 ** 20);
+  if (addon !== undefined) {
+    assert.equal(await mebibytes(), 16);
+    assert.ok(await file.discard(36 << 20, 20 << 20));
+    assert.equal(await mebibytes(), 4);
+  }
   await file.close();
-  assert.ok(statSync(filename).blocks * 512 < 2 << 20);
 });

@@ -133,6 +133,10 @@ export class EncryptedQueue implements FormatQueue {
     return this.#refuse();
   }
 
+  reserve(): Promise<boolean> {
+    return Promise.resolve(false);
+  }
+
   flush(): Promise<void> {
     return Promise.resolve();
   }

@@ -162,6 +162,11 @@ export class Qcow2Queue implements FormatQueue {
     );
   }
 
+  /** The arena has places reserved by itself. */
+  reserve(): Promise<boolean> {
+    return Promise.resolve(false);
+  }
+
   flush(): Promise<void> {
     return this.#gate.beside(() =>
       this.#context.counters.run(() => this.#noteCorruption(() => this.#flushAndReclaim())),

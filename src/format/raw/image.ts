@@ -3,6 +3,7 @@ import type { QueueCounters } from '../../engine/counters.js';
 import { RequestPool } from '../../engine/request-pool.js';
 import { UnderWay } from '../../engine/under-way.js';
 import { CowherdError } from '../../errors.js';
+import { reserveBlocks } from '../../storage/preallocate.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { BackingReader, FormatImage, FormatQueue, StoredExtent } from '../driver.js';
 
@@ -115,6 +116,10 @@ class RawQueue implements FormatQueue {
         { filename: this.#file.filename },
       ),
     );
+  }
+
+  reserve(offset: number, length: number): Promise<boolean> {
+    return this.#underWay.run(() => reserveBlocks(this.#file, offset, length));
   }
 
   flush(): Promise<void> {
