@@ -33,6 +33,7 @@
         'native/file.cc',
         'native/file-facts.cc',
         'native/inline-reads.cc',
+        'native/oldest-libc.cc',
         'native/read-helper.cc',
         'native/request.cc',
         'native/ring.cc',
@@ -48,7 +49,16 @@
       'cflags_cc!': ['-std=gnu++14', '-std=gnu++20', '-fno-exceptions'],
       'cflags_cc': ['-std=gnu++17'],
       # The pool's threads outlive any one environment, so the code must never be unmapped.
-      'ldflags': ['-Wl,-z,nodelete', '-Wl,-z,now', '-Wl,-z,relro'],
+      'ldflags': [
+        '-Wl,-z,nodelete', '-Wl,-z,now', '-Wl,-z,relro', '-Wl,--gc-sections',
+        '<!@(node -p "[\'pthread_create\', \'pthread_detach\', \'pthread_once\', \'__pthread_key_create\', \'pthread_sigmask\', \'dlsym\', \'fstat64\'].map((name) => \'-Wl,--wrap=\' + name).join(\' \')")',
+      ],
+      'conditions': [
+        ['cowherd_sanitizer==""', {
+          # Of the system the C library alone is needed, none newer than Node needs itself.
+          'ldflags': ['-static-libstdc++', '-static-libgcc', '-Wl,--exclude-libs,ALL'],
+        }],
+      ],
     },
   ],
   'target_defaults': {

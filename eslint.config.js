@@ -30,7 +30,7 @@ export default tseslint.config(
   },
   {
     // node:test collects the promises of its own functions.
-    files: ['test/**/*.ts'],
+    files: ['test/**/*.ts', 'scripts/try-package.ts'],
     rules: {
       '@typescript-eslint/no-floating-promises': [
         'error',

@@ -1,87 +1,32 @@
 /** The package as npm makes and installs it: what is in it, and that it works by itself. */
 import assert from 'node:assert/strict';
-import { mkdir, readFile, realpath, symlink, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, realpath, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { test, type TestContext } from 'node:test';
+import { test } from 'node:test';
+import { build } from 'esbuild';
 import { addon } from '../src/native/addon.js';
 import {
-  findTool,
   needsTool,
   projectFolder,
   run,
   runOk,
   skipsSanitizer,
   temporaryFolder,
-  type RunResult,
 } from './support/tools.js';
+import { installPacked, npm, runIn } from './support/consumer.js';
+import {
+  assertExercised,
+  noAddon,
+  typeScriptModes,
+  writePrograms,
+  writeTyped,
+} from './support/consumer-programs.js';
 
 const platform = `${process.platform}-${process.arch}`;
 const needsAddon = addon === undefined ? 'needs the addon' : false;
 
-/** What is read of a package.json. */
-interface Manifest {
-  readonly dependencies?: Readonly<Record<string, string>>;
-}
-
-/** Runs npm without a network; whatever it has to fetch fails the test. */
-async function npm(words: readonly string[], cwd: string): Promise<string> {
-  const script = await realpath(findTool('npm')!);
-  return runOk(process.execPath, [script, ...words, '--offline', '--no-audit', '--no-fund'], {
-    cwd,
-    env: { npm_config_ignore_scripts: 'true', npm_config_loglevel: 'error' },
-  });
-}
-
-async function pack(source: string, target: string): Promise<string> {
-  const name = await npm(['pack', source, '--pack-destination', target], target);
-  return path.join(target, name.trim());
-}
-
-/** The packages that the project needs when it runs, with those that they need. */
-async function runtimeDependencies(): Promise<readonly string[]> {
-  const needed = new Set<string>();
-  const visit = async (folder: string): Promise<void> => {
-    const text = await readFile(path.join(folder, 'package.json'), 'utf8');
-    for (const name of Object.keys((JSON.parse(text) as Manifest).dependencies ?? {})) {
-      if (needed.has(name)) continue;
-      needed.add(name);
-      await visit(path.join(projectFolder, 'node_modules', name));
-    }
-  };
-  await visit(projectFolder);
-  return [...needed];
-}
-
-/** An empty project into which the package was installed, and a PATH that has Node and no more. */
-interface Consumer {
-  readonly folder: string;
-  readonly searchPath: string;
-}
-
-/** Installs the packed project, its dependencies coming from tarballs too instead of a registry. */
-async function install(t: TestContext): Promise<Consumer> {
-  const parent = await temporaryFolder(t);
-  const folder = path.join(parent, 'project');
-  const searchPath = path.join(parent, 'bin');
-  const tarballs = path.join(parent, 'tarballs');
-  for (const each of [folder, searchPath, tarballs]) await mkdir(each);
-  await symlink(process.execPath, path.join(searchPath, 'node'));
-  await writeFile(path.join(folder, 'package.json'), '{ "private": true, "type": "module" }');
-  const packed = [await pack(projectFolder, tarballs)];
-  for (const name of await runtimeDependencies()) {
-    packed.push(await pack(path.join(projectFolder, 'node_modules', name), tarballs));
-  }
-  await npm(['install', '--ignore-scripts', ...packed], folder);
-  return { folder, searchPath };
-}
-
-function runIn(
-  { folder, searchPath }: Consumer,
-  command: string,
-  words: readonly string[],
-): Promise<RunResult> {
-  return run(command, words, { cwd: folder, env: { PATH: searchPath } });
-}
+/** The glibc 2.x that Node's own builds need, and the README states. */
+const oldestGlibcMinor = 28;
 
 const notPacked = 'such an addon is not packed';
 
@@ -96,12 +41,15 @@ test('the tarball holds what runs and what explains it, nothing else', async (t)
   const [{ files }] = JSON.parse(listing) as { files: { path: string; mode: number }[] }[];
   const names = files.map((file) => file.path);
   const isProgram = (name: string): boolean =>
-    /^dist\/(?:bundle\/[^/]*\.js|src\/.*\.d\.ts)$/.test(name);
+    /^dist\/(?:bundle\/[^/]*\.c?js(?:\.map)?|index\.d\.c?ts)$/.test(name);
   assert.deepEqual(
     names.filter((name) => !isProgram(name) && !name.startsWith(`prebuilt/${platform}/`)).sort(),
     ['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json'],
   );
-  for (const wanted of ['bundle/index.js', 'src/index.d.ts', 'bundle/main.js']) {
+  for (const wanted of [
+    ...['bundle/index.js', 'bundle/index.cjs', 'bundle/main.js', 'bundle/main.js.map'],
+    ...['index.d.ts', 'index.d.cts'],
+  ]) {
     assert.ok(names.includes(`dist/${wanted}`), `the package lacks ${wanted}`);
   }
   if (needsAddon === false) {
@@ -114,10 +62,28 @@ test('the tarball holds what runs and what explains it, nothing else', async (t)
   }
 });
 
+test('the addon needs the C library alone, and none newer than Node needs', async (t) => {
+  if (!needsTool(t, 'readelf')) return;
+  if (skipsSanitizer(t, notPacked)) return;
+  if (needsAddon !== false) {
+    t.skip(needsAddon);
+    return;
+  }
+  const shipped = path.join(projectFolder, 'prebuilt', platform, 'cowherd.node');
+  const needed = await runOk('readelf', ['--wide', '--dynamic', '--version-info', shipped]);
+  const libraries = [...needed.matchAll(/Shared library: \[([^\]]+)\]/g)].map(([, name]) => name);
+  for (const name of libraries) assert.match(name, /^(?:libc|ld-linux-[a-z0-9-]+)\.so\.\d$/);
+  // Without the file that keeps versions old, the newest here is 2.35.
+  const minors = [...needed.matchAll(/Name: GLIBC_2\.(\d+)/g)].map(([, minor]) => Number(minor));
+  assert.ok(minors.length > 0);
+  assert.ok(Math.max(...minors) <= oldestGlibcMinor, needed);
+  assert.doesNotMatch(needed, /Name: (?:GLIBCXX|CXXABI|GCC)_/);
+});
+
 test('installed into an empty project, it converts an image without a compiler', async (t) => {
   if (!needsTool(t, 'npm')) return;
   if (skipsSanitizer(t, notPacked)) return;
-  const consumer = await install(t);
+  const consumer = await installPacked(await temporaryFolder(t));
   const { folder } = consumer;
   await t.test('the command', async () => {
     const content = Buffer.alloc(3 * 1024 * 1024);
@@ -150,20 +116,61 @@ test('installed into an empty project, it converts an image without a compiler',
     assert.deepEqual([stdout, stderr], [`${path.join(await realpath(folder), shipped)}\n`, '']);
   });
 
-  await t.test('its types, to a strict compiler', async () => {
-    await writeFile(path.join(folder, 'consumer.ts'), typedConsumer);
+  await t.test('its types, in every mode of modules, to a strict compiler', async () => {
     const compiler = path.join(projectFolder, 'node_modules', 'typescript', 'bin', 'tsc');
     const types = path.join(projectFolder, 'node_modules', '@types');
-    const { stdout, code } = await run(
-      process.execPath,
-      [
-        ...[compiler, '--noEmit', '--strict', '--exactOptionalPropertyTypes'],
-        ...['--target', 'ES2022', '--lib', 'ES2022,ESNext.Disposable', '--module', 'NodeNext'],
-        ...['--typeRoots', types, '--types', 'node', 'consumer.ts'],
-      ],
-      { cwd: folder },
-    );
-    assert.deepEqual([stdout, code], ['', 0]);
+    for (const mode of typeScriptModes) {
+      const words = [compiler, ...(await writeTyped(folder, mode, types))];
+      const { stdout, code } = await run(process.execPath, words, { cwd: folder });
+      assert.deepEqual([mode.name, stdout, code], [mode.name, '', 0]);
+    }
+  });
+
+  const how = needsAddon === false ? 'addon' : 'portable';
+  // Where nothing can be locked, nothing that exists is written to otherwise.
+  const env = needsAddon === false ? {} : { COWHERD_LOCKING: 'off' };
+  await writePrograms(folder);
+
+  await t.test('by either kind of module, which is one where Node can', async () => {
+    for (const program of ['program.mjs', 'program.cjs']) {
+      assertExercised(await runIn(consumer, process.execPath, [program], env), how);
+    }
+    const same = await runIn(consumer, process.execPath, ['same.cjs'], env);
+    assert.equal(same.stdout, 'true\n');
+    // As in Jest, and in whatever else cannot require ECMAScript modules.
+    const words = ['--no-experimental-require-module', 'program.cjs'];
+    assertExercised(await runIn(consumer, process.execPath, words, env), how);
+  });
+
+  await t.test('inside a bundle, as long as it is installed too', async () => {
+    for (const [format, name] of [
+      ['esm', 'bundled.mjs'],
+      ['cjs', 'bundled.cjs'],
+    ] as const) {
+      const outfile = path.join(folder, 'out', name);
+      const entry = path.join(folder, 'program.mjs');
+      await build({ entryPoints: [entry], outfile, format, bundle: true, platform: 'node' });
+      assertExercised(await runIn(consumer, process.execPath, [outfile], env), how);
+      const elsewhere = path.join(path.dirname(folder), name);
+      await copyFile(outfile, elsewhere);
+      const { stderr, code } = await runIn(consumer, process.execPath, [elsewhere], {
+        COWHERD_LOCKING: 'off',
+      });
+      assert.match(stderr, noAddon);
+      assert.match(
+        stderr,
+        /a thread of the pool could not be started: the program's bundle lacks /,
+      );
+      assert.equal(code, 1);
+    }
+  });
+
+  await t.test('with source maps that lead to the sources', async () => {
+    const script = `import { openImage } from 'cowherd';
+      await openImage('absent').catch((error) => console.log(error.stack));`;
+    const words = ['--enable-source-maps', '--input-type=module', '--eval', script];
+    const { stdout } = await runIn(consumer, process.execPath, words);
+    assert.match(stdout, /\/src\/image\/open\.ts:\d+:\d+\)?\n/);
   });
 
   await t.test('only by its front door', async () => {
@@ -183,10 +190,8 @@ test('installed into an empty project, it converts an image without a compiler',
     const words = ['convert', '-O', 'qcow2', 'disk.raw', 'portable.qcow2'];
     const { stderr, code } = await runIn(consumer, command, words);
     assert.equal(code, 0);
-    assert.match(
-      stderr,
-      /^\(node:\d+\) \[COWHERD_NO_ADDON\] Warning: the native addon is not available \(.*cowherd\.node: /,
-    );
+    assert.match(stderr, noAddon);
+    assert.match(stderr, /cowherd\.node: /);
     const again = await runIn(consumer, command, ['bench', '-w', '-c', '1', 'portable.qcow2']);
     assert.equal(again.code, 1);
     assert.match(again.stderr, /^cowherd: [^\n]*cannot be locked[^\n]*\n$/);
@@ -194,32 +199,3 @@ test('installed into an empty project, it converts an image without a compiler',
     assert.equal((await runIn(consumer, command, compared)).code, 0);
   });
 });
-
-/** Uses every exported function, and holds what they return to a type. */
-const typedConsumer = `
-import { compare, convert, createImage, openImage, CowherdError } from 'cowherd';
-import type { ConvertOptions, Extent, Image } from 'cowherd';
-
-const controller = new AbortController();
-const options: ConvertOptions = { from: 'raw', to: 'qcow2', compress: true, signal: controller.signal };
-await createImage('a.qcow2', { format: 'qcow2', size: '20G', clusterSize: 65536 });
-await convert(['a.raw', 'b.raw'], 'a.qcow2', {
-  ...options,
-  onProgress: ({ doneBytes, totalBytes }) => { const share: number = doneBytes / totalBytes; void share; },
-});
-const image: Image = await openImage('a.qcow2', { readOnly: true, cache: 'none', aio: 'threads' });
-const extents: Extent[] = [];
-for await (const extent of image.map({ offset: 0, length: image.size })) extents.push(extent);
-const queue = await image.openQueue();
-await queue.read(new Uint8Array(512), 0);
-await queue.close();
-await image.close();
-const { identical } = await compare('a.qcow2', 'a.raw');
-const same: boolean = identical;
-try {
-  // @ts-expect-error a format that does not exist
-  await openImage('a', { format: 'floppy' });
-} catch (error) {
-  if (error instanceof CowherdError && error.code === 'ERR_COWHERD_NOT_FOUND') void same;
-}
-`;

@@ -65,6 +65,7 @@ async function dispatch(words: readonly string[], session: Session): Promise<num
 
 /** Our version; for who takes us for qemu-img, the version too whose options we take. */
 function versionText(program: string): string {
+  if (packageFolder === undefined) throw new CliError("The program's own package.json is missing");
   const packageFile = new URL('package.json', packageFolder);
   const { version } = JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string };
   if (program === 'cowherd') return `cowherd version ${version}\n`;

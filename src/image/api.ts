@@ -5,13 +5,34 @@
 import type { AioMode, CacheMode, LockingMode } from '../storage/storage.js';
 import type { ThrottleOptions } from '../engine/throttle.js';
 import type { BufferLike } from './buffer.js';
-import type { ImageHandle } from './handle.js';
 
 export type { ThrottleOptions } from '../engine/throttle.js';
 export type { BufferLike } from './buffer.js';
-export type { ImageHandle } from './handle.js';
 export type { PathLike } from './path.js';
 export type { AioMode, CacheMode, LockingMode } from '../storage/storage.js';
+
+/** The `AbortSignal` of Node's types or the DOM's, or what is needed of it where there are neither. */
+export type AbortSignalLike = typeof globalThis extends {
+  AbortSignal: { prototype: infer Declared };
+}
+  ? Declared
+  : {
+      readonly aborted: boolean;
+      readonly reason: unknown;
+      throwIfAborted(): void;
+      addEventListener(type: 'abort', listener: () => void): void;
+      removeEventListener(type: 'abort', listener: () => void): void;
+    };
+
+declare const imageHandle: unique symbol;
+
+/**
+ * An open image as another thread can attach to it. What it holds is no promise; it may only be sent
+ * to a worker (`postMessage`, `workerData`) and given to `attachImage` there.
+ */
+export interface ImageHandle {
+  readonly [imageHandle]: true;
+}
 
 /** Formats of an image file. */
 export type ImageFormat = 'qcow2' | 'raw';
@@ -53,7 +74,7 @@ export interface CreateImageOptions extends CreateOptions {
   /** Told of what was asked for and could not be had, and is no error. */
   readonly onWarning?: ((message: string) => void) | undefined;
   /** Gives up, and removes what was begun. */
-  readonly signal?: AbortSignal | undefined;
+  readonly signal?: AbortSignalLike | undefined;
 }
 
 /** Arguments of `openImage`. */
@@ -298,7 +319,7 @@ export interface CheckOptions extends LongOperationOptions {
 
 /** Cancels and observes a long operation. */
 export interface LongOperationOptions {
-  readonly signal?: AbortSignal | undefined;
+  readonly signal?: AbortSignalLike | undefined;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
 }
 
@@ -431,7 +452,7 @@ export interface Image extends RequestTarget, AsyncDisposable {
   map(range?: {
     readonly offset?: number;
     readonly length?: number;
-    readonly signal?: AbortSignal;
+    readonly signal?: AbortSignalLike;
   }): AsyncIterable<Extent>;
   /**
    * Checks the image while no request of any queue runs. What other threads have freed, and not flushed,

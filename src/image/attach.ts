@@ -7,9 +7,9 @@ import { Qcow2Image, attachQcow2 } from '../format/qcow2/image.js';
 import { RawImage } from '../format/raw/image.js';
 import { attachStorageFile } from '../storage/open-file.js';
 import type { StorageFile } from '../storage/storage.js';
-import type { Image } from './api.js';
+import type { Image, ImageHandle } from './api.js';
 import { closeEach } from './each-step.js';
-import { type ImageHandle, joinImage } from './handle.js';
+import { type LinkHandle, joinImage } from './handle.js';
 import { noteOpen } from './left-open.js';
 import { OpenedImage } from './opened-image.js';
 
@@ -18,20 +18,25 @@ import { OpenedImage } from './opened-image.js';
  * to close the image makes everything durable.
  *
  * @param handle from `image.handle()` of a thread that still has the image open
- * @throws ERR_COWHERD_CLOSED if no thread has the image open any more, ERR_COWHERD_POISONED if one
- *   has died that had
+ * @throws ERR_COWHERD_INVALID_ARGUMENT for what is no handle, ERR_COWHERD_CLOSED if no thread has
+ *   the image open any more, ERR_COWHERD_POISONED if one has died that had
  */
 export async function attachImage(handle: ImageHandle): Promise<Image> {
+  const link = handle as unknown as Partial<LinkHandle> | null | undefined;
+  if (link?.file === undefined || link.shared === undefined) {
+    const message = 'Invalid image handle: what image.handle() gave is expected';
+    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message);
+  }
   try {
-    const image = await attachLink(handle);
+    const image = await attachLink(link as LinkHandle);
     image.onClosed(noteOpen(image));
     return image;
   } catch (error) {
-    throw nameMemoryError(error, handle.file.filename);
+    throw nameMemoryError(error, link.file.filename);
   }
 }
 
-async function attachLink(handle: ImageHandle): Promise<OpenedImage> {
+async function attachLink(handle: LinkHandle): Promise<OpenedImage> {
   const opened: { close(): Promise<void> }[] = [];
   try {
     const file = await attachStorageFile(handle.file);
@@ -54,7 +59,7 @@ async function attachLink(handle: ImageHandle): Promise<OpenedImage> {
 }
 
 async function openLink(
-  handle: ImageHandle,
+  handle: LinkHandle,
   file: StorageFile,
   dataFile: StorageFile | undefined,
   backing: OpenedImage | undefined,

@@ -1,4 +1,8 @@
-/** The one place that decides what counts as a buffer: any view, or memory itself, by its bytes. */
+/**
+ * The one place that decides what counts as a buffer: any view, or memory itself, by its bytes, of
+ * whichever realm (tests of Jest run in one of their own).
+ */
+import { types } from 'node:util';
 import { CowherdError, givenAway } from '../errors.js';
 
 /** What requests read into and write from. */
@@ -20,10 +24,10 @@ export function bytesOf(buffer: unknown, filename: string): Uint8Array {
     const memory = buffer.buffer as ArrayBufferLike & { readonly resizable?: boolean };
     if (memory.resizable === true) throw refusal('a resizable ArrayBuffer may shrink meanwhile');
     if (buffer.byteLength === 0 && isDetached(memory)) throw givenAway(filename);
-    if (buffer instanceof Uint8Array) return buffer;
+    if (types.isUint8Array(buffer)) return buffer;
     return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
   }
-  if (buffer instanceof ArrayBuffer || buffer instanceof SharedArrayBuffer) {
+  if (types.isAnyArrayBuffer(buffer)) {
     if (isDetached(buffer)) throw givenAway(filename);
     return bytesOf(new Uint8Array(buffer), filename);
   }

@@ -1,4 +1,5 @@
 /** A queue as people hold it: requests are checked, counted and throttled before the format sees them. */
+import { types } from 'node:util';
 import { Counter, type QueueCounters } from '../engine/counters.js';
 import type { Throttle } from '../engine/throttle.js';
 import { CowherdError } from '../errors.js';
@@ -51,7 +52,7 @@ export class CheckedQueue implements ImageQueue {
 
   read(buffer: BufferLike, offset: number): Promise<void> {
     const bytes = this.#bytesOf(buffer);
-    if (!(bytes instanceof Uint8Array)) return Promise.reject(bytes);
+    if (!types.isUint8Array(bytes)) return Promise.reject(bytes);
     const { length } = bytes;
     const refusal = this.#refusal(offset, length, false);
     if (refusal !== undefined) return Promise.reject(refusal);
@@ -64,7 +65,7 @@ export class CheckedQueue implements ImageQueue {
 
   write(buffer: BufferLike, offset: number): Promise<void> {
     const bytes = this.#bytesOf(buffer);
-    if (!(bytes instanceof Uint8Array)) return Promise.reject(bytes);
+    if (!types.isUint8Array(bytes)) return Promise.reject(bytes);
     const { length } = bytes;
     const refusal = this.#refusal(offset, length, true);
     if (refusal !== undefined) return Promise.reject(refusal);
@@ -104,7 +105,7 @@ export class CheckedQueue implements ImageQueue {
 
   writeCompressed(buffer: BufferLike, offset: number): Promise<void> {
     const bytes = this.#bytesOf(buffer);
-    if (!(bytes instanceof Uint8Array)) return Promise.reject(bytes);
+    if (!types.isUint8Array(bytes)) return Promise.reject(bytes);
     const { length } = bytes;
     const refusal = this.#refusal(offset, length, true) ?? this.#clusterRefusal(offset, length);
     if (refusal !== undefined) return Promise.reject(refusal);

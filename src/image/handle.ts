@@ -14,16 +14,13 @@ import type { StorageFile } from '../storage/storage.js';
 import type { OpenImageOptions } from './api.js';
 import type { SharedParts } from './shared-parts.js';
 
-/**
- * An open image as another thread can attach to it. Its fields are no promise; it may only be sent
- * to a worker (`postMessage`, `workerData`) and given to `attachImage` there.
- */
-export interface ImageHandle {
+/** What an `ImageHandle` holds: one image of a chain, and those below it. */
+export interface LinkHandle {
   readonly shared: SharedParts;
   readonly file: StorageHandle;
   readonly dataFile: StorageHandle | undefined;
   readonly image: Qcow2Handle | RawHandle;
-  readonly backing: ImageHandle | undefined;
+  readonly backing: LinkHandle | undefined;
   readonly probed: boolean;
   readonly options: OpenImageOptions;
 }
@@ -45,9 +42,9 @@ export function fileHandle(file: StorageFile): StorageHandle {
  *
  * @returns takes that back
  */
-export function poisonAtThreadEnd(handle: ImageHandle): () => void {
+export function poisonAtThreadEnd(handle: LinkHandle): () => void {
   const undo: (() => void)[] = [];
-  for (let link: ImageHandle | undefined = handle; link !== undefined; link = link.backing) {
+  for (let link: LinkHandle | undefined = handle; link !== undefined; link = link.backing) {
     if (link.image.format !== 'qcow2') continue;
     const { control } = link.image.memory;
     undo.push(setWordAtThreadEnd(control, ControlWord.gate, GateState.poisoned));
@@ -63,7 +60,7 @@ export function poisonAtThreadEnd(handle: ImageHandle): () => void {
  *
  * @returns takes the second part back; undefined if no thread has the image open any more
  */
-export function joinImage({ image, shared }: ImageHandle): (() => void) | undefined {
+export function joinImage({ image, shared }: LinkHandle): (() => void) | undefined {
   const { members } = shared;
   const joins = (): boolean => join(new SharedWords(members));
   if (image.format !== 'qcow2') return joins() ? (): void => undefined : undefined;

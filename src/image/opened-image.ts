@@ -14,6 +14,7 @@ import type {
   Extent,
   Image,
   ImageFormat,
+  ImageHandle,
   ImageInfo,
   ImageQueue,
   ImageStats,
@@ -23,7 +24,7 @@ import type {
 import type { BufferLike } from './buffer.js';
 import { CheckedQueue } from './checked-queue.js';
 import { closeEach, eachStep } from './each-step.js';
-import { type ImageHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
+import { type LinkHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
 import { imageInfo } from './info.js';
 import { type ChainLink, mapChain } from './map.js';
 import { checkQueueOptions, queueCount } from './open-options.js';
@@ -191,10 +192,10 @@ export class OpenedImage implements Image {
     const handle = this.#linkHandle();
     if (!this.#shared) this.onClosed(poisonAtThreadEnd(handle));
     this.#shared = true;
-    return handle;
+    return handle as unknown as ImageHandle;
   }
 
-  #linkHandle(): ImageHandle {
+  #linkHandle(): LinkHandle {
     const { file, dataFile, format, backing, probed = false, options, shared } = this.#parts;
     this.#refuseClosed();
     return {

@@ -1,9 +1,16 @@
 /** Names of files as Node's own functions take them. */
 import { fileURLToPath } from 'node:url';
+import { types } from 'node:util';
 import { CowherdError } from '../errors.js';
 
 /** A path, a `file:` URL, or the bytes of a path in UTF-8. */
-export type PathLike = string | URL | Uint8Array;
+export type PathLike = string | UrlLike | Uint8Array;
+
+/** A `URL`, whichever library declares that, and of whichever realm it is. */
+export interface UrlLike {
+  readonly href: string;
+  readonly protocol: string;
+}
 
 /**
  * The path that a caller means.
@@ -13,14 +20,20 @@ export type PathLike = string | URL | Uint8Array;
 export function pathOf(path: unknown): string {
   if (typeof path === 'string') return checked(path);
   try {
-    if (path instanceof URL) return checked(fileURLToPath(path));
-    if (path instanceof Uint8Array) {
+    if (isUrl(path)) return checked(fileURLToPath(path.href));
+    if (types.isUint8Array(path)) {
       return checked(new TextDecoder('utf-8', { fatal: true }).decode(path));
     }
   } catch (cause) {
     throw invalid('the URL or buffer names no file', cause);
   }
   throw invalid('a string, a URL or a Buffer is expected');
+}
+
+function isUrl(path: unknown): path is UrlLike {
+  if (typeof path !== 'object' || path === null) return false;
+  const { href, protocol } = path as Partial<UrlLike>;
+  return typeof href === 'string' && typeof protocol === 'string';
 }
 
 function checked(path: string): string {

@@ -1,6 +1,6 @@
 /** What a pool and its threads tell each other: requests and answers, in batches of one turn. */
+import type { ImageHandle } from './api.js';
 import type { ErrorMessage } from './error-transfer.js';
-import type { ImageHandle } from './handle.js';
 
 /** What a thread of a pool is started with. */
 export interface PoolOrders {

@@ -3,8 +3,10 @@
  * spread over the queues of all threads. Buffers cross in shared memory; one that lies there already
  * is used as it is, others are copied once.
  */
+import { types } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { CowherdError, nameMemoryError } from '../errors.js';
+import { noWorkerModule, workerModule } from '../package-folder.js';
 import type { Image, ImageInfo, ImageStats, OpenImageOptions, RequestTarget } from './api.js';
 import { type BufferLike, bytesOf } from './buffer.js';
 import { reviveError } from './error-transfer.js';
@@ -82,6 +84,11 @@ export async function openPool(path: PathLike, options: PoolOptions): Promise<Im
   return new ThreadPool(image, members, region);
 }
 
+function notStarted(filename: string, why: string, cause?: unknown): CowherdError {
+  const message = `'${filename}': a thread of the pool could not be started: ${why}`;
+  return new CowherdError('ERR_COWHERD_IO', message, { filename, cause });
+}
+
 /** One thread, and the requests it runs. */
 class PoolThread {
   readonly queues: number;
@@ -101,8 +108,10 @@ class PoolThread {
   private constructor(orders: PoolOrders, filename: string) {
     this.queues = orders.queues;
     this.#filename = filename;
+    const module = workerModule('pool-worker.js', import.meta.url);
+    if (module === undefined) throw notStarted(filename, noWorkerModule);
     // Not with this program's own options, which may be about its own main file.
-    this.#worker = new Worker(new URL('pool-worker.js', import.meta.url), {
+    this.#worker = new Worker(module, {
       workerData: orders,
       execArgv: [],
     });
@@ -111,9 +120,9 @@ class PoolThread {
     });
     this.#started = new Promise((resolve) => {
       const failed = (cause: unknown): void => {
-        const why = cause instanceof Error ? cause.message : String(cause);
-        const message = `'${filename}': a thread of the pool could not be started: ${why}`;
-        resolve(new CowherdError('ERR_COWHERD_IO', message, { filename, cause }));
+        resolve(
+          notStarted(filename, cause instanceof Error ? cause.message : String(cause), cause),
+        );
       };
       this.#worker.once('message', ([{ error }]: readonly PoolAnswer[]) => {
         resolve(error === undefined ? undefined : reviveError(error));
@@ -357,5 +366,5 @@ class ThreadPool implements ImagePool {
 }
 
 function isShared(buffer: Uint8Array): boolean {
-  return buffer.buffer instanceof SharedArrayBuffer;
+  return types.isSharedArrayBuffer(buffer.buffer);
 }

@@ -3,9 +3,10 @@ import type { Worker } from 'node:worker_threads';
 import { CowherdError } from '../errors.js';
 import { checkOptions } from '../image/option-check.js';
 import { benchRules } from './options.js';
-import type { Image, ImageStats } from '../image/api.js';
+import type { AbortSignalLike, Image, ImageStats } from '../image/api.js';
 import { reviveError } from '../image/error-transfer.js';
 import type { BenchAnswer } from './bench-worker.js';
+import { noWorkerModule, workerModule } from '../package-folder.js';
 import {
   type LatencyCounts,
   type LatencyPercentiles,
@@ -37,7 +38,7 @@ export interface BenchOptions {
   readonly drain?: boolean | undefined;
   /** Queues, each on a thread of its own if there are several; default 1. */
   readonly queues?: number | undefined;
-  readonly signal?: AbortSignal | undefined;
+  readonly signal?: AbortSignalLike | undefined;
 }
 
 /** What was measured. */
@@ -122,9 +123,14 @@ async function runOnThreads(
   // Only here: it is slow to load for a program that needs no threads.
   const threads = await import('node:worker_threads');
   const handle = image.handle();
-  const url = new URL('bench-worker.js', import.meta.url);
+  const module = workerModule('bench-worker.js', import.meta.url);
+  if (module === undefined) {
+    const { filename } = image;
+    const message = `'${filename}': ${noWorkerModule}`;
+    throw new CowherdError('ERR_COWHERD_UNSUPPORTED', message, { filename });
+  }
   const workers = orders.map(
-    (each) => new threads.Worker(url, { workerData: { handle, orders: each }, execArgv: [] }),
+    (each) => new threads.Worker(module, { workerData: { handle, orders: each }, execArgv: [] }),
   );
   const stop = (): void => {
     for (const worker of workers) worker.postMessage('stop');

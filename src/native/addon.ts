@@ -1,8 +1,7 @@
 /** The typed loader of the native addon; nothing else. */
 import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
-import { packageFolder } from '../package-folder.js';
+import { createRequire, packageFolder } from '../package-folder.js';
 
 /** Facts about a file that `openFile` opened; `file` names it in every other call. */
 export interface OpenedFile {
@@ -115,7 +114,8 @@ function load(): Loading {
   if (process.env['COWHERD_NO_ADDON'] === '1') return without('COWHERD_NO_ADDON is set');
   const runtime = foreignRuntime();
   if (runtime !== undefined) return without(`${runtime} does not run it`);
-  const require = createRequire(import.meta.url);
+  if (packageFolder === undefined) return without("the package is not installed where the program's bundle lies");
+  const require = createRequire(packageFolder);
   const system = `${process.platform}-${process.arch}`;
   let problem = `there is none for ${system}`;
   for (const place of [`prebuilt/${system}/cowherd.node`, 'build/Release/cowherd.node']) {

@@ -4,6 +4,7 @@
  * long as the ArrayBuffer lives: one that is transferred while a request is under way leaves the
  * kernel, or a thread of ours, with memory that nobody has freed.
  */
+import { types } from 'node:util';
 import type { Addon } from './addon.js';
 
 interface KnownMemory {
@@ -32,7 +33,7 @@ export class AddressBook {
         // An empty buffer has no memory yet, nor does one that has been transferred.
         if (view.byteLength === 0) return 0;
         const base = this.#addon.addressOf(view) - view.byteOffset;
-        const isShared = buffer instanceof SharedArrayBuffer;
+        const isShared = types.isSharedArrayBuffer(buffer);
         known = { base, holder: isShared ? undefined : this.#addon.holdMemory(buffer) };
         this.#known.set(buffer, known);
       }

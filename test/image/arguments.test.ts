@@ -4,9 +4,11 @@ import { rmSync } from 'node:fs';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
+import { runInNewContext } from 'node:vm';
 import fc from 'fast-check';
 import { CowherdError } from '../../src/errors.js';
-import type { BufferLike, ImageFormat, RequestTarget } from '../../src/image/api.js';
+import type { BufferLike, ImageFormat, ImageHandle, RequestTarget } from '../../src/image/api.js';
+import { attachImage } from '../../src/image/attach.js';
 import { createImage } from '../../src/image/create.js';
 import { openImage } from '../../src/image/open.js';
 import { openPool } from '../../src/image/pool.js';
@@ -29,6 +31,11 @@ async function newImage(t: TestContext, format: ImageFormat = 'qcow2'): Promise<
   return file;
 }
 
+/** The constructors of another realm, such as a test of Jest has. */
+const otherRealm = runInNewContext(
+  '({ ArrayBuffer, SharedArrayBuffer, Uint8Array, Float64Array })',
+) as Pick<typeof globalThis, 'ArrayBuffer' | 'SharedArrayBuffer' | 'Uint8Array' | 'Float64Array'>;
+
 type Make = (memory: ArrayBufferLike, start: number, bytes: number) => BufferLike;
 
 /** Every kind of view, and how many bytes an element of it has. */
@@ -39,6 +46,14 @@ const views: Readonly<Record<string, readonly [elementBytes: number, make: Make]
   Uint32Array: [4, (memory, start, bytes) => new Uint32Array(memory, start, bytes / 4)],
   Float64Array: [8, (memory, start, bytes) => new Float64Array(memory, start, bytes / 8)],
   BigUint64Array: [8, (memory, start, bytes) => new BigUint64Array(memory, start, bytes / 8)],
+  'Uint8Array elsewhere': [
+    1,
+    (memory, start, bytes) => new otherRealm.Uint8Array(memory, start, bytes),
+  ],
+  'Float64Array elsewhere': [
+    8,
+    (memory, start, bytes) => new otherRealm.Float64Array(memory, start, bytes / 8),
+  ],
   DataView: [1, (memory, start, bytes) => new DataView(memory, start, bytes)],
   Buffer: [1, (memory, start, bytes) => Buffer.from(memory as ArrayBuffer, start, bytes)],
 };
@@ -47,6 +62,7 @@ const transfers = fc.array(
   fc.record({
     view: fc.constantFrom(...Object.keys(views)),
     shared: fc.boolean(),
+    realm: fc.constantFrom(globalThis, otherRealm),
     /** In units of 8 bytes. */
     start: fc.integer({ min: 0, max: 64 }),
     length: fc.integer({ min: 1, max: 3000 }),
@@ -68,13 +84,13 @@ for (const kind of ['qcow2', 'raw', 'pool'] as const) {
     const model = new Uint8Array(diskBytes);
     await fc.assert(
       fc.asyncProperty(transfers, async (drawn) => {
-        for (const { view, shared, start, length, at, write, fill } of drawn) {
+        for (const { view, shared, realm, start, length, at, write, fill } of drawn) {
           const [, make] = views[view];
           const bytes = length * 8;
           const offset = at * 8;
           const memory = shared
-            ? new SharedArrayBuffer(start * 8 + bytes + 16)
-            : new ArrayBuffer(start * 8 + bytes + 16);
+            ? new realm.SharedArrayBuffer(start * 8 + bytes + 16)
+            : new realm.ArrayBuffer(start * 8 + bytes + 16);
           const whole = new Uint8Array(memory).fill(0xee);
           const part = whole.subarray(start * 8, start * 8 + bytes);
           if (write) part.fill(fill);
@@ -210,9 +226,27 @@ test('an image is not opened for writing without locks', async (t) => {
   await (await openImage(file, { forceShare: true, readOnly: true })).close();
 });
 
+test('memory of another realm is a buffer, and what no image gave is no handle', async (t) => {
+  const file = await newImage(t);
+  const image = await openImage(file);
+  for (const memory of [new otherRealm.ArrayBuffer(512), new otherRealm.SharedArrayBuffer(512)]) {
+    new Uint8Array(memory).fill(5);
+    await image.write(memory, 512);
+    await image.read(memory, 0);
+    assert.ok(new Uint8Array(memory).every((byte) => byte === 0));
+  }
+  await image.close();
+  for (const wrong of [undefined, null, 5, {}, 'handle']) {
+    await assert.rejects(attachImage(wrong as ImageHandle), {
+      code: 'ERR_COWHERD_INVALID_ARGUMENT',
+    });
+  }
+});
+
 test('paths may be URLs and buffers', async (t) => {
   const file = await newImage(t);
-  for (const name of [pathToFileURL(file), Buffer.from(file)]) {
+  const { href, protocol } = pathToFileURL(file);
+  for (const name of [pathToFileURL(file), { href, protocol }, Buffer.from(file)]) {
     const image = await openImage(name, { readOnly: true });
     assert.equal(image.filename, file);
     await image.close();

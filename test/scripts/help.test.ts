@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { projectFolder, run } from '../support/tools.js';
 
 const modules = ['build-addon', 'bundle', 'run-tests', 'test-sanitize'];
-const compiled = ['crash', 'faults', 'fuzz', 'stress'];
+const compiled = ['crash', 'faults', 'fuzz', 'stress', 'try-package'];
 
 test('scripts answer --help', async () => {
   for (const script of [

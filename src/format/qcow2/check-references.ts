@@ -5,6 +5,7 @@
  */
 import { CowherdError, printable } from '../../errors.js';
 import { maxBitmapTableEntries, maxFileLength, maxL1TableBytes } from '../../limits.js';
+import { workerModule } from '../../package-folder.js';
 import { storageHandle } from '../../storage/open-file.js';
 import { readBitmaps } from './bitmaps.js';
 import { CheckGivenUp, type Findings, entryHex } from './check-findings.js';
@@ -211,10 +212,12 @@ class ReferenceCounter implements References {
       return undefined;
     }
     const handle = storageHandle(file);
-    if (handle === undefined) return undefined;
+    const module = workerModule('check-tables-worker.js', import.meta.url);
+    if (handle === undefined || module === undefined) return undefined;
     // Loaded only here: few checks have threads, and no other command does.
     const { TableThreads } = await import('./check-tables.js');
     this.#threads ??= new TableThreads(
+      module,
       {
         file: handle,
         header,

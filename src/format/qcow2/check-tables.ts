@@ -41,9 +41,12 @@ export class TableThreads {
   readonly #threads: TableThread[];
   readonly #batchTables: number;
 
-  /** @param tableBytes bytes of a table */
-  constructor(orders: TableOrders, threads: number, tableBytes: number) {
-    this.#threads = Array.from({ length: threads }, () => new TableThread(orders));
+  /**
+   * @param module what the threads run
+   * @param tableBytes bytes of a table
+   */
+  constructor(module: URL, orders: TableOrders, threads: number, tableBytes: number) {
+    this.#threads = Array.from({ length: threads }, () => new TableThread(module, orders));
     this.#batchTables = Math.max(1, Math.min(maxBatchTables, Math.floor(batchBytes / tableBytes)));
   }
 
@@ -112,8 +115,8 @@ class TableThread {
   readonly #answers: ((records: Float64Array | undefined) => void)[] = [];
   #ended = false;
 
-  constructor(orders: TableOrders) {
-    this.#worker = new Worker(new URL('check-tables-worker.js', import.meta.url), {
+  constructor(module: URL, orders: TableOrders) {
+    this.#worker = new Worker(module, {
       workerData: orders,
       // What a thread keeps is in few large buffers.
       resourceLimits: { maxYoungGenerationSizeMb: youngMegabytes },
