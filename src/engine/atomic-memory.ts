@@ -33,4 +33,8 @@ export interface AtomicMemory {
   wait(index: number, seen: number): Promise<void>;
   /** Wakes all who wait for a word. */
   notify(index: number): void;
+  /** Notes, for whoever waits in vain, that this thread holds a lock, or is about to give it back. */
+  noteHolder?(index: number, holds: boolean): void;
+  /** Watches a wait for a lock that a request of this same thread holds. */
+  watch?<Result>(index: number, turn: Promise<Result>): Promise<Result>;
 }

@@ -16,7 +16,7 @@ export class ClaimMarks {
 
   /** Makes the shared memory for slots of `entries` entries each. */
   static allocate(slots: number, entries: number): SharedArrayBuffer {
-    return new SharedArrayBuffer(slots * Math.ceil(entries / 32) * 4);
+    return new SharedArrayBuffer(slots * (Math.ceil(entries / 32) + 1) * 4);
   }
 
   /** Whether an entry is claimed. */
@@ -24,8 +24,13 @@ export class ClaimMarks {
     return (this.#marks[this.#word(slot, entry)] & (1 << (entry & 31))) !== 0;
   }
 
-  /** Claims `count` entries, none of which is claimed. */
-  add(slot: number, entry: number, count: number): void {
+  /**
+   * Claims `count` entries, none of which is claimed.
+   *
+   * @param line the queue that claims them, for whoever waits for it in vain
+   */
+  add(slot: number, entry: number, count: number, line?: number): void {
+    if (line !== undefined) this.#marks[this.#noteOf(slot)] = line + 1;
     for (let index = entry; index < entry + count; index++) {
       assert(!this.has(slot, index), 'an entry is claimed twice');
       const word = this.#word(slot, index);
@@ -40,6 +45,17 @@ export class ClaimMarks {
       const word = this.#word(slot, index);
       this.#marks[word] = this.#marks[word] & ~(1 << (index & 31));
     }
+  }
+
+  /** The queue that has claimed entries of a slot last, if one has. */
+  lastClaimer(slot: number): number | undefined {
+    const note = this.#marks[this.#noteOf(slot)];
+    return note === 0 ? undefined : note - 1;
+  }
+
+  /** The last word of a slot's. */
+  #noteOf(slot: number): number {
+    return (slot + 1) * this.#wordsPerSlot - 1;
   }
 
   #word(slot: number, entry: number): number {

@@ -1,15 +1,18 @@
 /**
- * The shared words of one open image: two lines for the image, one for each queue. Each word is
+ * The shared words of one open image: three lines for the image, one for each queue. Each word is
  * named here and nowhere else.
  */
 
 const wordsPerLine = 16;
-const imageLines = 2;
+const imageLines = 3;
 
 /** Most queues that may hold one image at the same time. */
 export const maxQueues = 256;
 
-/** Words of the image's own lines. What every request reads lies in the first, what is locked in the second. */
+/**
+ * Words of the image's own lines. What every request reads lies in the first, what is locked in the
+ * second, who holds a lock in the third (see `holderWord`).
+ */
 export const ControlWord = {
   /** One of `GateState`. */
   gate: 0,
@@ -70,6 +73,8 @@ export const QueueWord = {
   packedLow: 8,
   packedHigh: 9,
   packedLength: 10,
+  /** The thread it belongs to, by Node's number; for whoever waits for it in vain. */
+  thread: 11,
 } as const;
 
 /** Published by a queue that runs no request; odd, which no epoch is. */
@@ -82,6 +87,22 @@ export function allocateControlBlock(): Int32Array {
     block[queueWord(line, QueueWord.oldestEpoch)] = idleEpoch;
   }
   return block;
+}
+
+const firstHolderWord = 2 * wordsPerLine;
+
+/**
+ * Index of the note of who holds a lock, the gate or a long mutex: the thread's number + 1, or 0. In the
+ * word after it is since when, by milliseconds that wrap. Nothing but messages goes by it.
+ */
+export function holderWord(lock: number): number {
+  const nth = lock === ControlWord.gate ? 0 : 1 + lock - ControlWord.l1Mutex;
+  return firstHolderWord + 2 * nth;
+}
+
+/** The line of a queue's word of an index. */
+export function lineOf(index: number): number {
+  return Math.floor(index / wordsPerLine) - imageLines;
 }
 
 /** Index of a queue's word in the control block. */

@@ -83,6 +83,7 @@ export async function closeGate(memory: AtomicMemory): Promise<void> {
   while (memory.compareExchange(ControlWord.gate, open, closed) !== open) {
     await memory.wait(ControlWord.gate, closed);
   }
+  memory.noteHolder?.(ControlWord.gate, true);
   for (let line = 0; line < maxQueues; line++) {
     const active = queueWord(line, QueueWord.active);
     for (let count; (count = memory.load(active)) > 0;) await memory.wait(active, count);
@@ -91,6 +92,7 @@ export async function closeGate(memory: AtomicMemory): Promise<void> {
 
 /** Opens the gate that `closeGate` closed. */
 export function openGate(memory: AtomicMemory): void {
+  memory.noteHolder?.(ControlWord.gate, false);
   // Not a store, which would hide that a thread has died meanwhile.
   memory.compareExchange(ControlWord.gate, GateState.closed, GateState.open);
   memory.notify(ControlWord.gate);

@@ -19,13 +19,19 @@ export class LongMutex {
 
   /** Runs `section` while no one else holds the mutex, and gives its result. */
   async runExclusive<Result>(section: () => Promise<Result>): Promise<Result> {
-    return this.#local.runExclusive(async () => {
+    const isHeld = this.#local.isLocked();
+    const turn = this.#local.acquire();
+    const watched = isHeld ? this.#memory.watch?.(this.#index, turn) : undefined;
+    const leave = await (watched ?? turn);
+    try {
       await takeMutexWord(this.#memory, this.#index);
       try {
         return await section();
       } finally {
         releaseMutexWord(this.#memory, this.#index);
       }
-    });
+    } finally {
+      leave();
+    }
   }
 }

@@ -1,6 +1,7 @@
 /** Atomic memory on a SharedArrayBuffer: what the locks run on outside the tests. */
 import type { AtomicMemory } from './atomic-memory.js';
 import type { Poison } from './poison.js';
+import type { WordWatch } from './watchdog.js';
 
 const spinsBeforeParking = 200;
 const parkMs = 1;
@@ -26,11 +27,16 @@ const alive = {
 export class SharedWords implements AtomicMemory {
   readonly #words: Int32Array;
   readonly #poison: Poison | undefined;
+  readonly #watch: WordWatch | undefined;
 
-  /** @param poison tells when waiting is in vain; left out, waiting never fails */
-  constructor(words: Int32Array, poison?: Poison) {
+  /**
+   * @param poison tells when waiting is in vain; left out, waiting never fails
+   * @param watch hears of waits that last
+   */
+  constructor(words: Int32Array, poison?: Poison, watch?: WordWatch) {
     this.#words = words;
     this.#poison = poison;
+    this.#watch = watch;
   }
 
   load(index: number): number {
@@ -72,10 +78,13 @@ export class SharedWords implements AtomicMemory {
     if (waiting.async) {
       alive.hold();
       try {
-        await waiting.value;
+        if ((await waiting.value) === 'ok') this.#watch?.woken(index);
+        else this.#watch?.timedOut(index, poisonCheckMs);
       } finally {
         alive.release();
       }
+    } else {
+      this.#watch?.woken(index);
     }
     this.#poison?.check();
   }

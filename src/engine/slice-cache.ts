@@ -12,6 +12,7 @@ import type { Poison } from './poison.js';
 import { SharedWords } from './shared-words.js';
 import { SliceWorkQueues } from './slice-work-queues.js';
 import { lockExclusive, lockShared, unlockExclusive, unlockShared } from './spin-word.js';
+import { type Watchdog, WordWatch } from './watchdog.js';
 
 const ways = 8;
 
@@ -96,11 +97,6 @@ export function allocateSliceCache(
   };
 }
 
-function sharedSliceWords(memory: SliceCacheMemory, poison?: Poison): SliceWords {
-  const plain = new Int32Array(memory.words);
-  return { plain, atomic: new SharedWords(plain, poison) };
-}
-
 /** One thread's view of a slice cache. */
 export class SliceCache {
   /** All slots' bytes; slot `n` begins at `n * sliceSize`. */
@@ -114,6 +110,8 @@ export class SliceCache {
   counters: QueueCounters | undefined;
   /** Makes dirty slices clean; set by the owner of the flush order. */
   writeBack: () => Promise<void> = () => Promise.resolve();
+  /** Says which slice a key is of, and who works on it; set by the owner. */
+  describe: (key: number, slot: number) => string = (key) => `slice ${key}`;
 
   readonly #words: Int32Array;
   readonly #memory: AtomicMemory;
@@ -127,15 +125,17 @@ export class SliceCache {
     memory: SliceCacheMemory,
     locate: SliceLocator,
     poison?: Poison,
-    words = sharedSliceWords(memory, poison),
+    words?: SliceWords,
+    watchdog?: Watchdog,
   ) {
     this.#locate = locate;
     this.sliceSize = memory.sliceSize;
     this.slots = memory.slots;
     this.view = new DataView(memory.data);
     this.bytes = new Uint8Array(memory.data);
-    this.#words = words.plain;
-    this.#memory = words.atomic;
+    this.#words = words?.plain ?? new Int32Array(memory.words);
+    const watch = watchdog && new WordWatch(watchdog, (index) => this.#describeWait(index));
+    this.#memory = words?.atomic ?? new SharedWords(this.#words, poison, watch);
     this.#setMask = memory.slots / ways - 1;
     this.#setWords = memory.slots * wordsPerSlot;
     this.waiting = new SliceWorkQueues(this.#memory, Word.event, wordsPerSlot);
@@ -264,6 +264,15 @@ export class SliceCache {
     }
     this.unlockShared(copy.slot);
     this.#setWaiting.wake(Math.floor(copy.slot / ways));
+  }
+
+  #describeWait(index: number): string {
+    if (index >= this.#setWords) return 'room in a cache of slices, all of which are in use';
+    const slot = Math.floor(index / wordsPerSlot);
+    const key = this.#memory.load(slot * wordsPerSlot + Word.key) - 1;
+    if (key < 0) return 'a slice that has gone';
+    const loading = this.#isLoading(slot, key) ? ', which is being loaded' : '';
+    return this.describe(key, slot) + loading;
   }
 
   /** The bytes of a slot, as a view. */

@@ -4,6 +4,7 @@
  * (the generic cell rate algorithm, ITU-T I.371).
  */
 import type { AtomicMemory } from './atomic-memory.js';
+import { monotonicMs } from './clock.js';
 import { isBefore } from './epochs.js';
 
 /** What requests may use. Left out, a rate is unlimited. */
@@ -22,12 +23,6 @@ export interface ThrottleOptions {
  */
 const longestWaitMs = 3_600_000;
 const defaultBurstMs = 100;
-
-/** Milliseconds of the clock that all threads of a process share. */
-function monotonicMs(): number {
-  const [seconds, nanoseconds] = process.hrtime();
-  return seconds * 1000 + Math.floor(nanoseconds / 1e6);
-}
 
 /** One rate and its word of shared memory. */
 class Budget {

@@ -39,7 +39,7 @@ type Plan = { readonly waitFor: number } | 'in place' | 'allocate';
 function writer(entry: number, variant: Variant = {}): Program {
   return async (memory) => {
     const queues = new SliceWorkQueues(memory, Word.event, 1);
-    const claims = new ClaimMarks(memory.words(Word.marks, 1), 1);
+    const claims = new ClaimMarks(memory.words(Word.marks, 2), 1);
     const maybeLocked = <Value>(section: () => Value): Value =>
       variant.unlocked === true ? section() : locked(memory, section);
     const decide = (isClaimed: boolean): Plan => {

@@ -88,7 +88,7 @@ export class AllocatingWrites {
       return undefined;
     }
     const showsNothing = arena.knownZero && this.#showsZeroes(slot, entry, offset - within);
-    claims.add(slot, entry, 1);
+    claims.add(slot, entry, 1, this.#context.line);
     l2Cache.pin(slot);
     l2Cache.unlockExclusive(slot);
     const write = this.#idle.pop() ?? new AllocatingWrite(this);

@@ -3,16 +3,16 @@
  * over them, and the steps that need several of them, such as adding an L2 table.
  */
 import type { Arena } from '../../engine/arena.js';
-import type { AtomicMemory } from '../../engine/atomic-memory.js';
 import { ClaimMarks } from '../../engine/claim-marks.js';
 import { ControlWord, allocateControlBlock } from '../../engine/control-block.js';
+import { ControlWords } from '../../engine/control-words.js';
 import type { QueueCounters } from '../../engine/counters.js';
 import { closeEpoch } from '../../engine/epochs.js';
 import { Limbo, allocateLimbo } from '../../engine/limbo.js';
 import { LongMutex } from '../../engine/long-mutex.js';
 import { Poison } from '../../engine/poison.js';
-import { SharedWords } from '../../engine/shared-words.js';
 import { type SliceCacheMemory, SliceCache, allocateSliceCache } from '../../engine/slice-cache.js';
+import { Watchdog } from '../../engine/watchdog.js';
 import { maxOffset, maxRefcountTableBytes, minCacheBytes } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
 import { type AllocatorMemory, Allocator, allocateAllocatorMemory } from './allocator.js';
@@ -147,7 +147,7 @@ export class Qcow2Metadata {
   readonly entries: L2EntryView;
   readonly planner: ReadPlanner;
   /** The words of the control block. */
-  readonly control: AtomicMemory;
+  readonly control: ControlWords;
   readonly poison: Poison;
   readonly l1: PointerTable;
   readonly l2Cache: SliceCache;
@@ -175,7 +175,8 @@ export class Qcow2Metadata {
     this.file = file;
     this.counters = counters;
     this.poison = new Poison(memory.control, file.filename);
-    const control = new SharedWords(memory.control, this.poison);
+    const watchdog = new Watchdog(file.filename);
+    const control = new ControlWords(memory.control, this.poison, watchdog);
     this.control = control;
     this.geometry = geometryOf(header);
     const externalData = (header.incompatibleFeatures & Incompatible.externalDataFile) !== 0;
@@ -183,7 +184,9 @@ export class Qcow2Metadata {
     this.planner = new ReadPlanner(this.geometry, this.entries);
     this.limbo = new Limbo(memory.limbo, this.poison);
     this.l1 = new PointerTable(memory.l1, this.poison);
-    this.l2Cache = new SliceCache(memory.l2, (key) => this.#locateSlice(key), this.poison);
+    const locate = (key: number): number => this.#locateSlice(key);
+    this.l2Cache = new SliceCache(memory.l2, locate, this.poison, undefined, watchdog);
+    this.l2Cache.describe = (key, slot) => this.#describeSlice(key, slot);
     this.claims = new ClaimMarks(new Int32Array(memory.claims), memory.l2.slots);
     this.#l1Mutex = new LongMutex(control, ControlWord.l1Mutex);
     const refcountTable = new PointerTable(memory.refcountTable, this.poison);
@@ -200,6 +203,7 @@ export class Qcow2Metadata {
       refcountTable,
       memory.refcounts,
       this.poison,
+      watchdog,
     );
     this.headerFile = new HeaderFile(
       file,
@@ -300,6 +304,18 @@ export class Qcow2Metadata {
   /** Ends the epoch in which references were removed. @returns what limbo has to wait for */
   closeEpoch(): { readonly epoch: number; readonly round: number } {
     return { epoch: closeEpoch(this.control), round: (this.flushOrder.begun + 1) | 0 };
+  }
+
+  /** A slice of an L2 table in words, and who changes entries of it. */
+  #describeSlice(key: number, slot: number): string {
+    const { sliceReach } = this.geometry;
+    const from = key * sliceReach;
+    const claimer = this.claims.lastClaimer(slot);
+    const claimed =
+      claimer === undefined
+        ? ''
+        : `, clusters of which ${this.control.nameQueue(claimer)} claimed last`;
+    return `the L2 entries of guest bytes from ${from} to ${from + sliceReach - 1}${claimed}`;
   }
 
   async #makeOwnTable(

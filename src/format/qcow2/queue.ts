@@ -2,7 +2,9 @@
  * One queue of an open qcow2 image: passes requests through the gate, takes the short way for those
  * whose clusters are mapped and cached, and gives the others to the parts that execute them.
  */
+import { threadId } from 'node:worker_threads';
 import { Arena } from '../../engine/arena.js';
+import { QueueWord, queueWord } from '../../engine/control-block.js';
 import { Counter, type QueueCounters } from '../../engine/counters.js';
 import { QueueGate, gateClosed, runAlone } from '../../engine/gate.js';
 import { heldByQueues, releaseQueueLine, takeQueueLine } from '../../engine/queue-line.js';
@@ -67,6 +69,7 @@ export class Qcow2Queue implements FormatQueue {
     const { metadata, header, file, dataFile, backing, size, counters } = options;
     const { geometry, allocator, control } = metadata;
     this.#line = takeQueueLine(control);
+    control.store(queueWord(this.#line, QueueWord.thread), threadId);
     const unflushed = new UnflushedData(control, this.#line);
     this.#context = {
       metadata,
@@ -175,7 +178,8 @@ export class Qcow2Queue implements FormatQueue {
 
   async close(): Promise<void> {
     const { metadata, backing, unflushed } = this.#context;
-    await this.#gate.idle();
+    const active = queueWord(this.#line, QueueWord.active);
+    await metadata.control.watch(active, this.#gate.idle());
     try {
       // What a poisoned or corrupt image holds in memory is not to be trusted on disk.
       if (this.#changed && !metadata.poison.isSet && !metadata.corruptMark.isSet) {

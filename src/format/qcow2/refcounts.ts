@@ -4,6 +4,7 @@
  */
 import type { Poison } from '../../engine/poison.js';
 import { SliceCache, type SliceCacheMemory } from '../../engine/slice-cache.js';
+import type { Watchdog } from '../../engine/watchdog.js';
 import { CowherdError } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
 import { CorruptionError } from './corruption.js';
@@ -30,11 +31,17 @@ export class Refcounts {
     table: PointerTable,
     cacheMemory: SliceCacheMemory,
     poison?: Poison,
+    watchdog?: Watchdog,
   ) {
     this.#file = file;
     this.#geometry = geometry;
     this.table = table;
-    this.cache = new SliceCache(cacheMemory, (key) => this.#placeOf(key), poison);
+    const locate = (key: number): number => this.#placeOf(key);
+    this.cache = new SliceCache(cacheMemory, locate, poison, undefined, watchdog);
+    this.cache.describe = (key) => {
+      const first = key * geometry.refcountsPerSlice;
+      return `the counts of host clusters from ${first} to ${first + geometry.refcountsPerSlice - 1}`;
+    };
     this.#width = refcountWidth(geometry.refcountOrder, file.filename);
   }
 

@@ -198,7 +198,7 @@ export class Writer {
       count++;
     }
     const stepLength = Math.min(length, count * clusterSize - within);
-    claims.add(slot, entry, count);
+    claims.add(slot, entry, count, this.#context.line);
     const knownZero = !externalData && arena.knownZero;
     const hostOffset = externalData ? guestOffset : arena.take(count) * clusterSize;
     this.#context.counters.add(Counter.allocatedClusters, count);
@@ -235,7 +235,7 @@ export class Writer {
     if (!this.#context.externalData) overlap.check(hostOffset, clusterSize, 'a write');
     const within = geometry.within(offset);
     const stepLength = Math.min(length, clusterSize - within);
-    claims.add(slot, entry, 1);
+    claims.add(slot, entry, 1, this.#context.line);
     const allocated = geometry.extendedL2 ? entries.allocatedBits(l2Cache.view, at) : 0;
     // The rest of a subcluster that is written already stays; others may be writing there.
     const isAllocated = (byte: number): boolean =>

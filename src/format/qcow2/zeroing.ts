@@ -151,7 +151,12 @@ export class Zeroing {
     const changed = await this.#inSlice(offset, count, (at, slot) => {
       if (held === undefined) l2Cache.pin(slot);
       held = { slot, count: (held?.count ?? 0) + 1 };
-      claims.add(slot, (at - slot * l2Cache.sliceSize) / geometry.l2EntrySize, 1);
+      claims.add(
+        slot,
+        (at - slot * l2Cache.sliceSize) / geometry.l2EntrySize,
+        1,
+        this.#context.line,
+      );
       return false;
     });
     const { slot } = held!;

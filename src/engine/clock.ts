@@ -1,0 +1,7 @@
+/** A clock that all threads of a process share. */
+
+/** Milliseconds since some moment that is the same for all threads. */
+export function monotonicMs(): number {
+  const [seconds, nanoseconds] = process.hrtime();
+  return seconds * 1000 + Math.floor(nanoseconds / 1e6);
+}
