@@ -6,46 +6,13 @@
  *     node dist/bench/hot-path.js FILE
  */
 import { openImageOn } from '../src/image/open.js';
-import { FilterFile } from '../src/storage/filters/filter-file.js';
 import { openStorageFile } from '../src/storage/open-file.js';
-import type { Completion, StorageFile } from '../src/storage/storage.js';
+import { NoTransfer } from './no-transfer.js';
 
 const depth = 64;
 const blockBytes = 4096;
 const warmRequests = 300_000;
 const requests = 2_000_000;
-
-/** A file whose hot path does nothing, once it is told so. */
-class NoTransfer extends FilterFile {
-  idle = false;
-  #batch: Completion[] = [];
-  readonly #drain = (): void => {
-    const batch = this.#batch;
-    this.#batch = [];
-    for (const completion of batch) completion.complete(null);
-  };
-
-  static over(inner: StorageFile): NoTransfer {
-    return new NoTransfer(inner);
-  }
-
-  override submitRead(buffer: Uint8Array, offset: number, completion: Completion): void {
-    if (!this.idle) {
-      super.submitRead(buffer, offset, completion);
-      return;
-    }
-    this.#batch.push(completion);
-    if (this.#batch.length === 1) process.nextTick(this.#drain);
-  }
-
-  openQueue(): StorageFile {
-    return this;
-  }
-
-  protected intercept(): undefined {
-    return undefined;
-  }
-}
 
 const [path = ''] = process.argv.slice(2);
 const file = NoTransfer.over(await openStorageFile(path, { readOnly: true }));

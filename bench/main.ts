@@ -1,8 +1,9 @@
 /**
  * Races cowherd against qemu-img, case by case; prints a table and leaves it as JSON and as a
- * picture in `bench/results`.
+ * picture in `bench/results`. With `--micro` it measures parts of the engine by themselves instead.
  *
- *     node dist/bench/main.js [--group NAME,NAME] [--only TEXT] [--folder PATH]
+ *     npm run bench -- [--group NAME,NAME] [--only TEXT] [--folder PATH]
+ *     npm run bench -- --micro [--only TEXT] [--seconds N]
  *
  * Only cases of the groups whose name contains TEXT are run, and only their results replaced; files
  * are made in PATH (80 GiB of address space, some 12 GiB of blocks), by default a temporary folder.
@@ -11,18 +12,27 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
+import { readArguments } from '../scripts/arguments.js';
 import { convertDuels } from './cases/convert.js';
 import { memoryDuels } from './cases/memory.js';
 import { metadataDuels } from './cases/metadata.js';
 import { queueDuels } from './cases/queues.js';
 import { requestDuels } from './cases/requests.js';
 import { type Duel, type Outcome, fight } from './duel.js';
+import { microLine, runMicroBenchmarks } from './micro.js';
 import { picture, tableLine } from './report.js';
 
-const { values } = parseArgs({
-  options: { only: { type: 'string' }, folder: { type: 'string' }, group: { type: 'string' } },
-});
+const values = readArguments(
+  'Races cowherd against qemu-img (groups requests, queues, convert, metadata, memory); with --micro\n' +
+    'measures parts of the engine by themselves.',
+  {
+    group: { type: 'string' },
+    only: { type: 'string', default: '' },
+    folder: { type: 'string' },
+    micro: { type: 'boolean', default: false },
+    seconds: { type: 'string', default: '2' },
+  },
+);
 const results = path.resolve(
   path.dirname(fileURLToPath(import.meta.url)),
   '..',
@@ -38,29 +48,42 @@ const groups: readonly (readonly [string, (folder: string) => Promise<Duel[]>])[
   ['memory', memoryDuels],
 ];
 
-const folder = await mkdtemp(path.join(values.folder ?? tmpdir(), 'cowherd-bench-'));
-const known = await lastResults();
-const outcomes: Outcome[] = [];
-try {
-  for (const [name, prepare] of groups) {
-    if (values.group !== undefined && !values.group.split(',').includes(name)) continue;
-    for (const duel of await prepare(folder)) {
-      if (!duel.name.includes(values.only ?? '')) continue;
-      const outcome = await fight(duel);
-      outcomes.push(outcome);
-      await writeResults();
-      console.log(tableLine(outcome));
+if (values.micro) {
+  await runMicroBenchmarks(values.only, Number(values.seconds), (outcome) => {
+    console.log(microLine(outcome));
+  });
+} else {
+  await race();
+}
+
+async function race(): Promise<void> {
+  const folder = await mkdtemp(path.join(values.folder ?? tmpdir(), 'cowherd-bench-'));
+  const known = await lastResults();
+  const outcomes: Outcome[] = [];
+  try {
+    for (const [name, prepare] of groups) {
+      if (values.group !== undefined && !values.group.split(',').includes(name)) continue;
+      for (const duel of await prepare(folder)) {
+        if (!duel.name.includes(values.only)) continue;
+        const outcome = await fight(duel);
+        outcomes.push(outcome);
+        await writeResults(known, outcomes);
+        console.log(tableLine(outcome));
+      }
     }
+  } finally {
+    await rm(folder, { recursive: true, force: true });
   }
-} finally {
-  await rm(folder, { recursive: true, force: true });
 }
 
 /**
  * Leaves what is known so far, so that a run that is cut off was not in vain; what this run leaves
  * out stays as the last one found it.
  */
-async function writeResults(): Promise<void> {
+async function writeResults(
+  known: readonly Outcome[],
+  outcomes: readonly Outcome[],
+): Promise<void> {
   const place = path.join(results, 'results.json');
   await mkdir(results, { recursive: true });
   const all = new Map(known.map((outcome) => [outcome.name, outcome]));

@@ -325,8 +325,10 @@ export class SliceCache {
     if (this.#findAnyState(key) >= 0) {
       victim = Victim.alreadyThere;
     } else {
+      // An empty slot before any that could be wanted again.
+      const first = Math.max(0, this.#emptyWay(set));
       for (let step = 0; step < 2 * ways && victim < 0; step++) {
-        const slot = set * ways + (step % ways);
+        const slot = set * ways + ((first + step) % ways);
         if (this.#tryEvict(slot)) victim = slot;
       }
     }
@@ -338,6 +340,13 @@ export class SliceCache {
     }
     unlockExclusive(this.#memory, setLock);
     return victim;
+  }
+
+  #emptyWay(set: number): number {
+    for (let way = 0; way < ways; way++) {
+      if (this.#words[(set * ways + way) * wordsPerSlot + Word.key] === 0) return way;
+    }
+    return -1;
   }
 
   #tryEvict(slot: number): boolean {

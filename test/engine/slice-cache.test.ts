@@ -96,3 +96,18 @@ test('a slice changed while its copy was on the way stays dirty', async () => {
   cache.markClean(copy);
   assert.equal(cache.copyDirty().length, 1);
 });
+
+test('nothing is evicted from a set that has an empty slot', async () => {
+  const slots = 64;
+  const cache = new SliceCache(allocateSliceCache(slots * 512, 512), () => 0);
+  assert.equal(cache.slots, slots);
+  let loads = 0;
+  const load = (): Promise<void> => {
+    loads++;
+    return Promise.resolve();
+  };
+  for (let round = 0; round < 2; round++) {
+    for (let key = 0; key < slots; key++) cache.unpin(await cache.acquire(key, load));
+  }
+  assert.equal(loads, slots);
+});
