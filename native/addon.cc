@@ -123,6 +123,25 @@ napi_value setVector(napi_env env, napi_callback_info info) {
   return result;
 }
 
+/** (slot, arrayBuffer) => address of its first byte; the memory is held until the slot's operation ends */
+napi_value hold(napi_env env, napi_callback_info info) {
+  size_t count = 2;
+  napi_value arguments[2] = {};
+  Ring* const ring = ringOf(env, info, &count, arguments);
+  uint32_t slot = 0;
+  if (napi_get_value_uint32(env, arguments[0], &slot) != napi_ok || slot >= ring->slots()) {
+    napi_throw_type_error(env, nullptr, "a slot is expected");
+    return nullptr;
+  }
+  void* address;
+  std::shared_ptr<void> memory = memoryOf(env, arguments[1], &address);
+  if (memory == nullptr) return nullptr;
+  ring->hold(slot, std::move(memory));
+  napi_value result = nullptr;
+  napi_create_double(env, static_cast<double>(reinterpret_cast<uintptr_t>(address)), &result);
+  return result;
+}
+
 napi_value closeRing(napi_env env, napi_callback_info info) {
   size_t count = 0;
   ringOf(env, info, &count, nullptr)->close();
@@ -232,6 +251,7 @@ Napi::Value createRing(const Napi::CallbackInfo& info) {
   // left to an object that does not know of it.
   const napi_property_descriptor properties[] = {
       {"submit", nullptr, submit, nullptr, nullptr, nullptr, napi_enumerable, ring},
+      {"hold", nullptr, hold, nullptr, nullptr, nullptr, napi_enumerable, ring},
       {"setVector", nullptr, setVector, nullptr, nullptr, nullptr, napi_enumerable, ring},
       {"close", nullptr, closeRing, nullptr, nullptr, nullptr, napi_enumerable, ring},
   };

@@ -2,8 +2,6 @@
 
 #include <dlfcn.h>
 
-#include <memory>
-
 namespace cowherd {
 
 namespace {
@@ -20,18 +18,17 @@ using GetBackingStore = BackingStore (*)(napi_value arrayBuffer);
 using BackingStoreData = void* (*)(const void* store);
 
 GetBackingStore getBackingStore = nullptr;
+BackingStoreData backingStoreData = nullptr;
 
 /** (arrayBuffer) => holder */
 napi_value holdMemory(napi_env env, napi_callback_info info) {
   size_t count = 1;
   napi_value argument = nullptr;
   napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr);
-  bool isArrayBuffer = false;
-  if (napi_is_arraybuffer(env, argument, &isArrayBuffer) != napi_ok || !isArrayBuffer) {
-    napi_throw_type_error(env, nullptr, "an ArrayBuffer is expected");
-    return nullptr;
-  }
-  BackingStore* const store = new BackingStore(getBackingStore(argument));
+  void* address;
+  BackingStore memory = memoryOf(env, argument, &address);
+  if (memory == nullptr) return nullptr;
+  BackingStore* const store = new BackingStore(std::move(memory));
   const auto release = [](napi_env, void* data, void*) { delete static_cast<BackingStore*>(data); };
   napi_value holder = nullptr;
   if (napi_create_external(env, store, release, nullptr, &holder) != napi_ok) delete store;
@@ -49,6 +46,17 @@ bool isAsExpected(napi_env env, GetBackingStore get, BackingStoreData dataOf) {
 
 }  // namespace
 
+std::shared_ptr<void> memoryOf(napi_env env, napi_value arrayBuffer, void** address) {
+  bool isArrayBuffer = false;
+  if (napi_is_arraybuffer(env, arrayBuffer, &isArrayBuffer) != napi_ok || !isArrayBuffer) {
+    napi_throw_type_error(env, nullptr, "an ArrayBuffer is expected");
+    return nullptr;
+  }
+  BackingStore store = getBackingStore(arrayBuffer);
+  *address = backingStoreData(store.get());
+  return store;
+}
+
 void exportHoldMemory(Napi::Object exports) {
   const auto get = reinterpret_cast<GetBackingStore>(
       ::dlsym(RTLD_DEFAULT, "_ZN2v811ArrayBuffer15GetBackingStoreEv"));
@@ -57,6 +65,7 @@ void exportHoldMemory(Napi::Object exports) {
   const napi_env env = exports.Env();
   if (get == nullptr || dataOf == nullptr || !isAsExpected(env, get, dataOf)) return;
   getBackingStore = get;
+  backingStoreData = dataOf;
   const napi_property_descriptor property = {
       "holdMemory", nullptr, holdMemory, nullptr, nullptr, nullptr, napi_enumerable, nullptr};
   napi_define_properties(env, exports, 1, &property);

@@ -3,6 +3,8 @@
 
 #include <napi.h>
 
+#include <memory>
+
 namespace cowherd {
 
 /**
@@ -12,6 +14,13 @@ namespace cowherd {
  * by name. Where it is not found or does not do what it should, nothing is exported.
  */
 void exportHoldMemory(Napi::Object exports);
+
+/**
+ * The memory of an ArrayBuffer, as long as the result lives; null, with an exception, for what is none.
+ *
+ * @param address receives where it lies
+ */
+std::shared_ptr<void> memoryOf(napi_env env, napi_value arrayBuffer, void** address);
 
 }  // namespace cowherd
 

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace cowherd {
@@ -55,6 +56,8 @@ struct Request {
   /** Buffers of the rest: `single` for plain transfers, `vector` from `vectorIndex` on otherwise. */
   iovec single = {};
   std::vector<iovec> vector;
+  /** Keeps the memory of `single` from being freed, where nothing else does; until the end. */
+  std::shared_ptr<void> memory;
   size_t vectorIndex = 0;
 
   /** A codec's output, or a copy's source offset in `secondAddress`. */

@@ -51,6 +51,10 @@ class Ring {
   uint32_t submit(uint32_t count);
   /** The buffers of a slot's next vectored operation. */
   std::vector<iovec>& vectorOf(uint32_t slot) { return requests_[slot].vector; }
+  /** Holds memory until the slot's next operation has ended. */
+  void hold(uint32_t slot, std::shared_ptr<void> memory) {
+    requests_[slot].memory = std::move(memory);
+  }
   uint32_t slots() const { return shared_.slots; }
   bool usesUring() const { return uring_ != nullptr; }
   bool closed() const { return closed_; }

@@ -31,6 +31,8 @@ export interface NativeRing {
   readonly usesUring: boolean;
   /** Starts `pending[0..count)`. @returns how many slots of `completed` have ended */
   submit(count: number): number;
+  /** Holds memory until the slot's operation has ended. @returns the address of its first byte */
+  hold(slot: number, memory: ArrayBuffer): number;
   /** Sets a slot's buffers for a vectored operation. @returns their length in bytes */
   setVector(slot: number, buffers: readonly Uint8Array[]): number;
   /** Waits for what is under way, drops the rest, and reports nothing any more. */

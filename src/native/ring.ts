@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import type { Addon, NativeRing } from './addon.js';
-import { AddressBook } from './address.js';
+import { AddressBook, unknownAddress } from './address.js';
 
 /** What a request does; the numbers are shared with native/request.h. */
 export const Operation = {
@@ -152,7 +152,11 @@ export class Ring {
       return;
     }
     // Before anything is taken: it refuses what is no buffer.
-    const address = this.#addresses.addressOf(buffer);
+    let address = this.#addresses.addressUnlessNew(buffer);
+    if (address === unknownAddress) {
+      const nextSlot = this.#free[this.#freeCount - 1];
+      address = this.#native.hold(nextSlot, buffer.buffer as ArrayBuffer) + buffer.byteOffset;
+    }
     const slot = this.#take(client, token, operation, file, offset, buffer.byteLength);
     this.#buffers[slot] = buffer;
     this.#records[slot * recordFields] = address;

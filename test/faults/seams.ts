@@ -123,6 +123,7 @@ function failingRing(
       change(ended);
       return ended;
     },
+    hold: (slot, memory) => ring.hold(slot, memory),
     setVector: (slot, buffers) => ring.setVector(slot, buffers),
     close: () => {
       ring.close();

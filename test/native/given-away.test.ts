@@ -71,3 +71,41 @@ for (const [kind, cache, environment] of [
     assert.equal((await run('qemu-img', ['check', file])).code, 0);
   });
 }
+
+/** Reads into new buffers, and says by how many bytes their memory has grown in the end. */
+const hoarding = `
+const [file] = process.argv.slice(2);
+const { createImage } = await import(${JSON.stringify(pathToFileURL(`${modules}image/create.js`))});
+const { openImage } = await import(${JSON.stringify(pathToFileURL(`${modules}image/open.js`))});
+const bytes = 4 << 20;
+await createImage(file, { format: 'raw', size: bytes });
+const image = await openImage(file, { format: 'raw' });
+const read = () => image.read(new Uint8Array(bytes), 0);
+await read();
+globalThis.gc();
+const before = process.memoryUsage().arrayBuffers;
+for (let round = 0; round < 8; round++) await Promise.all(Array.from({ length: 16 }, read));
+let grown = Infinity;
+// V8 frees such memory some time after it was collected.
+for (let look = 0; look < 50 && grown > bytes * 4; look++) {
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  globalThis.gc();
+  grown = process.memoryUsage().arrayBuffers - before;
+}
+console.log(grown);
+await image.close();
+`;
+
+test('no memory is held once its request has ended', async (t) => {
+  const file = path.join(await temporaryFolder(t), 'disk.raw');
+  const { code, stdout, stderr } = await run(process.execPath, [
+    '--expose-gc',
+    '--input-type=module',
+    '-e',
+    hoarding,
+    '-',
+    file,
+  ]);
+  assert.equal(code, 0, stderr);
+  assert.ok(Number(stdout) <= 16 << 20, `${stdout.trim()} bytes more`);
+});
