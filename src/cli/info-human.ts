@@ -1,6 +1,7 @@
 /** The facts about an image as text for people, laid out as qemu-img does. */
 import type { ImageInfo, SnapshotInfo } from '../image/api.js';
 import { qcow2Json, wholeSectors } from './info-json.js';
+import { localTime } from './local-time.js';
 import type { JsonValue } from './qemu-json.js';
 import { formatSize, formatSizeAndBytes } from './size.js';
 
@@ -86,9 +87,9 @@ function snapshotRow(
 
 /** A point in time in the local time zone. */
 function formatDate(seconds: number): string {
-  const date = new Date(seconds * 1000);
-  const day = [date.getFullYear(), date.getMonth() + 1, date.getDate()];
-  const time = [date.getHours(), date.getMinutes(), date.getSeconds()];
+  const local = localTime(seconds);
+  const day = [local.year, local.month, local.day];
+  const time = [local.hour, local.minute, local.second];
   return `${day.map(twoDigits).join('-')} ${time.map(twoDigits).join(':')}`;
 }
 
