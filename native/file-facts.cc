@@ -78,10 +78,17 @@ Environment* environmentOf(const Napi::CallbackInfo& info) {
   return static_cast<Environment*>(data);
 }
 
+/** A path, which is bytes where it is not UTF-8. */
+std::string pathOf(const Napi::Value& value) {
+  if (value.IsString()) return value.As<Napi::String>();
+  const auto bytes = value.As<Napi::Uint8Array>();
+  return std::string(reinterpret_cast<const char*>(bytes.Data()), bytes.ByteLength());
+}
+
 /** (path, flags, mode) => facts | -errno */
 Napi::Value openFile(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  const std::string path = info[0].As<Napi::String>();
+  const std::string path = pathOf(info[0]);
   const uint32_t flags = info[1].As<Napi::Number>();
   const uint32_t mode = info[2].As<Napi::Number>();
   if (path.find('\0') != std::string::npos) return failure(env, -ENOENT);

@@ -1,5 +1,6 @@
 /** The options of a new image as `-o` gives them: known names, their types, defaults and order. */
 import { statSync } from 'node:fs';
+import { hostPath } from '../byte-names.js';
 import type { CreateOptions, ImageFormat, Preallocation } from '../image/api.js';
 import { parseSize } from '../image/size.js';
 import { CliError } from './cli-error.js';
@@ -90,7 +91,7 @@ export function createOptionsHelp(format: ImageFormat, target: string | undefine
 
 /** The options of a format for a target: a device takes none of those of files. */
 function optionsFor(format: ImageFormat, target: string): readonly KnownOption[] {
-  const isDevice = statSync(target, { throwIfNoEntry: false })?.isBlockDevice() === true;
+  const isDevice = statSync(hostPath(target), { throwIfNoEntry: false })?.isBlockDevice() === true;
   return knownOptions[format].filter((option) => !isDevice || !fileOptions.includes(option));
 }
 

@@ -3,6 +3,7 @@
  * What can be carried out is, what changes nothing that can be seen is taken, and the rest is refused.
  */
 import { closeSync, openSync, readSync } from 'node:fs';
+import { hostPath } from '../byte-names.js';
 import type { ImageFormat, OpenImageOptions } from '../image/api.js';
 import { parseSize } from '../image/size.js';
 import type { CliError } from './cli-error.js';
@@ -249,7 +250,7 @@ const noFile = 'A block device must be specified for "file"';
 /** The format that a file's first bytes tell of, as far as a message needs it. */
 function probed(path: string): ImageFormat {
   try {
-    const file = openSync(path, 'r');
+    const file = openSync(hostPath(path), 'r');
     try {
       const magic = Buffer.alloc(4);
       readSync(file, magic, 0, 4, 0);

@@ -2,6 +2,7 @@
 /** The executable `cowherd`: ties the program to this process's streams, signals and exit code. */
 import { constants } from 'node:os';
 import path from 'node:path';
+import { givenArguments } from './given-arguments.js';
 import { runProgram } from './program.js';
 import { Session } from './session.js';
 
@@ -24,4 +25,4 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     if (performance.now() - askedAt > repetitionMs) process.exit(exitCode);
   });
 }
-process.exitCode = await runProgram(process.argv.slice(2), session);
+process.exitCode = await runProgram(givenArguments(process.argv), session);

@@ -42,6 +42,8 @@ function formatString(text: string): string {
   const escapes = /\\u([0-9a-f]{4})|\\.|[\u007f-\uffff]/g;
   return JSON.stringify(text).replace(escapes, (match, code?: string) => {
     if (match.startsWith('\\') && code === undefined) return match;
+    // JSON escapes by itself what is no text: a byte of a name that is not UTF-8.
+    if (code?.startsWith('d') === true) return '\\uFFFD';
     const digits = code ?? match.charCodeAt(0).toString(16).padStart(4, '0');
     return `\\u${digits.toUpperCase()}`;
   });

@@ -1,5 +1,6 @@
 /** What a running command touches of its surroundings: output, errors, cancellation. */
 import type { Readable, Writable } from 'node:stream';
+import { bytesOfName, hostPath } from '../byte-names.js';
 import { describeErrno } from '../system-errors.js';
 
 /** Thrown when whoever read our output has gone away; there is nobody left to tell. */
@@ -73,7 +74,7 @@ export class Session {
    */
   async print(text: string | Uint8Array): Promise<void> {
     if (typeof text === 'string') {
-      this.#held = Buffer.concat([this.#held, Buffer.from(text)]);
+      this.#held = Buffer.concat([this.#held, bytesOfName(text)]);
       const isTerminal = this.stdout.isTTY === true;
       const due = isTerminal
         ? this.#held.length
@@ -92,7 +93,7 @@ export class Session {
 
   /** Prints lines to standard error as they are. */
   complain(lines: string): void {
-    this.stderr.write(lines);
+    this.stderr.write(hostPath(lines));
   }
 
   /** Writes the begin of what is held back, and keeps the rest. */

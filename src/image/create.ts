@@ -1,6 +1,7 @@
 /** Creating image files. */
 import { realpath, stat, unlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import { hostPath } from '../byte-names.js';
 import { CowherdError } from '../errors.js';
 import { createQcow2, refuseTooLarge } from '../format/qcow2/create.js';
 import { createRaw } from '../format/raw/create.js';
@@ -100,10 +101,10 @@ export async function removeImage(path: string, options: CreateOptions = {}): Pr
 
 /** Devices are not ours to remove, and failing to clean up is not what has to be told. */
 async function removeFile(path: string): Promise<void> {
-  const facts = await stat(path).catch(() => undefined);
+  const facts = await stat(hostPath(path)).catch(() => undefined);
   if (facts?.isFile() !== true) return;
   // What a link leads to was made, not the link.
-  const place = await realpath(path).catch(() => path);
+  const place = await realpath(hostPath(path), 'buffer').catch(() => hostPath(path));
   await unlink(place).catch(() => undefined);
 }
 
@@ -130,7 +131,7 @@ async function refuseSharedFile(path: string, options: CreateImageOptions): Prom
 
 async function isSameFile(first: string, second: string): Promise<boolean> {
   const [one, other] = await Promise.all(
-    [first, second].map((path) => stat(path).catch(() => undefined)),
+    [first, second].map((path) => stat(hostPath(path)).catch(() => undefined)),
   );
   return one !== undefined && one.dev === other?.dev && one.ino === other.ino;
 }

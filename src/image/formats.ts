@@ -1,5 +1,6 @@
 /** What is said of formats that are named and not read. */
 import { closeSync, constants, openSync, readSync } from 'node:fs';
+import { hostPath } from '../byte-names.js';
 import { printable } from '../errors.js';
 import { foreignFormats, isForeignFormat, probeBytes, recogniseFormat } from '../format/probe.js';
 
@@ -17,7 +18,7 @@ export function formatRefusal(name: string, path: string): string {
 function firstBytes(path: string): Uint8Array {
   const bytes = new Uint8Array(probeBytes);
   try {
-    const file = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const file = openSync(hostPath(path), constants.O_RDONLY | constants.O_NONBLOCK);
     try {
       return bytes.subarray(0, readSync(file, bytes));
     } finally {

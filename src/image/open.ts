@@ -3,6 +3,7 @@
  * backing chain under the caller's policy.
  */
 import { realpath } from 'node:fs/promises';
+import { hostPath, nameOfBytes } from '../byte-names.js';
 import { QueueCounters } from '../engine/counters.js';
 import { CowherdError, nameMemoryError, printable } from '../errors.js';
 import { isForeignFormat, probeFormat } from '../format/probe.js';
@@ -65,7 +66,7 @@ async function openLink(
   checkFormat(options.format);
   const file = await openImageFile(path, options);
   try {
-    const identity = await realpath(path);
+    const identity = nameOfBytes(await realpath(hostPath(path), 'buffer'));
     if (above.includes(identity)) {
       throw new CowherdError(
         'ERR_COWHERD_BACKING',

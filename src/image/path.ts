@@ -1,9 +1,10 @@
 /** Names of files as Node's own functions take them. */
 import { fileURLToPath } from 'node:url';
 import { types } from 'node:util';
+import { nameOfBytes } from '../byte-names.js';
 import { CowherdError } from '../errors.js';
 
-/** A path, a `file:` URL, or the bytes of a path in UTF-8. */
+/** A path, a `file:` URL, or the bytes of a path, in UTF-8 or not. */
 export type PathLike = string | UrlLike | Uint8Array;
 
 /** A `URL`, whichever library declares that, and of whichever realm it is. */
@@ -22,7 +23,7 @@ export function pathOf(path: unknown): string {
   try {
     if (isUrl(path)) return checked(fileURLToPath(path.href));
     if (types.isUint8Array(path)) {
-      return checked(new TextDecoder('utf-8', { fatal: true }).decode(path));
+      return checked(nameOfBytes(path));
     }
   } catch (cause) {
     throw invalid('the URL or buffer names no file', cause);

@@ -1,6 +1,7 @@
 /** Names by which an image refers to other files. */
 import { stat } from 'node:fs/promises';
 import { isAbsolute } from 'node:path';
+import { hostPath } from '../byte-names.js';
 import { CowherdError, printable } from '../errors.js';
 
 /**
@@ -32,7 +33,7 @@ export function dataFilePath(image: string, name: string): string {
 /** The data file itself; one that is not in the working directory is looked for beside the image. */
 export async function findDataFile(image: string, name: string): Promise<string> {
   const path = dataFilePath(image, name);
-  const found = await stat(path).catch(() => undefined);
+  const found = await stat(hostPath(path)).catch(() => undefined);
   return found === undefined ? resolveReference(image, name) : path;
 }
 

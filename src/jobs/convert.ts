@@ -1,5 +1,6 @@
 /** Converting images: one or several sources, read as one disk, into a target of any format. */
 import { stat } from 'node:fs/promises';
+import { hostPath } from '../byte-names.js';
 import { CowherdError } from '../errors.js';
 import type {
   AioMode,
@@ -225,10 +226,10 @@ async function refuseOverwriting(
     written.push(dataFilePath(target, options.dataFile));
   }
   for (const path of written) {
-    const existing = await stat(path).catch(() => undefined);
+    const existing = await stat(hostPath(path)).catch(() => undefined);
     if (existing === undefined) continue;
     for (const read of await filesBelow(parts)) {
-      const file = await stat(read).catch(() => undefined);
+      const file = await stat(hostPath(read)).catch(() => undefined);
       if (file?.dev === existing.dev && file.ino === existing.ino) {
         throw new CowherdError(
           'ERR_COWHERD_INVALID_ARGUMENT',

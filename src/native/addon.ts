@@ -41,7 +41,7 @@ export interface NativeRing {
 
 /** What the addon exports. A negative number as a result is a negated errno. */
 export interface Addon {
-  openFile(path: string, flags: number, mode: number): OpenedFile | number;
+  openFile(path: string | Uint8Array, flags: number, mode: number): OpenedFile | number;
   /** Takes another reference for this thread. @returns false if the file is no longer open */
   retainFile(file: number): boolean;
   fileSize(file: number): number;

@@ -1,5 +1,6 @@
 /** What the host says of block devices beside what can be asked of an open file. */
 import { readFileSync, statSync } from 'node:fs';
+import { hostPath } from '../byte-names.js';
 import { CowherdError } from '../errors.js';
 
 /**
@@ -18,7 +19,7 @@ export function refuseReadOnlyDevice(path: string): void {
 
 function isReadOnlyDevice(path: string): boolean {
   try {
-    const facts = statSync(path, { bigint: true });
+    const facts = statSync(hostPath(path), { bigint: true });
     if (!facts.isBlockDevice()) return false;
     const { rdev } = facts;
     const major = ((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & ~0xfffn);

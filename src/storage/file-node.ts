@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import { promisify } from 'node:util';
+import { hostPath } from '../byte-names.js';
 import { CowherdError, givenAway } from '../errors.js';
 import { errnoName } from '../system-errors.js';
 import { BaseFile } from './base-file.js';
@@ -103,7 +104,7 @@ export async function attachFileNode(handle: FileNodeHandle): Promise<FileNode> 
   // Linux finds an open file by its descriptor (proc_pid_fd(5)); elsewhere its name may still do.
   const places = [`/proc/self/fd/${descriptor}`, filename];
   for (const place of places) {
-    if (place !== filename && !fs.existsSync(place)) continue;
+    if (place !== filename && !fs.existsSync(hostPath(place))) continue;
     const file = await openFileNode(place, handle, filename);
     const { device: foundDevice, inode: foundInode } = file.handle();
     if (foundDevice === device && foundInode === inode) return file;
@@ -125,7 +126,7 @@ async function open(
   const flags = access | fs.constants.O_NONBLOCK | (durable ? fs.constants.O_DSYNC : 0);
   let descriptor: number;
   try {
-    descriptor = await openAsync(place, flags, 0o644);
+    descriptor = await openAsync(hostPath(place), flags, 0o644);
   } catch (error) {
     const attempt = (access & fs.constants.O_CREAT) === 0 ? 'open' : 'create';
     throw openError(filename, nameOf(error), attempt, error);

@@ -1,4 +1,5 @@
 /** Files and block devices of the host, through the native addon. */
+import { hostPath } from '../byte-names.js';
 import { CowherdError, nameMemoryError } from '../errors.js';
 import { type Addon, OpenFlag, type OpenedFile } from '../native/addon.js';
 import { Operation, type EngineName, type Ring, type RingClient } from '../native/ring.js';
@@ -118,7 +119,7 @@ async function open(
   if (process.env['COWHERD_NO_FALLOCATE'] === '1') flags |= OpenFlag.refuseFallocate;
   let opened: OpenedFile | number;
   try {
-    opened = addon.openFile(filename, flags, 0o644);
+    opened = addon.openFile(hostPath(filename), flags, 0o644);
   } catch (error) {
     releaseRing(ring);
     throw nameMemoryError(error, filename);

@@ -1,5 +1,6 @@
 /** Opens files of the host with the best backend that loads. */
 import { existsSync } from 'node:fs';
+import { hostPath } from '../byte-names.js';
 import { CowherdError } from '../errors.js';
 import { addon, addonProblem } from '../native/addon.js';
 import { refuseReadOnlyDevice } from './block-device.js';
@@ -93,7 +94,7 @@ export async function createStorageFile(
   if (addon !== undefined) return createFilePosix(addon, path, options);
   refuseNativeEngine(path, options);
   // One that is there already may be in use.
-  if (existsSync(path)) refuseUnlocked(path, options);
+  if (existsSync(hostPath(path))) refuseUnlocked(path, options);
   warnOnce();
   if ((options.extentSizeHint ?? 0) > 0) {
     options.onWarning?.('Failed to set extent size hint: the native addon is not available');

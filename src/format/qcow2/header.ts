@@ -2,6 +2,7 @@
  * The qcow2 header and its extensions, to and from bytes (specification, "Header" and "Header
  * extensions"). Parsing checks every field against its bound before anything is believed.
  */
+import { bytesOfName } from '../../byte-names.js';
 import { CowherdError, printable } from '../../errors.js';
 import {
   maxBackingNameBytes,
@@ -196,7 +197,7 @@ function decodeSize(
 export function encodeHeader(header: Qcow2Header): Uint8Array {
   const headerLength = header.version === 3 ? version3Length : version2Length;
   const extensions = encodeExtensions(extensionsThatFit(header, headerLength));
-  const name = new TextEncoder().encode(header.backingFile ?? '');
+  const name = bytesOfName(header.backingFile ?? '');
   const nameOffset = headerLength + extensions.length;
   const bytes = new Uint8Array(nameOffset + name.length);
   if (bytes.length > 2 ** header.clusterBits) {
@@ -234,7 +235,7 @@ export function encodeHeader(header: Qcow2Header): Uint8Array {
 
 /** The extensions; without the feature name table, a help for messages, where it has no room. */
 function extensionsThatFit(header: Qcow2Header, headerLength: number): readonly HeaderExtension[] {
-  const nameLength = new TextEncoder().encode(header.backingFile ?? '').length;
+  const nameLength = bytesOfName(header.backingFile ?? '').length;
   const whole = headerLength + encodeExtensions(header.extensions).length + nameLength;
   if (whole <= 2 ** header.clusterBits) return header.extensions;
   return header.extensions.filter(({ type }) => type !== ExtensionType.featureNames);
@@ -247,7 +248,7 @@ export function extensionsFor(
   dataFile: string | undefined,
 ): HeaderExtension[] {
   const extensions: HeaderExtension[] = [];
-  const text = (value: string): Uint8Array => new TextEncoder().encode(value);
+  const text = (value: string): Uint8Array => bytesOfName(value);
   if (backingFormat !== undefined) {
     extensions.push({ type: ExtensionType.backingFormat, data: text(backingFormat) });
   }
