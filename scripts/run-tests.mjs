@@ -1,8 +1,9 @@
-// Runs the compiled tests: `node scripts/run-tests.mjs [filter...] [-- node options]`.
-// A filter keeps the test files whose path contains it. Node 20 expands no patterns for --test,
-// so the files are listed here.
+// Runs the compiled tests: `node scripts/run-tests.mjs [--quick] [filter...] [-- node options]`.
+// A filter keeps the test files whose path contains it; --quick leaves out those that take
+// long (see `slow`). Node 20 expands no patterns for --test, so the files are listed here.
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { answerHelp } from './help.mjs';
@@ -11,8 +12,18 @@ answerHelp(import.meta.url);
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const separator = process.argv.indexOf('--');
-const filters = process.argv.slice(2, separator === -1 ? undefined : separator);
+const words = process.argv.slice(2, separator === -1 ? undefined : separator);
+const isQuick = words.includes('--quick');
+const filters = words.filter((word) => word !== '--quick');
 const nodeOptions = separator === -1 ? [] : process.argv.slice(separator + 1);
+
+/**
+ * What --quick leaves out: tests that search through many runs of one thing (interleavings, schedules,
+ * power cuts, faults, what a seed draws), and those that start programs over and over. Beside them lie
+ * tests that say by examples what is to hold.
+ */
+const slow =
+  /^(bench|cli|crash|faults|fixtures|fuzz|model|schedules|scripts|stress)\/|\.property\.|package|readme|repair|check-threads|free-space|convert|attaching/;
 
 const folder = path.join(root, 'dist', 'test');
 const compiled = existsSync(folder) ? readdirSync(folder, { recursive: true }) : [];
@@ -20,6 +31,7 @@ const files = compiled
   .filter((name) => name.endsWith('.test.js'))
   // What a deleted or renamed source left behind in dist is no test any more.
   .filter((name) => existsSync(path.join(root, 'test', name.replace(/\.js$/, '.ts'))))
+  .filter((name) => !isQuick || !slow.test(name))
   .map((name) => path.join('dist', 'test', name))
   .filter((name) => filters.every((filter) => name.includes(filter)))
   .sort();
@@ -29,9 +41,18 @@ if (files.length === 0) {
   process.exit(1);
 }
 
+// Node leaves one core to itself, which of two is half.
+const concurrency = isQuick ? [`--test-concurrency=${os.availableParallelism()}`] : [];
 const child = spawn(
   process.execPath,
-  ['--enable-source-maps', '--test', '--test-reporter=spec', ...nodeOptions, ...files],
+  [
+    '--enable-source-maps',
+    '--test',
+    '--test-reporter=spec',
+    ...concurrency,
+    ...nodeOptions,
+    ...files,
+  ],
   { cwd: root, stdio: 'inherit' },
 );
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => child.kill(signal));

@@ -40,6 +40,8 @@ export const ControlWord = {
   unflushedCopy: 25,
   /** A round has failed: what it wrote counts as clean, but no barrier has covered it. */
   barrierOwed: 26,
+  /** Threads that have had the image open so far; each is named by how many there were before it. */
+  threads: 27,
 } as const;
 
 /** What the gate word says. */
@@ -73,7 +75,7 @@ export const QueueWord = {
   packedLow: 8,
   packedHigh: 9,
   packedLength: 10,
-  /** The thread it belongs to, by Node's number; for whoever waits for it in vain. */
+  /** The number of the thread it belongs to; for whoever waits for it in vain. */
   thread: 11,
 } as const;
 

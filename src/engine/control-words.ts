@@ -1,5 +1,4 @@
 /** The words of a control block, with notes of which thread holds its locks: for whoever waits in vain. */
-import { threadId } from 'node:worker_threads';
 import { monotonicMs } from './clock.js';
 import { ControlWord, QueueWord, holderWord, lineOf, queueWord } from './control-block.js';
 import type { Poison } from './poison.js';
@@ -16,11 +15,14 @@ const lockNames: Readonly<Partial<Record<number, string>>> = {
 
 /** One thread's view of a control block. */
 export class ControlWords extends SharedWords {
+  /** This thread's number: from 0, in the order in which threads have opened the image. */
+  readonly thread: number;
   readonly #watchdog: Watchdog;
 
   constructor(block: Int32Array, poison: Poison, watchdog: Watchdog) {
     super(block, poison, new WordWatch(watchdog, (index) => this.describe(index)));
     this.#watchdog = watchdog;
+    this.thread = this.add(ControlWord.threads, 1);
   }
 
   /** Watches a wait that ends with this thread's own work, such as for a word that one of its requests holds. */
@@ -31,7 +33,7 @@ export class ControlWords extends SharedWords {
   noteHolder(index: number, holds: boolean): void {
     const word = holderWord(index);
     this.store(word + 1, monotonicMs() | 0);
-    this.store(word, holds ? threadId + 1 : 0);
+    this.store(word, holds ? this.thread + 1 : 0);
   }
 
   /** What somebody waits for who waits for a word, and who holds it. */

@@ -2,7 +2,6 @@
  * One queue of an open qcow2 image: passes requests through the gate, takes the short way for those
  * whose clusters are mapped and cached, and gives the others to the parts that execute them.
  */
-import { threadId } from 'node:worker_threads';
 import { Arena } from '../../engine/arena.js';
 import { QueueWord, queueWord } from '../../engine/control-block.js';
 import { Counter, type QueueCounters } from '../../engine/counters.js';
@@ -69,7 +68,7 @@ export class Qcow2Queue implements FormatQueue {
     const { metadata, header, file, dataFile, backing, size, counters } = options;
     const { geometry, allocator, control } = metadata;
     this.#line = takeQueueLine(control);
-    control.store(queueWord(this.#line, QueueWord.thread), threadId);
+    control.store(queueWord(this.#line, QueueWord.thread), control.thread);
     const unflushed = new UnflushedData(control, this.#line);
     this.#context = {
       metadata,
