@@ -51,12 +51,17 @@
       # The pool's threads outlive any one environment, so the code must never be unmapped.
       'ldflags': [
         '-Wl,-z,nodelete', '-Wl,-z,now', '-Wl,-z,relro', '-Wl,--gc-sections',
-        '<!@(node -p "[\'pthread_create\', \'pthread_detach\', \'pthread_once\', \'__pthread_key_create\', \'pthread_sigmask\', \'dlsym\', \'fstat64\'].map((name) => \'-Wl,--wrap=\' + name).join(\' \')")',
       ],
       'conditions': [
         ['cowherd_sanitizer==""', {
           # Of the system the C library alone is needed, none newer than Node needs itself.
-          'ldflags': ['-static-libstdc++', '-static-libgcc', '-Wl,--exclude-libs,ALL'],
+          'ldflags': [
+            '-static-libstdc++', '-static-libgcc', '-Wl,--exclude-libs,ALL',
+            '<!@(node -p "[\'pthread_create\', \'pthread_detach\', \'pthread_once\', \'__pthread_key_create\', \'pthread_sigmask\', \'dlsym\', \'fstat64\'].map((name) => \'-Wl,--wrap=\' + name).join(\' \')")',
+          ],
+        }, {
+          # A sanitizer has functions of its own in their place.
+          'sources!': ['native/oldest-libc.cc'],
         }],
       ],
     },
