@@ -2,6 +2,7 @@
 /** The executable `cowherd`: ties the program to this process's streams, signals and exit code. */
 import { constants } from 'node:os';
 import path from 'node:path';
+import { forgetOpen } from '../image/left-open.js';
 import { givenArguments } from './given-arguments.js';
 import { runProgram } from './program.js';
 import { Session } from './session.js';
@@ -21,8 +22,10 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, () => {
     askedAt ??= performance.now();
     session.interrupt(exitCode);
-    // Who asks again later does not want to wait for an orderly end.
-    if (performance.now() - askedAt > repetitionMs) process.exit(exitCode);
+    if (performance.now() - askedAt <= repetitionMs) return;
+    // Who asks again later does not want to wait for an orderly end, nor be told what that costs.
+    forgetOpen();
+    process.exit(exitCode);
   });
 }
 process.exitCode = await runProgram(givenArguments(process.argv), session);

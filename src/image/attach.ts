@@ -29,7 +29,7 @@ export async function attachImage(handle: ImageHandle): Promise<Image> {
   }
   try {
     const image = await attachLink(link as LinkHandle);
-    image.onClosed(noteOpen(image));
+    image.onClosed(noteOpen(image, !image.readOnly));
     return image;
   } catch (error) {
     throw nameMemoryError(error, link.file.filename);

@@ -7,28 +7,38 @@
 /** What can be left open. */
 export interface Closable {
   readonly filename: string;
-  readonly readOnly: boolean;
   close(): Promise<void>;
 }
 
-const open = new Set<Closable>();
+/** What is open, and whether something may be lost with it. */
+const open = new Map<Closable, boolean>();
 let isWatching = false;
 
-/** Notes that something is open. @returns takes that back */
-export function noteOpen(closable: Closable): () => void {
+/**
+ * Notes that something is open.
+ *
+ * @param mayLose whether something may have been written to it, so that there is a warning
+ * @returns takes that back
+ */
+export function noteOpen(closable: Closable, mayLose: boolean): () => void {
   if (!isWatching) {
     isWatching = true;
     process.on('beforeExit', closeAll);
     process.on('exit', warn);
   }
-  open.add(closable);
+  open.set(closable, mayLose);
   return () => {
     open.delete(closable);
   };
 }
 
+/** Has this thread end without a word about what is open: whoever ends it knows. */
+export function forgetOpen(): void {
+  open.clear();
+}
+
 function closeAll(): void {
-  for (const closable of open) {
+  for (const closable of open.keys()) {
     closable.close().catch((error: unknown) => {
       process.exitCode ??= 1;
       process.emitWarning(error instanceof Error ? error : String(error));
@@ -37,8 +47,8 @@ function closeAll(): void {
 }
 
 function warn(): void {
-  for (const { filename, readOnly } of open) {
-    if (readOnly) continue;
+  for (const [{ filename }, mayLose] of open) {
+    if (!mayLose) continue;
     const message = `'${filename}' was not closed: what was written to it and not flushed is lost`;
     const warning = Object.assign(new Error(message), {
       name: 'Warning',

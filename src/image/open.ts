@@ -41,7 +41,7 @@ export async function openImage(path: PathLike, options: OpenImageOptions = {}):
   const filename = pathOf(path);
   checkOpenOptions(filename, options);
   const image = await openLink(filename, options, []);
-  image.onClosed(noteOpen(image));
+  image.onClosed(noteOpen(image, !image.readOnly));
   return image;
 }
 

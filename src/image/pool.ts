@@ -241,12 +241,8 @@ class ThreadPool implements ImagePool {
     this.#image = image;
     this.#threads = threads;
     this.#regionBytes = regionBytes;
-    this.#noteClosed = noteOpen({
-      filename: image.filename,
-      // The image of this thread tells of it.
-      readOnly: true,
-      close: () => this.close(),
-    });
+    // The image of this thread tells of what is lost.
+    this.#noteClosed = noteOpen(this, false);
     // In an order that goes round the threads.
     const most = Math.max(...threads.map((thread) => thread.queues));
     this.#queues = Array.from({ length: most }, (_, queue) =>

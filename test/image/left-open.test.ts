@@ -68,3 +68,16 @@ test('an image that is only read is left open without a word', async (t) => {
   ]);
   assert.deepEqual([code, stderr], [0, '']);
 });
+
+test('who ends the thread on purpose is told nothing of what is open', async (t) => {
+  const file = path.join(await temporaryFolder(t), 'disk.img');
+  await createImage(file, { format: 'qcow2', size: '8M' });
+  const program = `${openings.image}
+    await image.write(new Uint8Array(65536).fill(7), 65536);
+    const { forgetOpen } = await import('${modules}left-open.js');
+    forgetOpen();
+    process.exit(130);`;
+  const words = ['--input-type=module', '-e', program, file, 'qcow2'];
+  const { code, stderr } = await run(process.execPath, words);
+  assert.deepEqual([code, stderr], [130, '']);
+});
