@@ -36,6 +36,7 @@
         'native/oldest-libc.cc',
         'native/read-helper.cc',
         'native/request.cc',
+        'native/restart.cc',
         'native/ring.cc',
         'native/thread-pool.cc',
         'native/uring.cc',

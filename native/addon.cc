@@ -4,6 +4,7 @@
 #include "codec.h"
 #include "environment.h"
 #include "file-facts.h"
+#include "restart.h"
 #include "ring.h"
 #include "zero-scan.h"
 
@@ -272,6 +273,7 @@ Napi::Value createRing(const Napi::CallbackInfo& info) {
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   Environment::create(env);
   exportFileFacts(exports);
+  exportRestart(exports);
   exportHoldMemory(exports);
   const napi_property_descriptor properties[] = {
       {"addressOf", nullptr, addressOf, nullptr, nullptr, nullptr, napi_enumerable, nullptr},

@@ -3,9 +3,12 @@
 import { constants } from 'node:os';
 import path from 'node:path';
 import { forgetOpen } from '../image/left-open.js';
+import { spareAddressSpace } from './address-space.js';
 import { givenArguments } from './given-arguments.js';
 import { runProgram } from './program.js';
 import { Session } from './session.js';
+
+spareAddressSpace();
 
 /** Signals this soon after the first one repeat it: timeout(1) signals a process and then its group. */
 const repetitionMs = 1000;

@@ -94,6 +94,12 @@ export interface Addon {
   /** Takes `setWordAtEnd` back. */
   keepWord(note: number): void;
 
+  /**
+   * Starts this program anew in place of itself, with the same arguments and open standard streams
+   * and a variable in its environment. @returns only if it cannot be: a negated errno
+   */
+  restartWith(name: string, value: string): number;
+
   /** Whether the program carries a zlib that the codecs found. */
   readonly hasZlib: boolean;
 }
