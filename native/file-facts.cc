@@ -253,6 +253,17 @@ Napi::Value extentSizeHint(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), known ? facts.fsx_extsize : 0);
 }
 
+/**
+ * (descriptor, distance) => the position in bytes at which the next write(2) goes on | -errno. It is shared
+ * with the other programs that write to the same open file.
+ */
+Napi::Value movePosition(const Napi::CallbackInfo& info) {
+  const int descriptor = info[0].As<Napi::Number>().Int32Value();
+  const off_t distance = static_cast<off_t>(info[1].As<Napi::Number>().Int64Value());
+  const off_t position = ::lseek(descriptor, distance, SEEK_CUR);
+  return Napi::Number::New(info.Env(), position < 0 ? -errno : static_cast<double>(position));
+}
+
 }  // namespace
 
 void exportFileFacts(Napi::Object exports) {
@@ -265,6 +276,7 @@ void exportFileFacts(Napi::Object exports) {
   exports["lockByte"] = Napi::Function::New(env, lockByte, "lockByte");
   exports["setFileHints"] = Napi::Function::New(env, setFileHints, "setFileHints");
   exports["extentSizeHint"] = Napi::Function::New(env, extentSizeHint, "extentSizeHint");
+  exports["movePosition"] = Napi::Function::New(env, movePosition, "movePosition");
   exports["testByte"] = Napi::Function::New(env, testByte, "testByte");
 }
 

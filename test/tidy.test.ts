@@ -16,7 +16,7 @@ const allTypeScript = [
 
 /** What each layer may import besides itself and the leaves: folders, or path prefixes of files. */
 const layers: Readonly<Record<string, readonly string[] | undefined>> = {
-  cli: ['src/jobs/', 'src/image/', 'src/native/restart'],
+  cli: ['src/jobs/', 'src/image/', 'src/native/file-position', 'src/native/restart'],
   export: ['src/image/'],
   jobs: ['src/image/', 'src/native/zero-scan', 'src/native/aligned-buffer'],
   image: [

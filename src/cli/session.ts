@@ -41,7 +41,7 @@ export class Session {
   /** @param name what the program calls itself in messages */
   constructor(
     readonly stdin: Readable,
-    readonly stdout: Writable & { readonly isTTY?: boolean },
+    readonly stdout: Writable & { readonly isTTY?: boolean; readonly fd?: number },
     private readonly stderr: Writable,
     readonly name = 'cowherd',
   ) {
@@ -89,6 +89,12 @@ export class Session {
   /** Prints what is held back. @throws as `print` does */
   async flush(): Promise<void> {
     await this.#write(this.#held);
+  }
+
+  /** Takes note that standard output cannot be written to. @throws OutputClosed, OutputFailed */
+  failOutput(error: NodeJS.ErrnoException): never {
+    this.#noteFailure(error);
+    throw this.#outputFailure ?? error;
   }
 
   /** Prints lines to standard error as they are. */

@@ -2,6 +2,8 @@
 import { CowherdError } from '../errors.js';
 import type { Image, LongOperationOptions } from '../image/api.js';
 import { alignedBuffer } from '../native/aligned-buffer.js';
+import { zeroRuns } from '../native/zero-scan.js';
+import { blockStatus } from './block-status.js';
 
 /** How content is read. */
 export interface ContentOptions extends LongOperationOptions {
@@ -9,7 +11,16 @@ export interface ContentOptions extends LongOperationOptions {
   readonly parallel?: number | undefined;
 }
 
+/** How a range of the content is read. */
+interface RangeOptions extends ContentOptions {
+  /** Guest offset and length in bytes; default all of it. */
+  readonly offset?: number | undefined;
+  readonly length?: number | undefined;
+}
+
 const pieceBytes = 1024 * 1024;
+/** Zeroes in bytes, aligned to as much, that are worth a hole: the block of most file systems. */
+const holeBytes = 4096;
 
 /**
  * The content from the first byte to the last. A piece is the caller's until the next one is asked
@@ -19,16 +30,18 @@ const pieceBytes = 1024 * 1024;
  */
 export async function* readContent(
   image: Image,
-  options: ContentOptions = {},
+  options: RangeOptions = {},
 ): AsyncGenerator<Uint8Array> {
-  const { parallel = 4, signal, onProgress } = options;
-  const total = image.size;
-  const buffers = Array.from({ length: Math.max(1, parallel) }, () => alignedBuffer(pieceBytes));
+  const { parallel = 4, signal, onProgress, offset = 0, length = image.size - offset } = options;
+  const end = offset + length;
+  const wanted = Math.min(Math.max(1, parallel), Math.ceil(length / pieceBytes));
+  const bufferBytes = Math.min(pieceBytes, length);
+  const buffers = Array.from({ length: wanted }, () => alignedBuffer(bufferBytes));
   const reads: { readonly piece: Uint8Array; readonly done: Promise<void> }[] = [];
-  let next = 0;
+  let next = offset;
   const readAhead = (buffer: Uint8Array): void => {
-    if (next >= total) return;
-    const piece = buffer.subarray(0, Math.min(pieceBytes, total - next));
+    if (next >= end) return;
+    const piece = buffer.subarray(0, Math.min(pieceBytes, end - next));
     const done = image.read(piece, next);
     // A failure is met when its turn comes; until then it must not end the program.
     done.catch(() => undefined);
@@ -46,10 +59,63 @@ export async function* readContent(
       reads.shift();
       yield piece;
       doneBytes += piece.length;
-      onProgress?.({ doneBytes, totalBytes: total });
+      onProgress?.({ doneBytes, totalBytes: length });
       readAhead(buffers[index % buffers.length]);
     }
   } finally {
     await Promise.allSettled(reads.map(({ done }) => done));
+  }
+}
+
+/**
+ * The content from the first byte to the last, as bytes or the length of a run of zeroes, which is not read
+ * where the image knows of it. Bytes are the caller's as long as a piece of `readContent`.
+ *
+ * @throws as `readContent` does; BlockStatusError
+ */
+export async function* readSparseContent(
+  image: Image,
+  options: ContentOptions = {},
+): AsyncGenerator<Uint8Array | number> {
+  const { parallel, signal, onProgress } = options;
+  let doneBytes = 0;
+  let stored = { start: 0, end: 0 };
+  const handOut = async function* (end: number): AsyncGenerator<Uint8Array | number> {
+    const length = stored.end - stored.start;
+    for await (const piece of readContent(image, {
+      parallel,
+      signal,
+      offset: stored.start,
+      length,
+    })) {
+      yield* sparsePieces(piece);
+      doneBytes += piece.length;
+      onProgress?.({ doneBytes, totalBytes: image.size });
+    }
+    if (end === stored.end) return;
+    yield end - stored.end;
+    doneBytes = end;
+    onProgress?.({ doneBytes, totalBytes: image.size });
+  };
+  for await (const { start, length, zero, present } of blockStatus(image, signal)) {
+    if (zero || !present) continue;
+    // A short gap costs less to read than the end of reading ahead.
+    if (start - stored.end > pieceBytes) {
+      yield* handOut(start);
+      stored = { start, end: start };
+    }
+    stored.end = start + length;
+  }
+  yield* handOut(image.size);
+}
+
+/** Bytes as the parts that are to be written, and the lengths of the zeroes in between. */
+export function* sparsePieces(bytes: Uint8Array): Generator<Uint8Array | number> {
+  let at = 0;
+  let isData = true;
+  for (const length of zeroRuns(bytes, holeBytes)) {
+    if (length > 0) yield isData ? bytes.subarray(at, at + length) : length;
+    at += length;
+    isData = !isData;
   }
 }

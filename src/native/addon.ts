@@ -64,6 +64,12 @@ export interface Addon {
   /** @returns the extent size that was asked for, in bytes; 0 if none was */
   extentSizeHint(file: number): number;
 
+  /**
+   * Moves the position of a descriptor of the process, which need not be of `openFile`.
+   * @returns where the next write(2) goes on, in bytes
+   */
+  movePosition(descriptor: number, distanceBytes: number): number;
+
   createRing(
     engine: number,
     table: Float64Array,
