@@ -187,7 +187,9 @@ async function convertToFile(
     ? parseImageName(given, { imageOpts: true, forWriting: true })
     : { given, path: targetPath(given), format: targetFormat(line) };
   const format = target.format ?? 'raw';
-  const created = line.has('skipCreate') ? undefined : createOptions(line, format, list);
+  const created = line.has('skipCreate')
+    ? undefined
+    : createOptions(line, format, list, target.path);
   if (line.has('compress') && format === 'raw') {
     throw new CliError('Compression not supported for this file format');
   }
@@ -207,6 +209,9 @@ async function convertToFile(
         targetOptions: target.opening,
         onTargetFinding: ({ message }) => {
           session.complain(`${message}\n`);
+        },
+        onTargetWarning: (message) => {
+          session.complain(`${session.name}: warning: ${message}\n`);
         },
         options: created,
         backing: created === undefined ? line.last('backing') : created.backingFile,
@@ -238,9 +243,14 @@ function targetPath(given: string): string {
   return pathOfName(given, (message) => new CliError(`${given}: ${message}`));
 }
 
-/** The options of the image to be made. */
-function createOptions(line: Line, format: ImageFormat, list: string | undefined): CreateOptions {
-  const values = new CreateOptionValues(format, list);
+/** The options of the image to be made at a path. */
+function createOptions(
+  line: Line,
+  format: ImageFormat,
+  list: string | undefined,
+  path: string,
+): CreateOptions {
+  const values = new CreateOptionValues(format, list, path);
   for (const [option, name, label] of [
     ['backing', 'backing_file', 'Backing file'],
     ['backingFormat', 'backing_fmt', 'Backing format'],

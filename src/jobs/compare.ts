@@ -134,11 +134,15 @@ function offsetOf(error: unknown): number {
 class Comparison {
   readonly #total: number;
   readonly #parallel: number;
-  readonly #inFlight = new Set<Promise<void>>();
+  /** In the order of the disk. */
+  readonly #inFlight = new Map<Work, Promise<void>>();
   readonly #freeBuffers: Uint8Array[] = [];
   /** What lies first in the disk of all that was found or could not be read. */
   #first: Finding | undefined;
-  #doneBytes = 0;
+  /** Guest offset up to which everything is compared or in flight. */
+  #position = 0;
+  /** What progress was last told: all before this guest offset is known to be equal. */
+  #toldBytes = 0;
   /** Counts pieces, which go round the queues. */
   #turn = 0;
 
@@ -159,7 +163,7 @@ class Comparison {
       this.#note({ offset: offsetOf(error), error });
     }
     // Buffers belong to their requests until these have ended, whatever became of the walk.
-    await Promise.all(this.#inFlight);
+    await Promise.all(this.#inFlight.values());
     const first = this.#first;
     if (first === undefined) return undefined;
     if ('error' in first) throw first.error as Error;
@@ -186,7 +190,7 @@ class Comparison {
       if (this.#ended()) return;
       if (this.strict && !storedAlike(pair.a, pair.b, this.#total)) {
         if (pending !== undefined) await this.#start(pending);
-        await Promise.all(this.#inFlight);
+        await Promise.all(this.#inFlight.values());
         this.#note({ kind: 'status', offset: pair.offset });
         return;
       }
@@ -194,7 +198,7 @@ class Comparison {
       const readA = !readsAsZeroes(pair.a);
       const readB = !readsAsZeroes(pair.b);
       if (!readA && !readB) {
-        if (pending === undefined) this.#advance(pair.length);
+        if (pending === undefined) this.#passTo(end);
         continue;
       }
       if (pending !== undefined && end - pending.offset <= requestBytes) {
@@ -208,7 +212,7 @@ class Comparison {
       }
       if (pending !== undefined) {
         await this.#start(pending);
-        this.#advance(pair.offset - (pending.offset + pending.length));
+        this.#passTo(pair.offset);
       }
       pending = undefined;
       for (let offset = pair.offset; offset < end; offset += requestBytes) {
@@ -220,7 +224,7 @@ class Comparison {
     }
     if (pending === undefined || this.#ended()) return;
     await this.#start(pending);
-    this.#advance(this.#total - (pending.offset + pending.length));
+    this.#passTo(this.#total);
   }
 
   #ended(): boolean {
@@ -229,7 +233,7 @@ class Comparison {
 
   /** Starts a piece of work as soon as fewer than the allowed number are under way. */
   async #start(work: Work): Promise<void> {
-    while (this.#inFlight.size >= this.#parallel) await Promise.race(this.#inFlight);
+    while (this.#inFlight.size >= this.#parallel) await Promise.race(this.#inFlight.values());
     if (this.#ended()) return;
     this.options.signal?.throwIfAborted();
     const running = this.#perform(work)
@@ -237,9 +241,11 @@ class Comparison {
         this.#note({ offset: offsetOf(error), error });
       })
       .finally(() => {
-        this.#inFlight.delete(running);
+        this.#inFlight.delete(work);
+        this.#tell();
       });
-    this.#inFlight.add(running);
+    this.#inFlight.set(work, running);
+    this.#position = work.offset + work.length;
   }
 
   async #perform({ offset, length, readA, readB }: Work): Promise<void> {
@@ -267,7 +273,6 @@ class Comparison {
     if (bytesA) this.#freeBuffers.push(bytesA);
     if (bytesB) this.#freeBuffers.push(bytesB);
     if (at !== -1) this.#note({ kind: 'content', offset: offset + at });
-    else this.#advance(length);
   }
 
   /** Pieces end in any order: the first finding is the one with the lowest offset. */
@@ -275,10 +280,18 @@ class Comparison {
     if (this.#first === undefined || finding.offset < this.#first.offset) this.#first = finding;
   }
 
-  #advance(length: number): void {
-    if (length === 0) return;
-    this.#doneBytes += length;
-    this.options.onProgress?.({ doneBytes: this.#doneBytes, totalBytes: this.#total });
+  /** What lies before a guest offset and was not started is known to be zeroes on both sides. */
+  #passTo(offset: number): void {
+    this.#position = offset;
+    this.#tell();
+  }
+
+  #tell(): void {
+    const [first] = this.#inFlight.keys() as Iterable<Work | undefined>;
+    const doneBytes = first?.offset ?? this.#position;
+    if (this.#ended() || doneBytes <= this.#toldBytes) return;
+    this.#toldBytes = doneBytes;
+    this.options.onProgress?.({ doneBytes, totalBytes: this.#total });
   }
 
   #takeBuffer(): Uint8Array {

@@ -100,6 +100,8 @@ export interface ConvertOptions extends LongOperationOptions {
   readonly targetOptions?: TargetOptions | undefined;
   /** Told what the repair of an existing target that was not closed cleanly finds and does. */
   readonly onTargetFinding?: ((finding: CheckFinding) => void) | undefined;
+  /** Told, in a line without its end, what was asked of a new target that the file system does not know. */
+  readonly onTargetWarning?: ((message: string) => void) | undefined;
   readonly aio?: AioMode | undefined;
   readonly forceShare?: boolean | undefined;
   /** The sources may be anybody's: one that names other files is refused. */
@@ -267,6 +269,7 @@ async function createAndCopy(
     format: options.to ?? 'raw',
     size,
     signal: options.signal,
+    onWarning: options.onTargetWarning,
     backingUnchecked: true,
     ...(options.backing !== undefined && { backingFile: options.backing }),
     ...(options.backingFormat !== undefined && { backingFormat: options.backingFormat }),

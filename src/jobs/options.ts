@@ -57,6 +57,7 @@ export const convertRules: OptionRules<ConvertOptions> = {
   sourceOptions: eachSource,
   targetOptions: options(openImageRules),
   onTargetFinding: callback,
+  onTargetWarning: callback,
   aio: aioMode,
   forceShare: flag,
   untrusted: flag,

@@ -1,6 +1,6 @@
 /** `create` says what qemu-img says, and makes images that QEMU finds like its own. */
 import assert from 'node:assert/strict';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { assertSame, runCowherd, runQemuImg } from '../support/both-tools.js';
@@ -155,9 +155,11 @@ test('a device takes no options of files', async (t) => {
   const folder = await temporaryFolder(t);
   const device = await loopDevice(t, folder, 1 << 20);
   if (device === undefined) return;
+  await writeFile(path.join(folder, 'source'), Buffer.alloc(65536, 1));
   for (const options of ['nocow=on', 'extent_size_hint=1M', 'preallocation=falloc']) {
     for (const format of ['qcow2', 'raw']) {
       await assertSame(['create', '-f', format, '-o', options, device, '512k'], folder);
+      await assertSame(['convert', '-O', format, '-o', options, 'source', device], folder);
     }
   }
   const { stdout } = await runCowherd(['create', '-f', 'qcow2', '-o', 'help', device], folder);

@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { runCowherd, runQemuImg } from '../support/both-tools.js';
+import { assertSame, runCowherd, runQemuImg } from '../support/both-tools.js';
 import { smallDisk } from '../support/small-disk.js';
 import { needsTool, run, runOk } from '../support/tools.js';
 
@@ -72,5 +72,13 @@ test('a hint that cannot be given is a warning, if it was asked for', async (t) 
   for (const line of ['-o extent_size_hint=1M a 1M', '-o extent_size_hint=0 a 1M', 'a 1M']) {
     const words = ['create', '-f', 'raw', ...line.split(' ')];
     assert.deepEqual(await runCowherd(words, folder), await runQemuImg(words, folder), line);
+  }
+  for (const format of ['raw', 'qcow2']) {
+    for (const options of ['extent_size_hint=1M', 'extent_size_hint=0', 'nocow=on']) {
+      for (const quiet of [[], ['-q']]) {
+        const words = ['convert', ...quiet, '-O', format, '-o', options, 'a', 'b'];
+        await assertSame(words, folder);
+      }
+    }
   }
 });

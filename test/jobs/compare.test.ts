@@ -89,6 +89,28 @@ test('progress grows to the whole', async (t) => {
   assert.deepEqual(seen.at(-1), { doneBytes: 9 * mib, totalBytes: 9 * mib });
 });
 
+test('progress counts what is known to be equal, so never beyond a difference', async (t) => {
+  const places = [mib, 30 * mib, 50 * mib];
+  const { a, b } = await pair(t, 64 * mib, places);
+  for (const offset of places) await put(a, offset + 100_000, 0x33, 3 * mib);
+  for (const offset of [50 * mib, 30 * mib, mib]) {
+    await put(b, offset + 100_000, 0x33, 3 * mib);
+    await put(b, offset + 100_000, 0x44, 1);
+    for (const parallel of [1, 16]) {
+      const seen: number[] = [];
+      const onProgress = ({ doneBytes }: Progress): void => void seen.push(doneBytes);
+      const { difference } = await compare(a, b, { parallel, onProgress });
+      assert.equal(difference?.kind, 'content');
+      assert.deepEqual(
+        seen,
+        [...new Set(seen)].sort((x, y) => x - y),
+      );
+      const last = seen.at(-1) ?? 0;
+      assert.ok(last <= difference.offset, `${last} of ${difference.offset}`);
+    }
+  }
+});
+
 test('a signal ends it', async (t) => {
   const { a, b } = await pair(t, 9 * mib, [0, 5 * mib]);
   await assert.rejects(
