@@ -3,7 +3,8 @@
  * puts it where `npm pack` takes it into the package. A failure is a warning, not an error: without
  * the addon the portable backends serve.
  *
- * COWHERD_SANITIZER=address|thread builds with that sanitizer; such a binary is not packed.
+ * COWHERD_SANITIZER=address|thread builds with that sanitizer; such a binary is not packed, and a
+ * failure to build it is an error.
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -119,8 +120,11 @@ try {
   warning = String(error);
 }
 if (warning !== undefined) {
+  // The loader would find what an earlier build left.
   rmSync(prebuilt, { recursive: true, force: true });
+  rmSync(product, { force: true });
   console.warn(
     `warning: the native addon was not built; portable file access will serve (${warning})`,
   );
+  if (sanitizer !== '') process.exitCode = 1;
 }
