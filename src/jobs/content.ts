@@ -1,5 +1,6 @@
 /** An image's guest content as a stream of pieces in order, read ahead with several requests. */
 import { CowherdError } from '../errors.js';
+import { TurnOfOthers } from '../turn-of-others.js';
 import type { Image, LongOperationOptions } from '../image/api.js';
 import { alignedBuffer } from '../native/aligned-buffer.js';
 import { zeroRuns } from '../native/zero-scan.js';
@@ -49,8 +50,10 @@ export async function* readContent(
     next += piece.length;
   };
   buffers.forEach(readAhead);
+  const others = new TurnOfOthers();
   try {
     for (let doneBytes = 0, index = 0; reads.length > 0; index++) {
+      if (others.due) await others.take();
       if (signal?.aborted === true) {
         throw new CowherdError('ERR_COWHERD_ABORTED', 'Reading was aborted');
       }

@@ -1,4 +1,5 @@
 /** A load of requests on one queue: so many at a time, timed, with flushes in between if wanted. */
+import { TurnOfOthers } from '../turn-of-others.js';
 import type { RequestTarget } from '../image/api.js';
 import { alignedBuffer } from '../native/aligned-buffer.js';
 
@@ -46,6 +47,7 @@ export class RequestLoad {
   #random: number;
   #underWay = 0;
   /** Set while requests wait for a flush. */
+  readonly #others = new TurnOfOthers();
   #flushing: Promise<void> | undefined;
   #whenIdle: (() => void) | undefined;
 
@@ -78,7 +80,10 @@ export class RequestLoad {
     const source = readPercent > 0 ? content : buffer;
     while (this.#next < count) {
       const index = this.#next++;
-      if ((index & 1023) === 0) this.#signal?.throwIfAborted();
+      if ((index & 15) === 0) {
+        if (this.#others.due) await this.#others.take();
+        this.#signal?.throwIfAborted();
+      }
       if (flushInterval > 0 && index > 0 && index % flushInterval === 0) await this.#flush();
       if (this.#flushing !== undefined) await this.#flushing;
       const offset = this.#nextOffset();

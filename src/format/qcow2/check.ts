@@ -12,6 +12,7 @@
  * Guest data is never written.
  */
 import { nameMemoryError } from '../../errors.js';
+import { TurnOfOthers } from '../../turn-of-others.js';
 import type { StorageFile } from '../../storage/storage.js';
 import { checkCopiedFlags } from './check-copied.js';
 import {
@@ -200,7 +201,11 @@ class Check {
     const editor = new RefcountEditor(this.#image);
     let { rebuild } = this.#references;
     let unreadableUpTo = 0;
+    const others = new TurnOfOthers();
     for (const cluster of stored.differences(found)) {
+      if (others.due) await others.take();
+      // A repair goes on to its next durable step.
+      if (fixes === nothing) this.#options.signal?.throwIfAborted();
       // What is counted but not there takes no space.
       if (cluster >= end) break;
       this.#reportUnreadable(unreadableUpTo, cluster);

@@ -1,5 +1,6 @@
 /** How a guest range is stored, as a stream of extents: the format's part of `map`. */
 import { CowherdError } from '../../errors.js';
+import { TurnOfOthers } from '../../turn-of-others.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { StoredExtent } from '../driver.js';
 import { CorruptionError } from './corruption.js';
@@ -37,7 +38,9 @@ export async function* storedExtents(
   length: number,
 ): AsyncGenerator<StoredExtent> {
   const holes = await hasPreallocatedMetadata(source);
+  const others = new TurnOfOthers();
   for await (const run of tableRuns(source, offset, offset + length)) {
+    if (others.due) await others.take();
     source.signal?.throwIfAborted();
     if (holes && run.kind === RunKind.data) yield* splitByHoles(source, run);
     else yield extentOf(source, run, run.kind === RunKind.zero);
@@ -76,6 +79,7 @@ async function* tableRuns(
   let failure: unknown;
   try {
     for await (const table of walkTables(file, pointers.valid(), geometry.clusterSize)) {
+      source.signal?.throwIfAborted();
       const tableStart = table.index * geometry.tableReach;
       if (tableStart > next) add(unallocated(Math.min(tableStart, end)));
       const tableEnd = Math.min(tableStart + geometry.tableReach, end);
@@ -247,6 +251,7 @@ async function hasPreallocatedMetadata(source: ExtentSource): Promise<boolean> {
   }
   let counted = 0;
   for await (const block of walkTables(file, pointers, clusterSize)) {
+    source.signal?.throwIfAborted();
     const end = Math.min(refcountsPerBlock, clusters - block.index * refcountsPerBlock);
     counted += metadata.refcounts.countUsed(block.view, end);
     if (counted >= threshold) return true;

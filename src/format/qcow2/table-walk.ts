@@ -2,6 +2,7 @@
  * Walking whole L2 tables or refcount blocks in the order of their pointers, several reads ahead:
  * for reports about the whole image, which would only wash the caches out.
  */
+import { TurnOfOthers } from '../../turn-of-others.js';
 import type { StorageFile } from '../../storage/storage.js';
 
 /** Bytes of tables read ahead. */
@@ -23,7 +24,8 @@ export interface TablePointer {
 }
 
 /**
- * Reads tables of `tableBytes` bytes, one after the other, with some reads under way ahead.
+ * Reads tables of `tableBytes` bytes, one after the other, with some reads under way ahead. Between two the
+ * event loop may go round, so the caller looks at its signal for each.
  *
  * @param spare buffers of that size to begin with; those the walk has used are added to it
  */
@@ -46,10 +48,13 @@ export async function* walkTables(
     read.catch(() => undefined);
     ahead.push({ pointer: next.value, bytes, read });
   };
+  // What is in the host's memory is read without a turn of the event loop.
+  const others = new TurnOfOthers();
   for (let count = 0; count < depth; count++) start();
   try {
     for (let next; (next = ahead.shift()) !== undefined;) {
       await next.read;
+      if (others.due) await others.take();
       yield { ...next.pointer, view: new DataView(next.bytes.buffer) };
       spare.push(next.bytes);
       start();
