@@ -2,6 +2,8 @@
 
 #include <dlfcn.h>
 
+#include <atomic>
+
 namespace cowherd {
 
 namespace {
@@ -17,8 +19,9 @@ using GetBackingStore = BackingStore (*)(napi_value arrayBuffer);
 /** void* v8::BackingStore::Data() const */
 using BackingStoreData = void* (*)(const void* store);
 
-GetBackingStore getBackingStore = nullptr;
-BackingStoreData backingStoreData = nullptr;
+// Each thread that loads the addon stores the same, while others may be reading.
+std::atomic<GetBackingStore> getBackingStore{nullptr};
+std::atomic<BackingStoreData> backingStoreData{nullptr};
 
 /** (arrayBuffer) => holder */
 napi_value holdMemory(napi_env env, napi_callback_info info) {
@@ -52,8 +55,8 @@ std::shared_ptr<void> memoryOf(napi_env env, napi_value arrayBuffer, void** addr
     napi_throw_type_error(env, nullptr, "an ArrayBuffer is expected");
     return nullptr;
   }
-  BackingStore store = getBackingStore(arrayBuffer);
-  *address = backingStoreData(store.get());
+  BackingStore store = getBackingStore.load(std::memory_order_relaxed)(arrayBuffer);
+  *address = backingStoreData.load(std::memory_order_relaxed)(store.get());
   return store;
 }
 
@@ -64,8 +67,8 @@ void exportHoldMemory(Napi::Object exports) {
       ::dlsym(RTLD_DEFAULT, "_ZNK2v812BackingStore4DataEv"));
   const napi_env env = exports.Env();
   if (get == nullptr || dataOf == nullptr || !isAsExpected(env, get, dataOf)) return;
-  getBackingStore = get;
-  backingStoreData = dataOf;
+  getBackingStore.store(get, std::memory_order_relaxed);
+  backingStoreData.store(dataOf, std::memory_order_relaxed);
   const napi_property_descriptor property = {
       "holdMemory", nullptr, holdMemory, nullptr, nullptr, nullptr, napi_enumerable, nullptr};
   napi_define_properties(env, exports, 1, &property);
