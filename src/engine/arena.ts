@@ -19,6 +19,8 @@ export type Reserve = (wanted: number) => Promise<ReservedRun>;
 
 const firstReservationBytes = 256 * 1024;
 const largestReservationBytes = 32 * 1024 * 1024;
+/** Of clusters that are sure to be used: what ext4 puts into one extent. */
+const largestExpectedBytes = 128 * 1024 * 1024;
 /** All arenas together hold at most this part of the disk in reserve. */
 const shareOfDisk = 1 / 32;
 
@@ -44,6 +46,8 @@ export class Arena {
   #length = 0;
   #knownZero = false;
   #reservationBytes = firstReservationBytes;
+  /** Clusters that are sure to be used, as far as that was said. */
+  #expected = 0;
   #refill: Promise<void> | undefined;
 
   constructor(options: ArenaOptions) {
@@ -60,6 +64,15 @@ export class Arena {
   /** Whether the clusters `take` gives next read as zeroes. */
   get knownZero(): boolean {
     return this.#knownZero;
+  }
+
+  /**
+   * Has at least so many clusters reserved at a time from now on, since they are sure to be taken one
+   * after the other.
+   */
+  expect(clusters: number): void {
+    const most = largestExpectedBytes / this.#options.clusterSize;
+    this.#expected = Math.max(this.#expected, Math.min(clusters, most));
   }
 
   /**
@@ -126,6 +139,7 @@ export class Arena {
     const most = Math.min(largestReservationBytes, share);
     const clusters = Math.floor(Math.min(this.#reservationBytes, most) / clusterSize);
     this.#reservationBytes = Math.min(this.#reservationBytes * 2, largestReservationBytes);
-    return Math.max(1, clusters, Math.min(wanted, largestReservationBytes / clusterSize));
+    const sure = Math.max(this.#expected, Math.min(wanted, largestReservationBytes / clusterSize));
+    return Math.max(1, clusters, sure);
   }
 }

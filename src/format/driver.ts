@@ -39,10 +39,10 @@ export interface FormatQueue {
   /** Stores one cluster compressed. */
   writeCompressed(buffer: Uint8Array, offset: number): Promise<void>;
   /**
-   * Reserves blocks for a range that is about to be filled, where data lie in guest order and the host
-   * can.
+   * Takes note that a range is about to be filled in its order: its blocks are reserved where data lie
+   * in guest order, elsewhere clusters by so many at a time.
    *
-   * @returns whether it did
+   * @returns whether the host can
    */
   reserve(offset: number, length: number): Promise<boolean>;
   flush(): Promise<void>;

@@ -356,11 +356,12 @@ export interface RequestTarget {
    */
   writeCompressed(buffer: BufferLike, offset: number): Promise<void>;
   /**
-   * Has the host reserve blocks for a guest range of a raw image that is about to be filled, so that they
-   * lie together. What the range reads as stays; `discard` gives back what is not filled.
+   * Says that a guest range is about to be filled in its order, so that its data lie together. What it
+   * reads as stays. Of a raw image the host reserves the blocks, and `discard` gives back those that are
+   * not filled; a qcow2 image reserves clusters, so many at a time, and gives back by itself at its
+   * closing those that were not used.
    *
-   * @returns whether that was done; a host that cannot, or has no room, is no error; qcow2 images see to
-   *   it by themselves
+   * @returns whether that is done; a host that cannot, or has no room, is no error
    * @throws CowherdError ERR_COWHERD_OUT_OF_RANGE, ERR_COWHERD_READ_ONLY or ERR_COWHERD_CLOSED
    */
   reserve(offset: number, length: number): Promise<boolean>;

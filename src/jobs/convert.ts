@@ -326,6 +326,10 @@ async function copyInto(
     }
     const source = concatenate(parts);
     const { outOfOrder = false } = options;
+    const isFilledInOrder = created && !isPreallocated(options) && !outOfOrder;
+    if (isFilledInOrder && target.format === 'qcow2') {
+      await target.reserve(0, Math.min(size, await storedBytes(parts)));
+    }
     const sparseSize = options.sparseSize ?? defaultSparseBytes;
     const copier = new Copier({
       source,
@@ -337,7 +341,7 @@ async function copyInto(
       compress: options.compress ?? false,
       sparseSize,
       zeroFrom: await zeroesFrom(target, options, created),
-      reserveAhead: created && !isPreallocated(options) && !outOfOrder && target.format === 'raw',
+      reserveAhead: isFilledInOrder && target.format === 'raw',
       leaveBacking: backingOf(options) !== undefined,
       salvage: options.salvage ?? false,
       rateLimit: options.rateLimit,
@@ -358,6 +362,18 @@ async function copyInto(
       if (!failed) throw error;
     });
   }
+}
+
+/** Bytes that the files of the sources occupy: about what is to be copied, unless it is compressed. */
+async function storedBytes(parts: readonly SourcePart[]): Promise<number> {
+  let bytes = 0;
+  for (const { image } of parts) {
+    for (let link: Image | undefined = image; link !== undefined; link = link.backing) {
+      const { actualSize = 0, fileLength, blockDevice, dataFile } = await link.info();
+      bytes += (blockDevice ? fileLength : actualSize) + (dataFile?.actualSize ?? 0);
+    }
+  }
+  return bytes;
 }
 
 /** Guest offset in bytes from which on what is not written to the target reads as zeroes. */

@@ -113,3 +113,19 @@ test('arenas hold no more than a part of the disk, and share it among the queues
   await tiny.arena.obtain();
   assert.equal(wants.at(-1), 1);
 });
+
+test('what is said to be needed is reserved so many clusters at a time, but no more than is sensible', async () => {
+  const wants: number[] = [];
+  const reserve: Reserve = (wanted) => {
+    wants.push(wanted);
+    return Promise.resolve({ cluster: 1, length: 1, knownZero: false });
+  };
+  const { arena } = newArena(reserve, 64 * 1024 * 1024);
+  arena.expect(300);
+  await arena.obtain();
+  arena.expect(200);
+  await arena.obtain();
+  arena.expect(Number.MAX_SAFE_INTEGER);
+  await arena.obtain();
+  assert.deepEqual(wants, [300, 300, (128 * 1024 * 1024) / clusterSize]);
+});

@@ -163,36 +163,55 @@ async function makeFullSource(folder: string): Promise<void> {
   }
 }
 
-test('a raw target has no more extents and no more blocks than that of qemu-img', async (t) => {
+test('a target lies in as few extents, a raw one in as few blocks, as that of qemu-img', async (t) => {
   if (!needsTool(t, 'qemu-img', 'filefrag')) return;
   const folder = await makeSource(t);
   await makeFullSource(folder);
-  const layout = async (program: 'theirs' | 'ours', source: string): Promise<Layout> => {
-    const words = ['convert', '-f', 'raw', '-O', 'raw', source, program];
+  const layout = async (
+    program: 'theirs' | 'ours',
+    source: string,
+    how: readonly string[],
+  ): Promise<Layout> => {
+    const words = ['convert', '-f', 'raw', ...how, source, program];
     if (program === 'theirs') await runOk('qemu-img', words, { cwd: folder });
     else assert.equal((await runCowherd(words, folder)).code, 0);
-    await runOk('cmp', [source, program], { cwd: folder });
+    const format = how[how.length - 1];
+    await runOk('qemu-img', ['compare', '-f', 'raw', '-F', format, source, program], {
+      cwd: folder,
+    });
     const target = path.join(folder, program);
     await runOk('sync', [target]);
     const { stdout } = await run('filefrag', [target]);
     const { blocks } = await stat(target);
     await rm(target);
-    return { extents: Number(/(\d+) extents? found/.exec(stdout)?.[1]), blocks };
+    return {
+      extents: Number(/(\d+) extents? found/.exec(stdout)?.[1]),
+      // Of a qcow2 image those of its tables may be a few more.
+      blocks: format === 'raw' ? blocks : 0,
+    };
   };
   for (const source of ['source.raw', 'full.raw']) {
-    // What other programs write meanwhile splits the extents of both: the least disturbed round counts.
-    const [theirs, ours] = [none(), none()];
-    for (let round = 0; round < 6; round++) {
-      note(theirs, await layout('theirs', source));
-      note(ours, await layout('ours', source));
-      if (Number.isNaN(theirs.extents)) {
-        t.skip('the file system of the temporary folder does not tell extents');
-        return;
+    for (const how of [
+      ['-O', 'raw'],
+      ['-O', 'qcow2'],
+      ['-c', '-O', 'qcow2'],
+    ]) {
+      // What other programs write meanwhile splits the extents of both: the least disturbed round counts.
+      const [theirs, ours] = [none(), none()];
+      for (let round = 0; round < 6; round++) {
+        note(theirs, await layout('theirs', source, how));
+        note(ours, await layout('ours', source, how));
+        if (Number.isNaN(theirs.extents)) {
+          t.skip('the file system of the temporary folder does not tell extents');
+          return;
+        }
+        if (ours.extents <= theirs.extents && ours.blocks <= theirs.blocks) break;
       }
-      if (ours.extents <= theirs.extents && ours.blocks <= theirs.blocks) break;
+      // The tables at the beginning of a qcow2 image may lie apart.
+      const most = theirs.extents + (how.includes('qcow2') ? 1 : 0);
+      const facts = `${source} ${how.join(' ')}: ${JSON.stringify({ ours, theirs })}`;
+      assert.ok(ours.extents <= most && ours.blocks <= theirs.blocks, facts);
     }
-    const facts = `${source}: ${JSON.stringify({ ours, theirs })}`;
-    assert.ok(ours.extents <= theirs.extents && ours.blocks <= theirs.blocks, facts);
   }
 });
 

@@ -164,9 +164,10 @@ export class Qcow2Queue implements FormatQueue {
     );
   }
 
-  /** The arena has places reserved by itself. */
-  reserve(): Promise<boolean> {
-    return Promise.resolve(false);
+  reserve(_offset: number, length: number): Promise<boolean> {
+    const { arena, metadata } = this.#context;
+    arena.expect(Math.ceil(length / metadata.geometry.clusterSize));
+    return Promise.resolve(true);
   }
 
   flush(): Promise<void> {
