@@ -24,7 +24,7 @@ import { checkOpenOptions } from './open-options.js';
 import { noteOpen } from './left-open.js';
 import { OpenedImage } from './opened-image.js';
 import { type PathLike, pathOf } from './path.js';
-import { findDataFile, resolveReference } from './reference.js';
+import { findDataFile, formatInReference, resolveReference } from './reference.js';
 import { allocateSharedParts } from './shared-parts.js';
 
 export { locksFiles } from '../storage/open-file.js';
@@ -228,7 +228,8 @@ function belowOf(
       { filename },
     );
   }
-  return { path: resolveReference(filename, name), format: backingFormatOf(header) };
+  const format = backingFormatOf(header) ?? formatInReference(name);
+  return { path: resolveReference(filename, name), format };
 }
 
 async function openBacking(

@@ -3,13 +3,18 @@ import { stat } from 'node:fs/promises';
 import { isAbsolute } from 'node:path';
 import { hostPath } from '../byte-names.js';
 import { CowherdError, printable } from '../errors.js';
+import type { ImageFormat } from './api.js';
+import { type NamedFile, parseJsonName } from './json-name.js';
 
 /**
- * Path of a backing file that an image names: relative names are relative to the image's folder.
+ * Path of a backing file that an image names: relative names are relative to the image's folder, but in
+ * `json:` names to the working directory, as QEMU has it.
  *
- * @throws ERR_COWHERD_UNSUPPORTED for `json:` names and names with a protocol
+ * @throws ERR_COWHERD_UNSUPPORTED for names with a protocol, and `json:` names of other than a file
  */
 export function resolveReference(image: string, name: string): string {
+  const named = fileInJson(name);
+  if (named !== undefined) return named.path;
   const path = withoutProtocol(image, name);
   // Put together as text, as QEMU does, so that names are reported as people wrote them.
   return isAbsolute(path) ? path : image.slice(0, image.lastIndexOf('/') + 1) + path;
@@ -35,6 +40,15 @@ export async function findDataFile(image: string, name: string): Promise<string>
   const path = dataFilePath(image, name);
   const found = await stat(hostPath(path)).catch(() => undefined);
   return found === undefined ? resolveReference(image, name) : path;
+}
+
+/** The format that the name itself says a backing file has. */
+export function formatInReference(name: string): ImageFormat | undefined {
+  return fileInJson(name)?.format;
+}
+
+function fileInJson(name: string): NamedFile | undefined {
+  return protocolOf(name) === 'json' ? parseJsonName(name) : undefined;
 }
 
 function protocolOf(name: string): string | undefined {
