@@ -91,7 +91,7 @@ export function createOptionsHelp(format: ImageFormat, target: string | undefine
 
 /** The options of a format for a target: a device takes none of those of files. */
 function optionsFor(format: ImageFormat, target: string): readonly KnownOption[] {
-  const isDevice = statSync(hostPath(target), { throwIfNoEntry: false })?.isBlockDevice() === true;
+  const isDevice = isBlockDevice(target);
   return knownOptions[format].filter((option) => !isDevice || !fileOptions.includes(option));
 }
 
@@ -234,4 +234,13 @@ function parseNumber(text: string): number | undefined {
   const magnitude =
     octal !== undefined ? Number.parseInt(octal || '0', 8) : Number(hexadecimal ?? decimal);
   return sign === '-' ? -magnitude : magnitude;
+}
+
+/** Whether a path is a device's; what is wrong with one is told where it is opened. */
+function isBlockDevice(path: string): boolean {
+  try {
+    return statSync(hostPath(path)).isBlockDevice();
+  } catch {
+    return false;
+  }
 }
