@@ -188,6 +188,7 @@ async function prepare(scenario: Scenario, folder: string, place: string): Promi
   if (snapshot) await runOk('qemu-img', ['snapshot', '-c', 'first', place]);
   const since = await openImage(place, { format: 'qcow2', cache: 'unsafe' });
   await fragment(since, scenario, initial, clusters);
+  await makeTables(since, initial);
   await since.close();
   return initial;
 }
@@ -217,6 +218,17 @@ async function fragment(
   );
   for (const cluster of given) {
     initial.fill(0, cluster * perCluster, (cluster + 1) * perCluster);
+  }
+}
+
+/** Writes a sector for each L2 table, so that there are all of them to be cached. */
+async function makeTables(image: Image, initial: Uint32Array): Promise<void> {
+  const sectorsOfTable = (image.clusterSize! / 16) * (image.clusterSize! / sectorBytes);
+  const buffer = new Uint8Array(sectorBytes);
+  for (let sector = sectorsOfTable - 1; sector < initial.length; sector += sectorsOfTable) {
+    initial[sector] = firstStamp + 0x3000000 + sector;
+    stamp(buffer, initial[sector]);
+    await image.write(buffer, sector * sectorBytes);
   }
 }
 
