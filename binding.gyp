@@ -58,7 +58,8 @@
           # Of the system the C library alone is needed, none newer than Node needs itself.
           'ldflags': [
             '-static-libstdc++', '-static-libgcc', '-Wl,--exclude-libs,ALL',
-            '<!@(node -p "[\'pthread_create\', \'pthread_detach\', \'pthread_once\', \'__pthread_key_create\', \'pthread_sigmask\', \'dlsym\', \'fstat64\'].map((name) => \'-Wl,--wrap=\' + name).join(\' \')")',
+            '-Wl,--wrap=pthread_create', '-Wl,--wrap=pthread_detach', '-Wl,--wrap=pthread_once', '-Wl,--wrap=__pthread_key_create',
+            '-Wl,--wrap=pthread_sigmask', '-Wl,--wrap=dlsym', '-Wl,--wrap=fstat64',
           ],
         }, {
           # A sanitizer has functions of its own in their place.

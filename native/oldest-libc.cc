@@ -2,20 +2,17 @@
  * Keeps the addon loadable wherever Node 20 is, which is from glibc 2.28 on. Functions to which newer
  * ones have given another version, without a change that matters here, are asked for by the old one.
  * The linker leads all references to them here (--wrap in binding.gyp), those of the C++ library that
- * is linked in too. With another C library, or a sanitizer that has functions of its own, they are
- * what they are.
+ * is linked in too. With another C library they are what they are.
  */
 #include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/stat.h>
 
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#if defined(__x86_64__)
+#if defined(__GLIBC__) && defined(__x86_64__)
 #define COWHERD_OLDEST "GLIBC_2.2.5"
-#elif defined(__aarch64__)
+#elif defined(__GLIBC__) && defined(__aarch64__)
 #define COWHERD_OLDEST "GLIBC_2.17"
-#endif
 #endif
 
 #ifdef COWHERD_OLDEST

@@ -5,8 +5,7 @@ import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 import {
   needsTool,
-  nodeForShells,
-  cowherdProgram,
+  cowherdForShells,
   projectFolder,
   run,
   skipsSanitizer,
@@ -68,7 +67,7 @@ async function workplace(t: TestContext): Promise<{ folder: string; searchPath: 
   const disk = Buffer.alloc(4 * 1024 * 1024);
   disk.fill('a disk', 0, 1024 * 1024);
   await writeFile(path.join(folder, 'disk.raw'), disk);
-  const script = `#!/bin/sh\nexec ${nodeForShells} '${cowherdProgram}' "$@"\n`;
+  const script = `#!/bin/sh\nexec ${cowherdForShells} "$@"\n`;
   await writeFile(path.join(bin, 'cowherd'), script);
   await chmod(path.join(bin, 'cowherd'), 0o755);
   return { folder, searchPath: `${bin}${path.delimiter}${process.env['PATH'] ?? ''}` };

@@ -11,16 +11,13 @@ const variable = 'MALLOC_ARENA_MAX';
 /**
  * Of a limited address space V8 reserves half a gigabyte, and the C library 64 MiB for each of V8's
  * threads, before this program begins; so it begins again with one arena for all threads.
- *
- * @param limits as the kernel tells them of a process (proc_pid_limits(5))
  */
-export function spareAddressSpace(
-  limits: () => string = () => readFileSync('/proc/self/limits', 'utf8'),
-): void {
+export function spareAddressSpace(): void {
   if (process.env[variable] !== undefined) return;
   let limit: string | undefined;
   try {
-    limit = /^Max address space +(\d+)/m.exec(limits())?.[1];
+    const limits = readFileSync('/proc/self/limits', 'utf8');
+    limit = /^Max address space +(\d+)/m.exec(limits)?.[1];
   } catch {
     // Nothing is known of a limit.
   }

@@ -211,7 +211,7 @@ async function convertToFile(
           session.complain(`${message}\n`);
         },
         onTargetWarning: (message) => {
-          session.complain(`${session.name}: warning: ${message}\n`);
+          session.warn(message);
         },
         options: created,
         backing: created === undefined ? line.last('backing') : created.backingFile,
@@ -228,7 +228,7 @@ async function convertToFile(
           tables += statsTable(`Queues of '${target.given}':`, targetStats);
         },
         onWarning: (message) => {
-          if (!line.has('quiet')) session.complain(`${session.name}: warning: ${message}\n`);
+          if (!line.has('quiet')) session.warn(message);
         },
       },
     );

@@ -69,7 +69,7 @@ export const createCommand: Command = {
         size: values.get('size') ?? 0,
         backingUnchecked: true,
         onWarning: (message) => {
-          session.complain(`${session.name}: warning: ${message}\n`);
+          session.warn(message);
         },
         signal: session.signal,
       });

@@ -5,6 +5,7 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { hostPath } from '../byte-names.js';
 import type { ImageFormat, OpenImageOptions } from '../image/api.js';
+import { protocols } from '../image/json-name.js';
 import { parseSize } from '../image/size.js';
 import type { CliError } from './cli-error.js';
 import { parseOptionList, parseSwitch } from './option-list.js';
@@ -46,7 +47,6 @@ export function parseImageOptions(given: string, refuse: Refuse, forWriting: boo
   return new OptionReader(given, refuse, forWriting).read();
 }
 
-const protocols = ['file', 'host_device'];
 /** QEMU has two names for it. */
 const overlapNames = ['overlap-check', 'overlap-check.template'] as const;
 const overlapLevels = ['none', 'constant', 'cached', 'all'] as const;

@@ -52,7 +52,7 @@ export const infoCommand: Command = {
     const infos = await collectInfos(name, opening, chain);
     for (const { formatSpecific } of infos) {
       const failure = formatSpecific?.bitmapsFailure;
-      if (failure !== undefined) session.complain(`${session.name}: warning: ${failure}\n`);
+      if (failure !== undefined) session.warn(failure);
     }
     if (json) {
       const values = infos.map(infoJson);

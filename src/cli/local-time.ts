@@ -40,7 +40,7 @@ const changes = new RegExp(`^${changeText}${changeText}$`);
  * @param zone value of the environment variable `TZ`
  */
 export function localTime(seconds: number, zone = process.env['TZ']): LocalTime {
-  const rule = zone === undefined || isKnownZone(zone) ? undefined : parseRule(zone);
+  const rule = zone === undefined ? undefined : ruleOf(zone);
   const date = new Date((seconds + (rule === undefined ? 0 : offsetAt(rule, seconds))) * 1000);
   if (rule === undefined) {
     return {
@@ -69,6 +69,12 @@ function isKnownZone(zone: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** The rule that a zone is. What looks like one is looked for in the zone database first. */
+function ruleOf(zone: string): ZoneRule | undefined {
+  const rule = parseRule(zone);
+  return rule === undefined || isKnownZone(zone) ? undefined : rule;
 }
 
 function parseRule(zone: string): ZoneRule | undefined {

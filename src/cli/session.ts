@@ -97,6 +97,11 @@ export class Session {
     throw this.#outputFailure ?? error;
   }
 
+  /** Prints a warning to standard error. */
+  warn(message: string): void {
+    this.complain(`${this.name}: warning: ${message}\n`);
+  }
+
   /** Prints lines to standard error as they are. */
   complain(lines: string): void {
     this.stderr.write(hostPath(lines));

@@ -8,7 +8,8 @@ export interface NamedFile {
   readonly format: ImageFormat | undefined;
 }
 
-const protocols = ['file', 'host_device'];
+/** QEMU's drivers of what lies in a file or on a device. */
+export const protocols: readonly string[] = ['file', 'host_device'];
 
 /**
  * The file that a name is of: one of the formats qcow2 or raw, or none said, that lies in a file or on

@@ -3,14 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createImage } from '../../src/image/create.js';
 import { openImage } from '../../src/image/open.js';
-import {
-  cowherdProgram,
-  needsTool,
-  nodeForShells,
-  run,
-  runOk,
-  temporaryFolder,
-} from '../support/tools.js';
+import { needsTool, cowherdForShells, run, runOk, temporaryFolder } from '../support/tools.js';
 
 /** Each with a name that is not UTF-8 in `$n`; what is printed is compared byte by byte. */
 const lines: readonly string[] = [
@@ -46,7 +39,7 @@ test('names that are not UTF-8 are what they are to qemu-img', async (t) => {
   };
   for (const line of lines) {
     const theirs = await shown(line, 'qemu-img', 'qemu-img');
-    const ours = await shown(line, `${nodeForShells} '${cowherdProgram}'`, 'cowherd');
+    const ours = await shown(line, cowherdForShells, 'cowherd');
     assert.equal(ours, theirs, line);
   }
 });

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { runCowherd } from '../support/both-tools.js';
 import {
   needsTool,
-  nodeForShells,
+  cowherdForShells,
   cowherdProgram,
   run,
   runOk,
@@ -328,7 +328,7 @@ test('a reader that has seen enough ends the program quietly', async (t) => {
   const disk = Buffer.alloc(16 * mib);
   for (let at = 0; at < disk.length; at += 8192) disk.fill(1, at, at + 4096);
   await writeFile(path.join(folder, 'disk.raw'), disk);
-  const cowherd = `${nodeForShells} '${cowherdProgram}'`;
+  const cowherd = cowherdForShells;
   await runOk(
     'bash',
     ['-c', `${cowherd} convert -O qcow2 -o cluster_size=4k disk.raw disk.qcow2`],

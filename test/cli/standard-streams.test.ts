@@ -5,25 +5,14 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { addon } from '../../src/native/addon.js';
 import { smallDisk } from '../support/small-disk.js';
-import {
-  cowherdProgram,
-  needsTool,
-  nodeForShells,
-  run,
-  temporaryFolder,
-} from '../support/tools.js';
+import { needsTool, cowherdForShells, run, temporaryFolder } from '../support/tools.js';
 
 const mib = 1024 * 1024;
 
 const shell = (text: string, cwd: string, temporary = cwd) =>
-  run(
-    'sh',
-    [
-      '-c',
-      text.replaceAll('COWHERD', `TMPDIR='${temporary}' ${nodeForShells} '${cowherdProgram}'`),
-    ],
-    { cwd },
-  );
+  run('sh', ['-c', text.replaceAll('COWHERD', `TMPDIR='${temporary}' ${cowherdForShells}`)], {
+    cwd,
+  });
 
 /** A disk of data, short and long holes, and a hole at its end. */
 async function makeDisk(file: string): Promise<Buffer> {

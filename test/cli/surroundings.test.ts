@@ -20,14 +20,14 @@ import { fixture, unpackFixtures } from '../support/fixtures.js';
 import {
   cowherdProgram,
   needsTool,
-  nodeForShells,
+  cowherdForShells,
   run,
   runOk,
   temporaryFolder,
 } from '../support/tools.js';
 
 const shell = (text: string, cwd: string) =>
-  run('sh', ['-c', text.replaceAll('COWHERD', `${nodeForShells} '${cowherdProgram}'`)], { cwd });
+  run('sh', ['-c', text.replaceAll('COWHERD', cowherdForShells)], { cwd });
 
 test('standard output that fails is one line and exit code 1, whatever is printed', async (t) => {
   if (!existsSync('/dev/full')) {

@@ -87,6 +87,9 @@ export const nodeForShells =
     ? ''
     : `env LD_PRELOAD='${process.env['LD_PRELOAD']}' `) + `'${process.execPath}'`;
 
+/** The words by which a shell starts the program. */
+export const cowherdForShells = `${nodeForShells} '${cowherdProgram}'`;
+
 /** Marks a test skipped where the addon is built with a sanitizer. @returns whether it is */
 export function skipsSanitizer(t: TestContext, why: string): boolean {
   const sanitizer = process.env['COWHERD_SANITIZER'] ?? '';
