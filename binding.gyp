@@ -28,6 +28,8 @@
         'native/buffer-memory.cc',
         'native/codec-zlib.cc',
         'native/codec-zstd.cc',
+        'native/copy-data.cc',
+        'native/copy-order.cc',
         'native/detached-thread.cc',
         'native/environment.cc',
         'native/file.cc',

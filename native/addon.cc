@@ -2,6 +2,7 @@
 
 #include "buffer-memory.h"
 #include "codec.h"
+#include "copy-order.h"
 #include "environment.h"
 #include "file-facts.h"
 #include "restart.h"
@@ -143,6 +144,21 @@ napi_value hold(napi_env env, napi_callback_info info) {
   return result;
 }
 
+/** (slot, order) */
+napi_value joinOrder(napi_env env, napi_callback_info info) {
+  size_t count = 2;
+  napi_value arguments[2] = {};
+  Ring* const ring = ringOf(env, info, &count, arguments);
+  uint32_t slot = 0;
+  if (napi_get_value_uint32(env, arguments[0], &slot) != napi_ok || slot >= ring->slots()) {
+    napi_throw_type_error(env, nullptr, "a slot is expected");
+    return nullptr;
+  }
+  std::shared_ptr<CopyOrder> order = copyOrderOf(env, arguments[1]);
+  if (order != nullptr) ring->joinOrder(slot, std::move(order));
+  return nullptr;
+}
+
 napi_value closeRing(napi_env env, napi_callback_info info) {
   size_t count = 0;
   ringOf(env, info, &count, nullptr)->close();
@@ -253,6 +269,7 @@ Napi::Value createRing(const Napi::CallbackInfo& info) {
   const napi_property_descriptor properties[] = {
       {"submit", nullptr, submit, nullptr, nullptr, nullptr, napi_enumerable, ring},
       {"hold", nullptr, hold, nullptr, nullptr, nullptr, napi_enumerable, ring},
+      {"joinOrder", nullptr, joinOrder, nullptr, nullptr, nullptr, napi_enumerable, ring},
       {"setVector", nullptr, setVector, nullptr, nullptr, nullptr, napi_enumerable, ring},
       {"close", nullptr, closeRing, nullptr, nullptr, nullptr, napi_enumerable, ring},
   };
@@ -274,6 +291,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   Environment::create(env);
   exportFileFacts(exports);
   exportRestart(exports);
+  exportCopyOrder(exports);
   exportHoldMemory(exports);
   const napi_property_descriptor properties[] = {
       {"addressOf", nullptr, addressOf, nullptr, nullptr, nullptr, napi_enumerable, nullptr},

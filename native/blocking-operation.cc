@@ -14,6 +14,7 @@
 #include "aligned-buffer.h"
 #include "block-device.h"
 #include "codec.h"
+#include "copy-data.h"
 #include "file.h"
 
 namespace cowherd {
@@ -342,6 +343,8 @@ int64_t performChange(Request* request) {
       return discard(*file, request->offset, request->remaining);
     case Opcode::kCopyRange:
       return copyRange(*request);
+    case Opcode::kCopyData:
+      return request->order == nullptr ? -EINVAL : copyData(request);
     default:
       return -EINVAL;
   }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "copy-order.h"
+
 namespace cowherd {
 
 int Request::bufferCount() const {
@@ -29,6 +31,11 @@ void Request::advance(uint64_t count) {
     count -= part;
     if (first.iov_len == 0) vectorIndex += 1;
   }
+}
+
+void Request::leaveOrder() {
+  if (order != nullptr) order->leave(ticket);
+  order.reset();
 }
 
 void Request::zeroRest() {

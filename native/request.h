@@ -10,6 +10,7 @@
 
 namespace cowherd {
 
+class CopyOrder;
 class File;
 class Ring;
 
@@ -26,10 +27,11 @@ enum class Opcode : int {
   kDiscard = 8,
   kCopyRange = 9,
   kClose = 10,
-  kZstdCompress = 11,
-  kZstdDecompress = 12,
-  kDeflate = 13,
-  kInflate = 14,
+  kCopyData = 11,
+  kZstdCompress = 12,
+  kZstdDecompress = 13,
+  kDeflate = 14,
+  kInflate = 15,
 };
 
 /** Bytes of a file that a write touches; end is exclusive. */
@@ -37,6 +39,13 @@ struct Range {
   uint64_t start = 0;
   uint64_t end = 0;
   bool overlaps(const Range& other) const { return start < other.end && other.start < end; }
+};
+
+/** Bytes that are copied from a file, or zeroes where there is none. */
+struct CopySegment {
+  File* file;
+  uint64_t offset;
+  uint64_t length;
 };
 
 /**
@@ -65,6 +74,10 @@ struct Request {
   uint64_t outputLength = 0;
   uint64_t sourceOffset = 0;
   File* source = nullptr;
+  /** What a copy of data is made of, and the order it has its ticket of. */
+  std::vector<CopySegment> segments;
+  std::shared_ptr<CopyOrder> order;
+  uint64_t ticket = 0;
   /** A level, a flag: what the operation defines. */
   int parameter = 0;
 
@@ -92,6 +105,8 @@ struct Request {
   const iovec* buffers() const { return isVector() ? &vector[vectorIndex] : &single; }
   int bufferCount() const;
 
+  /** Lets the copies after this one go on, unless it has done so before. */
+  void leaveOrder();
   /** Takes note that the next `count` bytes are done. */
   void advance(uint64_t count);
   /** Fills what a read past the end of the file left with zeroes. */

@@ -107,6 +107,7 @@ uint32_t Ring::submit(uint32_t count) {
     request->file = request->isCodec() ? nullptr : File::find(record[4]);
     request->source =
         request->opcode == Opcode::kCopyRange ? File::find(record[7]) : nullptr;
+    if (request->opcode == Opcode::kCopyData) prepareCopy(request);
     inFlight_ += 1;
     start(request);
   }
@@ -123,6 +124,23 @@ uint32_t Ring::submit(uint32_t count) {
   flush();
   awaitRest();
   return completedCount_;
+}
+
+void Ring::prepareCopy(Request* request) {
+  const double* next = static_cast<const double*>(request->single.iov_base);
+  request->segments.clear();
+  for (uint64_t rest = request->remaining; rest > 0; next += 3) {
+    CopySegment segment = {nullptr, static_cast<uint64_t>(next[1]),
+                           std::min(rest, static_cast<uint64_t>(next[2]))};
+    if (next[0] != 0) segment.file = File::find(next[0]);
+    // A file that is not open has no bytes to copy.
+    if ((next[0] != 0 && segment.file == nullptr) || segment.length == 0) {
+      request->file = nullptr;
+      return;
+    }
+    request->segments.push_back(segment);
+    rest -= segment.length;
+  }
 }
 
 void Ring::start(Request* request) {
@@ -309,6 +327,7 @@ void Ring::toPool(Request* request) {
 
 void Ring::finish(Request* request, int64_t result) {
   if (request->inGate) request->file->gate.leave(request);
+  request->leaveOrder();
   request->file = nullptr;
   request->memory.reset();
   inFlight_ -= 1;
@@ -321,8 +340,9 @@ void Ring::onUringResult(Request* request, int result) {
   inUring_ -= 1;
   if (result == -EINTR) {
     toUring(request);
-  } else if (result == -EAGAIN) {
-    // The kernel cannot do it without waiting, nor wait by itself: one of our threads will.
+  } else if (result == -EAGAIN || (result == -ECANCELED && !draining_)) {
+    // The kernel cannot do it without waiting, nor wait by itself, or has no thread for it because
+    // signals kept it from starting one: one of ours will.
     toPool(request);
   } else if (result < 0 || request->opcode == Opcode::kFlush) {
     finish(request, result);

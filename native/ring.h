@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "copy-order.h"
 #include "inline-reads.h"
 #include "request.h"
 #include "uring.h"
@@ -55,6 +56,11 @@ class Ring {
   void hold(uint32_t slot, std::shared_ptr<void> memory) {
     requests_[slot].memory = std::move(memory);
   }
+  /** Has the slot's next operation, which is a copy, come after all that were given this order before. */
+  void joinOrder(uint32_t slot, std::shared_ptr<CopyOrder> order) {
+    requests_[slot].ticket = order->join();
+    requests_[slot].order = std::move(order);
+  }
   uint32_t slots() const { return shared_.slots; }
   bool usesUring() const { return uring_ != nullptr; }
   bool closed() const { return closed_; }
@@ -76,6 +82,8 @@ class Ring {
   explicit Ring(size_t mostReads) : inlineReads_(mostReads) {}
   ~Ring() = default;
 
+  /** Notes what a copy is made of. */
+  void prepareCopy(Request* request);
   void start(Request* request);
   void startRead(Request* request);
   /** Begins the cached reads that `startRead` put aside, with the helper if there are many. */

@@ -90,6 +90,18 @@ export class Arena {
   }
 
   /**
+   * Gives back clusters that were taken last.
+   *
+   * @returns whether they were; others may have been taken since
+   */
+  giveBack(cluster: number, count: number): boolean {
+    const taken = this.#memory.load(this.#taken);
+    if (taken < count || this.#first + taken !== cluster + count) return false;
+    this.#memory.store(this.#taken, taken - count);
+    return true;
+  }
+
+  /**
    * Takes one cluster, reserving more first where none is left.
    *
    * @throws what reserving throws

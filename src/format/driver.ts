@@ -3,7 +3,7 @@
  * the reports about it. The image layer knows formats only through this.
  */
 import type { QueueCounters } from '../engine/counters.js';
-import type { StorageFile } from '../storage/storage.js';
+import type { CopiedPart, CopySegment, StorageFile } from '../storage/storage.js';
 
 /** The image below another one, as a queue of the upper one reads it. */
 export interface BackingReader {
@@ -30,6 +30,27 @@ export interface StoredExtent {
   readonly filename?: string;
 }
 
+/** Filling an image that holds nothing there with data that lie in other files. */
+export interface DataCopy {
+  /** Bytes that are copied at once at most, a power of two: copies lie within multiples of it. */
+  readonly mostBytes: number;
+  /** Bytes, a power of two: copies begin and end at multiples of it, or at the end of the disk. */
+  readonly granule: number;
+  /**
+   * Copies the segments, one after the other and `length` bytes in all, to a guest offset, where the image
+   * and what is below it hold nothing; blocks of zeroes are left out. Copies are begun in the order of the
+   * calls, and have places in it; nothing else may be written meanwhile by this queue.
+   *
+   * @returns what holds data now; undefined, with nothing changed that can be seen, if the range has to
+   *   be written in another way
+   */
+  copy(
+    segments: readonly CopySegment[],
+    offset: number,
+    length: number,
+  ): Promise<readonly CopiedPart[] | undefined>;
+}
+
 /** One queue of an open image. Offsets are guest offsets within the image's size. */
 export interface FormatQueue {
   read(buffer: Uint8Array, offset: number): Promise<void>;
@@ -45,6 +66,13 @@ export interface FormatQueue {
    * @returns whether the host can
    */
   reserve(offset: number, length: number): Promise<boolean>;
+  /**
+   * A way to fill the image from other files.
+   *
+   * @param sparseSize bytes of a block that is left out if it is zeroes; 0 leaves out none
+   * @returns undefined where there is none
+   */
+  dataCopy(sparseSize: number): DataCopy | undefined;
   flush(): Promise<void>;
   /** Waits for the queue's requests and leaves the image. */
   close(): Promise<void>;

@@ -3,7 +3,7 @@ import { types } from 'node:util';
 import { Counter, type QueueCounters } from '../engine/counters.js';
 import type { Throttle } from '../engine/throttle.js';
 import { CowherdError } from '../errors.js';
-import type { FormatQueue } from '../format/driver.js';
+import type { DataCopy, FormatQueue } from '../format/driver.js';
 import { probeBytes, recogniseFormat } from '../format/probe.js';
 import { qcow2Magic } from '../format/qcow2/header.js';
 import { isZero } from '../native/zero-scan.js';
@@ -118,6 +118,28 @@ export class CheckedQueue implements ImageQueue {
     const refusal = this.#refusal(offset, length, true);
     if (refusal !== undefined) throw refusal;
     return length > 0 && (await this.#queue.reserve(offset, length));
+  }
+
+  /** A way to fill the image from other files; see `image/data-copy`. */
+  dataCopy(sparseSize: number): DataCopy | undefined {
+    const { readOnly, probed, detectZeroes } = this.#rules;
+    if (this.#closing !== undefined || readOnly || probed || detectZeroes !== 'off')
+      return undefined;
+    if (this.#throttled) return undefined;
+    const inner = this.#queue.dataCopy(sparseSize);
+    if (inner === undefined) return undefined;
+    const { mostBytes, granule } = inner;
+    const copy: DataCopy['copy'] = async (segments, offset, length) => {
+      const refusal = this.#refusal(offset, length, true);
+      if (refusal !== undefined) throw refusal;
+      const parts = await inner.copy(segments, offset, length);
+      for (const part of parts ?? []) {
+        this.#counters.add(Counter.writes);
+        this.#counters.add(Counter.bytesWritten, part.length);
+      }
+      return parts;
+    };
+    return { mostBytes, granule, copy };
   }
 
   flush(): Promise<void> {

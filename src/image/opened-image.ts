@@ -4,7 +4,7 @@ import { leave } from '../engine/members.js';
 import { SharedWords } from '../engine/shared-words.js';
 import { Throttle, throttleWords } from '../engine/throttle.js';
 import { CowherdError, nameMemoryError } from '../errors.js';
-import type { BackingReader } from '../format/driver.js';
+import type { BackingReader, DataCopy } from '../format/driver.js';
 import { Qcow2Image } from '../format/qcow2/image.js';
 import type { RawImage } from '../format/raw/image.js';
 import type { StorageFile } from '../storage/storage.js';
@@ -23,6 +23,7 @@ import type {
 } from './api.js';
 import type { BufferLike } from './buffer.js';
 import { CheckedQueue } from './checked-queue.js';
+import type { PlainBytes } from './data-copy.js';
 import { closeEach, eachStep } from './each-step.js';
 import { type LinkHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
 import { imageInfo } from './info.js';
@@ -131,6 +132,24 @@ export class OpenedImage implements Image {
 
   flush(): Promise<void> {
     return this.#own.flush();
+  }
+
+  /** @internal A way to fill this image from other files, if there is one. */
+  dataCopy(sparseSize: number): DataCopy | undefined {
+    return this.#own.dataCopy(sparseSize);
+  }
+
+  /** @internal Where an extent of `map` lies as it is, if it does; and who counts that it is read. */
+  bytesOf({ zero, data, depth, offset }: Extent): PlainBytes | undefined {
+    if (zero || !data || offset === undefined) return undefined;
+    const { counters } = this.#parts;
+    const { file, dataFile } = this.#below(depth).#parts;
+    return { file: dataFile ?? file, offset, counters };
+  }
+
+  /** An image of the chain; 0 is this one. */
+  #below(depth: number): OpenedImage {
+    return depth === 0 ? this : this.backing!.#below(depth - 1);
   }
 
   async info(): Promise<ImageInfo> {

@@ -1,7 +1,13 @@
 /** Several source images read as one disk, one after the other, as `qemu-img convert` takes them. */
 import type { CowherdError } from '../errors.js';
 import type { Extent, Image, RequestTarget } from '../image/api.js';
+import { type PlainBytes, plainBytes } from '../image/data-copy.js';
 import { blockStatus, salvagedStatus } from './block-status.js';
+
+/** An extent, and where its bytes lie as the guest sees them, if they do. */
+export interface SourceExtent extends Extent {
+  readonly bytes?: PlainBytes | undefined;
+}
 
 /** What convert reads from. */
 export interface Source {
@@ -16,7 +22,7 @@ export interface Source {
   map(
     signal: AbortSignal | undefined,
     onFailure: ((failure: CowherdError) => void) | undefined,
-  ): AsyncIterable<Extent>;
+  ): AsyncIterable<SourceExtent>;
   /** Fills the buffer; `lane` chooses one of the queues. */
   read(buffer: Uint8Array, offset: number, lane: number): Promise<void>;
 }
@@ -45,7 +51,7 @@ export function concatenate(parts: readonly SourcePart[]): Source {
             ? blockStatus(image, signal)
             : salvagedStatus(image, signal, onFailure);
         for await (const extent of extents) {
-          yield { ...extent, start: extent.start + base };
+          yield { ...extent, start: extent.start + base, bytes: plainBytes(image, extent) };
         }
       }
     },

@@ -14,6 +14,7 @@ import type {
   OpenImageOptions,
 } from '../image/api.js';
 import { createImage, removeImage } from '../image/create.js';
+import { ImageFiller } from '../image/data-copy.js';
 import { closeEach } from '../image/each-step.js';
 import { locksFiles, openImage } from '../image/open.js';
 import { checkOptions } from '../image/option-check.js';
@@ -331,9 +332,11 @@ async function copyInto(
       await target.reserve(0, Math.min(size, await storedBytes(parts)));
     }
     const sparseSize = options.sparseSize ?? defaultSparseBytes;
+    const isFilled = isFilledInOrder && canFill(options);
     const copier = new Copier({
       source,
       targets: await openQueues(target, outOfOrder ? options.queues : 1),
+      filler: isFilled ? ImageFiller.of(target, sparseSize) : undefined,
       outOfOrder,
       size,
       parallel: options.parallel ?? defaultParallel,
@@ -362,6 +365,13 @@ async function copyInto(
       if (!failed) throw error;
     });
   }
+}
+
+/** Whether data may be copied where they lie, past the buffers and engines that were asked for. */
+function canFill({ compress, salvage, rateLimit, aio, targetCache }: ConvertOptions): boolean {
+  const isDirect = targetCache === 'none' || targetCache === 'directsync';
+  const isPlain = compress !== true && salvage !== true && rateLimit === undefined;
+  return isPlain && !isDirect && (aio ?? 'auto') === 'auto';
 }
 
 /** Bytes that the files of the sources occupy: about what is to be copied, unless it is compressed. */

@@ -1,13 +1,15 @@
 /** Copying a disk piece by piece, many pieces at a time: the engine of `convert`. */
 import { CowherdError } from '../errors.js';
 import type { Progress, RequestTarget } from '../image/api.js';
+import type { CopiedPart, ImageFiller } from '../image/data-copy.js';
 import { alignedBuffer } from '../native/aligned-buffer.js';
 import { isZero, zeroRuns } from '../native/zero-scan.js';
 import type { Source } from './concatenation.js';
 import { type Piece, cutPieces } from './copy-pieces.js';
 import { type ReadAgain, badSectors, locateReadFailure } from './read-failure.js';
 import { RateLimit } from './rate-limit.js';
-import { ReserveAhead, type RunPiece } from './reserve-ahead.js';
+import { type Step, gatherWindows, stepOf } from './copy-windows.js';
+import { ReserveAhead, type RunStep } from './reserve-ahead.js';
 
 /**
  * Bytes of data copied at a time, unless a cluster is larger: so many that the work for each piece
@@ -16,10 +18,18 @@ import { ReserveAhead, type RunPiece } from './reserve-ahead.js';
  */
 const chunkBytes = 1024 * 1024;
 
+/**
+ * Windows that are copied where they lie at a time: one is read while another is written, and JavaScript
+ * has time to begin the next. More of them only push one another out of the processor's cache.
+ */
+const mostWindows = 3;
+
 /** What is copied, and how. */
 export interface CopyPlan {
   readonly source: Source;
   readonly targets: readonly RequestTarget[];
+  /** What copies data where they lie into a target that holds nothing yet, if that can be. */
+  readonly filler: ImageFiller | undefined;
   /** Whether writes may begin in any order; otherwise they begin in guest order. */
   readonly outOfOrder: boolean;
   /** Bytes to copy. */
@@ -58,6 +68,8 @@ export class Copier {
   readonly #rateLimit: RateLimit | undefined;
   readonly #reserveAhead: ReserveAhead | undefined;
   readonly #chunkBytes: number;
+  /** Windows under way. */
+  readonly #copying = new Set<Promise<unknown>>();
   #doneBytes = 0;
   /** Bytes of data to copy, counted beforehand where somebody is told how far it is. */
   #totalBytes = 0;
@@ -67,7 +79,7 @@ export class Copier {
 
   constructor(plan: CopyPlan) {
     this.#plan = plan;
-    this.#chunkBytes = Math.max(chunkBytes, plan.granularity);
+    this.#chunkBytes = plan.filler?.mostBytes ?? Math.max(chunkBytes, plan.granularity);
     if (plan.reserveAhead) this.#reserveAhead = new ReserveAhead(plan.targets[0]);
     if (plan.rateLimit !== undefined) this.#rateLimit = new RateLimit(plan.rateLimit);
   }
@@ -84,8 +96,9 @@ export class Copier {
       }
     }
     const cut = this.#pieces(salvage ? onFailure : undefined);
-    const pieces = this.#reserveAhead?.pieces(cut) ?? cut;
-    const lanes = Array.from({ length: parallel }, (_, lane) => this.#runLane(pieces, lane));
+    const gathered = this.#gather(cut);
+    const steps = this.#reserveAhead?.steps(gathered) ?? gathered;
+    const lanes = Array.from({ length: parallel }, (_, lane) => this.#runLane(steps, lane));
     await Promise.all(lanes);
     if (this.#failure !== undefined) throw this.#failure.error;
     if (this.#totalBytes === 0) onProgress?.({ doneBytes: 0, totalBytes: 0 });
@@ -102,18 +115,31 @@ export class Copier {
     });
   }
 
-  async #runLane(pieces: AsyncGenerator<RunPiece>, lane: number): Promise<void> {
-    let buffer: Uint8Array | undefined;
+  async *#gather(pieces: AsyncIterable<Piece>): AsyncGenerator<Step> {
+    const { filler, size, zeroFrom } = this.#plan;
+    if (filler === undefined) {
+      for await (const piece of pieces) yield stepOf(piece);
+      return;
+    }
+    const { mostBytes, granule } = filler;
+    yield* gatherWindows(pieces, { windowBytes: mostBytes, granule, size, from: zeroFrom });
+  }
+
+  async #runLane(steps: AsyncGenerator<RunStep>, lane: number): Promise<void> {
+    let memory: Uint8Array | undefined;
+    const buffer = (length: number): Uint8Array => {
+      memory ??= alignedBuffer(this.#chunkBytes);
+      return memory.subarray(0, length);
+    };
     try {
       while (this.#failure === undefined) {
         this.#plan.signal?.throwIfAborted();
-        const next = await pieces.next();
+        const next = await steps.next();
         if (next.done === true) return;
-        const piece = next.value;
-        if (piece.kind === 'data') buffer ??= alignedBuffer(this.#chunkBytes);
-        await this.#inTurn((turn) => this.#copyPiece(piece, buffer, lane, turn));
-        if (piece.kind !== 'data') continue;
-        this.#doneBytes += piece.length;
+        const step = next.value;
+        await this.#inTurn((turn) => this.#copyStep(step, buffer, lane, turn));
+        if (step.dataBytes === 0) continue;
+        this.#doneBytes += step.dataBytes;
         this.#plan.onProgress?.({ doneBytes: this.#doneBytes, totalBytes: this.#totalBytes });
       }
     } catch (error) {
@@ -136,27 +162,62 @@ export class Copier {
     }
   }
 
-  async #copyPiece(
-    piece: RunPiece,
-    buffer: Uint8Array | undefined,
+  /** @param buffer gives memory of the lane's, of so many bytes */
+  async #copyStep(
+    step: RunStep,
+    buffer: (length: number) => Uint8Array,
     lane: number,
     turn: Turn,
   ): Promise<void> {
-    const { kind, start, length } = piece;
+    const { kind, start, length } = step;
     if (kind === 'skip') return;
-    if (kind === 'zero' || buffer === undefined) {
+    if (kind === 'zero') {
       await turn.begins;
+      await this.#windowsEnded();
       const zeroed = this.#zero(start, length, lane);
       turn.end();
       await zeroed;
       return;
     }
-    const data = buffer.subarray(0, length);
+    if (kind === 'copy' && (await this.#copyWindow(step, turn))) return;
+    await this.#copyData(step, buffer(length), lane, turn);
+  }
+
+  /** Copies a window where it lies. @returns false if it has to be copied in another way */
+  async #copyWindow(step: RunStep, turn: Turn): Promise<boolean> {
+    const { filler } = this.#plan;
+    const { segments, start, length } = step;
+    await turn.begins;
+    if (filler === undefined || this.#failure !== undefined) return false;
+    await this.#reserveAhead?.before(step, [length]);
+    while (this.#copying.size >= mostWindows) await Promise.race(this.#copying);
+    const copying = filler.copy(segments, start, length);
+    this.#copying.add(copying);
+    turn.end();
+    let parts: readonly CopiedPart[] | undefined;
+    try {
+      parts = await copying;
+    } finally {
+      this.#copying.delete(copying);
+    }
+    if (parts === undefined) return false;
+    await this.#reserveAhead?.after(step, parts);
+    return true;
+  }
+
+  /** Waits for the windows that have begun: until they end, nothing else may be written. */
+  async #windowsEnded(): Promise<void> {
+    if (this.#copying.size > 0) await Promise.allSettled(this.#copying);
+  }
+
+  async #copyData(step: RunStep, data: Uint8Array, lane: number, turn: Turn): Promise<void> {
+    const { start, length } = step;
     await this.#rateLimit?.take(length, this.#plan.signal);
     await this.#read(data, start, lane);
     const runs = this.#runsOf(data);
     await turn.begins;
-    await this.#reserveAhead?.before(piece, runs);
+    await this.#windowsEnded();
+    await this.#reserveAhead?.before(step, runs);
     // They get their places in the order of these calls, and are written side by side.
     const writes = this.#beginWrites(data, runs, start, lane);
     turn.end();

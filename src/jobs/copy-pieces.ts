@@ -1,5 +1,6 @@
 /** Cutting a disk into the pieces that convert copies, from the extents of its source. */
-import type { Extent } from '../image/api.js';
+import type { DataSegment } from '../image/data-copy.js';
+import type { SourceExtent } from './concatenation.js';
 
 /** Bytes zeroed at a time, so that progress and cancelling stay lively. */
 const zeroBytes = 1024 * 1024 * 1024;
@@ -11,6 +12,8 @@ export interface Piece {
   readonly start: number;
   /** Bytes. */
   readonly length: number;
+  /** Of data: what it is made of, where that lies as it is. */
+  readonly segments?: readonly DataSegment[] | undefined;
 }
 
 /** How extents become pieces. */
@@ -32,7 +35,7 @@ export interface CutRule {
 
 /** The pieces of a disk, ascending and covering it; where one is part data, it is data. */
 export async function* cutPieces(
-  extents: AsyncIterable<Extent>,
+  extents: AsyncIterable<SourceExtent>,
   rule: CutRule,
 ): AsyncGenerator<Piece> {
   let next = 0;
@@ -48,7 +51,9 @@ export async function* cutPieces(
         : extentEnd;
     if (kind === 'data') {
       const from = Math.max(next, Math.floor(start / granularity) * granularity);
-      yield* cut('data', from, end, rule.chunkBytes);
+      for (const piece of cut('data', from, end, rule.chunkBytes)) {
+        yield { ...piece, segments: segmentsOf(piece, extent) };
+      }
       next = Math.max(next, end);
     } else if (end > start) {
       const stop = end === size ? end : Math.floor(end / granularity) * granularity;
@@ -67,7 +72,16 @@ export async function* cutPieces(
   }
 }
 
-function kindOf(extent: Extent, rule: CutRule): Piece['kind'] {
+/** What a piece is made of, if all of it lies within one extent whose place is known. */
+function segmentsOf({ start, length }: Piece, extent: SourceExtent): DataSegment[] | undefined {
+  const within = start - extent.start;
+  if (within < 0 || within + length > extent.length) return undefined;
+  const { bytes, zero } = extent;
+  if (bytes === undefined) return zero ? [{ bytes, length }] : undefined;
+  return [{ bytes: { ...bytes, offset: bytes.offset + within }, length }];
+}
+
+function kindOf(extent: SourceExtent, rule: CutRule): Piece['kind'] {
   if (rule.leaveBacking && extent.depth > 0) return 'skip';
   if (extent.zero && !extent.data) return rule.copyZeroes ? 'data' : 'zero';
   return extent.zero && !rule.copyZeroes ? 'zero' : 'data';

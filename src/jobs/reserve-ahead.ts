@@ -1,6 +1,7 @@
 /** Reserving the blocks of a target ahead of its data, so that they lie together and in guest order. */
 import type { RequestTarget } from '../image/api.js';
-import type { Piece } from './copy-pieces.js';
+import type { CopiedPart } from '../image/data-copy.js';
+import type { Step } from './copy-windows.js';
 
 /** Bytes reserved at once: as many as ext4 puts into one extent. */
 const mostBytes = 128 * 1024 * 1024;
@@ -11,10 +12,16 @@ const mostHoles = 64;
 /** After more of them have been found, so much is not reserved for: there will be yet more. */
 const restraintBytes = 64 * 1024 * 1024;
 
-/** A piece of data that others may follow without a gap. */
-export interface RunPiece extends Piece {
+/** A step of data that others may follow without a gap. */
+export interface RunStep extends Step {
   /** Guest offset in bytes up to which there are data, as far as has been looked. */
   readonly dataEnd?: number;
+}
+
+/** Zeroes within what is reserved: a guest offset and a length in bytes. */
+interface Hole {
+  readonly start: number;
+  readonly length: number;
 }
 
 /** See the file's comment. The target holds nothing yet, and is written in guest order. */
@@ -29,32 +36,31 @@ export class ReserveAhead {
     this.#target = target;
   }
 
-  /** The same pieces; those of data say how far data go on. */
-  async *pieces(pieces: AsyncIterable<Piece>): AsyncGenerator<RunPiece> {
-    let run: Piece[] = [];
-    for await (const piece of pieces) {
-      if (piece.kind === 'data' && (run.length === 0 || fits(run, piece))) {
-        run.push(piece);
+  /** The same steps; those of data say how far data go on. */
+  async *steps(steps: AsyncIterable<Step>): AsyncGenerator<RunStep> {
+    let run: Step[] = [];
+    for await (const step of steps) {
+      if (step.dataBytes > 0 && (run.length === 0 || continues(run, step))) {
+        run.push(step);
         continue;
       }
       yield* withEnd(run);
       run = [];
-      if (piece.kind === 'data') run.push(piece);
-      else yield piece;
+      if (step.dataBytes > 0) run.push(step);
+      else yield step;
     }
     yield* withEnd(run);
   }
 
   /**
-   * To be called before a piece of data is written, when all before it have begun to be and none after
-   * it has.
+   * To be called before data are written, when all before them have begun to be and none after them has.
    *
-   * @param runs lengths in bytes of its alternating runs of data and zeroes, the first of data
+   * @param runs lengths in bytes of their alternating runs of data and zeroes, the first of data
    */
-  async before({ start, length, dataEnd = 0 }: RunPiece, runs: ArrayLike<number>): Promise<void> {
+  async before({ start, length, dataEnd = 0 }: RunStep, runs: ArrayLike<number>): Promise<void> {
     const end = start + length;
     if (start < this.#end) {
-      await this.#giveBackZeroes(start, runs);
+      await this.#giveBack(zeroesOf(runs, start));
       if (this.#holes > mostHoles) await this.#giveBackRest(end);
     } else if (this.#restrainedBytes > 0) {
       this.#restrainedBytes -= length;
@@ -67,13 +73,14 @@ export class ReserveAhead {
     }
   }
 
-  async #giveBackZeroes(start: number, runs: ArrayLike<number>): Promise<void> {
-    const discards: Promise<void>[] = [];
-    for (let index = 0, at = start; index < runs.length; at += runs[index], index++) {
-      if (index % 2 === 1) discards.push(this.#target.discard(at, runs[index]));
-    }
-    this.#holes += discards.length;
-    await Promise.all(discards);
+  /** To be called after data were copied, with the parts of them that were not left out. */
+  async after({ start, length }: RunStep, parts: readonly CopiedPart[]): Promise<void> {
+    if (start < this.#end) await this.#giveBack(gapsBetween(parts, start, length));
+  }
+
+  async #giveBack(holes: readonly Hole[]): Promise<void> {
+    this.#holes += holes.length;
+    await Promise.all(holes.map(({ start, length }) => this.#target.discard(start, length)));
   }
 
   async #giveBackRest(offset: number): Promise<void> {
@@ -83,13 +90,35 @@ export class ReserveAhead {
   }
 }
 
-function fits(run: readonly Piece[], piece: Piece): boolean {
-  return piece.start + piece.length - run[0].start <= mostBytes;
+/** The runs of zeroes among alternating runs, the first of data. */
+function zeroesOf(runs: ArrayLike<number>, offset: number): Hole[] {
+  const holes: Hole[] = [];
+  for (let index = 0, start = offset; index < runs.length; start += runs[index], index++) {
+    if (index % 2 === 1) holes.push({ start, length: runs[index] });
+  }
+  return holes;
 }
 
-function* withEnd(run: readonly Piece[]): Generator<RunPiece> {
+/** What lies between the parts of a range, before the first and after the last. */
+function gapsBetween(parts: readonly CopiedPart[], offset: number, length: number): Hole[] {
+  const holes: Hole[] = [];
+  let end = 0;
+  for (const part of [...parts, { at: length, length: 0 }]) {
+    if (part.at > end) holes.push({ start: offset + end, length: part.at - end });
+    end = part.at + part.length;
+  }
+  return holes;
+}
+
+function continues(run: readonly Step[], step: Step): boolean {
+  const last = run[run.length - 1];
+  const end = step.start + step.length;
+  return step.start === last.start + last.length && end - run[0].start <= mostBytes;
+}
+
+function* withEnd(run: readonly Step[]): Generator<RunStep> {
   const last = run.at(-1);
   if (last === undefined) return;
   const dataEnd = last.start + last.length;
-  for (const piece of run) yield { ...piece, dataEnd };
+  for (const step of run) yield { ...step, dataEnd };
 }

@@ -33,10 +33,18 @@ export interface NativeRing {
   submit(count: number): number;
   /** Holds memory until the slot's operation has ended. @returns the address of its first byte */
   hold(slot: number, memory: ArrayBuffer): number;
+  /** Has the slot's next operation come after all that joined this order before. */
+  joinOrder(slot: number, order: NativeCopyOrder): void;
   /** Sets a slot's buffers for a vectored operation. @returns their length in bytes */
   setVector(slot: number, buffers: readonly Uint8Array[]): number;
   /** Waits for what is under way, drops the rest, and reports nothing any more. */
   close(): void;
+}
+
+/** An order of copies; see native/copy-order.h. */
+export interface NativeCopyOrder {
+  /** Gives room in bytes, which is used after what was given before. */
+  offer(start: number, length: number, isZero: boolean): void;
 }
 
 /** What the addon exports. A negative number as a result is a negated errno. */
@@ -77,8 +85,10 @@ export interface Addon {
     completed: Int32Array,
     onCompletions: (count: number) => void,
   ): NativeRing | number;
+  /** @param granule bytes that places are multiples of; 0 if every copy has its own */
+  createCopyOrder(granule: number): NativeCopyOrder;
   /** Address of a view's first byte. */
-  addressOf(view: Uint8Array): number;
+  addressOf(view: Uint8Array | Float64Array): number;
   /** Keeps memory alive as long as what it gives is, even if the ArrayBuffer gives it away. */
   holdMemory(memory: ArrayBuffer): object;
 

@@ -35,7 +35,7 @@ export class AddressBook {
   }
 
   /** Address of the view's first byte, valid as long as the buffer is not collected. */
-  addressOf(view: Uint8Array): number {
+  addressOf(view: Uint8Array | Float64Array): number {
     const { buffer } = view;
     if (buffer === this.#lastBuffer) return this.#lastBase + view.byteOffset;
     const known = this.#known.get(buffer) ?? this.#remember(view);
@@ -61,7 +61,7 @@ export class AddressBook {
   }
 
   /** Undefined for a buffer without memory: an empty one has none yet, a transferred one no more. */
-  #remember(view: Uint8Array): KnownMemory | undefined {
+  #remember(view: Uint8Array | Float64Array): KnownMemory | undefined {
     if (view.byteLength === 0) return undefined;
     const { buffer } = view;
     const base = this.#addon.addressOf(view) - view.byteOffset;

@@ -3,7 +3,7 @@
  * call, and their completions dispatched in batches.
  */
 import assert from 'node:assert/strict';
-import type { Addon, NativeRing } from './addon.js';
+import type { Addon, NativeCopyOrder, NativeRing } from './addon.js';
 import { AddressBook, unknownAddress } from './address.js';
 
 /** What a request does; the numbers are shared with native/request.h. */
@@ -19,10 +19,11 @@ export const Operation = {
   discard: 8,
   copyRange: 9,
   close: 10,
-  zstdCompress: 11,
-  zstdDecompress: 12,
-  deflate: 13,
-  inflate: 14,
+  copyData: 11,
+  zstdCompress: 12,
+  zstdDecompress: 13,
+  deflate: 14,
+  inflate: 15,
 } as const;
 /** One of the operations. */
 export type Operation = (typeof Operation)[keyof typeof Operation];
@@ -249,6 +250,45 @@ export class Ring {
     this.#records[record + 5] = level;
     this.#records[record + 6] = outputAddress;
     this.#records[record + 7] = output.byteLength;
+  }
+
+  /**
+   * Copies bytes of files, one segment after the other, into a file, but for blocks of zeroes: where an
+   * order's granule is 0, to `offset` and what follows it; else whole granules, to the room that the
+   * order was offered and nobody has taken.
+   *
+   * @param memory begins with the segments, three numbers each: a file, or 0 for zeroes; an offset in
+   *   bytes; a length in bytes
+   * @param granularity bytes of a block; 0 if zeroes are copied like data
+   * @param placesAt index in the memory from which on it receives, even after a failure, how many parts
+   *   were written, and three numbers for each, all in bytes: where it lies in what is copied, its length,
+   *   its host offset. There is room for every part that can be
+   */
+  copyData(
+    client: RingClient<undefined>,
+    file: number,
+    offset: number,
+    length: number,
+    order: NativeCopyOrder,
+    memory: Float64Array,
+    granularity: number,
+    placesAt: number,
+  ): void {
+    if (this.#full()) {
+      this.#backlog.push(() => {
+        this.copyData(client, file, offset, length, order, memory, granularity, placesAt);
+      });
+      return;
+    }
+    const address = this.#addresses.addressOf(memory);
+    const slot = this.#take(client, undefined, Operation.copyData, file, offset, length);
+    this.#native.joinOrder(slot, order);
+    const record = slot * recordFields;
+    this.#buffers[slot] = memory;
+    this.#records[record] = address;
+    this.#records[record + 5] = granularity;
+    this.#records[record + 6] = address + placesAt * memory.BYTES_PER_ELEMENT;
+    this.#records[record + 7] = memory.length - placesAt;
   }
 
   /** Gives the ring back to the system. Nothing may be under way. */

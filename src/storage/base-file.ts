@@ -4,9 +4,12 @@
  */
 import assert from 'node:assert/strict';
 import { CowherdError, type CowherdErrorCode } from '../errors.js';
+import { BufferedCopier } from './buffered-copier.js';
 import type {
   AllocateMode,
   Completion,
+  CopyRule,
+  DataCopier,
   StorageFile,
   StorageLimits,
   StorageStatus,
@@ -90,7 +93,7 @@ export abstract class BaseFile implements StorageFile {
   submitWrite(buffer: Uint8Array, offset: number, completion: Completion): void {
     const length = buffer.byteLength;
     if (this.#closing !== undefined || this.readOnly || !isRange(offset, length)) {
-      this.#refuse(this.#changeRefusal(offset, length), completion);
+      this.#refuse(this.changeRefusal(offset, length), completion);
       return;
     }
     this.#underWay += 1;
@@ -115,7 +118,7 @@ export abstract class BaseFile implements StorageFile {
   }
 
   writeVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
-    const refusal = this.#changeRefusal(offset, totalLength(buffers));
+    const refusal = this.changeRefusal(offset, totalLength(buffers));
     return this.#run(refusal, () => this.doWriteVector(buffers, offset));
   }
 
@@ -126,23 +129,23 @@ export abstract class BaseFile implements StorageFile {
   }
 
   truncate(size: number, reserve = false): Promise<void> {
-    return this.#run(this.#changeRefusal(size, 0), () => this.doTruncate(size, reserve));
+    return this.#run(this.changeRefusal(size, 0), () => this.doTruncate(size, reserve));
   }
 
   allocate(offset: number, length: number, mode: AllocateMode): Promise<void> {
-    return this.#run(this.#changeRefusal(offset, length), async () => {
+    return this.#run(this.changeRefusal(offset, length), async () => {
       if (length > 0) await this.doAllocate(offset, length, mode);
     });
   }
 
   writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
-    return this.#run(this.#changeRefusal(offset, length), async () => {
+    return this.#run(this.changeRefusal(offset, length), async () => {
       if (length > 0) await this.doWriteZeroes(offset, length, unmap);
     });
   }
 
   discard(offset: number, length: number): Promise<boolean> {
-    return this.#run(this.#changeRefusal(offset, length), () =>
+    return this.#run(this.changeRefusal(offset, length), () =>
       length > 0 ? this.doDiscard(offset, length) : Promise.resolve(true),
     );
   }
@@ -161,10 +164,14 @@ export abstract class BaseFile implements StorageFile {
     offset: number,
     length: number,
   ): Promise<boolean> {
-    const refusal = this.#changeRefusal(offset, length) ?? this.#rangeRefusal(sourceOffset, length);
+    const refusal = this.changeRefusal(offset, length) ?? this.#rangeRefusal(sourceOffset, length);
     return this.#run(refusal, () =>
       length > 0 ? this.doCopyFrom(source, sourceOffset, offset, length) : Promise.resolve(true),
     );
+  }
+
+  dataCopier(rule: CopyRule): DataCopier {
+    return new BufferedCopier(this, rule);
   }
 
   close(): Promise<void> {
@@ -231,7 +238,8 @@ export abstract class BaseFile implements StorageFile {
     return undefined;
   }
 
-  #changeRefusal(offset: number, length: number): CowherdError | undefined {
+  /** Why a range cannot be changed, if it cannot. */
+  protected changeRefusal(offset: number, length: number): CowherdError | undefined {
     if (this.readOnly) {
       return this.#error('ERR_COWHERD_READ_ONLY', `'${this.filename}' is read-only`, offset);
     }

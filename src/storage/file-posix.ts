@@ -1,17 +1,21 @@
 /** Files and block devices of the host, through the native addon. */
 import { hostPath } from '../byte-names.js';
 import { CowherdError, nameMemoryError } from '../errors.js';
-import { type Addon, OpenFlag, type OpenedFile } from '../native/addon.js';
+import { type Addon, type NativeCopyOrder, OpenFlag, type OpenedFile } from '../native/addon.js';
 import { Operation, type EngineName, type Ring, type RingClient } from '../native/ring.js';
 import { acquireRing, releaseRing } from '../native/thread-rings.js';
 import { BaseFile } from './base-file.js';
 import { errnoName } from '../system-errors.js';
 import { openError, operationError } from './errno.js';
 import { lockImage } from './file-posix-locks.js';
+import { NativeCopier } from './native-copier.js';
 import type {
   AllocateMode,
   CacheMode,
   Completion,
+  CopyRule,
+  CopySegment,
+  DataCopier,
   StorageFile,
   StorageLimits,
   StorageCreateOptions,
@@ -49,6 +53,7 @@ const attempts: Readonly<Record<Operation, string>> = {
   [Operation.discard]: 'discard',
   [Operation.copyRange]: 'copy to',
   [Operation.close]: 'close',
+  [Operation.copyData]: 'copy to',
   [Operation.zstdCompress]: 'compress',
   [Operation.zstdDecompress]: 'decompress',
   [Operation.deflate]: 'compress',
@@ -171,6 +176,14 @@ function ringFor(filename: string, aio: EngineName): Ring {
     'ERR_COWHERD_UNSUPPORTED',
     `Could not open '${filename}': the ${aio} engine is not available here (${errnoName(ring)})`,
     { filename },
+  );
+}
+
+function cannotCopy(target: StorageFile, source: StorageFile): CowherdError {
+  return new CowherdError(
+    'ERR_COWHERD_UNSUPPORTED',
+    `'${source.filename}' cannot be copied to '${target.filename}' by the host`,
+    { filename: source.filename },
   );
 }
 
@@ -355,6 +368,64 @@ export class FilePosix extends BaseFile implements RingClient<Completion> {
       return copied === 1;
     } finally {
       source.end();
+    }
+  }
+
+  override dataCopier(rule: CopyRule): DataCopier {
+    // Through the gate of a direct file, each write has to know its place beforehand.
+    if (this.#handle.cache === 'none' || this.#handle.cache === 'directsync') {
+      return super.dataCopier(rule);
+    }
+    return new NativeCopier(this, this.#addon.createCopyOrder(rule.granule), rule);
+  }
+
+  /**
+   * @internal Copies data into this file, as `copyData` of the ring has it.
+   *
+   * @param segments of files of this backend, or zeroes
+   * @param memory for the ring; from `placesAt` on it receives where parts were written
+   * @throws CowherdError if nothing or not all was copied
+   */
+  async copyData(
+    order: NativeCopyOrder,
+    segments: readonly CopySegment[],
+    offset: number,
+    length: number,
+    sparseSize: number,
+    memory: Float64Array,
+    placesAt: number,
+  ): Promise<void> {
+    const refusal = this.changeRefusal(offset, length);
+    if (refusal !== undefined) throw refusal;
+    this.#forgetHole();
+    const held: FilePosix[] = [this];
+    for (const [index, { file, offset: from, length: bytes }] of segments.entries()) {
+      memory[index * 3] = 0;
+      if (file !== undefined) {
+        if (!(file instanceof FilePosix) || file.closing) throw cannotCopy(this, file);
+        held.push(file);
+        memory[index * 3] = file.#file;
+      }
+      memory[index * 3 + 1] = from;
+      memory[index * 3 + 2] = bytes;
+    }
+    for (const file of held) file.begin();
+    try {
+      await new Promise<number>((resolve, reject) => {
+        const client = new ResultPromise(this, resolve, reject);
+        this.#ring.copyData(
+          client,
+          this.#file,
+          offset,
+          length,
+          order,
+          memory,
+          sparseSize,
+          placesAt,
+        );
+      });
+    } finally {
+      for (const file of held) file.end();
     }
   }
 

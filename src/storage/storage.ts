@@ -80,6 +80,53 @@ export interface StorageLimits {
   readonly blockDevice: boolean;
 }
 
+/** Bytes to copy: of an open file, or zeroes. */
+export interface CopySegment {
+  readonly file: StorageFile | undefined;
+  /** Bytes. */
+  readonly offset: number;
+  /** Bytes, at least 1. */
+  readonly length: number;
+}
+
+/** A part of what was copied, as it was written; all in bytes. */
+export interface CopiedPart {
+  /** Where it lies in what was copied. */
+  readonly at: number;
+  readonly length: number;
+  readonly hostOffset: number;
+}
+
+/** What became of a copy. */
+export interface CopyOutcome {
+  /** Ascending; after a failure, what has been written or was about to be. */
+  readonly parts: readonly CopiedPart[];
+  readonly failure: Error | undefined;
+}
+
+/** How data are copied into a file. */
+export interface CopyRule {
+  /** Bytes that are written as a whole, with places of their own; 0 if all have their place before. */
+  readonly granule: number;
+  /** Bytes of a block that is not copied if it is zeroes, counted from a copy's begin; 0 copies all. */
+  readonly sparseSize: number;
+}
+
+/**
+ * Copies data of other files into one, where the host can without their passing through JavaScript.
+ * Copies are read side by side, and written one after the other in the order in which they began.
+ */
+export interface DataCopier {
+  /** Gives room for granules, in bytes, which is used after what was given before. */
+  offer(start: number, length: number, isZero: boolean): void;
+  /**
+   * Copies the segments, one after the other and `length` bytes in all: to `offset` and what follows, or
+   * with granules to the next room there is, of which there must be enough. Blocks of zeroes are left out,
+   * and granules that are only zeroes; what follows the last byte of a granule that is written is zeroes.
+   */
+  copy(segments: readonly CopySegment[], offset: number, length: number): Promise<CopyOutcome>;
+}
+
 /**
  * A file of bytes, opened by and for one queue. Methods may be called concurrently without limit.
  *
@@ -142,6 +189,9 @@ export interface StorageFile {
     offset: number,
     length: number,
   ): Promise<boolean>;
+
+  /** A way to copy data of other files into this one. */
+  dataCopier(rule: CopyRule): DataCopier;
 
   /** The same open file for another queue: shares the descriptor and locks, has a ring of its own. */
   openQueue(): StorageFile;

@@ -124,6 +124,9 @@ function failingRing(
       return ended;
     },
     hold: (slot, memory) => ring.hold(slot, memory),
+    joinOrder: (slot, order) => {
+      ring.joinOrder(slot, order);
+    },
     setVector: (slot, buffers) => ring.setVector(slot, buffers),
     close: () => {
       ring.close();

@@ -72,6 +72,7 @@ test(`what cannot be read is lost by the sector, each stretch with a warning (se
       await new Copier({
         source: { size, map: () => disk.map(), read: (data, at) => disk.read(data, at) },
         targets: [{ write } as RequestTarget],
+        filler: undefined,
         outOfOrder: false,
         size,
         parallel: 3,

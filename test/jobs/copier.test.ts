@@ -56,6 +56,7 @@ async function copy(outOfOrder: boolean, fails?: number): Promise<Target> {
         offset === fails ? Promise.reject(new Error('no')) : from.read(buffer, offset, lane),
     },
     targets: [target.writes as RequestTarget],
+    filler: undefined,
     outOfOrder,
     size: from.size,
     parallel: 16,

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { Piece } from '../../src/jobs/copy-pieces.js';
+import type { CopiedPart } from '../../src/image/data-copy.js';
+import { type Step, stepOf } from '../../src/jobs/copy-windows.js';
 import { ReserveAhead } from '../../src/jobs/reserve-ahead.js';
 
 const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_007);
@@ -44,34 +45,44 @@ class Target {
   }
 }
 
-/** Copies a disk whose MiBs are as told, in pieces of 4 MiB. */
-async function copy(disk: readonly Content[], target: Target): Promise<void> {
+/**
+ * Copies a disk whose MiBs are as told, in pieces of 4 MiB: each is looked at before it is written, or
+ * some are under way at a time and tell afterwards what they were.
+ */
+async function copy(disk: readonly Content[], target: Target, underWay: number): Promise<void> {
   const ahead = new ReserveAhead(target);
-  for await (const piece of ahead.pieces(piecesOf(disk))) {
-    if (piece.kind !== 'data') continue;
+  const later: (() => Promise<void>)[] = [];
+  for await (const step of ahead.steps(stepsOf(disk))) {
+    if (step.kind !== 'data') continue;
     const runs: number[] = [0];
-    for (let at = piece.start / mib; at < (piece.start + piece.length) / mib; at++) {
+    for (let at = step.start / mib; at < (step.start + step.length) / mib; at++) {
       const zero = disk[at] === 'zeroes';
       if (zero !== (runs.length % 2 === 0)) runs.push(0);
       runs[runs.length - 1] += mib;
     }
-    await ahead.before(piece, runs);
+    const parts: CopiedPart[] = [];
     runs.reduce((at, length, index) => {
-      if (index % 2 === 0) target.write(at, length);
+      const hostOffset = step.start + at;
+      if (index % 2 === 0 && length > 0) parts.push({ at, length, hostOffset });
       return at + length;
-    }, piece.start);
+    }, 0);
+    await ahead.before(step, underWay === 0 ? runs : [step.length]);
+    for (const { hostOffset, length } of parts) target.write(hostOffset, length);
+    if (underWay > 0) later.push(() => ahead.after(step, parts));
+    while (later.length > underWay) await later.shift()!();
   }
+  for (const tell of later) await tell();
 }
 
 type Content = 'hole' | 'data' | 'zeroes';
 
 // eslint-disable-next-line @typescript-eslint/require-await
-async function* piecesOf(disk: readonly Content[]): AsyncGenerator<Piece> {
+async function* stepsOf(disk: readonly Content[]): AsyncGenerator<Step> {
   for (let at = 0; at < disk.length;) {
     const isHole = disk[at] === 'hole';
     let end = at + 1;
     while (end < disk.length && (disk[end] === 'hole') === isHole && end - at < 4) end++;
-    yield { kind: isHole ? 'zero' : 'data', start: at * mib, length: (end - at) * mib };
+    yield stepOf({ kind: isHole ? 'zero' : 'data', start: at * mib, length: (end - at) * mib });
     at = end;
   }
 }
@@ -82,10 +93,10 @@ test('in the end blocks are there for the data and for nothing else', async () =
     { maxLength: 12 },
   );
   await fc.assert(
-    fc.asyncProperty(contents, async (stretches) => {
+    fc.asyncProperty(contents, fc.nat(3), async (stretches, underWay) => {
       const disk = stretches.flatMap(([content, count]) => Array<Content>(count).fill(content));
       const target = new Target(disk.length);
-      await copy(disk, target);
+      await copy(disk, target, underWay);
       assert.deepEqual(
         target.states,
         disk.map((content) => (content === 'data' ? 'written' : 'hole')),
@@ -100,6 +111,7 @@ test('blocks of data that follow one another are reserved in large runs, in gues
   await copy(
     Array<Content>(300).fill('data').concat(Array<Content>(10).fill('hole'), 'data'),
     target,
+    0,
   );
   assert.deepEqual(target.reservations, [
     [0, 128],
@@ -117,7 +129,7 @@ test('where reserving is refused it is not tried again', async () => {
       return Promise.resolve();
     },
   });
-  for await (const piece of ahead.pieces(piecesOf(Array<Content>(400).fill('data')))) {
+  for await (const piece of ahead.steps(stepsOf(Array<Content>(400).fill('data')))) {
     await ahead.before(piece, [piece.length]);
   }
   assert.equal(tries, 1);

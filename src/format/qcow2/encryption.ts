@@ -137,6 +137,10 @@ export class EncryptedQueue implements FormatQueue {
     return Promise.resolve(false);
   }
 
+  dataCopy(): undefined {
+    return undefined;
+  }
+
   flush(): Promise<void> {
     return Promise.resolve();
   }

@@ -12,11 +12,12 @@ import { Turnstile } from '../../engine/turnstile.js';
 import { UnflushedData } from '../../engine/unflushed.js';
 import { CowherdError, givenAway } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
-import type { BackingReader, FormatQueue } from '../driver.js';
+import type { BackingReader, DataCopy, FormatQueue } from '../driver.js';
 import { AllocatingWrites } from './allocating-writes.js';
 import { CompressedReader } from './compressed-reader.js';
 import { CompressedWriter } from './compressed-writer.js';
 import type { QueueContext } from './context.js';
+import { openDataCopy } from './data-copy.js';
 import { Autoclear, type Qcow2Header } from './header.js';
 import type { Qcow2Metadata } from './metadata.js';
 import { Reader } from './reader.js';
@@ -168,6 +169,12 @@ export class Qcow2Queue implements FormatQueue {
     const { arena, metadata } = this.#context;
     arena.expect(Math.ceil(length / metadata.geometry.clusterSize));
     return Promise.resolve(true);
+  }
+
+  dataCopy(sparseSize: number): DataCopy | undefined {
+    return openDataCopy(this.#context, sparseSize, (copy) =>
+      this.#runChange(this.#gate.tryEnter(), copy),
+    );
   }
 
   flush(): Promise<void> {

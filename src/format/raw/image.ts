@@ -5,9 +5,11 @@ import { UnderWay } from '../../engine/under-way.js';
 import { CowherdError } from '../../errors.js';
 import { reserveBlocks } from '../../storage/preallocate.js';
 import type { StorageFile } from '../../storage/storage.js';
-import type { BackingReader, FormatImage, FormatQueue, StoredExtent } from '../driver.js';
+import type { BackingReader, DataCopy, FormatImage, FormatQueue, StoredExtent } from '../driver.js';
 
 const sectorSize = 512;
+/** Bytes copied at once from other files: so many that what a copy costs beside is little. */
+const copiedBytes = 4 * 1024 * 1024;
 
 /** What another thread needs to have a raw image open too. */
 export interface RawHandle {
@@ -120,6 +122,19 @@ class RawQueue implements FormatQueue {
 
   reserve(offset: number, length: number): Promise<boolean> {
     return this.#underWay.run(() => reserveBlocks(this.#file, offset, length));
+  }
+
+  dataCopy(sparseSize: number): DataCopy {
+    const copier = this.#file.dataCopier({ granule: 0, sparseSize });
+    return {
+      mostBytes: copiedBytes,
+      granule: 1,
+      copy: (segments, offset, length) =>
+        this.#run(async () => {
+          const { parts, failure } = await copier.copy(segments, offset, length);
+          return failure === undefined ? parts : undefined;
+        }),
+    };
   }
 
   flush(): Promise<void> {

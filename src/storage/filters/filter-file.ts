@@ -1,9 +1,12 @@
 /** What filters share: a file that shows each operation to a hook and hands it on. */
 import type { CowherdError } from '../../errors.js';
 import { PromiseCompletion, totalLength } from '../base-file.js';
+import { BufferedCopier } from '../buffered-copier.js';
 import type {
   AllocateMode,
   Completion,
+  CopyRule,
+  DataCopier,
   StorageFile,
   StorageLimits,
   StorageStatus,
@@ -150,6 +153,11 @@ export abstract class FilterFile implements StorageFile {
     return this.#run('copyFrom', offset, length, () =>
       this.inner.copyFrom(unfiltered(source), sourceOffset, offset, length),
     );
+  }
+
+  /** Through the filter, so that every transfer is seen. */
+  dataCopier(rule: CopyRule): DataCopier {
+    return new BufferedCopier(this, rule);
   }
 
   close(): Promise<void> {

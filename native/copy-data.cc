@@ -1,0 +1,217 @@
+#include "copy-data.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "blocking-operation.h"
+#include "copy-order.h"
+#include "file.h"
+#include "zero-scan.h"
+
+namespace cowherd {
+
+namespace {
+
+/** A part of what is copied: from and to which byte, end exclusive. */
+struct Part {
+  uint64_t start;
+  uint64_t end;
+};
+
+/** Memory of this thread for one copy, at a page; null if there is none. */
+char* copyBuffer(uint64_t bytes) {
+  struct Owner {
+    char* memory = nullptr;
+    uint64_t bytes = 0;
+    ~Owner() { std::free(memory); }
+  };
+  static thread_local Owner owner;
+  if (owner.bytes < bytes) {
+    std::free(owner.memory);
+    owner.bytes = (bytes + 4095) & ~uint64_t{4095};
+    owner.memory = static_cast<char*>(std::aligned_alloc(4096, owner.bytes));
+    if (owner.memory == nullptr) owner.bytes = 0;
+  }
+  return owner.memory;
+}
+
+int64_t transfer(Opcode opcode, File* file, char* bytes, uint64_t length, uint64_t offset) {
+  Request part;
+  part.opcode = opcode;
+  part.file = file;
+  part.offset = offset;
+  part.remaining = length;
+  part.single = {bytes, static_cast<size_t>(length)};
+  return performBlocking(&part);
+}
+
+/** Writes all at once where the page cache takes it: the larger the folios, the less they cost to fill. */
+int64_t writeAll(File* file, char* bytes, uint64_t length, uint64_t offset) {
+  if (file->direct) return transfer(Opcode::kWrite, file, bytes, length, offset);
+  for (uint64_t done = 0; done < length;) {
+    const ssize_t moved = ::pwrite(file->descriptor(), bytes + done, length - done,
+                                   static_cast<off_t>(offset + done));
+    if (moved > 0) {
+      done += static_cast<uint64_t>(moved);
+    } else if (moved == 0) {
+      return -ENOSPC;
+    } else if (errno == EAGAIN) {
+      ::poll(nullptr, 0, 1);
+    } else if (errno != EINTR) {
+      return -errno;
+    }
+  }
+  return 0;
+}
+
+int64_t readSegments(const std::vector<CopySegment>& segments, char* bytes) {
+  for (const CopySegment& segment : segments) {
+    if (segment.file == nullptr) {
+      std::memset(bytes, 0, segment.length);
+    } else {
+      const int64_t error =
+          transfer(Opcode::kRead, segment.file, bytes, segment.length, segment.offset);
+      if (error < 0) return error;
+    }
+    bytes += segment.length;
+  }
+  return 0;
+}
+
+/** The parts that are not zeroes by blocks of `granularity` bytes; with 0 all is one. */
+std::vector<Part> dataParts(const char* bytes, uint64_t length, uint64_t granularity) {
+  std::vector<Part> parts;
+  if (granularity == 0) {
+    parts.push_back({0, length});
+    return parts;
+  }
+  std::vector<int32_t> runs((length + granularity - 1) / granularity + 1);
+  const int32_t count = zeroRuns(reinterpret_cast<const uint8_t*>(bytes), length, granularity,
+                                 runs.data(), runs.size());
+  uint64_t at = 0;
+  for (int32_t index = 0; index < count; index += 1) {
+    const uint64_t end = at + static_cast<uint64_t>(runs[index]);
+    if (index % 2 == 0 && end > at) parts.push_back({at, end});
+    at = end;
+  }
+  return parts;
+}
+
+/** Writes parts of what was read, and notes where. */
+class PartWriter {
+ public:
+  PartWriter(Request* request, char* bytes)
+      : request_(request),
+        bytes_(bytes),
+        notes_(reinterpret_cast<double*>(request->output)),
+        mostNotes_((request->outputLength - 1) / 3) {
+    notes_[0] = 0;
+  }
+
+  /** Each to its own place. */
+  int64_t writeInPlace(const std::vector<Part>& parts) {
+    for (const Part& part : parts) {
+      const int64_t error = write(part, part.start, request_->offset + part.start);
+      if (error < 0) return error;
+    }
+    return 0;
+  }
+
+  /** Whole granules that are data anywhere, to the places that are next. */
+  int64_t writePlaced(const std::vector<Part>& parts, CopyOrder* order) {
+    const uint64_t granule = order->granule();
+    for (size_t index = 0; index < parts.size();) {
+      const size_t first = index;
+      const uint64_t start = parts[first].start / granule * granule;
+      uint64_t end = start;
+      do {
+        end = (parts[index].end + granule - 1) / granule * granule;
+        index += 1;
+      } while (index < parts.size() && parts[index].start <= end);
+      for (uint64_t at = start; at < end;) {
+        const CopyPlace place = order->take(end - at);
+        if (place.length == 0) return -ENOSPC;
+        const Part whole = {at, at + place.length};
+        const int64_t error =
+            place.isZero ? writeWithin(parts, first, index, whole, place.start)
+                         : writeAll(request_->file, bytes_ + at, place.length,
+                                    place.start);
+        const int64_t noted = note(at, place.length, place.start);
+        if (error < 0) return error;
+        if (noted < 0) return noted;
+        at += place.length;
+      }
+    }
+    return 0;
+  }
+
+ private:
+  /** Writes what is data within one placed part. */
+  int64_t writeWithin(const std::vector<Part>& parts, size_t first, size_t last, const Part& whole,
+                      uint64_t hostOffset) {
+    for (size_t index = first; index < last; index += 1) {
+      const uint64_t start = std::max(parts[index].start, whole.start);
+      const uint64_t end = std::min(parts[index].end, whole.end);
+      if (start >= end) continue;
+      const int64_t error = writeAll(request_->file, bytes_ + start, end - start,
+                                     hostOffset + start - whole.start);
+      if (error < 0) return error;
+    }
+    return 0;
+  }
+
+  int64_t write(const Part& part, uint64_t at, uint64_t hostOffset) {
+    const uint64_t length = part.end - part.start;
+    const int64_t error =
+        writeAll(request_->file, bytes_ + at, length, hostOffset);
+    return error < 0 ? error : note(at, length, hostOffset);
+  }
+
+  int64_t note(uint64_t at, uint64_t length, uint64_t hostOffset) {
+    const size_t count = static_cast<size_t>(notes_[0]);
+    if (count == mostNotes_) return -ENOBUFS;
+    double* const next = notes_ + 1 + 3 * count;
+    next[0] = static_cast<double>(at);
+    next[1] = static_cast<double>(length);
+    next[2] = static_cast<double>(hostOffset);
+    notes_[0] += 1;
+    return 0;
+  }
+
+  Request* const request_;
+  char* const bytes_;
+  double* const notes_;
+  const size_t mostNotes_;
+};
+
+int64_t copyInOrder(Request* request, CopyOrder* order) {
+  const uint64_t length = request->remaining;
+  const uint64_t granule = std::max<uint64_t>(order->granule(), 1);
+  const uint64_t room = (length + granule - 1) / granule * granule;
+  char* const bytes = copyBuffer(room);
+  if (bytes == nullptr || request->outputLength == 0) return -ENOMEM;
+  PartWriter writer(request, bytes);
+  const int64_t error = readSegments(request->segments, bytes);
+  if (error < 0) return error;
+  std::memset(bytes + length, 0, room - length);
+  const std::vector<Part> parts =
+      dataParts(bytes, length, static_cast<uint64_t>(request->parameter));
+  order->await(request->ticket);
+  return order->granule() == 0 ? writer.writeInPlace(parts) : writer.writePlaced(parts, order);
+}
+
+}  // namespace
+
+int64_t copyData(Request* request) {
+  const int64_t result = copyInOrder(request, request->order.get());
+  request->leaveOrder();
+  return result;
+}
+
+}  // namespace cowherd

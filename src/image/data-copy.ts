@@ -1,0 +1,80 @@
+/**
+ * Copying data from image to image where they lie, without their passing through JavaScript. For a source
+ * that nobody changes, and a target that nobody else writes to.
+ */
+import { Counter, type QueueCounters } from '../engine/counters.js';
+import type { DataCopy } from '../format/driver.js';
+import type { CopiedPart, StorageFile } from '../storage/storage.js';
+import type { Extent, Image } from './api.js';
+import { OpenedImage } from './opened-image.js';
+
+export type { CopiedPart };
+
+/** Where bytes of an image lie as its guest sees them. */
+export interface PlainBytes {
+  readonly file: StorageFile;
+  /** Host offset in bytes. */
+  readonly offset: number;
+  /** Of the image they are read from. */
+  readonly counters: QueueCounters;
+}
+
+/** Bytes to copy: of an image, or zeroes. */
+export interface DataSegment {
+  readonly bytes: PlainBytes | undefined;
+  /** Bytes, at least 1. */
+  readonly length: number;
+}
+
+/** Where the bytes of an extent of `map` lie; undefined where they lie nowhere as they are. */
+export function plainBytes(image: Image, extent: Extent): PlainBytes | undefined {
+  return image instanceof OpenedImage ? image.bytesOf(extent) : undefined;
+}
+
+/** See the file's comment. */
+export class ImageFiller {
+  readonly #copy: DataCopy;
+
+  private constructor(copy: DataCopy) {
+    this.#copy = copy;
+  }
+
+  /**
+   * A way to fill an image that holds nothing yet.
+   *
+   * @param sparseSize bytes of a block that is left out if it is zeroes; 0 leaves out none
+   * @returns undefined where there is none
+   */
+  static of(image: Image, sparseSize: number): ImageFiller | undefined {
+    const copy = image instanceof OpenedImage ? image.dataCopy(sparseSize) : undefined;
+    return copy && new ImageFiller(copy);
+  }
+
+  /** Bytes that are copied at once at most; copies lie within multiples of it. */
+  get mostBytes(): number {
+    return this.#copy.mostBytes;
+  }
+
+  /** Bytes: copies begin and end at multiples of it, or at the end of the disk. */
+  get granule(): number {
+    return this.#copy.granule;
+  }
+
+  /** Copies; see `DataCopy`. */
+  copy(
+    segments: readonly DataSegment[],
+    offset: number,
+    length: number,
+  ): Promise<readonly CopiedPart[] | undefined> {
+    for (const { bytes, length: count } of segments) {
+      bytes?.counters.add(Counter.reads);
+      bytes?.counters.add(Counter.bytesRead, count);
+    }
+    const places = segments.map(({ bytes, length: count }) => ({
+      file: bytes?.file,
+      offset: bytes?.offset ?? 0,
+      length: count,
+    }));
+    return this.#copy.copy(places, offset, length);
+  }
+}
