@@ -18,7 +18,7 @@ import {
 import { ClusterKind } from './l2-entry.js';
 
 /** Bytes copied at once: so many that what a copy costs beside is little. */
-const copiedBytes = 4 * 1024 * 1024;
+const copiedBytes = 2 * 1024 * 1024;
 
 /** Entries of a pinned slice that a copy has claimed. */
 interface Claim {

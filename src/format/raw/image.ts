@@ -9,7 +9,7 @@ import type { BackingReader, DataCopy, FormatImage, FormatQueue, StoredExtent } 
 
 const sectorSize = 512;
 /** Bytes copied at once from other files: so many that what a copy costs beside is little. */
-const copiedBytes = 4 * 1024 * 1024;
+const copiedBytes = 2 * 1024 * 1024;
 
 /** What another thread needs to have a raw image open too. */
 export interface RawHandle {
