@@ -29,6 +29,8 @@ export class ReserveAhead {
   readonly #target: Pick<RequestTarget, 'reserve' | 'discard'>;
   /** Guest offset in bytes before which blocks are reserved, but for holes already found. */
   #end = 0;
+  /** Guest offset in bytes before which everything has begun. */
+  #begunTo = 0;
   #holes = 0;
   #restrainedBytes = 0;
 
@@ -53,15 +55,20 @@ export class ReserveAhead {
   }
 
   /**
-   * To be called before data are written, when all before them have begun to be and none after them has.
+   * To be called before data are written, when all before them have begun to be and none after them has;
+   * once more before they are written in another way, whatever has begun since.
    *
    * @param runs lengths in bytes of their alternating runs of data and zeroes, the first of data
    */
   async before({ start, length, dataEnd = 0 }: RunStep, runs: ArrayLike<number>): Promise<void> {
     const end = start + length;
+    const isAgain = start < this.#begunTo;
+    this.#begunTo = Math.max(this.#begunTo, end);
     if (start < this.#end) {
       await this.#giveBack(zeroesOf(runs, start));
-      if (this.#holes > mostHoles) await this.#giveBackRest(end);
+      if (this.#holes > mostHoles && !isAgain) await this.#giveBackRest(end);
+    } else if (isAgain) {
+      return;
     } else if (this.#restrainedBytes > 0) {
       this.#restrainedBytes -= length;
     } else if (runs.length === 1 && dataEnd - start >= leastBytes) {

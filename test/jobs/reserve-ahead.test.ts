@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import type { CopiedPart } from '../../src/image/data-copy.js';
 import { type Step, stepOf } from '../../src/jobs/copy-windows.js';
-import { ReserveAhead } from '../../src/jobs/reserve-ahead.js';
+import { ReserveAhead, type RunStep } from '../../src/jobs/reserve-ahead.js';
 
 const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_007);
 const numRuns = Number(process.env['COWHERD_TEST_RUNS'] ?? 100);
@@ -47,11 +47,18 @@ class Target {
 
 /**
  * Copies a disk whose MiBs are as told, in pieces of 4 MiB: each is looked at before it is written, or
- * some are under way at a time and tell afterwards what they were.
+ * some are under way at a time and tell afterwards what they were. One in `failing` of those fails, if
+ * that is not 0, and is looked at and written while others are under way that come after it.
  */
-async function copy(disk: readonly Content[], target: Target, underWay: number): Promise<void> {
+async function copy(
+  disk: readonly Content[],
+  target: Target,
+  underWay: number,
+  failing = 0,
+): Promise<void> {
   const ahead = new ReserveAhead(target);
   const later: (() => Promise<void>)[] = [];
+  let begun = 0;
   for await (const step of ahead.steps(stepsOf(disk))) {
     if (step.kind !== 'data') continue;
     const runs: number[] = [0];
@@ -67,8 +74,18 @@ async function copy(disk: readonly Content[], target: Target, underWay: number):
       return at + length;
     }, 0);
     await ahead.before(step, underWay === 0 ? runs : [step.length]);
-    for (const { hostOffset, length } of parts) target.write(hostOffset, length);
-    if (underWay > 0) later.push(() => ahead.after(step, parts));
+    const write = (): void => {
+      for (const { hostOffset, length } of parts) target.write(hostOffset, length);
+    };
+    if (underWay > 0 && failing > 0 && ++begun % failing === 0) {
+      later.push(async () => {
+        await ahead.before(step, runs);
+        write();
+      });
+    } else {
+      write();
+      if (underWay > 0) later.push(() => ahead.after(step, parts));
+    }
     while (later.length > underWay) await later.shift()!();
   }
   for (const tell of later) await tell();
@@ -93,10 +110,10 @@ test('in the end blocks are there for the data and for nothing else', async () =
     { maxLength: 12 },
   );
   await fc.assert(
-    fc.asyncProperty(contents, fc.nat(3), async (stretches, underWay) => {
+    fc.asyncProperty(contents, fc.nat(3), fc.nat(4), async (stretches, underWay, failing) => {
       const disk = stretches.flatMap(([content, count]) => Array<Content>(count).fill(content));
       const target = new Target(disk.length);
-      await copy(disk, target, underWay);
+      await copy(disk, target, underWay, failing);
       assert.deepEqual(
         target.states,
         disk.map((content) => (content === 'data' ? 'written' : 'hole')),
@@ -133,4 +150,30 @@ test('where reserving is refused it is not tried again', async () => {
     await ahead.before(piece, [piece.length]);
   }
   assert.equal(tries, 1);
+});
+
+test('what is looked at once more, after others have begun, takes nothing from them', async () => {
+  const given: number[] = [];
+  const ahead = new ReserveAhead({
+    reserve: () => Promise.resolve(true),
+    discard: (offset, length) => {
+      given.push(offset, offset + length);
+      return Promise.resolve();
+    },
+  });
+  const steps: RunStep[] = [];
+  for await (const step of ahead.steps(stepsOf(Array<Content>(20).fill('data')))) steps.push(step);
+  const [failed, scattered, last] = steps;
+  for (const step of [failed, scattered]) await ahead.before(step, [step.length]);
+  // More zeroes than are given back each by itself.
+  const parts = Array.from({ length: 100 }, (_, index) => {
+    const at = index * 8192;
+    return { at, length: 4096, hostOffset: scattered.start + at };
+  });
+  await ahead.after(scattered, parts);
+  await ahead.before(last, [last.length]);
+  given.length = 0;
+  await ahead.before(failed, [failed.length - 4096, 4096]);
+  const end = failed.start + failed.length;
+  assert.deepEqual(given, [end - 4096, end]);
 });
