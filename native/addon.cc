@@ -85,6 +85,13 @@ Ring* ringOf(napi_env env, napi_callback_info info, size_t* count, napi_value* a
   return static_cast<Ring*>(data);
 }
 
+/** @returns false, with an exception, if the value is no slot of the ring */
+bool slotOf(napi_env env, napi_value value, const Ring* ring, uint32_t* slot) {
+  if (napi_get_value_uint32(env, value, slot) == napi_ok && *slot < ring->slots()) return true;
+  napi_throw_type_error(env, nullptr, "a slot is expected");
+  return false;
+}
+
 napi_value submit(napi_env env, napi_callback_info info) {
   size_t count = 1;
   napi_value argument = nullptr;
@@ -131,10 +138,7 @@ napi_value hold(napi_env env, napi_callback_info info) {
   napi_value arguments[2] = {};
   Ring* const ring = ringOf(env, info, &count, arguments);
   uint32_t slot = 0;
-  if (napi_get_value_uint32(env, arguments[0], &slot) != napi_ok || slot >= ring->slots()) {
-    napi_throw_type_error(env, nullptr, "a slot is expected");
-    return nullptr;
-  }
+  if (!slotOf(env, arguments[0], ring, &slot)) return nullptr;
   void* address;
   std::shared_ptr<void> memory = memoryOf(env, arguments[1], &address);
   if (memory == nullptr) return nullptr;
@@ -150,10 +154,7 @@ napi_value joinOrder(napi_env env, napi_callback_info info) {
   napi_value arguments[2] = {};
   Ring* const ring = ringOf(env, info, &count, arguments);
   uint32_t slot = 0;
-  if (napi_get_value_uint32(env, arguments[0], &slot) != napi_ok || slot >= ring->slots()) {
-    napi_throw_type_error(env, nullptr, "a slot is expected");
-    return nullptr;
-  }
+  if (!slotOf(env, arguments[0], ring, &slot)) return nullptr;
   std::shared_ptr<CopyOrder> order = copyOrderOf(env, arguments[1]);
   if (order != nullptr) ring->joinOrder(slot, std::move(order));
   return nullptr;

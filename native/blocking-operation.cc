@@ -58,10 +58,10 @@ constexpr uint64_t kPieceBytes = 64 * 1024;
 
 /** One system call of a transfer: bytes moved, or a negated errno. EINTR and EAGAIN are retried. */
 int64_t transferOnce(const File& file, bool read, const iovec* buffers, int count,
-                     uint64_t offset) {
+                     uint64_t offset, uint64_t pieceBytes = kPieceBytes) {
   iovec piece;
-  if (!read && !file.direct && buffers[0].iov_len > kPieceBytes) {
-    piece = {buffers[0].iov_base, kPieceBytes};
+  if (!read && !file.direct && buffers[0].iov_len > pieceBytes) {
+    piece = {buffers[0].iov_base, pieceBytes};
     buffers = &piece;
     count = 1;
   }
@@ -173,15 +173,15 @@ int64_t writeThroughBounce(Request* request) {
   return 0;
 }
 
-int64_t transfer(Request* request) {
+int64_t transfer(Request* request, uint64_t pieceBytes = kPieceBytes) {
   const File& file = *request->file;
   const bool read = request->isRead();
   if (file.direct && !request->aligned(file.requestAlignment, file.memoryAlignment)) {
     return read ? readThroughBounce(request) : writeThroughBounce(request);
   }
   while (request->remaining > 0) {
-    const int64_t moved =
-        transferOnce(file, read, request->buffers(), request->bufferCount(), request->offset);
+    const int64_t moved = transferOnce(file, read, request->buffers(), request->bufferCount(),
+                                       request->offset, pieceBytes);
     if (moved < 0) return moved;
     if (moved == 0 && !read) return -ENOSPC;
     request->advance(static_cast<uint64_t>(moved));
@@ -193,16 +193,11 @@ int64_t transfer(Request* request) {
 }
 
 int64_t writeZeroBytes(File* file, uint64_t offset, uint64_t length) {
-  Request part;
-  part.opcode = Opcode::kWrite;
-  part.file = file;
   while (length > 0) {
     // Up to the next multiple, so that only the edges can be unaligned.
     const uint64_t count = std::min<uint64_t>(length, kBounceBytes - offset % kBounceBytes);
-    part.offset = offset;
-    part.remaining = count;
-    part.single = {const_cast<char*>(zeroBuffer()), count};
-    const int64_t error = transfer(&part);
+    const int64_t error = transferWhole(Opcode::kWrite, file, const_cast<char*>(zeroBuffer()),
+                                        count, offset, kPieceBytes);
     if (error < 0) return error;
     offset += count;
     length -= count;
@@ -362,6 +357,17 @@ int64_t performBlocking(Request* request) {
   if (result < 0 || !durable) return result;
   const int error = syncData(*request->file);
   return error < 0 ? error : result;
+}
+
+int64_t transferWhole(Opcode opcode, File* file, char* bytes, uint64_t length, uint64_t offset,
+                      uint64_t pieceBytes) {
+  Request request;
+  request.opcode = opcode;
+  request.file = file;
+  request.offset = offset;
+  request.remaining = length;
+  request.single = {bytes, static_cast<size_t>(length)};
+  return transfer(&request, pieceBytes);
 }
 
 }  // namespace cowherd

@@ -13,6 +13,14 @@ namespace cowherd {
  */
 int64_t performBlocking(Request* request);
 
+/**
+ * Reads or writes one buffer whole, as the opcode says, on the calling thread; a read past the end of the
+ * file gives zeroes. @param pieceBytes most bytes of one write to the page cache
+ * @returns 0, or a negated errno
+ */
+int64_t transferWhole(Opcode opcode, File* file, char* bytes, uint64_t length, uint64_t offset,
+                      uint64_t pieceBytes);
+
 }  // namespace cowherd
 
 #endif

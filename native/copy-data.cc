@@ -1,14 +1,13 @@
 #include "copy-data.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <vector>
 
+#include "aligned-buffer.h"
 #include "blocking-operation.h"
 #include "copy-order.h"
 #include "file.h"
@@ -24,50 +23,10 @@ struct Part {
   uint64_t end;
 };
 
-/** Memory of this thread for one copy, at a page; null if there is none. */
-char* copyBuffer(uint64_t bytes) {
-  struct Owner {
-    char* memory = nullptr;
-    uint64_t bytes = 0;
-    ~Owner() { std::free(memory); }
-  };
-  static thread_local Owner owner;
-  if (owner.bytes < bytes) {
-    std::free(owner.memory);
-    owner.bytes = (bytes + 4095) & ~uint64_t{4095};
-    owner.memory = static_cast<char*>(std::aligned_alloc(4096, owner.bytes));
-    if (owner.memory == nullptr) owner.bytes = 0;
-  }
-  return owner.memory;
-}
-
-int64_t transfer(Opcode opcode, File* file, char* bytes, uint64_t length, uint64_t offset) {
-  Request part;
-  part.opcode = opcode;
-  part.file = file;
-  part.offset = offset;
-  part.remaining = length;
-  part.single = {bytes, static_cast<size_t>(length)};
-  return performBlocking(&part);
-}
-
-/** Writes all at once where the page cache takes it: the larger the folios, the less they cost to fill. */
-int64_t writeAll(File* file, char* bytes, uint64_t length, uint64_t offset) {
-  if (file->direct) return transfer(Opcode::kWrite, file, bytes, length, offset);
-  for (uint64_t done = 0; done < length;) {
-    const ssize_t moved = ::pwrite(file->descriptor(), bytes + done, length - done,
-                                   static_cast<off_t>(offset + done));
-    if (moved > 0) {
-      done += static_cast<uint64_t>(moved);
-    } else if (moved == 0) {
-      return -ENOSPC;
-    } else if (errno == EAGAIN) {
-      ::poll(nullptr, 0, 1);
-    } else if (errno != EINTR) {
-      return -errno;
-    }
-  }
-  return 0;
+/** Writes in one call where the page cache takes it: the larger the folios, the less they cost to fill. */
+int64_t writeAtOnce(File* file, char* bytes, uint64_t length, uint64_t offset) {
+  return transferWhole(Opcode::kWrite, file, bytes, length, offset,
+                       std::numeric_limits<uint64_t>::max());
 }
 
 int64_t readSegments(const std::vector<CopySegment>& segments, char* bytes) {
@@ -75,8 +34,8 @@ int64_t readSegments(const std::vector<CopySegment>& segments, char* bytes) {
     if (segment.file == nullptr) {
       std::memset(bytes, 0, segment.length);
     } else {
-      const int64_t error =
-          transfer(Opcode::kRead, segment.file, bytes, segment.length, segment.offset);
+      const int64_t error = transferWhole(Opcode::kRead, segment.file, bytes, segment.length,
+                                          segment.offset, segment.length);
       if (error < 0) return error;
     }
     bytes += segment.length;
@@ -117,7 +76,10 @@ class PartWriter {
   /** Each to its own place. */
   int64_t writeInPlace(const std::vector<Part>& parts) {
     for (const Part& part : parts) {
-      const int64_t error = write(part, part.start, request_->offset + part.start);
+      const uint64_t length = part.end - part.start;
+      const uint64_t place = request_->offset + part.start;
+      if (!note(part.start, length, place)) return -ENOBUFS;
+      const int64_t error = writeAtOnce(request_->file, bytes_ + part.start, length, place);
       if (error < 0) return error;
     }
     return 0;
@@ -137,14 +99,12 @@ class PartWriter {
       for (uint64_t at = start; at < end;) {
         const CopyPlace place = order->take(end - at);
         if (place.length == 0) return -ENOSPC;
+        if (!note(at, place.length, place.start)) return -ENOBUFS;
         const Part whole = {at, at + place.length};
         const int64_t error =
             place.isZero ? writeWithin(parts, first, index, whole, place.start)
-                         : writeAll(request_->file, bytes_ + at, place.length,
-                                    place.start);
-        const int64_t noted = note(at, place.length, place.start);
+                         : writeAtOnce(request_->file, bytes_ + at, place.length, place.start);
         if (error < 0) return error;
-        if (noted < 0) return noted;
         at += place.length;
       }
     }
@@ -154,34 +114,28 @@ class PartWriter {
  private:
   /** Writes what is data within one placed part. */
   int64_t writeWithin(const std::vector<Part>& parts, size_t first, size_t last, const Part& whole,
-                      uint64_t hostOffset) {
+                      uint64_t place) {
     for (size_t index = first; index < last; index += 1) {
       const uint64_t start = std::max(parts[index].start, whole.start);
       const uint64_t end = std::min(parts[index].end, whole.end);
       if (start >= end) continue;
-      const int64_t error = writeAll(request_->file, bytes_ + start, end - start,
-                                     hostOffset + start - whole.start);
+      const int64_t error = writeAtOnce(request_->file, bytes_ + start, end - start,
+                                        place + start - whole.start);
       if (error < 0) return error;
     }
     return 0;
   }
 
-  int64_t write(const Part& part, uint64_t at, uint64_t hostOffset) {
-    const uint64_t length = part.end - part.start;
-    const int64_t error =
-        writeAll(request_->file, bytes_ + at, length, hostOffset);
-    return error < 0 ? error : note(at, length, hostOffset);
-  }
-
-  int64_t note(uint64_t at, uint64_t length, uint64_t hostOffset) {
+  /** Before it is written, so that also after a failure it is known which places are taken. */
+  bool note(uint64_t at, uint64_t length, uint64_t place) {
     const size_t count = static_cast<size_t>(notes_[0]);
-    if (count == mostNotes_) return -ENOBUFS;
+    if (count == mostNotes_) return false;
     double* const next = notes_ + 1 + 3 * count;
     next[0] = static_cast<double>(at);
     next[1] = static_cast<double>(length);
-    next[2] = static_cast<double>(hostOffset);
+    next[2] = static_cast<double>(place);
     notes_[0] += 1;
-    return 0;
+    return true;
   }
 
   Request* const request_;

@@ -68,13 +68,13 @@ void CopyOrder::offer(const CopyPlace& room) {
 
 CopyPlace CopyOrder::take(uint64_t most) {
   std::lock_guard<std::mutex> lock(mutex_);
-  while (!room_.empty() && room_.front().length == 0) room_.pop_front();
   if (room_.empty()) return CopyPlace();
   CopyPlace& first = room_.front();
   CopyPlace taken = first;
   taken.length = std::min(most, first.length);
   first.start += taken.length;
   first.length -= taken.length;
+  if (first.length == 0) room_.pop_front();
   return taken;
 }
 

@@ -30,6 +30,9 @@ export interface StoredExtent {
   readonly filename?: string;
 }
 
+/** Bytes that a format copies at once from other files: so many that what a copy costs beside is little. */
+export const copiedBytes = 2 * 1024 * 1024;
+
 /** Filling an image that holds nothing there with data that lie in other files. */
 export interface DataCopy {
   /** Bytes that are copied at once at most, a power of two: copies lie within multiples of it. */

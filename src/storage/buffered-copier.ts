@@ -115,13 +115,13 @@ export class BufferedCopier implements DataCopier {
 
   /** Takes at most so many bytes of room, of one piece. */
   #take(most: number): Room {
-    while (this.#room.length > 0 && this.#room[0].length === 0) this.#room.shift();
     const [first] = this.#room as [Room | undefined];
     if (first === undefined) throw new Error('no room was given for what is copied');
     const { start, isZero } = first;
     const length = Math.min(most, first.length);
     first.start += length;
     first.length -= length;
+    if (first.length === 0) this.#room.shift();
     return { start, length, isZero };
   }
 }

@@ -119,7 +119,7 @@ async function open(
   const aio = options.aio ?? 'auto';
   const ring = ringFor(filename, aio);
   let flags = access;
-  if (cache === 'none' || cache === 'directsync') flags |= OpenFlag.direct;
+  if (bypassesPageCache(cache)) flags |= OpenFlag.direct;
   if (cache === 'writethrough' || cache === 'directsync') flags |= OpenFlag.durable;
   if (process.env['COWHERD_NO_FALLOCATE'] === '1') flags |= OpenFlag.refuseFallocate;
   let opened: OpenedFile | number;
@@ -162,6 +162,10 @@ async function open(
     throw error;
   }
   return file;
+}
+
+function bypassesPageCache(cache: CacheMode): boolean {
+  return cache === 'none' || cache === 'directsync';
 }
 
 function ringFor(filename: string, aio: EngineName): Ring {
@@ -373,9 +377,7 @@ export class FilePosix extends BaseFile implements RingClient<Completion> {
 
   override dataCopier(rule: CopyRule): DataCopier {
     // Through the gate of a direct file, each write has to know its place beforehand.
-    if (this.#handle.cache === 'none' || this.#handle.cache === 'directsync') {
-      return super.dataCopier(rule);
-    }
+    if (bypassesPageCache(this.#handle.cache)) return super.dataCopier(rule);
     return new NativeCopier(this, this.#addon.createCopyOrder(rule.granule), rule);
   }
 

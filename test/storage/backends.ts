@@ -59,3 +59,18 @@ export const backends: readonly Backend[] = [
         posix(aio, 'none'),
       ])),
 ];
+
+/** A file of the backend; skips the test where the file system refuses the mode. */
+export async function createOrSkip(
+  t: TestContext,
+  backend: Backend,
+): Promise<StorageFile | undefined> {
+  try {
+    return await backend.create(t);
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    if (!/Invalid argument|not available/.test(message)) throw error;
+    t.skip(`this system refuses ${backend.name}: ${message}`);
+    return undefined;
+  }
+}

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, type TestContext, test } from 'node:test';
 import type { CowherdErrorCode } from '../../src/errors.js';
 import type { StorageFile } from '../../src/storage/storage.js';
-import { type Backend, backends } from './backends.js';
+import { backends, createOrSkip } from './backends.js';
 
 /** Bytes that depend on their place, so that misplaced ones show. */
 function pattern(length: number, seed: number): Uint8Array {
@@ -307,23 +307,11 @@ const promises: Readonly<Record<string, (file: StorageFile, t: TestContext) => P
   },
 };
 
-/** A file of the backend; skips the test where the file system refuses the mode. */
-async function create(t: TestContext, backend: Backend): Promise<StorageFile | undefined> {
-  try {
-    return await backend.create(t);
-  } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    if (!/Invalid argument|not available/.test(message)) throw error;
-    t.skip(`this system refuses ${backend.name}: ${message}`);
-    return undefined;
-  }
-}
-
 for (const backend of backends) {
   describe(backend.name, () => {
     for (const [name, promise] of Object.entries(promises)) {
       test(name, async (t) => {
-        const file = await create(t, backend);
+        const file = await createOrSkip(t, backend);
         if (file !== undefined) await promise(file, t);
       });
     }

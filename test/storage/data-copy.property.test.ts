@@ -1,9 +1,9 @@
 /** What copying data from file to file promises, on every backend: content, places and their order. */
 import assert from 'node:assert/strict';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import fc from 'fast-check';
 import type { CopiedPart, CopySegment, StorageFile } from '../../src/storage/storage.js';
-import { type Backend, backends } from './backends.js';
+import { backends, createOrSkip } from './backends.js';
 
 const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_007);
 const numRuns = Number(process.env['COWHERD_TEST_RUNS'] ?? 25);
@@ -89,138 +89,127 @@ async function read(file: StorageFile, offset: number, length: number): Promise<
   return bytes;
 }
 
-async function pair(t: TestContext, backend: Backend): Promise<StorageFile[] | undefined> {
-  try {
-    return [await backend.create(t), await backend.create(t)];
-  } catch (error) {
-    if (!/Invalid argument|not available/.test(String(error))) throw error;
-    t.skip(`this system refuses ${backend.name}`);
-    return undefined;
+/** Runs a test with two files of every backend that this system has. */
+function onEveryBackend(
+  name: string,
+  body: (source: StorageFile, target: StorageFile) => Promise<void>,
+): void {
+  for (const backend of backends) {
+    test(`${backend.name}: ${name}`, async (t) => {
+      t.diagnostic(`seed ${seed}, ${numRuns} runs`);
+      const source = await createOrSkip(t, backend);
+      const target = source && (await createOrSkip(t, backend));
+      if (source !== undefined && target !== undefined) await body(source, target);
+    });
   }
 }
 
-for (const backend of backends) {
-  test(`${backend.name}: copies with places of their own`, async (t) => {
-    const files = await pair(t, backend);
-    if (files === undefined) return;
-    t.diagnostic(`seed ${seed}, ${numRuns} runs`);
-    const [source, target] = files;
-    const bytes = sourceBytes();
-    await source.write(bytes, 0);
-    await fc.assert(
-      fc.asyncProperty(
-        copies,
-        fc.constantFrom(0, block),
-        atOnce,
-        async (list, sparseSize, rounds) => {
-          await target.truncate(0);
-          const copier = target.dataCopier({ granule: 0, sparseSize });
-          const plans = list.map((one) => planned(one, source, bytes));
-          const distance = 1 << 20;
-          const outcomes = await inRounds(plans, rounds, ({ segments, length }, index) =>
-            copier.copy(segments, index * distance, length),
-          );
-          for (const [index, { parts, failure }] of outcomes.entries()) {
-            const { content, length } = plans[index];
-            assert.equal(failure, undefined);
-            const isData = (at: number): boolean =>
-              sparseSize === 0 || content.subarray(at, at + block).some((byte) => byte !== 0);
-            const expected = joined(length, block, isData).map((part) => ({
-              ...part,
-              hostOffset: index * distance + part.at,
-            }));
-            assert.deepEqual(parts, expected);
-            assert.deepEqual(await read(target, index * distance, length), content);
-          }
-        },
-      ),
-      { seed, numRuns },
-    );
-  });
-
-  test(`${backend.name}: copies that take their places in order`, async (t) => {
-    const files = await pair(t, backend);
-    if (files === undefined) return;
-    t.diagnostic(`seed ${seed}, ${numRuns} runs`);
-    const [source, target] = files;
-    const bytes = sourceBytes();
-    await source.write(bytes, 0);
-    const rooms = fc.array(
-      fc.record({ granules: fc.integer({ min: 1, max: 40 }), isZero: fc.boolean() }),
-      { minLength: 1 },
-    );
-    await fc.assert(
-      fc.asyncProperty(copies, rooms, granules, atOnce, async (list, given, granule, rounds) => {
+onEveryBackend('copies with places of their own', async (source, target) => {
+  const bytes = sourceBytes();
+  await source.write(bytes, 0);
+  await fc.assert(
+    fc.asyncProperty(
+      copies,
+      fc.constantFrom(0, block),
+      atOnce,
+      async (list, sparseSize, rounds) => {
         await target.truncate(0);
-        const copier = target.dataCopier({ granule, sparseSize: block });
+        const copier = target.dataCopier({ granule: 0, sparseSize });
         const plans = list.map((one) => planned(one, source, bytes));
-        const needed = plans.reduce((sum, { length }) => sum + Math.ceil(length / granule), 0);
-        /** Host offset of each granule of room, in the order in which they are used. */
-        const places: number[] = [];
-        let end = 0;
-        for (let index = 0; places.length < needed; index++) {
-          const { granules, isZero } = given[index % given.length];
-          const start = end + granule * (1 + (index % 2));
-          if (!isZero) await target.write(new Uint8Array(granules * granule).fill(0xa5), start);
-          copier.offer(start, granules * granule, isZero);
-          for (let one = 0; one < granules; one++) places.push(start + one * granule);
-          end = start + granules * granule;
-        }
-        const outcomes = await inRounds(plans, rounds, ({ segments, length }) =>
-          copier.copy(segments, 0, length),
+        const distance = 1 << 20;
+        const outcomes = await inRounds(plans, rounds, ({ segments, length }, index) =>
+          copier.copy(segments, index * distance, length),
         );
         for (const [index, { parts, failure }] of outcomes.entries()) {
           const { content, length } = plans[index];
           assert.equal(failure, undefined);
           const isData = (at: number): boolean =>
-            content.subarray(at, at + granule).some((byte) => byte !== 0);
-          const wanted = joined(Math.ceil(length / granule) * granule, granule, isData);
-          const seen = parts.flatMap(({ at, length: count, hostOffset }) =>
-            Array.from({ length: count / granule }, (_, one) => ({
-              at: at + one * granule,
-              hostOffset: hostOffset + one * granule,
-            })),
-          );
-          const expectedPlaces = wanted.flatMap(({ at, length: count }) =>
-            Array.from({ length: count / granule }, (_, one) => at + one * granule),
-          );
-          assert.deepEqual(
-            seen,
-            expectedPlaces.map((at) => ({ at, hostOffset: places.shift() })),
-          );
-          for (const { at, hostOffset } of seen) {
-            const expected = new Uint8Array(granule);
-            expected.set(content.subarray(at, at + granule));
-            assert.deepEqual(await read(target, hostOffset, granule), expected);
-          }
+            sparseSize === 0 || content.subarray(at, at + block).some((byte) => byte !== 0);
+          const expected = joined(length, block, isData).map((part) => ({
+            ...part,
+            hostOffset: index * distance + part.at,
+          }));
+          assert.deepEqual(parts, expected);
+          assert.deepEqual(await read(target, index * distance, length), content);
         }
-      }),
-      { seed, numRuns },
-    );
-  });
-}
+      },
+    ),
+    { seed, numRuns },
+  );
+});
 
-for (const backend of backends) {
-  test(`${backend.name}: a copy that fails says so, and those after it go on`, async (t) => {
-    const files = await pair(t, backend);
-    if (files === undefined) return;
-    const [source, target] = files;
-    await source.write(new Uint8Array(8192).fill(7), 0);
-    const closed = source.openQueue();
-    await closed.close();
-    const copier = target.dataCopier({ granule: 4096, sparseSize: 4096 });
-    copier.offer(65_536, 4 * 4096, true);
-    const good = [{ file: source, offset: 0, length: 4096 }];
-    const outcomes = await Promise.all([
-      copier.copy(good, 0, 4096),
-      copier.copy([{ file: closed, offset: 0, length: 4096 }], 0, 4096),
-      copier.copy(good, 0, 4096),
-    ]);
-    assert.deepEqual(
-      outcomes.map(({ failure }) => failure === undefined),
-      [true, false, true],
-    );
-    assert.deepEqual(outcomes[0].parts, [{ at: 0, length: 4096, hostOffset: 65_536 }]);
-    assert.deepEqual(outcomes[2].parts, [{ at: 0, length: 4096, hostOffset: 69_632 }]);
-  });
-}
+onEveryBackend('copies that take their places in order', async (source, target) => {
+  const bytes = sourceBytes();
+  await source.write(bytes, 0);
+  const rooms = fc.array(
+    fc.record({ granules: fc.integer({ min: 1, max: 40 }), isZero: fc.boolean() }),
+    { minLength: 1 },
+  );
+  await fc.assert(
+    fc.asyncProperty(copies, rooms, granules, atOnce, async (list, given, granule, rounds) => {
+      await target.truncate(0);
+      const copier = target.dataCopier({ granule, sparseSize: block });
+      const plans = list.map((one) => planned(one, source, bytes));
+      const needed = plans.reduce((sum, { length }) => sum + Math.ceil(length / granule), 0);
+      /** Host offset of each granule of room, in the order in which they are used. */
+      const places: number[] = [];
+      let end = 0;
+      for (let index = 0; places.length < needed; index++) {
+        const { granules, isZero } = given[index % given.length];
+        const start = end + granule * (1 + (index % 2));
+        if (!isZero) await target.write(new Uint8Array(granules * granule).fill(0xa5), start);
+        copier.offer(start, granules * granule, isZero);
+        for (let one = 0; one < granules; one++) places.push(start + one * granule);
+        end = start + granules * granule;
+      }
+      const outcomes = await inRounds(plans, rounds, ({ segments, length }) =>
+        copier.copy(segments, 0, length),
+      );
+      for (const [index, { parts, failure }] of outcomes.entries()) {
+        const { content, length } = plans[index];
+        assert.equal(failure, undefined);
+        const isData = (at: number): boolean =>
+          content.subarray(at, at + granule).some((byte) => byte !== 0);
+        const wanted = joined(Math.ceil(length / granule) * granule, granule, isData);
+        const seen = parts.flatMap(({ at, length: count, hostOffset }) =>
+          Array.from({ length: count / granule }, (_, one) => ({
+            at: at + one * granule,
+            hostOffset: hostOffset + one * granule,
+          })),
+        );
+        const expectedPlaces = wanted.flatMap(({ at, length: count }) =>
+          Array.from({ length: count / granule }, (_, one) => at + one * granule),
+        );
+        assert.deepEqual(
+          seen,
+          expectedPlaces.map((at) => ({ at, hostOffset: places.shift() })),
+        );
+        for (const { at, hostOffset } of seen) {
+          const expected = new Uint8Array(granule);
+          expected.set(content.subarray(at, at + granule));
+          assert.deepEqual(await read(target, hostOffset, granule), expected);
+        }
+      }
+    }),
+    { seed, numRuns },
+  );
+});
+onEveryBackend('a copy that fails says so, and those after it go on', async (source, target) => {
+  await source.write(new Uint8Array(8192).fill(7), 0);
+  const closed = source.openQueue();
+  await closed.close();
+  const copier = target.dataCopier({ granule: 4096, sparseSize: 4096 });
+  copier.offer(65_536, 4 * 4096, true);
+  const good = [{ file: source, offset: 0, length: 4096 }];
+  const outcomes = await Promise.all([
+    copier.copy(good, 0, 4096),
+    copier.copy([{ file: closed, offset: 0, length: 4096 }], 0, 4096),
+    copier.copy(good, 0, 4096),
+  ]);
+  assert.deepEqual(
+    outcomes.map(({ failure }) => failure === undefined),
+    [true, false, true],
+  );
+  assert.deepEqual(outcomes[0].parts, [{ at: 0, length: 4096, hostOffset: 65_536 }]);
+  assert.deepEqual(outcomes[2].parts, [{ at: 0, length: 4096, hostOffset: 69_632 }]);
+});

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { Counter } from '../../engine/counters.js';
 import type { Turn, Turnstile } from '../../engine/turnstile.js';
 import type { CopiedPart, CopyRule, CopySegment, DataCopier } from '../../storage/storage.js';
-import type { DataCopy } from '../driver.js';
+import { type DataCopy, copiedBytes } from '../driver.js';
 import {
   type QueueContext,
   acquireWritableSlice,
@@ -16,9 +16,6 @@ import {
   nothingBelow,
 } from './context.js';
 import { ClusterKind } from './l2-entry.js';
-
-/** Bytes copied at once: so many that what a copy costs beside is little. */
-const copiedBytes = 2 * 1024 * 1024;
 
 /** Entries of a pinned slice that a copy has claimed. */
 interface Claim {
@@ -62,7 +59,6 @@ class ClusterCopy implements DataCopy {
   readonly #run: RunChange;
   /** Given to the copier, and not written as far as is known. */
   readonly #room: Room[] = [];
-  #roomClusters = 0;
   /** Clusters that copies under way may need. */
   #promised = 0;
 
@@ -157,8 +153,7 @@ class ClusterCopy implements DataCopy {
   async #makeRoom(): Promise<boolean> {
     const { arena, metadata } = this.#context;
     const { clusterSize } = metadata.geometry;
-    while (this.#roomClusters < this.#promised) {
-      const wanted = this.#promised - this.#roomClusters;
+    for (let wanted = this.#lacking(); wanted > 0; wanted = this.#lacking()) {
       try {
         if (arena.available === 0) await arena.refill(wanted);
       } catch {
@@ -171,16 +166,18 @@ class ClusterCopy implements DataCopy {
       const cluster = arena.take(count);
       this.#copier.offer(cluster * clusterSize, count * clusterSize, knownZero);
       this.#room.push({ cluster, count });
-      this.#roomClusters += count;
     }
     return true;
   }
 
+  /** Clusters that copies under way may need beyond the room there is. */
+  #lacking(): number {
+    return this.#room.reduce((lacking, { count }) => lacking - count, this.#promised);
+  }
+
   /** Takes note that a part was written. */
   #useRoom({ length }: CopiedPart): void {
-    const clusters = length / this.granule;
-    this.#roomClusters -= clusters;
-    for (let rest = clusters; rest > 0;) {
+    for (let rest = length / this.granule; rest > 0;) {
       const [first] = this.#room;
       const used = Math.min(rest, first.count);
       first.cluster += used;
@@ -192,13 +189,12 @@ class ClusterCopy implements DataCopy {
 
   /** Gives back what no copy has used, once none is under way. */
   #giveBackRoom(): void {
-    if (this.#roomClusters === 0) return;
+    if (this.#room.length === 0) return;
     for (const { cluster, count } of this.#room.reverse()) {
       if (this.#context.arena.giveBack(cluster, count)) continue;
       intoLimbo(this.#context, [{ cluster, count }], false);
     }
     this.#room.length = 0;
-    this.#roomClusters = 0;
     // The former one has that room still.
     this.#copier = this.#context.file.dataCopier(this.#rule);
   }
@@ -206,10 +202,11 @@ class ClusterCopy implements DataCopy {
   /** Gives up the clusters of a copy that has failed. */
   #giveUp(parts: readonly CopiedPart[]): void {
     const { clusterSize } = this.#context.metadata.geometry;
-    for (const { length, hostOffset } of parts) {
-      const removed = { cluster: hostOffset / clusterSize, count: length / clusterSize };
-      intoLimbo(this.#context, [removed], false);
-    }
+    const removed = parts.map(({ length, hostOffset }) => ({
+      cluster: hostOffset / clusterSize,
+      count: length / clusterSize,
+    }));
+    intoLimbo(this.#context, removed, false);
   }
 
   /** Points the entries of a claim at what was written; the others stay as they are. */

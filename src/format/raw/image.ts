@@ -5,11 +5,16 @@ import { UnderWay } from '../../engine/under-way.js';
 import { CowherdError } from '../../errors.js';
 import { reserveBlocks } from '../../storage/preallocate.js';
 import type { StorageFile } from '../../storage/storage.js';
-import type { BackingReader, DataCopy, FormatImage, FormatQueue, StoredExtent } from '../driver.js';
+import {
+  type BackingReader,
+  type DataCopy,
+  type FormatImage,
+  type FormatQueue,
+  type StoredExtent,
+  copiedBytes,
+} from '../driver.js';
 
 const sectorSize = 512;
-/** Bytes copied at once from other files: so many that what a copy costs beside is little. */
-const copiedBytes = 2 * 1024 * 1024;
 
 /** What another thread needs to have a raw image open too. */
 export interface RawHandle {
