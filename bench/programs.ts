@@ -5,7 +5,7 @@ import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const distFolder = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
-const cli = path.join(distFolder, 'bundle', 'main.js');
+const cli = path.join(distFolder, 'bundle', 'main.cjs');
 const memoryProbe = pathToFileURL(path.join(distFolder, 'bench', 'memory-probe.js')).href;
 
 /** What a finished program left behind. */

@@ -3,11 +3,13 @@
  *
  * - dist/bundle: a few files instead of 150, since Node takes about a millisecond to load a module.
  *   Each worker stays a file of its own beside the others, found relative to the code that starts it.
- *   `index.cjs` is the library once more, for who cannot load ECMAScript modules.
+ *   `index.cjs` is the library once more, for who cannot load ECMAScript modules. The program is
+ *   `main.cjs`, with what it needs of other packages: Node starts CommonJS sooner, and finds a package
+ *   slowly. `main.js` is another name for it.
  * - dist/index.d.ts and dist/index.d.cts: the library's types, for each kind of module.
  */
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { generateDtsBundle } from 'dts-bundle-generator';
@@ -38,30 +40,61 @@ const common = {
   logLevel: 'warning',
 };
 
-async function bundleCode() {
+const commonJs = {
+  ...common,
+  outExtension: { '.js': '.cjs' },
+  format: 'cjs',
+  // Where such a file is needed, as in Jest, code cannot import either.
+  supported: { 'dynamic-import': false },
+  // Modules ask for `import.meta.url`, and do without it.
+  logOverride: { 'empty-import-meta': 'silent' },
+};
+
+async function bundleLibrary() {
   // Looked up among the sources: dist may hold what is no module any more.
   const workers = readdirSync(path.join(root, 'src'), { recursive: true })
     .filter((name) => name.endsWith('-worker.ts'))
     .map((name) => name.replace(/\.ts$/, '.js'));
-  // Chunks are named after their content; old ones would stay.
-  rmSync(outdir, { recursive: true, force: true });
   await build({
     ...common,
-    entryPoints: ['index.js', 'cli/main.js', ...workers].map((name) => path.join(compiled, name)),
-    // What the library and the program share must exist once in a process.
+    entryPoints: ['index.js', ...workers].map((name) => path.join(compiled, name)),
+    // What they share must exist once in a thread.
     splitting: true,
     format: 'esm',
   });
+  await build({ ...commonJs, entryPoints: [path.join(compiled, 'index.js')] });
+}
+
+async function bundleProgram() {
+  const main = {
+    ...commonJs,
+    packages: 'bundle',
+    entryPoints: { main: path.join(compiled, 'cli', 'main.js') },
+  };
+  const { metafile } = await build({ ...main, write: false, metafile: true });
+  await build({ ...main, footer: { js: noticesOf(metafile) } });
   await build({
     ...common,
-    entryPoints: [path.join(compiled, 'index.js')],
-    outExtension: { '.js': '.cjs' },
-    format: 'cjs',
-    // Where this file is needed, as in Jest, code cannot import either.
-    supported: { 'dynamic-import': false },
-    // Modules ask for `import.meta.url`, and do without it.
-    logOverride: { 'empty-import-meta': 'silent' },
+    stdin: { contents: "#!/usr/bin/env node\nimport './main.cjs';", sourcefile: 'main.js' },
+    outdir: undefined,
+    outfile: path.join(outdir, 'main.js'),
+    external: ['./main.cjs'],
+    format: 'esm',
   });
+  for (const name of ['main.cjs', 'main.js']) chmodSync(path.join(outdir, name), 0o755);
+}
+
+/** A comment with the licences of the packages in a bundle, which ask for that. */
+function noticesOf({ inputs }) {
+  const names = Object.keys(inputs).map(
+    (name) => /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(name)?.[1],
+  );
+  const notices = [...new Set(names)].filter(Boolean).map((name) => {
+    const folder = path.join(root, 'node_modules', name);
+    const file = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));
+    return `${name}:\n\n${readFileSync(path.join(folder, file), 'utf8').trim()}\n`;
+  });
+  return `/*\n${notices.join('\n')}*/`;
 }
 
 /** The types, unless those that they are made of are as they were. */
@@ -90,5 +123,8 @@ function bundleTypes() {
   writeFileSync(stampFile, stamp);
 }
 
-await bundleCode();
+// Chunks are named after their content; old ones would stay.
+rmSync(outdir, { recursive: true, force: true });
+await bundleLibrary();
+await bundleProgram();
 bundleTypes();

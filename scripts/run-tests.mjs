@@ -1,5 +1,5 @@
 // Runs the compiled tests: `node scripts/run-tests.mjs [--quick] [filter...] [-- node options]`.
-// A filter keeps the test files whose path contains it; --quick leaves out those that take
+// Filters keep the test files whose path contains one of them; --quick leaves out those that take
 // long (see `slow`). Node 20 expands no patterns for --test, so the files are listed here.
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
@@ -33,7 +33,7 @@ const files = compiled
   .filter((name) => existsSync(path.join(root, 'test', name.replace(/\.js$/, '.ts'))))
   .filter((name) => !isQuick || !slow.test(name))
   .map((name) => path.join('dist', 'test', name))
-  .filter((name) => filters.every((filter) => name.includes(filter)))
+  .filter((name) => filters.length === 0 || filters.some((filter) => name.includes(filter)))
   .sort();
 
 if (files.length === 0) {

@@ -5,13 +5,15 @@ import path from 'node:path';
 import { forgetOpen } from '../image/left-open.js';
 import { spareAddressSpace } from './address-space.js';
 import { givenArguments } from './given-arguments.js';
+import { optimiseLate } from './late-optimisation.js';
 import { runProgram } from './program.js';
 import { Session } from './session.js';
 
-spareAddressSpace();
-
 /** Signals this soon after the first one repeat it: timeout(1) signals a process and then its group. */
 const repetitionMs = 1000;
+
+spareAddressSpace();
+optimiseLate();
 
 /** What qemu-img's users have scripts for; a link of that name to this file speaks as it does. */
 const givenName = path.basename(process.argv[1] ?? '');
@@ -31,4 +33,6 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.exit(exitCode);
   });
 }
-process.exitCode = await runProgram(givenArguments(process.argv), session);
+void runProgram(givenArguments(process.argv), session).then((code) => {
+  process.exitCode = code;
+});

@@ -71,6 +71,8 @@ export interface CreateImageOptions extends CreateOptions {
   readonly size?: number | string;
   /** Do not open the backing file to check it and learn its size (`qemu-img create -u`). */
   readonly backingUnchecked?: boolean;
+  /** Whether the new image is on stable storage when this ends; default true. */
+  readonly durable?: boolean;
   /** Told of what was asked for and could not be had, and is no error. */
   readonly onWarning?: ((message: string) => void) | undefined;
   /** Gives up, and removes what was begun. */

@@ -38,6 +38,7 @@ export const createImageRules: OptionRules<CreateImageOptions> = {
   format: text,
   size,
   backingUnchecked: flag,
+  durable: flag,
   onWarning: callback,
   signal: abortSignal,
 };

@@ -47,13 +47,14 @@ function fileOptions({
   nocow,
   extentSizeHint,
   onWarning,
-}: CreateOptions & Pick<CreateImageOptions, 'onWarning'>): StorageCreateOptions {
+  durable = true,
+}: CreateOptions & Pick<CreateImageOptions, 'onWarning' | 'durable'>): StorageCreateOptions {
   const hint =
     extentSizeHint === undefined ? undefined : sizeInBytes(extentSizeHint, 'extent size hint');
   if (hint !== undefined && hint > 0xffffffff) {
     throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', 'Extent size hint is too large');
   }
-  return { nocow, extentSizeHint: hint, onWarning };
+  return { nocow, extentSizeHint: hint, onWarning, cache: durable ? 'writeback' : 'unsafe' };
 }
 
 /**
@@ -63,12 +64,11 @@ function fileOptions({
  */
 export async function formatFile(
   file: StorageFile,
-  options: CreateOptions & {
-    readonly format: ImageFormat;
-    readonly size: number;
-    readonly signal?: AbortSignal | undefined;
-    readonly onWarning?: CreateImageOptions['onWarning'];
-  },
+  options: CreateOptions &
+    Pick<CreateImageOptions, 'signal' | 'onWarning' | 'durable'> & {
+      readonly format: ImageFormat;
+      readonly size: number;
+    },
 ): Promise<void> {
   const { size, preallocation, signal } = options;
   if (options.format === 'raw') {

@@ -105,14 +105,17 @@ async function openImageFile(path: string, options: OpenImageOptions): Promise<S
   const sharesWriting = shareWriting && format !== 'qcow2';
   const file = await openStorageFile(path, { ...opening, sharesWriting });
   if (!readOnly || !sharesWriting || format !== undefined) return file;
+  let again: StorageFile;
   try {
     if ((await probeFormat(file)) === 'raw') return file;
+    // The first is still open, and with it the ring that both use.
+    again = await openStorageFile(path, opening);
   } catch (error) {
     await file.close().catch(() => undefined);
     throw error;
   }
   await file.close();
-  return openStorageFile(path, opening);
+  return again;
 }
 
 async function openOn(

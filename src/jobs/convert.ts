@@ -272,6 +272,7 @@ async function createAndCopy(
     signal: options.signal,
     onWarning: options.onTargetWarning,
     backingUnchecked: true,
+    durable: targetCacheOf(options) !== 'unsafe',
     ...(options.backing !== undefined && { backingFile: options.backing }),
     ...(options.backingFormat !== undefined && { backingFormat: options.backingFormat }),
   });
@@ -306,7 +307,7 @@ async function copyInto(
 ): Promise<void> {
   const target = await openNamed(path, {
     format: options.to ?? (created ? 'raw' : undefined),
-    cache: options.targetCache ?? 'unsafe',
+    cache: targetCacheOf(options),
     aio: options.aio,
     // Nobody else has it, and without the addon it could not be locked.
     locking: created && !locksFiles ? 'off' : 'auto',
@@ -402,6 +403,10 @@ async function zeroesFrom(
 /** The name of the target's backing file, from either of the options that can give it. */
 function backingOf({ backing, options }: ConvertOptions): string | undefined {
   return backing ?? options?.backingFile;
+}
+
+function targetCacheOf({ targetCache = 'unsafe' }: ConvertOptions): CacheMode {
+  return targetCache;
 }
 
 /** Whether the target was created with room for more than it needs at first. */

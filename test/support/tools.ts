@@ -16,7 +16,7 @@ export const projectFolder = path.resolve(
 );
 
 /** The program as the package ships it, a script for Node. */
-export const cowherdProgram = path.join(projectFolder, 'dist', 'bundle', 'main.js');
+export const cowherdProgram = path.join(projectFolder, 'dist', 'bundle', 'main.cjs');
 
 /** What a finished program left behind. */
 export interface RunResult {
