@@ -85,14 +85,19 @@ uint64_t CopyOrder::join() {
 
 void CopyOrder::await(uint64_t ticket) {
   std::unique_lock<std::mutex> lock(mutex_);
-  turned_.wait(lock, [this, ticket] { return turn_ == ticket; });
+  if (turn_ == ticket) return;
+  std::condition_variable turned;
+  waiting_[ticket] = &turned;
+  turned.wait(lock, [this, ticket] { return turn_ == ticket; });
+  waiting_.erase(ticket);
 }
 
 void CopyOrder::leave(uint64_t ticket) {
   std::lock_guard<std::mutex> lock(mutex_);
   left_.insert(ticket);
   while (left_.erase(turn_) > 0) turn_ += 1;
-  turned_.notify_all();
+  const auto next = waiting_.find(turn_);
+  if (next != waiting_.end()) next->second->notify_one();
 }
 
 void exportCopyOrder(Napi::Object exports) {

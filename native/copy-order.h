@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -45,7 +46,8 @@ class CopyOrder {
  private:
   const uint64_t granule_;
   std::mutex mutex_;
-  std::condition_variable turned_;
+  /** The threads that wait for their turn, by their tickets: one is woken, not all. */
+  std::map<uint64_t, std::condition_variable*> waiting_;
   std::deque<CopyPlace> room_;
   uint64_t joined_ = 0;
   /** The oldest ticket whose copy has not ended, and younger ones whose copies have. */

@@ -38,6 +38,18 @@ void Request::leaveOrder() {
   order.reset();
 }
 
+Request* Request::ended() {
+  Request* const copy = whole;
+  if (copy == nullptr) return this;
+  leaveOrder();
+  CopyWork* const work = copy->work.get();
+  int64_t none = 0;
+  if (result < 0) work->error.compare_exchange_strong(none, result);
+  if (work->left.fetch_sub(1) > 1) return nullptr;
+  copy->result = work->error.load();
+  return copy;
+}
+
 void Request::zeroRest() {
   while (remaining > 0) {
     const iovec first = *buffers();

@@ -3,6 +3,7 @@
 
 #include <sys/uio.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -48,6 +49,8 @@ struct CopySegment {
   uint64_t length;
 };
 
+struct CopyWork;
+
 /**
  * One slot of a ring's request table: an operation under way. Exactly one party owns it at a time:
  * the ring's thread, the kernel, a pool thread or a write gate; whoever owns it may change it.
@@ -74,7 +77,10 @@ struct Request {
   uint64_t outputLength = 0;
   uint64_t sourceOffset = 0;
   File* source = nullptr;
-  /** What a copy of data is made of, and the order it has its ticket of. */
+  /** The parts of a copy of data, and of which copy a part is one. */
+  std::shared_ptr<CopyWork> work;
+  Request* whole = nullptr;
+  /** What a part is made of, and the order it has its ticket of; a copy keeps that for its parts. */
   std::vector<CopySegment> segments;
   std::shared_ptr<CopyOrder> order;
   uint64_t ticket = 0;
@@ -107,12 +113,26 @@ struct Request {
 
   /** Lets the copies after this one go on, unless it has done so before. */
   void leaveOrder();
+  /**
+   * Ends this with its result. @returns what has ended thereby: this, or the copy whose last part it was,
+   *   or null
+   */
+  Request* ended();
   /** Takes note that the next `count` bytes are done. */
   void advance(uint64_t count);
   /** Fills what a read past the end of the file left with zeroes. */
   void zeroRest();
   /** Whether every address, length and the offset are multiples of the given powers of two. */
   bool aligned(uint32_t requestAlignment, uint32_t memoryAlignment) const;
+};
+
+/** A copy of data in parts, which threads carry out side by side. */
+struct CopyWork {
+  std::vector<Request> parts;
+  /** Parts that have not ended. */
+  std::atomic<size_t> left{0};
+  /** Of the first part that failed, or 0. */
+  std::atomic<int64_t> error{0};
 };
 
 }  // namespace cowherd

@@ -127,19 +127,56 @@ uint32_t Ring::submit(uint32_t count) {
 }
 
 void Ring::prepareCopy(Request* request) {
+  if (request->work == nullptr) request->work = std::make_shared<CopyWork>();
+  CopyWork* const work = request->work.get();
+  const std::shared_ptr<CopyOrder> order = std::move(request->order);
+  request->order.reset();
   const double* next = static_cast<const double*>(request->single.iov_base);
-  request->segments.clear();
-  for (uint64_t rest = request->remaining; rest > 0; next += 3) {
-    CopySegment segment = {nullptr, static_cast<uint64_t>(next[1]),
-                           std::min(rest, static_cast<uint64_t>(next[2]))};
-    if (next[0] != 0) segment.file = File::find(next[0]);
-    // A file that is not open has no bytes to copy.
-    if ((next[0] != 0 && segment.file == nullptr) || segment.length == 0) {
-      request->file = nullptr;
-      return;
+  const uint64_t partBytes = std::max<uint64_t>(1, static_cast<uint64_t>(*next));
+  const uint64_t length = request->remaining;
+  const size_t count = (length + partBytes - 1) / partBytes;
+  const size_t notes = count == 0 ? 0 : request->outputLength / count;
+  work->parts.resize(count);
+  work->error.store(0);
+  work->left.store(count);
+  uint64_t taken = 0;
+  next += 1;
+  for (size_t index = 0; index < count; index += 1) {
+    Request* const part = &work->parts[index];
+    const uint64_t start = index * partBytes;
+    part->opcode = Opcode::kCopyData;
+    part->ring = this;
+    part->file = request->file;
+    part->whole = request;
+    part->offset = request->offset + start;
+    part->remaining = std::min(partBytes, length - start);
+    part->parameter = request->parameter;
+    part->output = request->output + index * notes * sizeof(double);
+    part->outputLength = notes;
+    part->segments.clear();
+    for (uint64_t rest = part->remaining; rest > 0;) {
+      CopySegment segment = {nullptr, static_cast<uint64_t>(next[1]) + taken,
+                             static_cast<uint64_t>(next[2]) - taken};
+      if (next[0] != 0) segment.file = File::find(next[0]);
+      // A file that is not open has no bytes to copy.
+      if ((next[0] != 0 && segment.file == nullptr) || segment.length == 0) {
+        request->file = nullptr;
+        return;
+      }
+      if (segment.length <= rest) {
+        next += 3;
+        taken = 0;
+      } else {
+        segment.length = rest;
+        taken += rest;
+      }
+      part->segments.push_back(segment);
+      rest -= segment.length;
     }
-    request->segments.push_back(segment);
-    rest -= segment.length;
+  }
+  for (Request& part : work->parts) {
+    part.order = order;
+    if (order != nullptr) part.ticket = order->join();
   }
 }
 
@@ -152,7 +189,8 @@ void Ring::start(Request* request) {
     finish(request, -EBADF);
     return;
   }
-  if ((request->isRead() || request->isWrite()) && request->remaining == 0) {
+  const bool isEmpty = request->remaining == 0;
+  if (isEmpty && (request->isRead() || request->isWrite() || request->opcode == Opcode::kCopyData)) {
     finish(request, 0);
     return;
   }
@@ -271,6 +309,10 @@ bool Ring::enterGate(Request* request) {
 }
 
 void Ring::startAdmitted(Request* request) {
+  if (request->opcode == Opcode::kCopyData) {
+    toPoolInParts(request);
+    return;
+  }
   const File* const file = request->file;
   const bool byUring =
       uring_ != nullptr && (engine_ == Engine::kUring || file->direct) &&
@@ -310,6 +352,19 @@ void Ring::toUring(Request* request) {
     entry->opcode = request->isRead() ? IORING_OP_READ : IORING_OP_WRITE;
     entry->addr = reinterpret_cast<uintptr_t>(request->single.iov_base);
     entry->len = static_cast<uint32_t>(std::min<uint64_t>(request->remaining, kTransferBytes));
+  }
+}
+
+void Ring::toPoolInParts(Request* copy) {
+  for (Request& part : copy->work->parts) {
+    part.next = nullptr;
+    if (copyPool_.last == nullptr) {
+      copyPool_.first = &part;
+    } else {
+      copyPool_.last->next = &part;
+    }
+    copyPool_.last = &part;
+    copyPool_.count += 1;
   }
 }
 
@@ -393,6 +448,10 @@ void Ring::flushPools() {
   if (filePool_.count > 0) {
     ThreadPool::files().submit(filePool_.first, filePool_.last, filePool_.count);
     filePool_ = PoolList();
+  }
+  if (copyPool_.count > 0) {
+    ThreadPool::copies().submit(copyPool_.first, copyPool_.last, copyPool_.count);
+    copyPool_ = PoolList();
   }
   if (codecPool_.count > 0) {
     ThreadPool::codecs().submit(codecPool_.first, codecPool_.last, codecPool_.count);
@@ -509,11 +568,14 @@ void Ring::close() {
       Request* const request = list;
       list = request->next;
       if (request->opcode == Opcode::kClose) request->file->release();
-      finish(request, -ECANCELED);
+      request->result = -ECANCELED;
+      Request* const ended = request->ended();
+      if (ended != nullptr) finish(ended, ended->result);
     }
   };
-  const PoolList unsent[] = {filePool_, codecPool_};
+  const PoolList unsent[] = {filePool_, copyPool_, codecPool_};
   filePool_ = PoolList();
+  copyPool_ = PoolList();
   codecPool_ = PoolList();
   for (const PoolList& list : unsent) drop(list.first);
   inlineReads_.abandon();
@@ -525,6 +587,7 @@ void Ring::close() {
     // Completed slots have no reader any more.
     completedCount_ = 0;
     drop(ThreadPool::files().abandon(this));
+    drop(ThreadPool::copies().abandon(this));
     drop(ThreadPool::codecs().abandon(this));
     for (Request& request : requests_) {
       // A file being closed has nothing else under way, and may be gone by now.

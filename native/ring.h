@@ -56,9 +56,8 @@ class Ring {
   void hold(uint32_t slot, std::shared_ptr<void> memory) {
     requests_[slot].memory = std::move(memory);
   }
-  /** Has the slot's next operation, which is a copy, come after all that were given this order before. */
+  /** Has the slot's next operation, which is a copy, come after all copies of this order that started. */
   void joinOrder(uint32_t slot, std::shared_ptr<CopyOrder> order) {
-    requests_[slot].ticket = order->join();
     requests_[slot].order = std::move(order);
   }
   uint32_t slots() const { return shared_.slots; }
@@ -82,8 +81,9 @@ class Ring {
   explicit Ring(size_t mostReads) : inlineReads_(mostReads) {}
   ~Ring() = default;
 
-  /** Notes what a copy is made of. */
+  /** Divides a copy into its parts. */
   void prepareCopy(Request* request);
+  void toPoolInParts(Request* copy);
   void start(Request* request);
   void startRead(Request* request);
   /** Begins the cached reads that `startRead` put aside, with the helper if there are many. */
@@ -139,6 +139,7 @@ class Ring {
     size_t count = 0;
   };
   PoolList filePool_;
+  PoolList copyPool_;
   PoolList codecPool_;
 
   uv_poll_t poll_;

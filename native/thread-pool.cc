@@ -33,6 +33,11 @@ ThreadPool& ThreadPool::files() {
   return *pool;
 }
 
+ThreadPool& ThreadPool::copies() {
+  static ThreadPool* const pool = new ThreadPool(2);
+  return *pool;
+}
+
 ThreadPool& ThreadPool::codecs() {
   static ThreadPool* const pool =
       new ThreadPool(std::max(1U, std::thread::hardware_concurrency()));
@@ -186,7 +191,8 @@ void ThreadPool::performAndPost(Request* batch) {
     unannounced += 1;
     const bool lastOfRun = batch == nullptr || batch->ring != ring;
     const bool announce = lastOfRun || unannounced >= kAnnouncedRequests;
-    ring->post(request, announce);
+    Request* const ended = request->ended();
+    if (ended != nullptr) ring->post(ended, announce);
     if (announce) unannounced = 0;
   }
 }

@@ -17,6 +17,8 @@ class ThreadPool {
  public:
   /** For file operations, which wait. */
   static ThreadPool& files();
+  /** For copies of data, of which one writes while others read. */
+  static ThreadPool& copies();
   /** For codecs, which compute. */
   static ThreadPool& codecs();
   /** Whether a thread writes to the page cache just now, and will look for more when it is done. */

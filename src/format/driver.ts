@@ -31,7 +31,7 @@ export interface StoredExtent {
 }
 
 /** Bytes that a format copies at once from other files: so many that what a copy costs beside is little. */
-export const copiedBytes = 2 * 1024 * 1024;
+export const copiedBytes = 16 * 1024 * 1024;
 
 /** Filling an image that holds nothing there with data that lie in other files. */
 export interface DataCopy {

@@ -18,11 +18,11 @@ import { ReserveAhead, type RunStep } from './reserve-ahead.js';
  */
 const chunkBytes = 1024 * 1024;
 
-/**
- * Windows that are copied where they lie at a time: one is read while another is written, and JavaScript
- * has time to begin the next. More of them only push one another out of the processor's cache.
- */
-const mostWindows = 3;
+/** Bytes that a window is made of at most by pieces, and that `onProgress` is told of at once. */
+const windowPieceBytes = 2 * 1024 * 1024;
+
+/** Windows that are copied where they lie at a time: the next is there when one has ended. */
+const mostWindows = 2;
 
 /** What is copied, and how. */
 export interface CopyPlan {
@@ -79,7 +79,11 @@ export class Copier {
 
   constructor(plan: CopyPlan) {
     this.#plan = plan;
-    this.#chunkBytes = plan.filler?.mostBytes ?? Math.max(chunkBytes, plan.granularity);
+    const { filler, granularity } = plan;
+    this.#chunkBytes =
+      filler === undefined
+        ? Math.max(chunkBytes, granularity)
+        : Math.min(filler.mostBytes, Math.max(windowPieceBytes, filler.granule));
     if (plan.reserveAhead) this.#reserveAhead = new ReserveAhead(plan.targets[0]);
     if (plan.rateLimit !== undefined) this.#rateLimit = new RateLimit(plan.rateLimit);
   }
@@ -122,7 +126,9 @@ export class Copier {
       return;
     }
     const { mostBytes, granule } = filler;
-    yield* gatherWindows(pieces, { windowBytes: mostBytes, granule, size, from: zeroFrom });
+    const portionBytes = this.#chunkBytes;
+    const rule = { windowBytes: mostBytes, portionBytes, granule, size, from: zeroFrom };
+    yield* gatherWindows(pieces, rule);
   }
 
   async #runLane(steps: AsyncGenerator<RunStep>, lane: number): Promise<void> {
@@ -138,9 +144,10 @@ export class Copier {
         if (next.done === true) return;
         const step = next.value;
         await this.#inTurn((turn) => this.#copyStep(step, buffer, lane, turn));
-        if (step.dataBytes === 0) continue;
-        this.#doneBytes += step.dataBytes;
-        this.#plan.onProgress?.({ doneBytes: this.#doneBytes, totalBytes: this.#totalBytes });
+        for (const bytes of step.portions) {
+          this.#doneBytes += bytes;
+          this.#plan.onProgress?.({ doneBytes: this.#doneBytes, totalBytes: this.#totalBytes });
+        }
       }
     } catch (error) {
       this.#failure ??= { error };
@@ -180,7 +187,17 @@ export class Copier {
       return;
     }
     if (kind === 'copy' && (await this.#copyWindow(step, turn))) return;
-    await this.#copyData(step, buffer(length), lane, turn);
+    for (let at = start; at < start + length;) {
+      const end = Math.min(start + length, at + this.#chunkBytes);
+      const partTurn = end < start + length ? { ...turn, end: () => undefined } : turn;
+      await this.#copyData(
+        { ...step, start: at, length: end - at },
+        buffer(end - at),
+        lane,
+        partTurn,
+      );
+      at = end;
+    }
   }
 
   /** Copies a window where it lies. @returns false if it has to be copied in another way */

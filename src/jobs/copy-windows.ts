@@ -14,6 +14,8 @@ export interface Step {
   readonly length: number;
   /** Bytes of it that count as data. */
   readonly dataBytes: number;
+  /** The same in the portions that are told one after the other. */
+  readonly portions: readonly number[];
   /** Of a window: what it is made of. */
   readonly segments: readonly DataSegment[];
 }
@@ -22,6 +24,8 @@ export interface Step {
 export interface WindowRule {
   /** Windows lie within multiples of this many bytes, a power of two. */
   readonly windowBytes: number;
+  /** Bytes whose data are told of at once, a power of two. */
+  readonly portionBytes: number;
   /** Bytes: windows begin and end at multiples of it, or at the end of the disk. */
   readonly granule: number;
   /** Bytes of the disk. */
@@ -32,7 +36,8 @@ export interface WindowRule {
 
 /** A piece as a step of its own. */
 export function stepOf({ kind, start, length }: Piece): Step {
-  return { kind, start, length, dataBytes: kind === 'data' ? length : 0, segments: [] };
+  const portions = kind === 'data' ? [length] : [];
+  return { kind, start, length, dataBytes: kind === 'data' ? length : 0, portions, segments: [] };
 }
 
 /** The same disk as steps; what cannot be part of a window stays as it is. */
@@ -106,5 +111,17 @@ function* asWindow(pieces: readonly Piece[], rule: WindowRule): Generator<Step> 
     else segments.push(...piece.segments);
   }
   const dataBytes = data.reduce((sum, { length }) => sum + length, 0);
-  yield { kind: 'copy', start, length: end - start, dataBytes, segments };
+  const portions = portionsOf(data, rule.portionBytes);
+  yield { kind: 'copy', start, length: end - start, dataBytes, portions, segments };
+}
+
+function portionsOf(data: readonly Piece[], portionBytes: number): number[] {
+  const portions: number[] = [];
+  let end = 0;
+  for (const { start, length } of data) {
+    if (start < end) portions[portions.length - 1] += length;
+    else portions.push(length);
+    end = (Math.floor(start / portionBytes) + 1) * portionBytes;
+  }
+  return portions;
 }

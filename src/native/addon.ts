@@ -33,7 +33,7 @@ export interface NativeRing {
   submit(count: number): number;
   /** Holds memory until the slot's operation has ended. @returns the address of its first byte */
   hold(slot: number, memory: ArrayBuffer): number;
-  /** Has the slot's next operation come after all that joined this order before. */
+  /** Has the slot's next operation come after all of this order that were submitted before. */
   joinOrder(slot: number, order: NativeCopyOrder): void;
   /** Sets a slot's buffers for a vectored operation. @returns their length in bytes */
   setVector(slot: number, buffers: readonly Uint8Array[]): number;

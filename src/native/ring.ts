@@ -63,6 +63,22 @@ interface SharedTable {
   readonly completed: Int32Array;
 }
 
+/** What a copy of data is made of, and where it was written. */
+export interface CopyMemory {
+  /**
+   * Begins with the bytes of a stretch, which is what one thread copies at a time, and with the segments,
+   * three numbers each: a file, or 0 for zeroes; an offset in bytes; a length in bytes.
+   */
+  readonly numbers: Float64Array;
+  /**
+   * Index from which on it receives for each stretch, even after a failure, how many parts were written,
+   * and three numbers for each, all in bytes: where it lies in the stretch, its length, its host offset.
+   */
+  readonly placesAt: number;
+  /** Numbers for that: the same share for every stretch, with room for every part that can be. */
+  readonly placesLength: number;
+}
+
 /** See the file's comment. Get one from `acquireRing`. */
 export class Ring {
   readonly #native: NativeRing;
@@ -257,12 +273,9 @@ export class Ring {
    * order's granule is 0, to `offset` and what follows it; else whole granules, to the room that the
    * order was offered and nobody has taken.
    *
-   * @param memory begins with the segments, three numbers each: a file, or 0 for zeroes; an offset in
-   *   bytes; a length in bytes
+   * Threads share it in stretches, of which each takes its turn by itself.
+   *
    * @param granularity bytes of a block; 0 if zeroes are copied like data
-   * @param placesAt index in the memory from which on it receives, even after a failure, how many parts
-   *   were written, and three numbers for each, all in bytes: where it lies in what is copied, its length,
-   *   its host offset. There is room for every part that can be
    */
   copyData(
     client: RingClient<undefined>,
@@ -270,25 +283,25 @@ export class Ring {
     offset: number,
     length: number,
     order: NativeCopyOrder,
-    memory: Float64Array,
+    memory: CopyMemory,
     granularity: number,
-    placesAt: number,
   ): void {
     if (this.#full()) {
       this.#backlog.push(() => {
-        this.copyData(client, file, offset, length, order, memory, granularity, placesAt);
+        this.copyData(client, file, offset, length, order, memory, granularity);
       });
       return;
     }
-    const address = this.#addresses.addressOf(memory);
+    const { numbers, placesAt, placesLength } = memory;
+    const address = this.#addresses.addressOf(numbers);
     const slot = this.#take(client, undefined, Operation.copyData, file, offset, length);
     this.#native.joinOrder(slot, order);
     const record = slot * recordFields;
-    this.#buffers[slot] = memory;
+    this.#buffers[slot] = numbers;
     this.#records[record] = address;
     this.#records[record + 5] = granularity;
-    this.#records[record + 6] = address + placesAt * memory.BYTES_PER_ELEMENT;
-    this.#records[record + 7] = memory.length - placesAt;
+    this.#records[record + 6] = address + placesAt * numbers.BYTES_PER_ELEMENT;
+    this.#records[record + 7] = placesLength;
   }
 
   /** Gives the ring back to the system. Nothing may be under way. */

@@ -2,7 +2,13 @@
 import { hostPath } from '../byte-names.js';
 import { CowherdError, nameMemoryError } from '../errors.js';
 import { type Addon, type NativeCopyOrder, OpenFlag, type OpenedFile } from '../native/addon.js';
-import { Operation, type EngineName, type Ring, type RingClient } from '../native/ring.js';
+import {
+  type CopyMemory,
+  Operation,
+  type EngineName,
+  type Ring,
+  type RingClient,
+} from '../native/ring.js';
 import { acquireRing, releaseRing } from '../native/thread-rings.js';
 import { BaseFile } from './base-file.js';
 import { errnoName } from '../system-errors.js';
@@ -385,7 +391,7 @@ export class FilePosix extends BaseFile implements RingClient<Completion> {
    * @internal Copies data into this file, as `copyData` of the ring has it.
    *
    * @param segments of files of this backend, or zeroes
-   * @param memory for the ring; from `placesAt` on it receives where parts were written
+   * @param memory receives the segments, and where they were written
    * @throws CowherdError if nothing or not all was copied
    */
   async copyData(
@@ -394,37 +400,30 @@ export class FilePosix extends BaseFile implements RingClient<Completion> {
     offset: number,
     length: number,
     sparseSize: number,
-    memory: Float64Array,
-    placesAt: number,
+    memory: CopyMemory,
   ): Promise<void> {
     const refusal = this.changeRefusal(offset, length);
     if (refusal !== undefined) throw refusal;
     this.#forgetHole();
+    const { numbers } = memory;
     const held: FilePosix[] = [this];
-    for (const [index, { file, offset: from, length: bytes }] of segments.entries()) {
-      memory[index * 3] = 0;
+    let next = 1;
+    for (const { file, offset: from, length: bytes } of segments) {
+      numbers[next] = 0;
       if (file !== undefined) {
         if (!(file instanceof FilePosix) || file.closing) throw cannotCopy(this, file);
         held.push(file);
-        memory[index * 3] = file.#file;
+        numbers[next] = file.#file;
       }
-      memory[index * 3 + 1] = from;
-      memory[index * 3 + 2] = bytes;
+      numbers[next + 1] = from;
+      numbers[next + 2] = bytes;
+      next += 3;
     }
     for (const file of held) file.begin();
     try {
       await new Promise<number>((resolve, reject) => {
         const client = new ResultPromise(this, resolve, reject);
-        this.#ring.copyData(
-          client,
-          this.#file,
-          offset,
-          length,
-          order,
-          memory,
-          sparseSize,
-          placesAt,
-        );
+        this.#ring.copyData(client, this.#file, offset, length, order, memory, sparseSize);
       });
     } finally {
       for (const file of held) file.end();

@@ -1,13 +1,21 @@
 /** Copying data between files of the host by the addon, one call a copy. */
 import type { NativeCopyOrder } from '../native/addon.js';
+import type { CopyMemory } from '../native/ring.js';
 import type { FilePosix } from './file-posix.js';
 import type { CopiedPart, CopyOutcome, CopyRule, CopySegment, DataCopier } from './storage.js';
+
+/** Bytes that a thread reads and writes at a time: they stay in the cache of its processor. */
+const defaultStretchBytes = 1024 * 1024;
 
 /** See the file's comment, and `DataCopier`. */
 export class NativeCopier implements DataCopier {
   readonly #file: FilePosix;
   readonly #order: NativeCopyOrder;
   readonly #rule: CopyRule;
+  /** Bytes: a multiple of what is written as a whole, and of what is looked at for zeroes. */
+  readonly #stretch: number;
+  /** Numbers that there have to be for where a stretch is written. */
+  readonly #placesOfStretch: number;
   /** Memory of copies that have ended. */
   readonly #idle: Float64Array[] = [];
 
@@ -15,6 +23,12 @@ export class NativeCopier implements DataCopier {
     this.#file = file;
     this.#order = order;
     this.#rule = rule;
+    const { granule, sparseSize, stretchBytes = defaultStretchBytes } = rule;
+    const unit = leastCommonMultiple(granule || 1, sparseSize || 1);
+    this.#stretch = unit * Math.max(1, Math.floor(stretchBytes / unit));
+    // Room for granules may come in pieces of one each; other parts have zeroes between them.
+    const most = this.#stretch / (granule > 0 ? granule : 2 * (sparseSize || this.#stretch));
+    this.#placesOfStretch = 1 + 3 * (Math.ceil(most) + 1);
   }
 
   offer(start: number, length: number, isZero: boolean): void {
@@ -26,35 +40,53 @@ export class NativeCopier implements DataCopier {
     offset: number,
     length: number,
   ): Promise<CopyOutcome> {
-    const placesAt = segments.length * 3;
-    const memory = this.#memoryFor(placesAt, length);
+    const memory = this.#memoryFor(segments.length, Math.ceil(length / this.#stretch));
     let failure: Error | undefined;
     try {
       const { sparseSize } = this.#rule;
-      const order = this.#order;
-      await this.#file.copyData(order, segments, offset, length, sparseSize, memory, placesAt);
+      await this.#file.copyData(this.#order, segments, offset, length, sparseSize, memory);
     } catch (error) {
       failure = error as Error;
     }
-    const parts: CopiedPart[] = [];
-    const end = placesAt + 1 + 3 * memory[placesAt];
-    for (let index = placesAt + 1; index < end; index += 3) {
-      const hostOffset = memory[index + 2];
-      parts.push({ at: memory[index], length: memory[index + 1], hostOffset });
-    }
-    this.#idle.push(memory);
+    const parts = this.#partsIn(memory);
+    this.#idle.push(memory.numbers);
     return { parts, failure };
   }
 
-  /** Memory with room for so many numbers, and for every part that so many bytes can be written in. */
-  #memoryFor(placesAt: number, length: number): Float64Array {
-    // Room for granules may come in pieces of one each; other parts have zeroes between them.
-    const { granule, sparseSize } = this.#rule;
-    const most = granule > 0 ? length / granule : length / (2 * (sparseSize || length));
-    const size = placesAt + 1 + 3 * (Math.ceil(most) + 1);
-    const idle = this.#idle.pop();
-    const memory = idle !== undefined && idle.length >= size ? idle : new Float64Array(size);
-    memory[placesAt] = 0;
-    return memory;
+  #partsIn({ numbers, placesAt, placesLength }: CopyMemory): CopiedPart[] {
+    const parts: CopiedPart[] = [];
+    for (let share = 0; share < placesLength; share += this.#placesOfStretch) {
+      const stretchAt = (share / this.#placesOfStretch) * this.#stretch;
+      const first = placesAt + share + 1;
+      const end = first + 3 * numbers[first - 1];
+      for (let index = first; index < end; index += 3) {
+        const [at, length, hostOffset] = numbers.subarray(index, index + 3);
+        const last = parts.at(-1);
+        const isNext =
+          last !== undefined &&
+          last.at + last.length === stretchAt + at &&
+          last.hostOffset + last.length === hostOffset;
+        if (isNext) parts[parts.length - 1] = { ...last, length: last.length + length };
+        else parts.push({ at: stretchAt + at, length, hostOffset });
+      }
+    }
+    return parts;
   }
+
+  #memoryFor(segments: number, stretches: number): CopyMemory {
+    const placesAt = 1 + 3 * segments;
+    const placesLength = stretches * this.#placesOfStretch;
+    const size = placesAt + placesLength;
+    const idle = this.#idle.pop();
+    const numbers = idle !== undefined && idle.length >= size ? idle : new Float64Array(size);
+    numbers[0] = this.#stretch;
+    for (let at = placesAt; at < size; at += this.#placesOfStretch) numbers[at] = 0;
+    return { numbers, placesAt, placesLength };
+  }
+}
+
+function leastCommonMultiple(first: number, second: number): number {
+  let [divisor, rest] = [first, second];
+  while (rest > 0) [divisor, rest] = [rest, divisor % rest];
+  return (first / divisor) * second;
 }

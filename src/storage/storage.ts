@@ -110,6 +110,8 @@ export interface CopyRule {
   readonly granule: number;
   /** Bytes of a block that is not copied if it is zeroes, counted from a copy's begin; 0 copies all. */
   readonly sparseSize: number;
+  /** Bytes that one thread copies at a time, about; 1 MiB by default. */
+  readonly stretchBytes?: number;
 }
 
 /**

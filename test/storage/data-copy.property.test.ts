@@ -25,6 +25,8 @@ const copies = fc.array(copy, { minLength: 1, maxLength: 6 });
 /** How many copies are under way at a time. */
 const atOnce = fc.integer({ min: 1, max: 6 });
 const granules = fc.constantFrom(512, 2048, 4096);
+/** Bytes that a thread copies at a time, where threads do it. */
+const stretchSizes = fc.constantFrom(1, 1536, 8192, 1 << 20);
 type Copies = typeof copies extends fc.Arbitrary<infer Value> ? Value : never;
 
 /** Every third block, and all from 100 to 140, are zeroes; others differ from one another. */
@@ -112,9 +114,10 @@ onEveryBackend('copies with places of their own', async (source, target) => {
       copies,
       fc.constantFrom(0, block),
       atOnce,
-      async (list, sparseSize, rounds) => {
+      stretchSizes,
+      async (list, sparseSize, rounds, stretchBytes) => {
         await target.truncate(0);
-        const copier = target.dataCopier({ granule: 0, sparseSize });
+        const copier = target.dataCopier({ granule: 0, sparseSize, stretchBytes });
         const plans = list.map((one) => planned(one, source, bytes));
         const distance = 1 << 20;
         const outcomes = await inRounds(plans, rounds, ({ segments, length }, index) =>
@@ -146,51 +149,59 @@ onEveryBackend('copies that take their places in order', async (source, target) 
     { minLength: 1 },
   );
   await fc.assert(
-    fc.asyncProperty(copies, rooms, granules, atOnce, async (list, given, granule, rounds) => {
-      await target.truncate(0);
-      const copier = target.dataCopier({ granule, sparseSize: block });
-      const plans = list.map((one) => planned(one, source, bytes));
-      const needed = plans.reduce((sum, { length }) => sum + Math.ceil(length / granule), 0);
-      /** Host offset of each granule of room, in the order in which they are used. */
-      const places: number[] = [];
-      let end = 0;
-      for (let index = 0; places.length < needed; index++) {
-        const { granules, isZero } = given[index % given.length];
-        const start = end + granule * (1 + (index % 2));
-        if (!isZero) await target.write(new Uint8Array(granules * granule).fill(0xa5), start);
-        copier.offer(start, granules * granule, isZero);
-        for (let one = 0; one < granules; one++) places.push(start + one * granule);
-        end = start + granules * granule;
-      }
-      const outcomes = await inRounds(plans, rounds, ({ segments, length }) =>
-        copier.copy(segments, 0, length),
-      );
-      for (const [index, { parts, failure }] of outcomes.entries()) {
-        const { content, length } = plans[index];
-        assert.equal(failure, undefined);
-        const isData = (at: number): boolean =>
-          content.subarray(at, at + granule).some((byte) => byte !== 0);
-        const wanted = joined(Math.ceil(length / granule) * granule, granule, isData);
-        const seen = parts.flatMap(({ at, length: count, hostOffset }) =>
-          Array.from({ length: count / granule }, (_, one) => ({
-            at: at + one * granule,
-            hostOffset: hostOffset + one * granule,
-          })),
-        );
-        const expectedPlaces = wanted.flatMap(({ at, length: count }) =>
-          Array.from({ length: count / granule }, (_, one) => at + one * granule),
-        );
-        assert.deepEqual(
-          seen,
-          expectedPlaces.map((at) => ({ at, hostOffset: places.shift() })),
-        );
-        for (const { at, hostOffset } of seen) {
-          const expected = new Uint8Array(granule);
-          expected.set(content.subarray(at, at + granule));
-          assert.deepEqual(await read(target, hostOffset, granule), expected);
+    fc.asyncProperty(
+      copies,
+      rooms,
+      granules,
+      atOnce,
+      stretchSizes,
+      async (list, given, ...rule) => {
+        const [granule, rounds, stretchBytes] = rule;
+        await target.truncate(0);
+        const copier = target.dataCopier({ granule, sparseSize: block, stretchBytes });
+        const plans = list.map((one) => planned(one, source, bytes));
+        const needed = plans.reduce((sum, { length }) => sum + Math.ceil(length / granule), 0);
+        /** Host offset of each granule of room, in the order in which they are used. */
+        const places: number[] = [];
+        let end = 0;
+        for (let index = 0; places.length < needed; index++) {
+          const { granules, isZero } = given[index % given.length];
+          const start = end + granule * (1 + (index % 2));
+          if (!isZero) await target.write(new Uint8Array(granules * granule).fill(0xa5), start);
+          copier.offer(start, granules * granule, isZero);
+          for (let one = 0; one < granules; one++) places.push(start + one * granule);
+          end = start + granules * granule;
         }
-      }
-    }),
+        const outcomes = await inRounds(plans, rounds, ({ segments, length }) =>
+          copier.copy(segments, 0, length),
+        );
+        for (const [index, { parts, failure }] of outcomes.entries()) {
+          const { content, length } = plans[index];
+          assert.equal(failure, undefined);
+          const isData = (at: number): boolean =>
+            content.subarray(at, at + granule).some((byte) => byte !== 0);
+          const wanted = joined(Math.ceil(length / granule) * granule, granule, isData);
+          const seen = parts.flatMap(({ at, length: count, hostOffset }) =>
+            Array.from({ length: count / granule }, (_, one) => ({
+              at: at + one * granule,
+              hostOffset: hostOffset + one * granule,
+            })),
+          );
+          const expectedPlaces = wanted.flatMap(({ at, length: count }) =>
+            Array.from({ length: count / granule }, (_, one) => at + one * granule),
+          );
+          assert.deepEqual(
+            seen,
+            expectedPlaces.map((at) => ({ at, hostOffset: places.shift() })),
+          );
+          for (const { at, hostOffset } of seen) {
+            const expected = new Uint8Array(granule);
+            expected.set(content.subarray(at, at + granule));
+            assert.deepEqual(await read(target, hostOffset, granule), expected);
+          }
+        }
+      },
+    ),
     { seed, numRuns },
   );
 });
