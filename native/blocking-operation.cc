@@ -14,6 +14,7 @@
 #include "aligned-buffer.h"
 #include "block-device.h"
 #include "codec.h"
+#include "compare-data.h"
 #include "copy-data.h"
 #include "file.h"
 
@@ -350,6 +351,7 @@ int64_t performChange(Request* request) {
 int64_t performBlocking(Request* request) {
   if (request->isCodec()) return performCodec(*request);
   if (request->isRead() || request->isWrite()) return transfer(request);
+  if (request->opcode == Opcode::kCompareData) return compareData(request);
   if (request->opcode == Opcode::kFlush) return syncData(*request->file);
   if (request->opcode == Opcode::kClose) return request->file->release();
   const bool durable = request->file->durable;

@@ -11,6 +11,7 @@
 #include "blocking-operation.h"
 #include "copy-order.h"
 #include "file.h"
+#include "segments.h"
 #include "zero-scan.h"
 
 namespace cowherd {
@@ -27,20 +28,6 @@ struct Part {
 int64_t writeAtOnce(File* file, char* bytes, uint64_t length, uint64_t offset) {
   return transferWhole(Opcode::kWrite, file, bytes, length, offset,
                        std::numeric_limits<uint64_t>::max());
-}
-
-int64_t readSegments(const std::vector<CopySegment>& segments, char* bytes) {
-  for (const CopySegment& segment : segments) {
-    if (segment.file == nullptr) {
-      std::memset(bytes, 0, segment.length);
-    } else {
-      const int64_t error = transferWhole(Opcode::kRead, segment.file, bytes, segment.length,
-                                          segment.offset, segment.length);
-      if (error < 0) return error;
-    }
-    bytes += segment.length;
-  }
-  return 0;
 }
 
 /** The parts that are not zeroes by blocks of `granularity` bytes; with 0 all is one. */

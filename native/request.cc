@@ -39,15 +39,15 @@ void Request::leaveOrder() {
 }
 
 Request* Request::ended() {
-  Request* const copy = whole;
-  if (copy == nullptr) return this;
+  Request* const all = whole;
+  if (all == nullptr) return this;
   leaveOrder();
-  CopyWork* const work = copy->work.get();
+  SharedWork* const work = all->work.get();
   int64_t none = 0;
-  if (result < 0) work->error.compare_exchange_strong(none, result);
+  if (result != 0) work->result.compare_exchange_strong(none, result);
   if (work->left.fetch_sub(1) > 1) return nullptr;
-  copy->result = work->error.load();
-  return copy;
+  all->result = work->result.load();
+  return all;
 }
 
 void Request::zeroRest() {

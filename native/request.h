@@ -29,10 +29,11 @@ enum class Opcode : int {
   kCopyRange = 9,
   kClose = 10,
   kCopyData = 11,
-  kZstdCompress = 12,
-  kZstdDecompress = 13,
-  kDeflate = 14,
-  kInflate = 15,
+  kCompareData = 12,
+  kZstdCompress = 13,
+  kZstdDecompress = 14,
+  kDeflate = 15,
+  kInflate = 16,
 };
 
 /** Bytes of a file that a write touches; end is exclusive. */
@@ -42,14 +43,14 @@ struct Range {
   bool overlaps(const Range& other) const { return start < other.end && other.start < end; }
 };
 
-/** Bytes that are copied from a file, or zeroes where there is none. */
-struct CopySegment {
+/** Bytes of a file, or zeroes where there is none. */
+struct Segment {
   File* file;
   uint64_t offset;
   uint64_t length;
 };
 
-struct CopyWork;
+struct SharedWork;
 
 /**
  * One slot of a ring's request table: an operation under way. Exactly one party owns it at a time:
@@ -77,11 +78,13 @@ struct Request {
   uint64_t outputLength = 0;
   uint64_t sourceOffset = 0;
   File* source = nullptr;
-  /** The parts of a copy of data, and of which copy a part is one. */
-  std::shared_ptr<CopyWork> work;
+  /** The parts of a copy or comparison of data, and of which of those a part is one. */
+  std::shared_ptr<SharedWork> work;
   Request* whole = nullptr;
-  /** What a part is made of, and the order it has its ticket of; a copy keeps that for its parts. */
-  std::vector<CopySegment> segments;
+  /** What a part is made of, and what it is compared with. */
+  std::vector<Segment> segments;
+  std::vector<Segment> others;
+  /** The order a part has its ticket of; a copy keeps that for its parts. */
   std::shared_ptr<CopyOrder> order;
   uint64_t ticket = 0;
   /** A level, a flag: what the operation defines. */
@@ -105,6 +108,7 @@ struct Request {
   bool isVector() const {
     return opcode == Opcode::kReadVector || opcode == Opcode::kWriteVector;
   }
+  bool isShared() const { return opcode == Opcode::kCopyData || opcode == Opcode::kCompareData; }
   bool isCodec() const { return opcode >= Opcode::kZstdCompress; }
 
   /** The buffers still to be transferred; at most IOV_MAX of them. */
@@ -114,7 +118,7 @@ struct Request {
   /** Lets the copies after this one go on, unless it has done so before. */
   void leaveOrder();
   /**
-   * Ends this with its result. @returns what has ended thereby: this, or the copy whose last part it was,
+   * Ends this with its result. @returns what has ended thereby: this, or what it was the last part of,
    *   or null
    */
   Request* ended();
@@ -126,13 +130,13 @@ struct Request {
   bool aligned(uint32_t requestAlignment, uint32_t memoryAlignment) const;
 };
 
-/** A copy of data in parts, which threads carry out side by side. */
-struct CopyWork {
+/** A copy or comparison of data in parts, which threads carry out side by side. */
+struct SharedWork {
   std::vector<Request> parts;
   /** Parts that have not ended. */
   std::atomic<size_t> left{0};
-  /** Of the first part that failed, or 0. */
-  std::atomic<int64_t> error{0};
+  /** Of the first part whose result was not 0. */
+  std::atomic<int64_t> result{0};
 };
 
 }  // namespace cowherd

@@ -107,7 +107,7 @@ uint32_t Ring::submit(uint32_t count) {
     request->file = request->isCodec() ? nullptr : File::find(record[4]);
     request->source =
         request->opcode == Opcode::kCopyRange ? File::find(record[7]) : nullptr;
-    if (request->opcode == Opcode::kCopyData) prepareCopy(request);
+    if (request->isShared()) divide(request);
     inFlight_ += 1;
     start(request);
   }
@@ -126,25 +126,62 @@ uint32_t Ring::submit(uint32_t count) {
   return completedCount_;
 }
 
-void Ring::prepareCopy(Request* request) {
-  if (request->work == nullptr) request->work = std::make_shared<CopyWork>();
-  CopyWork* const work = request->work.get();
+namespace {
+
+/** Segments as JavaScript gives them, three numbers each, taken from the first byte on. */
+class SegmentReader {
+ public:
+  explicit SegmentReader(const double* numbers) : next_(numbers) {}
+
+  /** Takes so many bytes. @returns whether there are such segments, of files that are open */
+  bool take(uint64_t length, std::vector<Segment>* segments) {
+    segments->clear();
+    while (length > 0) {
+      Segment segment = {nullptr, static_cast<uint64_t>(next_[1]) + taken_,
+                         static_cast<uint64_t>(next_[2]) - taken_};
+      if (next_[0] != 0) segment.file = File::find(next_[0]);
+      if ((next_[0] != 0 && segment.file == nullptr) || segment.length == 0) return false;
+      if (segment.length <= length) {
+        next_ += 3;
+        taken_ = 0;
+      } else {
+        segment.length = length;
+        taken_ += length;
+      }
+      segments->push_back(segment);
+      length -= segment.length;
+    }
+    return true;
+  }
+
+ private:
+  const double* next_;
+  /** Bytes of the next segment that were taken before. */
+  uint64_t taken_ = 0;
+};
+
+}  // namespace
+
+void Ring::divide(Request* request) {
+  if (request->work == nullptr) request->work = std::make_shared<SharedWork>();
+  SharedWork* const work = request->work.get();
   const std::shared_ptr<CopyOrder> order = std::move(request->order);
   request->order.reset();
-  const double* next = static_cast<const double*>(request->single.iov_base);
-  const uint64_t partBytes = std::max<uint64_t>(1, static_cast<uint64_t>(*next));
+  const double* const numbers = static_cast<const double*>(request->single.iov_base);
+  const uint64_t partBytes = std::max<uint64_t>(1, static_cast<uint64_t>(numbers[0]));
   const uint64_t length = request->remaining;
   const size_t count = (length + partBytes - 1) / partBytes;
-  const size_t notes = count == 0 ? 0 : request->outputLength / count;
+  const bool isCopy = request->opcode == Opcode::kCopyData;
+  const size_t notes = isCopy && count > 0 ? request->outputLength / count : 0;
+  SegmentReader segments(numbers + 1);
+  SegmentReader others(reinterpret_cast<const double*>(request->output));
   work->parts.resize(count);
-  work->error.store(0);
+  work->result.store(0);
   work->left.store(count);
-  uint64_t taken = 0;
-  next += 1;
   for (size_t index = 0; index < count; index += 1) {
     Request* const part = &work->parts[index];
     const uint64_t start = index * partBytes;
-    part->opcode = Opcode::kCopyData;
+    part->opcode = request->opcode;
     part->ring = this;
     part->file = request->file;
     part->whole = request;
@@ -153,30 +190,16 @@ void Ring::prepareCopy(Request* request) {
     part->parameter = request->parameter;
     part->output = request->output + index * notes * sizeof(double);
     part->outputLength = notes;
-    part->segments.clear();
-    for (uint64_t rest = part->remaining; rest > 0;) {
-      CopySegment segment = {nullptr, static_cast<uint64_t>(next[1]) + taken,
-                             static_cast<uint64_t>(next[2]) - taken};
-      if (next[0] != 0) segment.file = File::find(next[0]);
-      // A file that is not open has no bytes to copy.
-      if ((next[0] != 0 && segment.file == nullptr) || segment.length == 0) {
-        request->file = nullptr;
-        return;
-      }
-      if (segment.length <= rest) {
-        next += 3;
-        taken = 0;
-      } else {
-        segment.length = rest;
-        taken += rest;
-      }
-      part->segments.push_back(segment);
-      rest -= segment.length;
+    if (!segments.take(part->remaining, &part->segments) ||
+        (!isCopy && !others.take(part->remaining, &part->others))) {
+      request->file = nullptr;
+      return;
     }
   }
+  if (order == nullptr) return;
   for (Request& part : work->parts) {
     part.order = order;
-    if (order != nullptr) part.ticket = order->join();
+    part.ticket = order->join();
   }
 }
 
@@ -190,13 +213,15 @@ void Ring::start(Request* request) {
     return;
   }
   const bool isEmpty = request->remaining == 0;
-  if (isEmpty && (request->isRead() || request->isWrite() || request->opcode == Opcode::kCopyData)) {
+  if (isEmpty && (request->isRead() || request->isWrite() || request->isShared())) {
     finish(request, 0);
     return;
   }
   if (request->opcode == Opcode::kClose) environment_->forget(request->file);
   if (request->isRead()) {
     startRead(request);
+  } else if (request->isShared()) {
+    toPoolInParts(request);
   } else if (enterGate(request)) {
     startAdmitted(request);
   }
@@ -309,10 +334,6 @@ bool Ring::enterGate(Request* request) {
 }
 
 void Ring::startAdmitted(Request* request) {
-  if (request->opcode == Opcode::kCopyData) {
-    toPoolInParts(request);
-    return;
-  }
   const File* const file = request->file;
   const bool byUring =
       uring_ != nullptr && (engine_ == Engine::kUring || file->direct) &&
@@ -355,29 +376,23 @@ void Ring::toUring(Request* request) {
   }
 }
 
-void Ring::toPoolInParts(Request* copy) {
-  for (Request& part : copy->work->parts) {
-    part.next = nullptr;
-    if (copyPool_.last == nullptr) {
-      copyPool_.first = &part;
-    } else {
-      copyPool_.last->next = &part;
-    }
-    copyPool_.last = &part;
-    copyPool_.count += 1;
-  }
+void Ring::toPoolInParts(Request* request) {
+  for (Request& part : request->work->parts) dataPool_.append(&part);
 }
 
 void Ring::toPool(Request* request) {
-  PoolList& list = request->isCodec() ? codecPool_ : filePool_;
+  (request->isCodec() ? codecPool_ : filePool_).append(request);
+}
+
+void Ring::PoolList::append(Request* request) {
   request->next = nullptr;
-  if (list.last == nullptr) {
-    list.first = request;
+  if (last == nullptr) {
+    first = request;
   } else {
-    list.last->next = request;
+    last->next = request;
   }
-  list.last = request;
-  list.count += 1;
+  last = request;
+  count += 1;
 }
 
 void Ring::finish(Request* request, int64_t result) {
@@ -449,9 +464,9 @@ void Ring::flushPools() {
     ThreadPool::files().submit(filePool_.first, filePool_.last, filePool_.count);
     filePool_ = PoolList();
   }
-  if (copyPool_.count > 0) {
-    ThreadPool::copies().submit(copyPool_.first, copyPool_.last, copyPool_.count);
-    copyPool_ = PoolList();
+  if (dataPool_.count > 0) {
+    ThreadPool::data().submit(dataPool_.first, dataPool_.last, dataPool_.count);
+    dataPool_ = PoolList();
   }
   if (codecPool_.count > 0) {
     ThreadPool::codecs().submit(codecPool_.first, codecPool_.last, codecPool_.count);
@@ -573,9 +588,9 @@ void Ring::close() {
       if (ended != nullptr) finish(ended, ended->result);
     }
   };
-  const PoolList unsent[] = {filePool_, copyPool_, codecPool_};
+  const PoolList unsent[] = {filePool_, dataPool_, codecPool_};
   filePool_ = PoolList();
-  copyPool_ = PoolList();
+  dataPool_ = PoolList();
   codecPool_ = PoolList();
   for (const PoolList& list : unsent) drop(list.first);
   inlineReads_.abandon();
@@ -587,7 +602,7 @@ void Ring::close() {
     // Completed slots have no reader any more.
     completedCount_ = 0;
     drop(ThreadPool::files().abandon(this));
-    drop(ThreadPool::copies().abandon(this));
+    drop(ThreadPool::data().abandon(this));
     drop(ThreadPool::codecs().abandon(this));
     for (Request& request : requests_) {
       // A file being closed has nothing else under way, and may be gone by now.

@@ -81,9 +81,9 @@ class Ring {
   explicit Ring(size_t mostReads) : inlineReads_(mostReads) {}
   ~Ring() = default;
 
-  /** Divides a copy into its parts. */
-  void prepareCopy(Request* request);
-  void toPoolInParts(Request* copy);
+  /** Divides a copy or comparison of data into its parts. */
+  void divide(Request* request);
+  void toPoolInParts(Request* request);
   void start(Request* request);
   void startRead(Request* request);
   /** Begins the cached reads that `startRead` put aside, with the helper if there are many. */
@@ -137,9 +137,10 @@ class Ring {
     Request* first = nullptr;
     Request* last = nullptr;
     size_t count = 0;
+    void append(Request* request);
   };
   PoolList filePool_;
-  PoolList copyPool_;
+  PoolList dataPool_;
   PoolList codecPool_;
 
   uv_poll_t poll_;

@@ -33,8 +33,9 @@ ThreadPool& ThreadPool::files() {
   return *pool;
 }
 
-ThreadPool& ThreadPool::copies() {
-  static ThreadPool* const pool = new ThreadPool(2);
+ThreadPool& ThreadPool::data() {
+  static ThreadPool* const pool =
+      new ThreadPool(std::clamp(std::thread::hardware_concurrency(), 2U, 4U));
   return *pool;
 }
 

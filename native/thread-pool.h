@@ -17,8 +17,8 @@ class ThreadPool {
  public:
   /** For file operations, which wait. */
   static ThreadPool& files();
-  /** For copies of data, of which one writes while others read. */
-  static ThreadPool& copies();
+  /** For copies and comparisons of data: of copies into one file, one writes while others read. */
+  static ThreadPool& data();
   /** For codecs, which compute. */
   static ThreadPool& codecs();
   /** Whether a thread writes to the page cache just now, and will look for more when it is done. */

@@ -1,10 +1,11 @@
 /**
- * Copying data from image to image where they lie, without their passing through JavaScript. For a source
- * that nobody changes, and a target that nobody else writes to.
+ * Copying data from image to image, and comparing them, where they lie, without their passing through
+ * JavaScript. For images that nobody changes, and a target that nobody else writes to.
  */
 import { Counter, type QueueCounters } from '../engine/counters.js';
 import type { DataCopy } from '../format/driver.js';
-import type { CopiedPart, StorageFile } from '../storage/storage.js';
+import { haveSameData } from '../storage/same-data.js';
+import type { CopiedPart, CopySegment, StorageFile } from '../storage/storage.js';
 import type { Extent, Image } from './api.js';
 import { OpenedImage } from './opened-image.js';
 
@@ -66,15 +67,29 @@ export class ImageFiller {
     offset: number,
     length: number,
   ): Promise<readonly CopiedPart[] | undefined> {
-    for (const { bytes, length: count } of segments) {
-      bytes?.counters.add(Counter.reads);
-      bytes?.counters.add(Counter.bytesRead, count);
-    }
-    const places = segments.map(({ bytes, length: count }) => ({
-      file: bytes?.file,
-      offset: bytes?.offset ?? 0,
-      length: count,
-    }));
-    return this.#copy.copy(places, offset, length);
+    return this.#copy.copy(countedPlaces(segments), offset, length);
   }
+}
+
+/**
+ * Whether segments, one after the other, hold the same bytes as others.
+ *
+ * @param length bytes of either
+ * @returns undefined where that has to be found by reading them
+ */
+export function sameData(
+  segments: readonly DataSegment[],
+  others: readonly DataSegment[],
+  length: number,
+): Promise<boolean | undefined> {
+  return haveSameData(countedPlaces(segments), countedPlaces(others), length);
+}
+
+/** Where segments lie in files; who reads them counts it. */
+function countedPlaces(segments: readonly DataSegment[]): CopySegment[] {
+  return segments.map(({ bytes, length }) => {
+    bytes?.counters.add(Counter.reads);
+    bytes?.counters.add(Counter.bytesRead, length);
+    return { file: bytes?.file, offset: bytes?.offset ?? 0, length };
+  });
 }

@@ -1,6 +1,7 @@
 /**
  * Whether two images show the same content: walks how both are stored, skips what both know to be
- * zeroes, and reads the rest of both sides with several requests in flight. Never writes.
+ * zeroes, and compares the rest of both sides: where it lies as it is by the host, window by window, and
+ * what differs there or lies otherwise by reading it with several requests in flight. Never writes.
  */
 import type {
   AioMode,
@@ -11,6 +12,7 @@ import type {
   LongOperationOptions,
   RequestTarget,
 } from '../image/api.js';
+import { type DataSegment, plainBytes, sameData } from '../image/data-copy.js';
 import { openImage } from '../image/open.js';
 import { checkOptions } from '../image/option-check.js';
 import { type PathLike, pathOf } from '../image/path.js';
@@ -20,7 +22,7 @@ import { CowherdError } from '../errors.js';
 import { locateReadFailure } from './read-failure.js';
 import { withQueues } from './queues.js';
 import { firstDifference, firstNonZero } from './differences.js';
-import { zipExtents } from './zip-extents.js';
+import { type ExtentPair, zipExtents } from './zip-extents.js';
 
 /** How two open images are compared. */
 export interface CompareImagesOptions extends LongOperationOptions {
@@ -106,6 +108,8 @@ type Difference = NonNullable<CompareResult['difference']>;
 
 /** Bytes read at once from each side. */
 const requestBytes = 2 * 1024 * 1024;
+/** Bytes compared at once where they lie: so many that what a comparison costs beside is little. */
+const windowBytes = 16 * 1024 * 1024;
 /** Ranges that are no further apart are read as one: a request costs more than what it skips. */
 const joinedGapBytes = 64 * 1024;
 
@@ -115,6 +119,14 @@ interface Work {
   length: number;
   readA: boolean;
   readB: boolean;
+  /** Where the bytes of both sides lie; undefined where they have to be read to know them. */
+  readonly plain: PlainPair | undefined;
+}
+
+/** Where the bytes of a range lie. */
+interface PlainPair {
+  readonly a: DataSegment[];
+  readonly b: DataSegment[];
 }
 
 /** One of the images, and the queues that read it. */
@@ -201,12 +213,19 @@ class Comparison {
         if (pending === undefined) this.#passTo(end);
         continue;
       }
-      if (pending !== undefined && end - pending.offset <= requestBytes) {
+      const plain = this.#plainPair(pair);
+      const most = plain === undefined ? requestBytes : windowBytes;
+      if (
+        pending !== undefined &&
+        end - pending.offset <= most &&
+        (plain === undefined) === (pending.plain === undefined)
+      ) {
         const gap = pair.offset - (pending.offset + pending.length);
         if (gap <= joinedGapBytes) {
           pending.length = end - pending.offset;
           pending.readA ||= readA;
           pending.readB ||= readB;
+          if (plain !== undefined) join(pending.plain!, plain, gap);
           continue;
         }
       }
@@ -215,8 +234,10 @@ class Comparison {
         this.#passTo(pair.offset);
       }
       pending = undefined;
-      for (let offset = pair.offset; offset < end; offset += requestBytes) {
-        const work = { offset, length: Math.min(requestBytes, end - offset), readA, readB };
+      for (let offset = pair.offset; offset < end; offset += most) {
+        const length = Math.min(most, end - offset);
+        const part = this.#plainPair({ ...pair, offset, length });
+        const work = { offset, length, readA, readB, plain: part };
         if (work.offset + work.length === end) pending = work;
         else await this.#start(work);
         if (this.#ended()) return;
@@ -248,7 +269,25 @@ class Comparison {
     this.#position = work.offset + work.length;
   }
 
-  async #perform({ offset, length, readA, readB }: Work): Promise<void> {
+  /** Where a range lies in both, if it lies there as it is and stays there. */
+  #plainPair({ offset, length, a, b }: ExtentPair): PlainPair | undefined {
+    const [sideA, sideB] = this.sides;
+    const segmentA = plainSegment(sideA.image, a, offset, length);
+    const segmentB = segmentA && plainSegment(sideB.image, b, offset, length);
+    return segmentB && { a: [segmentA], b: [segmentB] };
+  }
+
+  async #perform(work: Work): Promise<void> {
+    const { offset, length, plain } = work;
+    if (plain !== undefined && (await sameData(plain.a, plain.b, length)) === true) return;
+    for (let start = offset; start < offset + length; start += requestBytes) {
+      if (this.#first !== undefined && this.#first.offset < start) return;
+      const end = Math.min(start + requestBytes, offset + length);
+      await this.#read({ ...work, offset: start, length: end - start });
+    }
+  }
+
+  async #read({ offset, length, readA, readB }: Work): Promise<void> {
     const bytesA = readA ? this.#takeBuffer() : undefined;
     const bytesB = readB ? this.#takeBuffer() : undefined;
     const [a, b] = this.sides;
@@ -301,6 +340,26 @@ class Comparison {
 
 function readsAsZeroes(extent: Extent | undefined): boolean {
   return extent === undefined || extent.zero || !extent.present;
+}
+
+/** Where part of an extent lies; undefined where it has to be read, or may be written to meanwhile. */
+function plainSegment(
+  image: Image,
+  extent: Extent | undefined,
+  offset: number,
+  length: number,
+): DataSegment | undefined {
+  if (extent === undefined || readsAsZeroes(extent)) return { bytes: undefined, length };
+  const bytes = image.readOnly ? plainBytes(image, extent) : undefined;
+  return bytes && { bytes: { ...bytes, offset: bytes.offset + offset - extent.start }, length };
+}
+
+/** Appends what lies behind a gap that is zeroes in both. */
+function join(first: PlainPair, next: PlainPair, gap: number): void {
+  for (const side of ['a', 'b'] as const) {
+    if (gap > 0) first[side].push({ bytes: undefined, length: gap });
+    first[side].push(...next[side]);
+  }
 }
 
 /** Whether QEMU sees the same state in both, which includes whether it lasts to the end. */

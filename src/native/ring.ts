@@ -20,10 +20,11 @@ export const Operation = {
   copyRange: 9,
   close: 10,
   copyData: 11,
-  zstdCompress: 12,
-  zstdDecompress: 13,
-  deflate: 14,
-  inflate: 15,
+  compareData: 12,
+  zstdCompress: 13,
+  zstdDecompress: 14,
+  deflate: 15,
+  inflate: 16,
 } as const;
 /** One of the operations. */
 export type Operation = (typeof Operation)[keyof typeof Operation];
@@ -63,13 +64,17 @@ interface SharedTable {
   readonly completed: Int32Array;
 }
 
-/** What a copy of data is made of, and where it was written. */
-export interface CopyMemory {
+/** What data are made of that are copied or compared. */
+export interface DataMemory {
   /**
-   * Begins with the bytes of a stretch, which is what one thread copies at a time, and with the segments,
-   * three numbers each: a file, or 0 for zeroes; an offset in bytes; a length in bytes.
+   * Begins with the bytes of a stretch, which is what one thread deals with at a time, and with the
+   * segments, three numbers each: a file, or 0 for zeroes; an offset in bytes; a length in bytes.
    */
   readonly numbers: Float64Array;
+}
+
+/** What a copy of data is made of, and where it was written. */
+export interface CopyMemory extends DataMemory {
   /**
    * Index from which on it receives for each stretch, even after a failure, how many parts were written,
    * and three numbers for each, all in bytes: where it lies in the stretch, its length, its host offset.
@@ -302,6 +307,36 @@ export class Ring {
     this.#records[record + 5] = granularity;
     this.#records[record + 6] = address + placesAt * numbers.BYTES_PER_ELEMENT;
     this.#records[record + 7] = placesLength;
+  }
+
+  /**
+   * Whether segments of files hold the same bytes as others: a result of 0 says that they do, 1 that they
+   * do not.
+   *
+   * @param file any of the files
+   * @param length bytes of either
+   * @param othersAt index in the memory at which the others begin, in the same form
+   */
+  compareData(
+    client: RingClient<undefined>,
+    file: number,
+    length: number,
+    memory: DataMemory,
+    othersAt: number,
+  ): void {
+    if (this.#full()) {
+      this.#backlog.push(() => {
+        this.compareData(client, file, length, memory, othersAt);
+      });
+      return;
+    }
+    const { numbers } = memory;
+    const address = this.#addresses.addressOf(numbers);
+    const slot = this.#take(client, undefined, Operation.compareData, file, 0, length);
+    const record = slot * recordFields;
+    this.#buffers[slot] = numbers;
+    this.#records[record] = address;
+    this.#records[record + 6] = address + othersAt * numbers.BYTES_PER_ELEMENT;
   }
 
   /** Gives the ring back to the system. Nothing may be under way. */

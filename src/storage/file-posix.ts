@@ -46,6 +46,9 @@ const defaultExtentSizeHint = 1024 * 1024;
 /** Numbers of native/blocking-operation.cc. */
 const allocateModes: Readonly<Record<AllocateMode, number>> = { falloc: 0, full: 1, keep: 2 };
 
+/** Bytes that a thread compares at a time, of each side: they stay in the cache of its processor. */
+const comparedBytes = 512 * 1024;
+
 /** Words that follow "Could not" in messages. */
 const attempts: Readonly<Record<Operation, string>> = {
   [Operation.read]: 'read from',
@@ -60,6 +63,7 @@ const attempts: Readonly<Record<Operation, string>> = {
   [Operation.copyRange]: 'copy to',
   [Operation.close]: 'close',
   [Operation.copyData]: 'copy to',
+  [Operation.compareData]: 'read from',
   [Operation.zstdCompress]: 'compress',
   [Operation.zstdDecompress]: 'decompress',
   [Operation.deflate]: 'compress',
@@ -405,25 +409,65 @@ export class FilePosix extends BaseFile implements RingClient<Completion> {
     const refusal = this.changeRefusal(offset, length);
     if (refusal !== undefined) throw refusal;
     this.#forgetHole();
-    const { numbers } = memory;
-    const held: FilePosix[] = [this];
-    let next = 1;
-    for (const { file, offset: from, length: bytes } of segments) {
+    const held = [this, ...this.#noteSegments(segments, memory.numbers, 1)];
+    await this.#withHeld(held, (client) => {
+      this.#ring.copyData(client, this.#file, offset, length, order, memory, sparseSize);
+    });
+  }
+
+  /**
+   * @internal Whether segments hold the same bytes as others, as `compareData` of the ring has it.
+   *
+   * @param length bytes of either
+   * @throws CowherdError if that cannot be told
+   */
+  async hasSameData(
+    segments: readonly CopySegment[],
+    others: readonly CopySegment[],
+    length: number,
+  ): Promise<boolean> {
+    const othersAt = 1 + 3 * segments.length;
+    const numbers = new Float64Array(othersAt + 3 * others.length);
+    numbers[0] = comparedBytes;
+    const held = this.#noteSegments(segments, numbers, 1);
+    held.push(...this.#noteSegments(others, numbers, othersAt));
+    const result = await this.#withHeld(held, (client) => {
+      this.#ring.compareData(client, this.#file, length, { numbers }, othersAt);
+    });
+    return result === 0;
+  }
+
+  /** Writes segments down for the ring. @returns their files @throws CowherdError for foreign ones */
+  #noteSegments(
+    segments: readonly CopySegment[],
+    numbers: Float64Array,
+    from: number,
+  ): FilePosix[] {
+    const files: FilePosix[] = [];
+    let next = from;
+    for (const { file, offset, length } of segments) {
       numbers[next] = 0;
       if (file !== undefined) {
         if (!(file instanceof FilePosix) || file.closing) throw cannotCopy(this, file);
-        held.push(file);
+        files.push(file);
         numbers[next] = file.#file;
       }
-      numbers[next + 1] = from;
-      numbers[next + 2] = bytes;
+      numbers[next + 1] = offset;
+      numbers[next + 2] = length;
       next += 3;
     }
+    return files;
+  }
+
+  /** Runs an operation for which files have to stay open. */
+  async #withHeld(
+    held: readonly FilePosix[],
+    start: (client: RingClient<undefined>) => void,
+  ): Promise<number> {
     for (const file of held) file.begin();
     try {
-      await new Promise<number>((resolve, reject) => {
-        const client = new ResultPromise(this, resolve, reject);
-        this.#ring.copyData(client, this.#file, offset, length, order, memory, sparseSize);
+      return await new Promise<number>((resolve, reject) => {
+        start(new ResultPromise(this, resolve, reject));
       });
     } finally {
       for (const file of held) file.end();

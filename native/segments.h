@@ -1,0 +1,15 @@
+#ifndef COWHERD_SEGMENTS_H
+#define COWHERD_SEGMENTS_H
+
+#include <vector>
+
+#include "request.h"
+
+namespace cowherd {
+
+/** Reads segments one after the other. @returns 0, or a negated errno */
+int64_t readSegments(const std::vector<Segment>& segments, char* bytes);
+
+}  // namespace cowherd
+
+#endif
