@@ -254,6 +254,23 @@ Napi::Value extentSizeHint(const Napi::CallbackInfo& info) {
 }
 
 /**
+ * (from, to) => whether the one can share blocks with the other: a file system that knows it finds fault
+ * with the bytes asked for, which are none of its blocks
+ */
+Napi::Value canClone(const Napi::CallbackInfo& info) {
+  const File* const from = fileOf(info);
+  const File* const to = File::find(info[1].As<Napi::Number>().DoubleValue());
+  if (from == nullptr || to == nullptr) return Napi::Boolean::New(info.Env(), false);
+  struct file_clone_range range = {};
+  range.src_fd = from->descriptor();
+  range.src_offset = 1;
+  range.src_length = 1;
+  range.dest_offset = 1;
+  const int result = ::ioctl(to->descriptor(), FICLONERANGE, &range);
+  return Napi::Boolean::New(info.Env(), result != 0 && errno == EINVAL);
+}
+
+/**
  * (descriptor, distance) => the position in bytes at which the next write(2) goes on | -errno. It is shared
  * with the other programs that write to the same open file.
  */
@@ -276,6 +293,7 @@ void exportFileFacts(Napi::Object exports) {
   exports["lockByte"] = Napi::Function::New(env, lockByte, "lockByte");
   exports["setFileHints"] = Napi::Function::New(env, setFileHints, "setFileHints");
   exports["extentSizeHint"] = Napi::Function::New(env, extentSizeHint, "extentSizeHint");
+  exports["canClone"] = Napi::Function::New(env, canClone, "canClone");
   exports["movePosition"] = Napi::Function::New(env, movePosition, "movePosition");
   exports["testByte"] = Napi::Function::New(env, testByte, "testByte");
 }

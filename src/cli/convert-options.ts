@@ -93,7 +93,7 @@ export const convertOptions = {
   copyRange: {
     short: 'C',
     long: 'copy-range-offloading',
-    help: 'accepted; data is read and written',
+    help: 'let the host copy by itself what goes to a raw target, where it can',
   },
   salvage: { long: 'salvage', help: 'what cannot be read becomes zeroes, with a warning' },
   outOfOrder: { short: 'W', long: 'oob-writes', help: 'let the target hold the disk in any order' },

@@ -220,6 +220,7 @@ async function convertToFile(
         skipCreate: line.has('skipCreate'),
         targetIsZero: line.has('targetIsZero'),
         salvage: line.has('salvage'),
+        copyOffload: line.has('copyRange'),
         outOfOrder: line.has('outOfOrder'),
         onStats: (targetStats, sourceStats) => {
           sourceStats.forEach((stats, index) => {

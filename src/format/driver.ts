@@ -54,6 +54,14 @@ export interface DataCopy {
   ): Promise<readonly CopiedPart[] | undefined>;
 }
 
+/** How an image is filled. */
+export interface FillRule {
+  /** Bytes of a block that is left out if it is zeroes; 0 leaves out none. */
+  readonly sparseSize: number;
+  /** Whether the host copies by itself what it can, blocks of zeroes too. */
+  readonly offload: boolean;
+}
+
 /** One queue of an open image. Offsets are guest offsets within the image's size. */
 export interface FormatQueue {
   read(buffer: Uint8Array, offset: number): Promise<void>;
@@ -72,10 +80,9 @@ export interface FormatQueue {
   /**
    * A way to fill the image from other files.
    *
-   * @param sparseSize bytes of a block that is left out if it is zeroes; 0 leaves out none
    * @returns undefined where there is none
    */
-  dataCopy(sparseSize: number): DataCopy | undefined;
+  dataCopy(rule: FillRule): DataCopy | undefined;
   flush(): Promise<void>;
   /** Waits for the queue's requests and leaves the image. */
   close(): Promise<void>;

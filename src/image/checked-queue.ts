@@ -3,7 +3,7 @@ import { types } from 'node:util';
 import { Counter, type QueueCounters } from '../engine/counters.js';
 import type { Throttle } from '../engine/throttle.js';
 import { CowherdError } from '../errors.js';
-import type { DataCopy, FormatQueue } from '../format/driver.js';
+import type { DataCopy, FillRule, FormatQueue } from '../format/driver.js';
 import { probeBytes, recogniseFormat } from '../format/probe.js';
 import { qcow2Magic } from '../format/qcow2/header.js';
 import { isZero } from '../native/zero-scan.js';
@@ -121,12 +121,12 @@ export class CheckedQueue implements ImageQueue {
   }
 
   /** A way to fill the image from other files; see `image/data-copy`. */
-  dataCopy(sparseSize: number): DataCopy | undefined {
+  dataCopy(rule: FillRule): DataCopy | undefined {
     const { readOnly, probed, detectZeroes } = this.#rules;
     if (this.#closing !== undefined || readOnly || probed || detectZeroes !== 'off')
       return undefined;
     if (this.#throttled) return undefined;
-    const inner = this.#queue.dataCopy(sparseSize);
+    const inner = this.#queue.dataCopy(rule);
     if (inner === undefined) return undefined;
     const { mostBytes, granule } = inner;
     const copy: DataCopy['copy'] = async (segments, offset, length) => {

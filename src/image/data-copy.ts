@@ -3,7 +3,7 @@
  * JavaScript. For images that nobody changes, and a target that nobody else writes to.
  */
 import { Counter, type QueueCounters } from '../engine/counters.js';
-import type { DataCopy } from '../format/driver.js';
+import type { DataCopy, FillRule } from '../format/driver.js';
 import { haveSameData } from '../storage/same-data.js';
 import type { CopiedPart, CopySegment, StorageFile } from '../storage/storage.js';
 import type { Extent, Image } from './api.js';
@@ -27,6 +27,12 @@ export interface DataSegment {
   readonly length: number;
 }
 
+/** Whether an image can be filled by sharing the blocks of another, which copies nothing. */
+export function canClone(source: Image, target: Image): boolean {
+  const areOurs = source instanceof OpenedImage && target instanceof OpenedImage;
+  return areOurs && target.canCloneFrom(source);
+}
+
 /** Where the bytes of an extent of `map` lie; undefined where they lie nowhere as they are. */
 export function plainBytes(image: Image, extent: Extent): PlainBytes | undefined {
   return image instanceof OpenedImage ? image.bytesOf(extent) : undefined;
@@ -43,11 +49,10 @@ export class ImageFiller {
   /**
    * A way to fill an image that holds nothing yet.
    *
-   * @param sparseSize bytes of a block that is left out if it is zeroes; 0 leaves out none
    * @returns undefined where there is none
    */
-  static of(image: Image, sparseSize: number): ImageFiller | undefined {
-    const copy = image instanceof OpenedImage ? image.dataCopy(sparseSize) : undefined;
+  static of(image: Image, rule: FillRule): ImageFiller | undefined {
+    const copy = image instanceof OpenedImage ? image.dataCopy(rule) : undefined;
     return copy && new ImageFiller(copy);
   }
 

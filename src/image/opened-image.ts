@@ -4,7 +4,7 @@ import { leave } from '../engine/members.js';
 import { SharedWords } from '../engine/shared-words.js';
 import { Throttle, throttleWords } from '../engine/throttle.js';
 import { CowherdError, nameMemoryError } from '../errors.js';
-import type { BackingReader, DataCopy } from '../format/driver.js';
+import type { BackingReader, DataCopy, FillRule } from '../format/driver.js';
 import { Qcow2Image } from '../format/qcow2/image.js';
 import type { RawImage } from '../format/raw/image.js';
 import type { StorageFile } from '../storage/storage.js';
@@ -135,8 +135,14 @@ export class OpenedImage implements Image {
   }
 
   /** @internal A way to fill this image from other files, if there is one. */
-  dataCopy(sparseSize: number): DataCopy | undefined {
-    return this.#own.dataCopy(sparseSize);
+  dataCopy(rule: FillRule): DataCopy | undefined {
+    return this.#own.dataCopy(rule);
+  }
+
+  /** @internal Whether the file of this image can share blocks of the other's, which share its layout. */
+  canCloneFrom(source: OpenedImage): boolean {
+    const isRaw = this.format === 'raw' && source.format === 'raw';
+    return isRaw && this.#parts.file.canCloneFrom(source.#parts.file);
   }
 
   /** @internal Where an extent of `map` lies as it is, if it does; and who counts that it is read. */

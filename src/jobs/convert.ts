@@ -14,7 +14,7 @@ import type {
   OpenImageOptions,
 } from '../image/api.js';
 import { createImage, removeImage } from '../image/create.js';
-import { ImageFiller } from '../image/data-copy.js';
+import { ImageFiller, canClone } from '../image/data-copy.js';
 import { closeEach } from '../image/each-step.js';
 import { locksFiles, openImage } from '../image/open.js';
 import { checkOptions } from '../image/option-check.js';
@@ -70,6 +70,11 @@ export interface ConvertOptions extends LongOperationOptions {
    * data that follow one another in the disk do so in the target.
    */
   readonly outOfOrder?: boolean | undefined;
+  /**
+   * Whether the host copies data by itself where it can (copy_file_range(2)), their zeroes too, to a raw
+   * target. From raw to raw, blocks are shared if the file system can, unless `sparseSize` is given.
+   */
+  readonly copyOffload?: boolean | undefined;
   /** The target exists and is kept, not created. */
   readonly skipCreate?: boolean | undefined;
   /**
@@ -165,6 +170,12 @@ function checkCombination(
   }
   if (options.compress === true && options.options?.dataFile !== undefined) {
     refuse('Compression and data file cannot be used together');
+  }
+  if (options.copyOffload === true) {
+    const { sparseSize, compress, salvage } = options;
+    if (sparseSize !== undefined) refuse('Cannot enable copy offloading when -S is used');
+    if (compress === true) refuse('Cannot enable copy offloading when -c is used');
+    if (salvage === true) refuse('Cannot use copy offloading in salvaging mode');
   }
   if (options.snapshot !== undefined && sources.length > 1) {
     refuse('No support for concatenating multiple snapshot');
@@ -334,10 +345,13 @@ async function copyInto(
     }
     const sparseSize = options.sparseSize ?? defaultSparseBytes;
     const isFilled = isFilledInOrder && canFill(options);
+    const isCloned =
+      options.sparseSize === undefined && parts.every(({ image }) => canClone(image, target));
+    const offload = isCloned || options.copyOffload === true;
     const copier = new Copier({
       source,
       targets: await openQueues(target, outOfOrder ? options.queues : 1),
-      filler: isFilled ? ImageFiller.of(target, sparseSize) : undefined,
+      filler: isFilled ? ImageFiller.of(target, { sparseSize, offload }) : undefined,
       outOfOrder,
       size,
       parallel: options.parallel ?? defaultParallel,
@@ -345,7 +359,7 @@ async function copyInto(
       compress: options.compress ?? false,
       sparseSize,
       zeroFrom: await zeroesFrom(target, options, created),
-      reserveAhead: isFilledInOrder && target.format === 'raw',
+      reserveAhead: isFilledInOrder && target.format === 'raw' && !(isFilled && isCloned),
       leaveBacking: backingOf(options) !== undefined,
       salvage: options.salvage ?? false,
       rateLimit: options.rateLimit,

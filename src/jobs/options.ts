@@ -43,6 +43,7 @@ export const convertRules: OptionRules<ConvertOptions> = {
   parallel,
   queues: queueCount,
   outOfOrder: flag,
+  copyOffload: flag,
   skipCreate: flag,
   sparseSize: wholeNumber(0, 16 * 1024 * 1024),
   targetIsZero: flag,

@@ -72,6 +72,9 @@ export interface Addon {
   /** @returns the extent size that was asked for, in bytes; 0 if none was */
   extentSizeHint(file: number): number;
 
+  /** Whether a file can share blocks of another (FICLONERANGE of ioctl(2)). */
+  canClone(from: number, to: number): boolean;
+
   /**
    * Moves the position of a descriptor of the process, which need not be of `openFile`.
    * @returns where the next write(2) goes on, in bytes

@@ -170,6 +170,11 @@ export abstract class BaseFile implements StorageFile {
     );
   }
 
+  // eslint-disable-next-line @typescript-eslint/no-unused-vars -- what backends that can share ask about
+  canCloneFrom(_source: StorageFile): boolean {
+    return false;
+  }
+
   dataCopier(rule: CopyRule): DataCopier {
     return new BufferedCopier(this, rule);
   }

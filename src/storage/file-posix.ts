@@ -15,6 +15,7 @@ import { errnoName } from '../system-errors.js';
 import { openError, operationError } from './errno.js';
 import { lockImage } from './file-posix-locks.js';
 import { NativeCopier } from './native-copier.js';
+import { OffloadCopier } from './offload-copier.js';
 import type {
   AllocateMode,
   CacheMode,
@@ -385,10 +386,15 @@ export class FilePosix extends BaseFile implements RingClient<Completion> {
     }
   }
 
+  override canCloneFrom(source: StorageFile): boolean {
+    return source instanceof FilePosix && this.#addon.canClone(source.#file, this.#file);
+  }
+
   override dataCopier(rule: CopyRule): DataCopier {
     // Through the gate of a direct file, each write has to know its place beforehand.
     if (bypassesPageCache(this.#handle.cache)) return super.dataCopier(rule);
-    return new NativeCopier(this, this.#addon.createCopyOrder(rule.granule), rule);
+    const copier = new NativeCopier(this, this.#addon.createCopyOrder(rule.granule), rule);
+    return rule.offload === true && rule.granule === 0 ? new OffloadCopier(this, copier) : copier;
   }
 
   /**

@@ -110,6 +110,11 @@ export interface CopyRule {
   readonly granule: number;
   /** Bytes of a block that is not copied if it is zeroes, counted from a copy's begin; 0 copies all. */
   readonly sparseSize: number;
+  /**
+   * Whether ranges with places of their own are copied within the host where it can (copy_file_range(2)),
+   * blocks of zeroes too.
+   */
+  readonly offload?: boolean;
   /** Bytes that one thread copies at a time, about; 1 MiB by default. */
   readonly stretchBytes?: number;
 }
@@ -192,6 +197,8 @@ export interface StorageFile {
     length: number,
   ): Promise<boolean>;
 
+  /** Whether `copyFrom` has blocks of the source shared, which copies nothing. */
+  canCloneFrom(source: StorageFile): boolean;
   /** A way to copy data of other files into this one. */
   dataCopier(rule: CopyRule): DataCopier;
 

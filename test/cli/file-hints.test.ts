@@ -1,34 +1,14 @@
 /** Hints to the file system about a new file, on XFS, which has them, and in memory, which has not. */
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, rm, stat, truncate, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { rm, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { assertSame, runCowherd, runQemuImg } from '../support/both-tools.js';
 import { smallDisk } from '../support/small-disk.js';
-import { needsTool, run, runOk } from '../support/tools.js';
+import { needsTool } from '../support/tools.js';
+import { xfsFolder } from '../support/xfs-folder.js';
 
 const mib = 1024 * 1024;
-
-/** A folder on a new XFS, until the test ends; undefined, the test skipped, where mounting is not allowed. */
-async function xfsFolder(t: TestContext): Promise<string | undefined> {
-  const folder = await mkdtemp(path.join(tmpdir(), 'cowherd-xfs-'));
-  const image = path.join(folder, 'xfs.img');
-  const place = path.join(folder, 'mounted');
-  await mkdir(place);
-  await writeFile(image, '');
-  await truncate(image, 320 * mib);
-  await runOk('mkfs.xfs', ['-q', image]);
-  const { code, stderr } = await run('mount', ['-o', 'loop', image, place]);
-  t.after(async () => {
-    // Lazily, so that what a failed test left open does not keep it.
-    if (code === 0) await run('umount', ['-l', place]);
-    await rm(folder, { recursive: true });
-  });
-  if (code === 0) return place;
-  t.skip(`needs permission to mount: ${stderr.trim()}`);
-  return undefined;
-}
 
 test('the extent size hint is given and shown as the real tool does it', async (t) => {
   if (!needsTool(t, 'qemu-img', 'mkfs.xfs')) return;

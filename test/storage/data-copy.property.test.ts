@@ -141,6 +141,38 @@ onEveryBackend('copies with places of their own', async (source, target) => {
   );
 });
 
+onEveryBackend('offloaded copies, of which the host may do some', async (source, target) => {
+  const bytes = sourceBytes();
+  await source.write(bytes, 0);
+  await fc.assert(
+    fc.asyncProperty(copies, atOnce, async (list, rounds) => {
+      await target.truncate(0);
+      const copier = target.dataCopier({ granule: 0, sparseSize: block, offload: true });
+      const plans = list.map((one) => planned(one, source, bytes));
+      const distance = 1 << 20;
+      const outcomes = await inRounds(plans, rounds, ({ segments, length }, index) =>
+        copier.copy(segments, index * distance, length),
+      );
+      for (const [index, { parts, failure }] of outcomes.entries()) {
+        const { content, length } = plans[index];
+        assert.equal(failure, undefined);
+        assert.deepEqual(await read(target, index * distance, length), content);
+        let end = 0;
+        for (const part of parts) {
+          assert.ok(part.at >= end && part.hostOffset === index * distance + part.at);
+          assert.ok(
+            !content.subarray(end, part.at).some((byte) => byte !== 0),
+            'a part is missing',
+          );
+          end = part.at + part.length;
+        }
+        assert.ok(end <= length && !content.subarray(end).some((byte) => byte !== 0));
+      }
+    }),
+    { seed, numRuns },
+  );
+});
+
 onEveryBackend('copies that take their places in order', async (source, target) => {
   const bytes = sourceBytes();
   await source.write(bytes, 0);

@@ -12,7 +12,7 @@ import { Turnstile } from '../../engine/turnstile.js';
 import { UnflushedData } from '../../engine/unflushed.js';
 import { CowherdError, givenAway } from '../../errors.js';
 import type { StorageFile } from '../../storage/storage.js';
-import type { BackingReader, DataCopy, FormatQueue } from '../driver.js';
+import type { BackingReader, DataCopy, FillRule, FormatQueue } from '../driver.js';
 import { AllocatingWrites } from './allocating-writes.js';
 import { CompressedReader } from './compressed-reader.js';
 import { CompressedWriter } from './compressed-writer.js';
@@ -171,7 +171,7 @@ export class Qcow2Queue implements FormatQueue {
     return Promise.resolve(true);
   }
 
-  dataCopy(sparseSize: number): DataCopy | undefined {
+  dataCopy({ sparseSize }: FillRule): DataCopy | undefined {
     return openDataCopy(this.#context, sparseSize, (copy) =>
       this.#runChange(this.#gate.tryEnter(), copy),
     );

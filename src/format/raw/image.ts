@@ -8,6 +8,7 @@ import type { StorageFile } from '../../storage/storage.js';
 import {
   type BackingReader,
   type DataCopy,
+  type FillRule,
   type FormatImage,
   type FormatQueue,
   type StoredExtent,
@@ -129,8 +130,8 @@ class RawQueue implements FormatQueue {
     return this.#underWay.run(() => reserveBlocks(this.#file, offset, length));
   }
 
-  dataCopy(sparseSize: number): DataCopy {
-    const copier = this.#file.dataCopier({ granule: 0, sparseSize });
+  dataCopy(rule: FillRule): DataCopy {
+    const copier = this.#file.dataCopier({ granule: 0, ...rule });
     return {
       mostBytes: copiedBytes,
       granule: 1,

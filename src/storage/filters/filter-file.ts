@@ -155,6 +155,10 @@ export abstract class FilterFile implements StorageFile {
     );
   }
 
+  canCloneFrom(): boolean {
+    return false;
+  }
+
   /** Through the filter, so that every transfer is seen. */
   dataCopier(rule: CopyRule): DataCopier {
     return new BufferedCopier(this, rule);

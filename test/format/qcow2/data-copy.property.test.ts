@@ -66,7 +66,7 @@ test('what is copied is there, in order, and what is not is left', async (t) => 
         await target.write(bytes, start);
         expected.set(bytes, start);
       }
-      const filler = ImageFiller.of(target, block);
+      const filler = ImageFiller.of(target, { sparseSize: block, offload: false });
       assert.ok(filler !== undefined);
       const extent = { start: 0, length: size, depth: 0, present: true, zero: false, data: true };
       const bytes = plainBytes(source, { ...extent, compressed: false, offset: 0 });
