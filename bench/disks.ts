@@ -2,12 +2,14 @@
 import { spawnSync } from 'node:child_process';
 import { open, readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { createImage, openImage } from '../src/index.js';
 import { timeQemu } from './programs.js';
 
 const mib = 1024 ** 2;
 
-/** MiB of the disk that is half full, and of the one made of files. */
+/** MiB of the disks that are half full, and of the one made of files. */
 export const halfFullMib = 4096;
+export const smallMib = 512;
 export const filesMib = 1024;
 
 /** What makes an image with all its metadata, beside its name and size. */
@@ -16,6 +18,33 @@ export const withMetadata = ['-f', 'qcow2', '-o', 'preallocation=metadata'];
 /** An 8 TiB image with all its metadata. */
 export async function makeMetadata(file: string): Promise<void> {
   await timeQemu('create', '-q', ...withMetadata, file, '8T');
+}
+
+/**
+ * A chain of three images over one disk, of which each holds half, in places of its own or another's.
+ * @returns the topmost
+ */
+export async function makeChain(folder: string, sizeMib: number): Promise<string> {
+  let below: string | undefined;
+  for (const [index, name] of ['base', 'middle', 'top'].entries()) {
+    const file = path.join(folder, `chain-${name}.qcow2`);
+    await createImage(file, {
+      format: 'qcow2',
+      size: sizeMib * mib,
+      ...(below !== undefined && { backingFile: below, backingFormat: 'qcow2' }),
+    });
+    await using image = await openImage(file);
+    const data = new Uint8Array(mib);
+    // Quarters by turns: each link shares one with the link below it.
+    for (let at = 0; at < sizeMib; at++) {
+      const quarter = at % 4;
+      if (quarter !== index && quarter !== index + 1) continue;
+      for (let word = 0; word < mib; word += 4) data[word] = (at + word + index) & 0xff;
+      await image.write(data, at * mib);
+    }
+    below = file;
+  }
+  return below!;
 }
 
 /** A disk of which every other MiB holds data that does not repeat. */

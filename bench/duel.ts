@@ -3,8 +3,15 @@
 /** One way of doing a case. */
 export interface Runner {
   readonly label: string;
-  /** Does the work once. @returns seconds, or operations a second where `unit` says so */
-  run(): Promise<number>;
+  /** Does the work once. @returns the figure, with its processor time where that is measured */
+  run(): Promise<number | Figure>;
+}
+
+/** What one run came to. */
+export interface Figure {
+  /** Seconds, or operations a second where the duel's `unit` says so. */
+  readonly figure: number;
+  readonly processorSeconds?: number | undefined;
 }
 
 /** One row of the table. */
@@ -17,6 +24,8 @@ export interface Duel {
   /** The ratio to reach. */
   readonly goal: number;
   readonly rounds?: number;
+  /** Whether the processor time is a row of its own: it has to be the peer's and Node's start at most. */
+  readonly countsProcessor?: boolean;
 }
 
 /** The outcome of a duel. */
@@ -28,14 +37,17 @@ export interface Outcome {
   readonly peerLabel: string;
   readonly ratio: number;
   readonly goal: number;
+  /** Seconds of the processors, where they were measured. */
+  readonly oursProcessor?: number | undefined;
+  readonly peerProcessor?: number | undefined;
 }
 
 const defaultRounds = 3;
 
 /** Runs both sides in turn and compares their medians. */
 export async function fight(duel: Duel): Promise<Outcome> {
-  const ours: number[] = [];
-  const peer: number[] = [];
+  const ours: Figure[] = [];
+  const peer: Figure[] = [];
   for (let round = 0; round < (duel.rounds ?? defaultRounds); round++) {
     // Who goes first changes, so that neither always finds the other's warm caches.
     const sides = [
@@ -43,9 +55,12 @@ export async function fight(duel: Duel): Promise<Outcome> {
       { runner: duel.peer, figures: peer },
     ];
     if (round % 2 === 1) sides.reverse();
-    for (const { runner, figures } of sides) figures.push(await runner.run());
+    for (const { runner, figures } of sides) {
+      const result = await runner.run();
+      figures.push(typeof result === 'number' ? { figure: result } : result);
+    }
   }
-  const [mine, theirs] = [median(ours), median(peer)];
+  const [mine, theirs] = [ours, peer].map((side) => median(side.map(({ figure }) => figure)));
   return {
     name: duel.name,
     unit: duel.unit,
@@ -54,6 +69,29 @@ export async function fight(duel: Duel): Promise<Outcome> {
     peerLabel: duel.peer.label,
     ratio: duel.unit === 's' ? theirs / mine : mine / theirs,
     goal: duel.goal,
+    oursProcessor: processorOf(ours),
+    peerProcessor: processorOf(peer),
+  };
+}
+
+function processorOf(figures: readonly Figure[]): number | undefined {
+  const seconds = figures.map(({ processorSeconds }) => processorSeconds);
+  return seconds.every((each) => each !== undefined) ? median(seconds) : undefined;
+}
+
+/** The processor time of an outcome, against the peer's with the start of Node. */
+export function processorOutcome(outcome: Outcome, nodeSeconds: number): Outcome | undefined {
+  const { oursProcessor, peerProcessor } = outcome;
+  if (oursProcessor === undefined || peerProcessor === undefined) return undefined;
+  const peer = peerProcessor + nodeSeconds;
+  return {
+    name: `processor time: ${outcome.name}`,
+    unit: 's',
+    ours: oursProcessor,
+    peer,
+    peerLabel: `${outcome.peerLabel}, and an empty program of Node`,
+    ratio: peer / oursProcessor,
+    goal: 1,
   };
 }
 

@@ -18,8 +18,9 @@ import { memoryDuels } from './cases/memory.js';
 import { metadataDuels } from './cases/metadata.js';
 import { queueDuels } from './cases/queues.js';
 import { requestDuels } from './cases/requests.js';
-import { type Duel, type Outcome, fight } from './duel.js';
+import { type Duel, type Outcome, fight, median, processorOutcome } from './duel.js';
 import { microLine, runMicroBenchmarks } from './micro.js';
+import { takeNode } from './programs.js';
 import { picture, tableLine } from './report.js';
 
 const values = readArguments(
@@ -59,6 +60,9 @@ if (values.micro) {
 async function race(): Promise<void> {
   const folder = await mkdtemp(path.join(values.folder ?? tmpdir(), 'cowherd-bench-'));
   const known = await lastResults();
+  const starts: number[] = [];
+  while (starts.length < 9) starts.push((await takeNode()).processorSeconds);
+  const node = median(starts);
   const outcomes: Outcome[] = [];
   try {
     for (const [name, prepare] of groups) {
@@ -67,8 +71,14 @@ async function race(): Promise<void> {
         if (!duel.name.includes(values.only)) continue;
         const outcome = await fight(duel);
         outcomes.push(outcome);
-        await writeResults(known, outcomes);
         console.log(tableLine(outcome));
+        const processor =
+          duel.countsProcessor === true ? processorOutcome(outcome, node) : undefined;
+        if (processor !== undefined) {
+          outcomes.push(processor);
+          console.log(tableLine(processor));
+        }
+        await writeResults(known, outcomes);
       }
     }
   } finally {

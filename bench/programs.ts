@@ -14,6 +14,14 @@ export interface Finished {
   readonly stdout: string;
 }
 
+/** What a program took. */
+export interface Taken {
+  /** By the clock. */
+  readonly seconds: number;
+  /** Of the processors, in the program and in the kernel for it. */
+  readonly processorSeconds: number;
+}
+
 /** Runs a program to its end. @throws if it does not exit with 0 */
 export async function runProgram(
   command: string,
@@ -36,6 +44,43 @@ export async function runProgram(
   const seconds = (performance.now() - start) / 1000;
   if (code !== 0) throw new Error(`${command} ${parameters.join(' ')} failed: ${stderr}`);
   return { seconds, stdout };
+}
+
+/** Runs a program to its end, as the shell's `time` has it. @throws if it does not exit with 0 */
+export async function take(command: string, ...parameters: readonly string[]): Promise<Taken> {
+  const script = 'TIMEFORMAT="%R %U %S"; { time "$@" >&3 2>&4; } 3>&1 4>&1 1>&2';
+  const child = spawn('bash', ['-c', script, 'bash', command, ...parameters], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let said = '';
+  let times = '';
+  child.stdout.on(
+    'data',
+    (chunk: Buffer) => (said += chunk.length < 65536 ? chunk.toString() : ''),
+  );
+  child.stderr.on('data', (chunk: Buffer) => (times += chunk.toString()));
+  const code = await new Promise<number | null>((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', resolve);
+  });
+  if (code !== 0) throw new Error(`${command} ${parameters.join(' ')} failed: ${said}`);
+  const [seconds, user, system] = times.trim().split(' ').map(Number);
+  return { seconds, processorSeconds: user + system };
+}
+
+/** What the real tool takes. */
+export function takeQemu(...parameters: readonly string[]): Promise<Taken> {
+  return take('qemu-img', ...parameters);
+}
+
+/** What our command line takes, the start of Node included. */
+export function takeCowherd(...parameters: readonly string[]): Promise<Taken> {
+  return take(process.execPath, cli, ...parameters);
+}
+
+/** What Node takes to start and stop. */
+export function takeNode(): Promise<Taken> {
+  return take(process.execPath, '-e', '0');
 }
 
 /** Seconds that the real tool takes. */

@@ -6,6 +6,11 @@ export function tableLine(outcome: Outcome): string {
   const figure = (value: number): string =>
     outcome.unit === 'op/s' ? `${(value / 1000).toFixed(1)}k` : value.toFixed(2);
   const verdict = outcome.ratio >= outcome.goal ? 'reached' : 'MISSED';
+  const { oursProcessor, peerProcessor } = outcome;
+  const processor =
+    oursProcessor !== undefined && peerProcessor !== undefined
+      ? `${oursProcessor.toFixed(2)} / ${peerProcessor.toFixed(2)} s of processor`
+      : '';
   return [
     outcome.name.padEnd(58),
     figure(outcome.ours).padStart(9),
@@ -13,6 +18,7 @@ export function tableLine(outcome: Outcome): string {
     `${outcome.ratio.toFixed(2)}x`.padStart(8),
     `of ${outcome.goal}x`.padStart(8),
     verdict,
+    processor.padEnd(28),
     outcome.peerLabel,
   ].join('  ');
 }

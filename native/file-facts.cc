@@ -173,7 +173,7 @@ Napi::Value allocatedSize(const Napi::CallbackInfo& info) {
 }
 
 /**
- * (file, offset) => end of the run that the offset lies in, negated minus one if it is a hole;
+ * (file, offset, startsData) => end of the run that the offset lies in, negated minus one if it is a hole;
  * 0 if nothing but a hole follows. A range whose state is unknown counts as data.
  */
 Napi::Value seekRun(const Napi::CallbackInfo& info) {
@@ -186,6 +186,11 @@ Napi::Value seekRun(const Napi::CallbackInfo& info) {
   if (file == nullptr) return answer(kUnknown);
   const off_t from = static_cast<off_t>(offset);
   // The file position that lseek(2) moves is used by nobody.
+  if (info[2].As<Napi::Boolean>()) {
+    // It was where a hole ended when that was looked up: one call does, unless it has changed since.
+    const off_t end = ::lseek(file->descriptor(), from, SEEK_HOLE);
+    if (end > from) return answer(static_cast<double>(end));
+  }
   const off_t data = ::lseek(file->descriptor(), from, SEEK_DATA);
   if (data < 0) return answer(errno == ENXIO ? 0 : kUnknown);
   if (data > from) return answer(-static_cast<double>(data) - 1);

@@ -128,6 +128,11 @@ uint32_t Ring::submit(uint32_t count) {
 
 namespace {
 
+bool isZero(const std::vector<Segment>& segments) {
+  return std::all_of(segments.begin(), segments.end(),
+                     [](const Segment& segment) { return segment.file == nullptr; });
+}
+
 /** Segments as JavaScript gives them, three numbers each, taken from the first byte on. */
 class SegmentReader {
  public:
@@ -177,9 +182,9 @@ void Ring::divide(Request* request) {
   SegmentReader others(reinterpret_cast<const double*>(request->output));
   work->parts.resize(count);
   work->result.store(0);
-  work->left.store(count);
+  size_t used = 0;
   for (size_t index = 0; index < count; index += 1) {
-    Request* const part = &work->parts[index];
+    Request* const part = &work->parts[used];
     const uint64_t start = index * partBytes;
     part->opcode = request->opcode;
     part->ring = this;
@@ -195,7 +200,12 @@ void Ring::divide(Request* request) {
       request->file = nullptr;
       return;
     }
+    // Of nothing but zeroes, nothing is copied, unless they are to be written.
+    const bool isLeftOut = isCopy && part->parameter > 0 && isZero(part->segments);
+    if (!isLeftOut) used += 1;
   }
+  work->parts.resize(used);
+  work->left.store(used);
   if (order == nullptr) return;
   for (Request& part : work->parts) {
     part.order = order;
@@ -212,7 +222,8 @@ void Ring::start(Request* request) {
     finish(request, -EBADF);
     return;
   }
-  const bool isEmpty = request->remaining == 0;
+  const bool isEmpty = request->isShared() ? request->work->parts.empty()
+                                           : request->remaining == 0;
   if (isEmpty && (request->isRead() || request->isWrite() || request->isShared())) {
     finish(request, 0);
     return;

@@ -1,76 +1,214 @@
-/** Conversions against qemu-img, with its defaults and with its best options. */
+/** Conversions and comparisons against qemu-img, with the better of its defaults and its best options. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { rm } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import path from 'node:path';
-import { filesMib, halfFullMib, makeHalfFull, makeOfFiles } from '../disks.js';
-import type { Duel } from '../duel.js';
-import { settle, timeCowherd, timeNode, timeQemu } from '../programs.js';
+import { fileURLToPath } from 'node:url';
+import { filesMib, halfFullMib, makeChain, makeHalfFull, makeOfFiles, smallMib } from '../disks.js';
+import type { Duel, Figure, Runner } from '../duel.js';
+import {
+  type Taken,
+  runProgram,
+  settle,
+  take,
+  takeCowherd,
+  takeNode,
+  takeQemu,
+  timeQemu,
+} from '../programs.js';
 
 const best = ['-m', '16', '-W'];
+const there = ['-f', 'raw', '-O', 'qcow2'];
+const back = ['-f', 'qcow2', '-O', 'raw'];
+const direct = ['-t', 'none', '-T', 'none'];
+const zstd = ['-o', 'compression_type=zstd'];
+const rounds = 9;
+const limitSource = path.resolve(
+  path.dirname(fileURLToPath(import.meta.url)),
+  ...['..', '..', '..', 'bench', 'copy-limit.c'],
+);
 
-/** Duels over a 4 GiB disk half full, 1 GiB of files, and an empty TiB. */
+/** What is converted, and into what. */
+interface Conversion {
+  readonly words: readonly string[];
+  readonly source: string;
+  readonly target: string;
+}
+
+/** Duels over a 4 GiB disk half full, a small one, 1 GiB of files, and an empty TiB. */
 export async function convertDuels(folder: string): Promise<Duel[]> {
-  const raw = path.join(folder, 'half.raw');
-  const qcow2 = path.join(folder, 'half.qcow2');
-  const files = path.join(folder, 'files.raw');
-  const empty = path.join(folder, 'tib.qcow2');
+  const inFolder = (name: string): string => path.join(folder, name);
+  const [raw, qcow2, small, smallQcow2] = [
+    'half.raw',
+    'half.qcow2',
+    'small.raw',
+    'small.qcow2',
+  ].map(inFolder);
+  const files = inFolder('files.raw');
+  const target = inFolder('target');
   await makeHalfFull(raw, halfFullMib);
-  await timeQemu('convert', '-f', 'raw', '-O', 'qcow2', ...best, raw, qcow2);
+  await timeQemu('convert', ...there, raw, qcow2);
+  await makeHalfFull(small, smallMib);
+  await timeQemu('convert', ...there, small, smallQcow2);
   await makeOfFiles(files, filesMib);
-  await timeQemu('create', '-q', '-f', 'qcow2', empty, '1T');
-  const target = path.join(folder, 'target');
-  const duel = (
-    name: string,
-    goal: number,
-    common: readonly string[],
-    peerOnly: readonly string[],
-    source: string,
-  ): Duel => ({
-    name,
-    unit: 's',
-    goal,
-    ours: {
-      label: 'cowherd',
-      run: async () => (await settle(), timeCowherd('convert', ...common, source, target)),
-    },
-    peer: {
-      label: `qemu-img ${peerOnly.join(' ')}`.trim(),
-      run: async () => (
-        await settle(),
-        timeQemu('convert', ...common, ...peerOnly, source, target)
-      ),
-    },
-  });
-  const there = ['-f', 'raw', '-O', 'qcow2'];
-  const back = ['-f', 'qcow2', '-O', 'raw'];
-  const direct = ['-t', 'none', '-T', 'none'];
-  const zstd = ['-o', 'compression_type=zstd'];
+  const chain = await makeChain(folder, halfFullMib);
+  await settle();
+  const duel = (name: string, goal: number, words: readonly string[], source: string): Duel =>
+    converting(name, goal, { words, source, target });
+  const same = ['-f', 'qcow2', '-O', 'qcow2'];
+  const rawToRaw = ['-f', 'raw', '-O', 'raw', '-S', '4k'];
   const duels = [
-    duel('convert raw → qcow2, 4 GiB half full', 3, there, [], raw),
-    duel('convert raw → qcow2, against the best', 1.2, there, best, raw),
-    duel('convert qcow2 → raw, 4 GiB half full', 3, back, [], qcow2),
-    duel('convert qcow2 → raw, against the best', 1.2, back, best, qcow2),
-    duel('convert raw → qcow2 direct, against the best', 1.2, [...there, ...direct], best, raw),
-    duel('convert qcow2 → raw direct, against the best', 1.2, [...back, ...direct], best, qcow2),
-    duel('compress 1 GiB, zlib', 2.5, [...there, '-c'], [], files),
-    duel('compress 1 GiB, zlib, against the best', 1.4, [...there, '-c'], best, files),
-    duel('compress 1 GiB, zstd', 2, [...there, '-c', ...zstd], [], files),
-    duel('compress 1 GiB, zstd, against the best', 1.2, [...there, '-c', ...zstd], best, files),
+    duel('convert raw → qcow2, 4 GiB half full', 1.5, there, raw),
+    duel('convert qcow2 → raw, 4 GiB half full', 1.5, back, qcow2),
+    duel('convert qcow2 → qcow2', 1.4, same, qcow2),
+    duel('convert raw → raw, no blocks shared', 1.4, rawToRaw, raw),
+    duel('convert raw → qcow2, direct', 1.1, [...there, ...direct], raw),
+    duel('convert qcow2 → raw, direct', 1.1, [...back, ...direct], qcow2),
+    duel('convert a chain of 3, half in each', 1.2, back, chain),
+    beyondStart('convert raw → qcow2, 256 MiB of data', { words: there, source: small, target }),
+    beyondStart('convert qcow2 → raw, 256 MiB of data', {
+      ...{ words: back, source: smallQcow2, target },
+    }),
+    comparing('compare 4 GiB, equal', 1.5, raw, qcow2),
+    ...(await limitDuels(folder, { words: there, source: raw, target })),
+    busy(duel('convert raw → qcow2, every core busy', 0.9, there, raw)),
+    busy(duel('convert qcow2 → raw, every core busy', 0.9, back, qcow2)),
+    busy(comparing('compare 4 GiB, every core busy', 0.9, raw, qcow2)),
+    duel('compress 1 GiB, zlib', 1.8, [...there, '-c'], files),
+    duel('compress 1 GiB, zstd', 1.5, [...there, '-c', ...zstd], files),
   ];
   for (const type of ['zlib', 'zstd']) {
-    const packed = path.join(folder, `files.${type}.qcow2`);
+    const packed = inFolder(`files.${type}.qcow2`);
     const option = `compression_type=${type}`;
     await timeQemu('convert', ...there, '-c', ...best, '-o', option, files, packed);
-    duels.push(duel(`decompress ${type}, against the best`, 1.3, back, best, packed));
+    duels.push(duel(`decompress ${type}`, 1.5, back, packed));
   }
-  duels.push({
+  duels.push(await emptyDuel(folder, target));
+  return duels;
+}
+
+function figureOf({ seconds, processorSeconds }: Taken): Figure {
+  return { figure: seconds, processorSeconds };
+}
+
+/** Target files are new for each run: to give up what was written costs as much as to write it. */
+async function anew(target: string, run: () => Promise<Taken>): Promise<Taken> {
+  await rm(target, { force: true });
+  return await run();
+}
+
+function runConversion({ words, source, target }: Conversion): Runner {
+  const run = (): Promise<Taken> => takeCowherd('convert', ...words, source, target);
+  return { label: 'cowherd', run: async () => figureOf(await anew(target, run)) };
+}
+
+/** The better of both ways, run by run. */
+function runBest({ words, source, target }: Conversion): () => Promise<Taken> {
+  return async () => {
+    const ways: Taken[] = [];
+    for (const way of [[], best]) {
+      const run = (): Promise<Taken> => takeQemu('convert', ...words, ...way, source, target);
+      ways.push(await anew(target, run));
+    }
+    return ways[0].seconds <= ways[1].seconds ? ways[0] : ways[1];
+  };
+}
+
+const bestLabel = `qemu-img, the better of its defaults and ${best.join(' ')}`;
+
+function converting(name: string, goal: number, conversion: Conversion): Duel {
+  const theirs = runBest(conversion);
+  return {
+    ...{ name, unit: 's', goal, rounds, countsProcessor: true },
+    ours: runConversion(conversion),
+    peer: { label: bestLabel, run: async () => figureOf(await theirs()) },
+  };
+}
+
+function comparing(name: string, goal: number, raw: string, qcow2: string): Duel {
+  const words = ['compare', '-f', 'raw', '-F', 'qcow2', raw, qcow2];
+  return {
+    ...{ name, unit: 's', goal, rounds, countsProcessor: true },
+    ours: { label: 'cowherd', run: async () => figureOf(await takeCowherd(...words)) },
+    peer: { label: 'qemu-img', run: async () => figureOf(await takeQemu(...words)) },
+  };
+}
+
+async function secondsBeyondStart(taken: () => Promise<Taken>): Promise<number> {
+  const { seconds: start } = await takeNode();
+  return (await taken()).seconds - start;
+}
+
+/** What is converted so soon that Node's start is much of it: what comes beyond that is compared. */
+function beyondStart(name: string, conversion: Conversion): Duel {
+  const { words, source, target } = conversion;
+  const ours = (): Promise<Taken> =>
+    anew(target, () => takeCowherd('convert', ...words, source, target));
+  const theirs = runBest(conversion);
+  return {
+    ...{ name: `${name}, beyond Node’s start`, unit: 's', goal: 1, rounds },
+    ours: { label: 'cowherd', run: () => secondsBeyondStart(ours) },
+    peer: { label: bestLabel, run: async () => (await theirs()).seconds },
+  };
+}
+
+/** Against a bare program that does the same copying; none where there is no C compiler. */
+async function limitDuels(folder: string, conversion: Conversion): Promise<Duel[]> {
+  const { words, source, target } = conversion;
+  const limit = path.join(folder, 'copy-limit');
+  try {
+    await runProgram('cc', ['-O2', '-pthread', '-o', limit, limitSource]);
+  } catch (error) {
+    console.error(`no comparison with a bare program: ${String(error)}`);
+    return [];
+  }
+  const ours = (): Promise<Taken> =>
+    anew(target, () => takeCowherd('convert', ...words, source, target));
+  return [
+    {
+      name: 'convert raw → qcow2 beyond Node’s start, of a bare C program',
+      ...{ unit: 's', goal: 1 / 1.15, rounds },
+      ours: { label: 'cowherd', run: () => secondsBeyondStart(ours) },
+      peer: {
+        label: 'copy-limit.c',
+        run: async () => (await anew(target, () => take(limit, source, target))).seconds,
+      },
+    },
+  ];
+}
+
+/** The same while other programs keep every core busy. */
+function busy(duel: Duel): Duel {
+  const underLoad = (runner: Runner): Runner => ({
+    label: runner.label,
+    run: async () => {
+      const load: ChildProcess[] = Array.from({ length: availableParallelism() }, () =>
+        spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' }),
+      );
+      try {
+        return await runner.run();
+      } finally {
+        for (const program of load) program.kill('SIGKILL');
+      }
+    },
+  });
+  return {
+    ...duel,
+    ours: underLoad(duel.ours),
+    peer: underLoad(duel.peer),
+    countsProcessor: false,
+  };
+}
+
+async function emptyDuel(folder: string, target: string): Promise<Duel> {
+  const empty = path.join(folder, 'tib.qcow2');
+  await timeQemu('create', '-q', '-f', 'qcow2', empty, '1T');
+  const ours = (): Promise<Taken> => takeCowherd('convert', '-O', 'qcow2', empty, target);
+  return {
     name: 'convert an empty TiB: seconds beyond Node’s start, of 0.2',
     unit: 's',
     goal: 1,
-    ours: {
-      label: 'cowherd',
-      run: async () =>
-        (await timeCowherd('convert', '-O', 'qcow2', empty, target)) - (await timeNode()),
-    },
+    ours: { label: 'cowherd', run: () => secondsBeyondStart(ours) },
     peer: { label: 'the bound', run: () => Promise.resolve(0.2) },
-  });
-  return duels;
+  };
 }

@@ -3,7 +3,7 @@ import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { makeMetadata, withMetadata } from '../disks.js';
 import type { Duel } from '../duel.js';
-import { settle, timeCowherd, timeQemu } from '../programs.js';
+import { settle, takeCowherd, takeNode, timeCowherd, timeQemu } from '../programs.js';
 
 /** Duels over an 8 TiB image, which is made anew by each side of the one that creates it. */
 export async function metadataDuels(folder: string): Promise<Duel[]> {
@@ -25,6 +25,7 @@ export async function metadataDuels(folder: string): Promise<Duel[]> {
     peer: { label: 'qemu-img', run: () => timeQemu(...words, image) },
   });
   return [
+    await infoDuel(folder),
     report('check of 8 TiB of metadata', ['check', '-q']),
     report('check of 8 TiB of metadata, 2 queues', ['check', '-q'], ['--queues', '2']),
     report('map of 8 TiB of metadata', ['map', '--output=json']),
@@ -36,4 +37,24 @@ export async function metadataDuels(folder: string): Promise<Duel[]> {
       peer: { label: 'qemu-img', run: () => create(timeQemu) },
     },
   ];
+}
+
+/** What the program costs that does nearly nothing. */
+async function infoDuel(folder: string): Promise<Duel> {
+  const image = path.join(folder, 'info.qcow2');
+  await timeQemu('create', '-q', '-f', 'qcow2', image, '1G');
+  return {
+    name: 'info: processor seconds beyond Node’s start, of 0.03',
+    unit: 's',
+    goal: 1,
+    rounds: 15,
+    ours: {
+      label: 'cowherd',
+      run: async () => {
+        const { processorSeconds: start } = await takeNode();
+        return (await takeCowherd('info', image)).processorSeconds - start;
+      },
+    },
+    peer: { label: 'the bound', run: () => Promise.resolve(0.03) },
+  };
 }

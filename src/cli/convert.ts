@@ -54,7 +54,11 @@ export const convertCommand: Command = {
     try {
       await using input = given.includes(standardStream) ? await spoolStandardInput(session) : null;
       const sources = given.map((name) => sourceName(line, name, input?.path));
-      const hooks = { signal: session.signal, onProgress: progress.update };
+      const hooks = {
+        signal: session.signal,
+        onProgress: progress.update,
+        roughProgress: progress.onDemand,
+      };
       if (toOutput) await convertToOutput(line, plan, sources, session, hooks);
       else await convertToFile(line, list, plan, sources, target, session, hooks);
       progress.finish();
@@ -65,7 +69,10 @@ export const convertCommand: Command = {
   },
 };
 
-type Hooks = Pick<NonNullable<Parameters<typeof convert>[2]>, 'signal' | 'onProgress'>;
+type Hooks = Pick<
+  NonNullable<Parameters<typeof convert>[2]>,
+  'signal' | 'onProgress' | 'roughProgress'
+>;
 
 /** The options whose arguments are checked before anything is opened. */
 function readPlan(line: Line) {

@@ -7,6 +7,8 @@ import type { Session } from './session.js';
 
 /** What a command reports its progress to. */
 export interface ProgressDisplay {
+  /** Whether nothing is shown unless somebody asks, and about is near enough. */
+  readonly onDemand: boolean;
   /** Called as often as the command likes. */
   readonly update: (progress: Progress) => void;
   /** Called when everything is done, by commands whose line then says so once more. */
@@ -99,6 +101,7 @@ function formatPercent(percent: number): string {
 
 /** One line, on standard output unless that is the disk's, that is written over and over. */
 class TerminalLine implements ProgressDisplay {
+  readonly onDemand = false;
   #shown = 0;
   #percent = 0;
   /** Prints follow one another, and a failed one is met again by whoever prints next. */
@@ -150,6 +153,7 @@ class TerminalLine implements ProgressDisplay {
 
 /** A line of JSON for every display, to a file descriptor that the caller opened. */
 class JsonLines implements ProgressDisplay {
+  readonly onDemand = false;
   #lastMs = 0;
   #last: Progress | undefined;
 
@@ -192,6 +196,7 @@ class JsonLines implements ProgressDisplay {
 
 /** Silent, except when asked by SIGUSR1. */
 class OnSignal implements ProgressDisplay {
+  readonly onDemand = true;
   #percent = 0;
   readonly #show = (): void => {
     this.session.complain(`${formatPercent(this.#percent)}\n`);

@@ -75,6 +75,11 @@ export interface ConvertOptions extends LongOperationOptions {
    * target. From raw to raw, blocks are shared if the file system can, unless `sparseSize` is given.
    */
   readonly copyOffload?: boolean | undefined;
+  /**
+   * Whether `onProgress` may be told of the disk's bytes instead of those that are data, which have to be
+   * counted beforehand.
+   */
+  readonly roughProgress?: boolean | undefined;
   /** The target exists and is kept, not created. */
   readonly skipCreate?: boolean | undefined;
   /**
@@ -365,6 +370,7 @@ async function copyInto(
       rateLimit: options.rateLimit,
       onWarning: options.onWarning,
       onProgress: options.onProgress,
+      roughProgress: options.roughProgress ?? false,
       signal: options.signal,
     });
     await copier.run();

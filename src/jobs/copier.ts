@@ -50,8 +50,12 @@ export interface CopyPlan {
   /** Bytes a second. */
   readonly rateLimit: number | undefined;
   readonly onWarning: ((message: string) => void) | undefined;
-  /** Told how much of the data is copied; what is skipped or zeroed does not count. */
+  /**
+   * Told how much of the data is copied; what is skipped or zeroed does not count. If rough is enough, how
+   * much of the disk has been dealt with.
+   */
   readonly onProgress: ((progress: Progress) => void) | undefined;
+  readonly roughProgress?: boolean;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -71,7 +75,7 @@ export class Copier {
   /** Windows under way. */
   readonly #copying = new Set<Promise<unknown>>();
   #doneBytes = 0;
-  /** Bytes of data to copy, counted beforehand where somebody is told how far it is. */
+  /** Bytes of data to copy, counted beforehand where somebody is told how far it is; or of the disk. */
   #totalBytes = 0;
   /** Resolves when the writes of the last piece that was begun, and of all before it, have begun. */
   #lastBegun: Promise<void> = Promise.resolve();
@@ -90,11 +94,13 @@ export class Copier {
 
   /** Copies everything; after a failure nothing is under way any more. */
   async run(): Promise<void> {
-    const { parallel, salvage, onProgress } = this.#plan;
+    const { parallel, salvage, onProgress, roughProgress, size } = this.#plan;
     const onFailure = (failure: CowherdError): void => {
       this.#warn('reading block status at', failure.offset ?? 0, failure);
     };
-    if (onProgress !== undefined) {
+    if (roughProgress === true) {
+      this.#totalBytes = size;
+    } else if (onProgress !== undefined) {
       for await (const piece of this.#pieces(salvage ? () => undefined : undefined)) {
         if (piece.kind === 'data') this.#totalBytes += piece.length;
       }
@@ -144,13 +150,23 @@ export class Copier {
         if (next.done === true) return;
         const step = next.value;
         await this.#inTurn((turn) => this.#copyStep(step, buffer, lane, turn));
-        for (const bytes of step.portions) {
-          this.#doneBytes += bytes;
-          this.#plan.onProgress?.({ doneBytes: this.#doneBytes, totalBytes: this.#totalBytes });
-        }
+        this.#tell(step);
       }
     } catch (error) {
       this.#failure ??= { error };
+    }
+  }
+
+  #tell({ start, length, portions }: RunStep): void {
+    const { onProgress, roughProgress } = this.#plan;
+    if (roughProgress === true) {
+      this.#doneBytes = Math.max(this.#doneBytes, start + length);
+      onProgress?.({ doneBytes: this.#doneBytes, totalBytes: this.#totalBytes });
+      return;
+    }
+    for (const bytes of portions) {
+      this.#doneBytes += bytes;
+      onProgress?.({ doneBytes: this.#doneBytes, totalBytes: this.#totalBytes });
     }
   }
 

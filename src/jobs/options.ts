@@ -44,6 +44,7 @@ export const convertRules: OptionRules<ConvertOptions> = {
   queues: queueCount,
   outOfOrder: flag,
   copyOffload: flag,
+  roughProgress: flag,
   skipCreate: flag,
   sparseSize: wholeNumber(0, 16 * 1024 * 1024),
   targetIsZero: flag,

@@ -55,10 +55,11 @@ export interface Addon {
   fileSize(file: number): number;
   allocatedSize(file: number): number;
   /**
+   * @param startsData whether data began at the offset when that was looked up last
    * @returns the end of the run that the offset lies in: `-end - 1` for a hole, 0 for a hole up to
    *   the end of the file, otherwise data; `Number.MAX_SAFE_INTEGER` where nobody knows
    */
-  seekRun(file: number, offset: number): number;
+  seekRun(file: number, offset: number, startsData: boolean): number;
   /** Takes or drops a shared lock on one byte (F_OFD_SETLK of fcntl(2)). */
   lockByte(file: number, byte: number, lock: boolean): number;
   /** @returns 1 if another open file holds a lock on this byte, 0 if none does */

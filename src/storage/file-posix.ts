@@ -355,7 +355,7 @@ export class FilePosix extends BaseFile implements RingClient<Completion> {
   protected doStatus(offset: number, length: number): StorageStatus {
     let run = this.#knownRun;
     if (run === undefined || offset < run.start || offset >= run.end) {
-      run = this.#lookUpRun(offset);
+      run = this.#lookUpRun(offset, run?.data === false && offset === run.end);
       // Data may be reported once too often; a hole only while nobody can have filled it.
       if (run.data || this.readOnly) this.#knownRun = run;
     }
@@ -492,13 +492,13 @@ export class FilePosix extends BaseFile implements RingClient<Completion> {
     if (this.#knownRun?.data === false) this.#knownRun = undefined;
   }
 
-  #lookUpRun(offset: number): KnownRun {
+  #lookUpRun(offset: number, startsData: boolean): KnownRun {
     if (!this.limits.detectsHoles) {
       const size = this.#checked(this.#addon.fileSize(this.#file));
       if (offset < size) return { start: offset, end: size, data: true };
       return { start: offset, end: Infinity, data: false };
     }
-    const end = this.#addon.seekRun(this.#file, offset);
+    const end = this.#addon.seekRun(this.#file, offset, startsData);
     if (end > 0) return { start: offset, end, data: true };
     return { start: offset, end: end === 0 ? Infinity : -end - 1, data: false };
   }
