@@ -26,7 +26,7 @@ const copies = fc.array(copy, { minLength: 1, maxLength: 6 });
 const atOnce = fc.integer({ min: 1, max: 6 });
 const granules = fc.constantFrom(512, 2048, 4096);
 /** Bytes that a thread copies at a time, where threads do it. */
-const stretchSizes = fc.constantFrom(1, 1536, 8192, 1 << 20);
+const stretchSizes = fc.constantFrom(512, 1536, 8192, 1 << 20);
 type Copies = typeof copies extends fc.Arbitrary<infer Value> ? Value : never;
 
 /** Every third block, and all from 100 to 140, are zeroes; others differ from one another. */

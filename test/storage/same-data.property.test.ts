@@ -9,7 +9,7 @@ import type { CopySegment, StorageFile } from '../../src/storage/storage.js';
 import { backends, createOrSkip } from './backends.js';
 
 const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_007);
-const numRuns = Number(process.env['COWHERD_TEST_RUNS'] ?? 60);
+const numRuns = Number(process.env['COWHERD_TEST_RUNS'] ?? 25);
 
 const block = 512;
 /** More than a thread compares at a time. */
