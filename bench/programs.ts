@@ -48,23 +48,9 @@ export async function runProgram(
 
 /** Runs a program to its end, as the shell's `time` has it. @throws if it does not exit with 0 */
 export async function take(command: string, ...parameters: readonly string[]): Promise<Taken> {
-  const script = 'TIMEFORMAT="%R %U %S"; { time "$@" >&3 2>&4; } 3>&1 4>&1 1>&2';
-  const child = spawn('bash', ['-c', script, 'bash', command, ...parameters], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  let said = '';
-  let times = '';
-  child.stdout.on(
-    'data',
-    (chunk: Buffer) => (said += chunk.length < 65536 ? chunk.toString() : ''),
-  );
-  child.stderr.on('data', (chunk: Buffer) => (times += chunk.toString()));
-  const code = await new Promise<number | null>((resolve, reject) => {
-    child.on('error', reject);
-    child.on('close', resolve);
-  });
-  if (code !== 0) throw new Error(`${command} ${parameters.join(' ')} failed: ${said}`);
-  const [seconds, user, system] = times.trim().split(' ').map(Number);
+  const script = 'TIMEFORMAT="%R %U %S"; { time "$@" >&3 2>&3; } 3>&2 2>&1';
+  const { stdout } = await runProgram('bash', ['-c', script, 'bash', command, ...parameters]);
+  const [seconds, user, system] = stdout.trim().split(' ').map(Number);
   return { seconds, processorSeconds: user + system };
 }
 

@@ -12,10 +12,6 @@ namespace cowherd {
 
 namespace {
 
-bool isNothing(const std::vector<Segment>& segments) {
-  return segments.size() == 1 && segments[0].file == nullptr;
-}
-
 /** Whether segments hold anything but zeroes: 0 or 1, or a negated errno. */
 int64_t compareWithZeroes(const std::vector<Segment>& segments, char* bytes, uint64_t length) {
   const int64_t error = readSegments(segments, bytes);
@@ -31,8 +27,8 @@ int64_t compareData(Request* request) {
   const uint64_t length = request->remaining;
   char* const bytes = copyBuffer(2 * length);
   if (bytes == nullptr) return -ENOMEM;
-  if (isNothing(request->others)) return compareWithZeroes(request->segments, bytes, length);
-  if (isNothing(request->segments)) return compareWithZeroes(request->others, bytes, length);
+  if (areZeroes(request->others)) return compareWithZeroes(request->segments, bytes, length);
+  if (areZeroes(request->segments)) return compareWithZeroes(request->others, bytes, length);
   int64_t error = readSegments(request->segments, bytes);
   if (error == 0) error = readSegments(request->others, bytes + length);
   if (error < 0) return error;

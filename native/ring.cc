@@ -12,6 +12,7 @@
 #include "environment.h"
 #include "file.h"
 #include "read-helper.h"
+#include "segments.h"
 #include "thread-pool.h"
 
 namespace cowherd {
@@ -128,11 +129,6 @@ uint32_t Ring::submit(uint32_t count) {
 
 namespace {
 
-bool isZero(const std::vector<Segment>& segments) {
-  return std::all_of(segments.begin(), segments.end(),
-                     [](const Segment& segment) { return segment.file == nullptr; });
-}
-
 /** Segments as JavaScript gives them, three numbers each, taken from the first byte on. */
 class SegmentReader {
  public:
@@ -201,7 +197,7 @@ void Ring::divide(Request* request) {
       return;
     }
     // Of nothing but zeroes, nothing is copied, unless they are to be written.
-    const bool isLeftOut = isCopy && part->parameter > 0 && isZero(part->segments);
+    const bool isLeftOut = isCopy && part->parameter > 0 && areZeroes(part->segments);
     if (!isLeftOut) used += 1;
   }
   work->parts.resize(used);
@@ -222,9 +218,9 @@ void Ring::start(Request* request) {
     finish(request, -EBADF);
     return;
   }
-  const bool isEmpty = request->isShared() ? request->work->parts.empty()
-                                           : request->remaining == 0;
-  if (isEmpty && (request->isRead() || request->isWrite() || request->isShared())) {
+  const bool isTransfer = request->isRead() || request->isWrite();
+  if (request->isShared() ? request->work->parts.empty()
+                          : isTransfer && request->remaining == 0) {
     finish(request, 0);
     return;
   }

@@ -1,10 +1,16 @@
 #include "segments.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "blocking-operation.h"
 
 namespace cowherd {
+
+bool areZeroes(const std::vector<Segment>& segments) {
+  return std::all_of(segments.begin(), segments.end(),
+                     [](const Segment& segment) { return segment.file == nullptr; });
+}
 
 int64_t readSegments(const std::vector<Segment>& segments, char* bytes) {
   for (const Segment& segment : segments) {

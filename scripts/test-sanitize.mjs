@@ -15,7 +15,7 @@ answerHelp(import.meta.url);
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const runtimes = { address: 'libasan.so', undefined: 'libubsan.so', thread: 'libtsan.so' };
-/** Filters of run-tests.mjs: each is a run of its own, since the words of one must all match. */
+/** Filters of run-tests.mjs, each a run of its own. */
 const concurrency = ['native/', 'storage/', 'image/threads', 'image/pool', 'stress/'];
 
 const words = process.argv.slice(2);

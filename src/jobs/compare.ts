@@ -236,7 +236,7 @@ class Comparison {
       pending = undefined;
       for (let offset = pair.offset; offset < end; offset += most) {
         const length = Math.min(most, end - offset);
-        const part = this.#plainPair({ ...pair, offset, length });
+        const part = length === pair.length ? plain : this.#plainPair({ ...pair, offset, length });
         const work = { offset, length, readA, readB, plain: part };
         if (work.offset + work.length === end) pending = work;
         else await this.#start(work);

@@ -351,7 +351,9 @@ async function copyInto(
     const sparseSize = options.sparseSize ?? defaultSparseBytes;
     const isFilled = isFilledInOrder && canFill(options);
     const isCloned =
-      options.sparseSize === undefined && parts.every(({ image }) => canClone(image, target));
+      isFilled &&
+      options.sparseSize === undefined &&
+      parts.every(({ image }) => canClone(image, target));
     const offload = isCloned || options.copyOffload === true;
     const copier = new Copier({
       source,
@@ -364,7 +366,7 @@ async function copyInto(
       compress: options.compress ?? false,
       sparseSize,
       zeroFrom: await zeroesFrom(target, options, created),
-      reserveAhead: isFilledInOrder && target.format === 'raw' && !(isFilled && isCloned),
+      reserveAhead: isFilledInOrder && target.format === 'raw' && !isCloned,
       leaveBacking: backingOf(options) !== undefined,
       salvage: options.salvage ?? false,
       rateLimit: options.rateLimit,
