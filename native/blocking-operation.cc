@@ -51,12 +51,6 @@ int tryFallocate(const File& file, int mode, uint64_t offset, uint64_t length) {
   return 0;
 }
 
-/**
- * Most bytes of one write to the page cache: the kernel makes its folios as large as the write, and
- * large ones are slow to fill and slow to change in part later.
- */
-constexpr uint64_t kPieceBytes = 64 * 1024;
-
 /** One system call of a transfer: bytes moved, or a negated errno. EINTR and EAGAIN are retried. */
 int64_t transferOnce(const File& file, bool read, const iovec* buffers, int count,
                      uint64_t offset, uint64_t pieceBytes = kPieceBytes) {

@@ -8,6 +8,12 @@
 namespace cowherd {
 
 /**
+ * Most bytes of one write to the page cache: the kernel makes its folios as large as the write, and
+ * large ones are slow to fill and slow to change in part later.
+ */
+constexpr uint64_t kPieceBytes = 64 * 1024;
+
+/**
  * Carries a request out on the calling thread, to its end.
  * @returns what the opcode defines (mostly 0), or a negated errno
  */

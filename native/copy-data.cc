@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <vector>
 
 #include "aligned-buffer.h"
@@ -24,10 +23,14 @@ struct Part {
   uint64_t end;
 };
 
-/** Writes in one call where the page cache takes it: the larger the folios, the less they cost to fill. */
-int64_t writeAtOnce(File* file, char* bytes, uint64_t length, uint64_t offset) {
-  return transferWhole(Opcode::kWrite, file, bytes, length, offset,
-                       std::numeric_limits<uint64_t>::max());
+/**
+ * Most bytes of one write. Into blocks that are reserved, larger folios than usual cost less to fill; but
+ * yet larger ones gain nothing more, and are slow to be had where free memory is given back to a host.
+ */
+constexpr uint64_t kCopiedPieceBytes = 256 * 1024;
+
+int64_t writeBytes(File* file, char* bytes, uint64_t length, uint64_t offset) {
+  return transferWhole(Opcode::kWrite, file, bytes, length, offset, kCopiedPieceBytes);
 }
 
 /** The parts that are not zeroes by blocks of `granularity` bytes; with 0 all is one. */
@@ -66,7 +69,7 @@ class PartWriter {
       const uint64_t length = part.end - part.start;
       const uint64_t place = request_->offset + part.start;
       if (!note(part.start, length, place)) return -ENOBUFS;
-      const int64_t error = writeAtOnce(request_->file, bytes_ + part.start, length, place);
+      const int64_t error = writeBytes(request_->file, bytes_ + part.start, length, place);
       if (error < 0) return error;
     }
     return 0;
@@ -90,7 +93,7 @@ class PartWriter {
         const Part whole = {at, at + place.length};
         const int64_t error =
             place.isZero ? writeWithin(parts, first, index, whole, place.start)
-                         : writeAtOnce(request_->file, bytes_ + at, place.length, place.start);
+                         : writeBytes(request_->file, bytes_ + at, place.length, place.start);
         if (error < 0) return error;
         at += place.length;
       }
@@ -106,7 +109,7 @@ class PartWriter {
       const uint64_t start = std::max(parts[index].start, whole.start);
       const uint64_t end = std::min(parts[index].end, whole.end);
       if (start >= end) continue;
-      const int64_t error = writeAtOnce(request_->file, bytes_ + start, end - start,
+      const int64_t error = writeBytes(request_->file, bytes_ + start, end - start,
                                         place + start - whole.start);
       if (error < 0) return error;
     }

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 
+#include "blocking-operation.h"
 #include "environment.h"
 #include "file.h"
 #include "read-helper.h"
@@ -114,10 +115,10 @@ uint32_t Ring::submit(uint32_t count) {
   }
   shareInlineReads();
   // Buffered writes are quickest on one of our threads if it is awake or there are several; a
-  // single one on the kernel's.
+  // single one on the kernel's, which does not divide a large one.
   if (uring_ != nullptr && filePool_.count == 1 && !ThreadPool::files().isWriting()) {
     Request* const lone = filePool_.first;
-    if (lone->isWrite() && !lone->file->direct) {
+    if (lone->isWrite() && !lone->file->direct && lone->remaining <= kPieceBytes) {
       filePool_ = PoolList();
       toUring(lone);
     }

@@ -18,7 +18,12 @@ const allTypeScript = [
 const layers: Readonly<Record<string, readonly string[] | undefined>> = {
   cli: ['src/jobs/', 'src/image/', 'src/native/file-position', 'src/native/restart'],
   export: ['src/image/'],
-  jobs: ['src/image/', 'src/native/zero-scan', 'src/native/aligned-buffer'],
+  jobs: [
+    'src/image/',
+    'src/native/zero-scan',
+    'src/native/aligned-buffer',
+    'src/native/host-memory',
+  ],
   image: [
     'src/format/',
     'src/storage/',
@@ -26,7 +31,13 @@ const layers: Readonly<Record<string, readonly string[] | undefined>> = {
     'src/native/zero-scan',
     'src/native/thread-end',
   ],
-  format: ['src/engine/', 'src/storage/', 'src/native/codec', 'src/native/zero-scan'],
+  format: [
+    'src/engine/',
+    'src/storage/',
+    'src/native/codec',
+    'src/native/host-memory',
+    'src/native/zero-scan',
+  ],
   engine: ['src/storage/'],
   storage: ['src/native/'],
   native: [],

@@ -25,7 +25,6 @@ import { Copier } from './copier.js';
 import { convertRules } from './options.js';
 import { openQueues } from './queues.js';
 
-const defaultParallel = 16;
 const defaultSparseBytes = 4096;
 
 /** What can be said of each source. */
@@ -58,7 +57,10 @@ export interface ConvertOptions extends LongOperationOptions {
   readonly options?: CreateOptions | undefined;
   /** Store clusters compressed. */
   readonly compress?: boolean | undefined;
-  /** Pieces copied at the same time; default 16. */
+  /**
+   * Pieces copied at the same time, of 1 MiB or a cluster, whichever is larger; default 16, but no more than
+   * take a quarter of the memory there is, and if compressed, two more than there are processors.
+   */
   readonly parallel?: number | undefined;
   /**
    * Queues that sources are read through, and the target is written through if `outOfOrder`, since each
@@ -361,7 +363,7 @@ async function copyInto(
       filler: isFilled ? ImageFiller.of(target, { sparseSize, offload }) : undefined,
       outOfOrder,
       size,
-      parallel: options.parallel ?? defaultParallel,
+      parallel: options.parallel,
       granularity: options.compress === true ? (target.clusterSize ?? 1) : 1,
       compress: options.compress ?? false,
       sparseSize,

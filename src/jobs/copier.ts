@@ -6,6 +6,7 @@ import { alignedBuffer } from '../native/aligned-buffer.js';
 import { isZero, zeroRuns } from '../native/zero-scan.js';
 import type { Source } from './concatenation.js';
 import { type Piece, cutPieces } from './copy-pieces.js';
+import { piecesAtOnce } from './pieces-at-once.js';
 import { type ReadAgain, badSectors, locateReadFailure } from './read-failure.js';
 import { RateLimit } from './rate-limit.js';
 import { type Step, gatherWindows, stepOf } from './copy-windows.js';
@@ -13,8 +14,7 @@ import { ReserveAhead, type RunStep } from './reserve-ahead.js';
 
 /**
  * Bytes of data copied at a time, unless a cluster is larger: so many that the work for each piece
- * costs little beside its copying, and direct transfers are large; all pieces under way take 16 times
- * as much.
+ * costs little beside its copying, and direct transfers are large.
  */
 const chunkBytes = 1024 * 1024;
 
@@ -34,8 +34,8 @@ export interface CopyPlan {
   readonly outOfOrder: boolean;
   /** Bytes to copy. */
   readonly size: number;
-  /** Pieces under way at a time. */
-  readonly parallel: number;
+  /** Pieces under way at a time; if left out, what the processors and the memory are good for. */
+  readonly parallel: number | undefined;
   /** Bytes that pieces of data are aligned to. */
   readonly granularity: number;
   readonly compress: boolean;
@@ -94,7 +94,8 @@ export class Copier {
 
   /** Copies everything; after a failure nothing is under way any more. */
   async run(): Promise<void> {
-    const { parallel, salvage, onProgress, roughProgress, size } = this.#plan;
+    const { compress, salvage, onProgress, roughProgress, size } = this.#plan;
+    const parallel = this.#plan.parallel ?? piecesAtOnce(this.#chunkBytes, compress);
     const onFailure = (failure: CowherdError): void => {
       this.#warn('reading block status at', failure.offset ?? 0, failure);
     };

@@ -17,16 +17,21 @@ const clusters = 128;
 await createImage(file, { format: 'qcow2', size: clusters * clusterBytes });
 let image = await openImage(file, { cache });
 const old = new Uint8Array(clusterBytes).fill(0xab);
-for (let at = 0; at < clusters; at++) await image.write(old, at * clusterBytes);
+for (let at = 0; at < clusters; at++) {
+  if (kind === 'inflate') await image.writeCompressed(old, at * clusterBytes);
+  else await image.write(old, at * clusterBytes);
+}
 await image.flush();
 let foreign = 0;
+// Of those that have to do with compression, more than are dealt with at a time.
+const count = kind === 'compress' || kind === 'inflate' ? 96 : 32;
 for (let round = 0; round < 12; round++) {
   const requests = [];
-  for (let index = 0; index < 32; index++) {
-    const at = (round * 32 + index) % clusters;
+  for (let index = 0; index < count; index++) {
+    const at = (round * count + index) % clusters;
     const buffer = new Uint8Array(clusterBytes).fill(0xcd);
     const request =
-      kind === 'read' ? image.read(buffer, at * clusterBytes)
+      kind === 'read' || kind === 'inflate' ? image.read(buffer, at * clusterBytes)
       : kind === 'compress' && round < 4 ? image.writeCompressed(buffer, at * clusterBytes)
       : image.write(buffer, at * clusterBytes);
     requests.push(request.catch((error) => {
@@ -54,6 +59,7 @@ for (const [kind, cache, environment] of [
   ['write', 'writeback', {}],
   ['write', 'none', {}],
   ['compress', 'writeback', {}],
+  ['inflate', 'writeback', {}],
   ['read', 'writeback', { COWHERD_NO_ADDON: '1', COWHERD_LOCKING: 'off' }],
   ['write', 'writeback', { COWHERD_NO_ADDON: '1', COWHERD_LOCKING: 'off' }],
 ] as const) {

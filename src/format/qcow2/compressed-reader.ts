@@ -1,17 +1,16 @@
 /**
- * Reading compressed clusters. Each is inflated once and remembered for a while, and concurrent
- * reads of one cluster share the work.
+ * Reading compressed clusters: whole ones straight to where they are wanted, of others a part, from what
+ * is remembered of them.
  */
 import type { AtomicMemory } from '../../engine/atomic-memory.js';
 import { ControlWord } from '../../engine/control-block.js';
-import { BufferPool } from '../../engine/buffer-pool.js';
-import { CowherdError } from '../../errors.js';
+import type { BufferPool } from '../../engine/buffer-pool.js';
+import { CowherdError, givenAway } from '../../errors.js';
 import { type Codec, codecFor } from '../../native/codec.js';
 import type { StorageFile } from '../../storage/storage.js';
+import { compressedBuffers } from './compressed-buffers.js';
 import type { CompressionType } from './header.js';
-
-/** Bytes of inflated clusters that one queue remembers; at least two clusters. */
-const rememberedBytes = 4 * 1024 * 1024;
+import { InflatedClusters } from './inflated-clusters.js';
 
 /** One queue's reader of compressed clusters. */
 export class CompressedReader {
@@ -19,10 +18,9 @@ export class CompressedReader {
   readonly #clusterSize: number;
   readonly #control: AtomicMemory;
   readonly #type: CompressionType;
-  readonly #limit: number;
+  readonly #inflated: InflatedClusters;
   /** For compressed data on their way in. */
-  readonly #buffers: BufferPool;
-  readonly #clusters = new Map<number, Promise<Uint8Array>>();
+  #buffers: BufferPool | undefined;
   #codec: Codec | undefined;
   #generation: number;
 
@@ -36,8 +34,7 @@ export class CompressedReader {
     this.#clusterSize = clusterSize;
     this.#control = control;
     this.#type = type;
-    this.#limit = Math.max(2, rememberedBytes / clusterSize);
-    this.#buffers = new BufferPool(clusterSize, this.#limit);
+    this.#inflated = new InflatedClusters(clusterSize, (...cluster) => this.#inflate(...cluster));
     this.#generation = control.load(ControlWord.compressedGeneration);
   }
 
@@ -50,16 +47,11 @@ export class CompressedReader {
    */
   async read(hostOffset: number, size: number, within: number, target: Uint8Array): Promise<void> {
     if (within === 0 && target.length === this.#clusterSize) {
-      await this.#inflateInto(hostOffset, size, target);
+      await this.#inflate(hostOffset, size, target);
       return;
     }
     this.#forgetReclaimed();
-    let cluster = this.#clusters.get(hostOffset);
-    if (cluster === undefined) {
-      cluster = this.#inflate(hostOffset, size);
-      this.#remember(hostOffset, cluster);
-    }
-    target.set((await cluster).subarray(within, within + target.length));
+    await this.#inflated.read(hostOffset, size, within, target);
   }
 
   /** Reclaimed host clusters may hold other data by now. */
@@ -67,33 +59,20 @@ export class CompressedReader {
     const generation = this.#control.load(ControlWord.compressedGeneration);
     if (generation === this.#generation) return;
     this.#generation = generation;
-    this.#clusters.clear();
+    this.#inflated.clear();
   }
 
-  #remember(hostOffset: number, cluster: Promise<Uint8Array>): void {
-    for (const oldest of this.#clusters.keys()) {
-      if (this.#clusters.size < this.#limit) break;
-      this.#clusters.delete(oldest);
-    }
-    this.#clusters.set(hostOffset, cluster);
-    cluster.catch(() => this.#clusters.delete(hostOffset));
-  }
-
-  async #inflate(hostOffset: number, size: number): Promise<Uint8Array> {
-    const cluster = new Uint8Array(this.#clusterSize);
-    await this.#inflateInto(hostOffset, size, cluster);
-    return cluster;
-  }
-
-  async #inflateInto(hostOffset: number, size: number, cluster: Uint8Array): Promise<void> {
+  async #inflate(hostOffset: number, size: number, cluster: Uint8Array): Promise<void> {
     this.#codec ??= codecFor(this.#type);
-    const buffer = size <= this.#clusterSize ? this.#buffers.lend() : new Uint8Array(size);
-    const data = buffer.subarray(0, size);
+    const buffers = (this.#buffers ??= compressedBuffers(this.#clusterSize));
+    const buffer = await buffers.lend();
+    // What did not shrink can take a little more than a cluster.
+    const data = size <= buffer.length ? buffer.subarray(0, size) : new Uint8Array(size);
     try {
       await this.#file.read(data, hostOffset);
       await this.#decompress(this.#codec, data, cluster, hostOffset);
     } finally {
-      if (size <= this.#clusterSize) this.#buffers.giveBack(buffer);
+      buffers.giveBack(buffer);
     }
   }
 
@@ -107,6 +86,7 @@ export class CompressedReader {
       await codec.decompress(data, cluster);
     } catch (error) {
       const { filename } = this.#file;
+      if (cluster.length === 0) throw givenAway(filename);
       const code = error instanceof CowherdError ? error.code : 'ERR_COWHERD_CORRUPT';
       throw new CowherdError(
         code,

@@ -7,19 +7,17 @@
  * punched and used again when the data already there are discarded. The reference goes to the data
  * that end with the cluster or go beyond it; what is left before its end is given up into limbo.
  */
-import { BufferPool } from '../../engine/buffer-pool.js';
+import type { BufferPool } from '../../engine/buffer-pool.js';
 import { publishPacked } from '../../engine/queue-line.js';
 import type { Turn } from '../../engine/turnstile.js';
 import { CowherdError, givenAway } from '../../errors.js';
 import { type Codec, codecFor } from '../../native/codec.js';
+import { compressedBuffers } from './compressed-buffers.js';
 import type { QueueContext, RemovedClusters } from './context.js';
 import { acquireWritableSlice, intoLimbo, leaveSlice } from './context.js';
 import type { CompressionType } from './header.js';
 import { refusedRemoval, removedByEntry } from './removed.js';
 import type { Writer } from './writer.js';
-
-/** Bytes of buffers for compressed data that are kept while unused. */
-const spareBytes = 8 * 1024 * 1024;
 
 /** Compressed data that have a place in the file and wait to be written. */
 interface Packed {
@@ -34,7 +32,7 @@ export class CompressedWriter {
   readonly #context: QueueContext;
   readonly #writer: Writer;
   readonly #type: CompressionType;
-  readonly #outputs: BufferPool;
+  #outputs: BufferPool | undefined;
   #codec: Codec | undefined;
   /** Where the next data go, and the end of the last cluster taken for them, in bytes. */
   #next = 0;
@@ -48,8 +46,6 @@ export class CompressedWriter {
     this.#context = context;
     this.#writer = writer;
     this.#type = type;
-    const { clusterSize } = context.metadata.geometry;
-    this.#outputs = new BufferPool(clusterSize, Math.max(2, spareBytes / clusterSize));
   }
 
   /**
@@ -69,13 +65,15 @@ export class CompressedWriter {
       );
     }
     const cluster = buffer.length === clusterSize ? buffer : padded(buffer, clusterSize);
-    const output = this.#outputs.lend();
+    // Before a buffer: those that have one never wait for those that wait for one.
     const turn = turns?.take();
+    const outputs = (this.#outputs ??= compressedBuffers(clusterSize));
+    const output = await outputs.lend();
     try {
       await this.#writeThrough(cluster, buffer, offset, output, turn);
     } finally {
       turn?.end();
-      this.#outputs.giveBack(output);
+      outputs.giveBack(output);
     }
   }
 
@@ -90,9 +88,10 @@ export class CompressedWriter {
     const { metadata } = this.#context;
     const { clusterSize } = metadata.geometry;
     this.#codec ??= codecFor(this.#type);
+    // Its memory was given away meanwhile: no cluster is empty.
+    if (cluster.length === 0) throw givenAway(this.#context.file.filename);
     const length = await this.#compress(this.#codec, cluster, output, offset);
     if (length < 0 || length >= clusterSize) {
-      // Its memory was given away meanwhile: no cluster is empty.
       if (buffer.length === 0) throw givenAway(this.#context.file.filename);
       await this.#writer.write(buffer, offset, turn);
       return;
