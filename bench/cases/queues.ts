@@ -130,7 +130,7 @@ function mixedDuels(image: string, bare: string): Duel[] {
     },
   };
   const what = '70/30 random, a flush every 64 writes, 2 queues';
-  return [duel(what, ours, qemu, 3), duel(`${what}, of the bare file`, ours, file, 0.7)];
+  return [duel(what, ours, qemu, 1), duel(`${what}, of the bare file`, ours, file, 1)];
 }
 
 /** What one request costs in JavaScript, against the bound. */

@@ -1,15 +1,15 @@
-/** Small requests through the library against `qemu-img bench` with its best engine. */
+/** Small requests of `cowherd bench`, against `qemu-img bench` with its best engine and the bare file. */
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { createImage, openImage } from '../../src/index.js';
+import { type ImageFormat, createImage, openImage } from '../../src/index.js';
 import type { Duel, Runner } from '../duel.js';
-import { benchQemu, runProgram, settle } from '../programs.js';
+import { benchCowherd, benchQemu, settle } from '../programs.js';
 
 const gib = 1024 ** 3;
-const requests = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..', 'requests.js');
 /** 4 KiB steps that visit the disk in an order no readahead can follow. */
 const scattered = 4096 * 104_729;
+/** Bytes of the writes that fill a disk: how large they were decides how quick it is overwritten. */
+const fillBytes = 65536;
 
 interface Pattern {
   readonly write: boolean;
@@ -19,93 +19,71 @@ interface Pattern {
   readonly step: number;
 }
 
-/** Duels over a cached 4 GiB image and an empty one of 64 GiB in a folder. */
+type Prepare = () => Promise<void>;
+const nothing: Prepare = () => Promise.resolve();
+
+/** Duels over a cached image of 2 GiB, a bare file that was filled alike, and an empty image of 64 GiB. */
 export async function requestDuels(folder: string): Promise<Duel[]> {
-  const full = path.join(folder, 'requests.qcow2');
-  await fillImage(full, 4 * gib);
-  const empty = path.join(folder, 'empty.qcow2');
+  const [full, bare, empty] = ['requests.qcow2', 'requests.raw', 'empty.qcow2'].map((name) =>
+    path.join(folder, name),
+  );
+  await fill(full, 'qcow2');
+  await fill(bare, 'raw');
   const read = { write: false, bytes: 4096, step: scattered };
-  const overwrite = { write: true, bytes: 4096, step: scattered };
+  const overwrite = { write: true, bytes: 4096, step: scattered, depth: 64, count: 150_000 };
+  const fresh: Prepare = async () => {
+    await rm(empty, { force: true });
+    await settle();
+    await createImage(empty, { format: 'qcow2', size: 64 * gib });
+  };
+  const against = (name: string, goal: number, file: string, pattern: Pattern): Duel => {
+    const prepare = file === empty ? fresh : pattern.write ? settle : nothing;
+    const peer: Runner = {
+      label: 'qemu-img bench',
+      run: () => benchQemu(prepare, '-f', 'qcow2', ...wordsOf(pattern), file),
+    };
+    return { name, unit: 'op/s', goal, ours: ours('qcow2', file, pattern, prepare), peer };
+  };
   return [
-    cached('cached 4 KiB reads, depth 64', full, { ...read, depth: 64, count: 600_000 }, 1.5),
-    cached('cached 4 KiB reads, depth 1', full, { ...read, depth: 1, count: 300_000 }, 1.2),
-    cached('4 KiB overwrites, depth 64', full, { ...overwrite, depth: 64, count: 150_000 }, 2.5),
-    allocating(
-      '4 KiB writes to unallocated clusters, depth 64',
-      empty,
-      { write: true, depth: 64, count: 60_000, bytes: 4096, step: 65536 * 9973 },
-      5,
-    ),
-    allocating(
-      '64 KiB sequential allocating writes, depth 64',
-      empty,
-      { write: true, depth: 64, count: 16_384, bytes: 65536, step: 65536 },
-      1.5,
-    ),
-  ];
+    against('cached 4 KiB reads, depth 64', 1.5, full, { ...read, depth: 64, count: 600_000 }),
+    against('cached 4 KiB reads, depth 1', 1.2, full, { ...read, depth: 1, count: 300_000 }),
+    against('4 KiB overwrites, depth 64', 1, full, overwrite),
+    {
+      ...{ name: '4 KiB overwrites, depth 64, of the bare file', unit: 'op/s', goal: 0.85 },
+      ours: ours('qcow2', full, overwrite, settle),
+      peer: ours('raw', bare, overwrite, settle),
+    },
+    against('4 KiB writes to unallocated clusters, depth 64', 5, empty, {
+      ...{ write: true, depth: 64, count: 60_000, bytes: 4096, step: 65536 * 9973 },
+    }),
+    against('64 KiB sequential allocating writes, depth 64', 1.6, empty, {
+      ...{ write: true, depth: 64, count: 16_384, bytes: 65536, step: 65536 },
+    }),
+  ].map((duel) => ({ ...duel, unit: 'op/s', rounds: 5 }));
 }
 
-async function fillImage(file: string, size: number): Promise<void> {
-  await createImage(file, { format: 'qcow2', size });
-  await using image = await openImage(file);
-  const chunk = new Uint8Array(1 << 20);
-  for (let offset = 0; offset < size; offset += chunk.length) {
-    chunk.fill(((offset / chunk.length) % 255) + 1);
-    await image.write(chunk, offset);
+async function fill(file: string, format: ImageFormat): Promise<void> {
+  const size = 2 * gib;
+  await createImage(file, { format, size });
+  await using image = await openImage(file, { format });
+  const data = new Uint8Array(fillBytes);
+  for (let offset = 0; offset < size; offset += data.length) {
+    data.fill(((offset / data.length) % 255) + 1);
+    await image.write(data, offset);
   }
 }
 
-function cached(name: string, file: string, pattern: Pattern, goal: number): Duel {
-  const before = pattern.write ? settle : (): Promise<void> => Promise.resolve();
-  return {
-    name,
-    unit: 'op/s',
-    goal,
-    rounds: 3,
-    ours: ours(file, pattern, before),
-    peer: qemu(file, pattern, before),
-  };
-}
-
-/** Each run begins with a fresh image. */
-function allocating(name: string, file: string, pattern: Pattern, goal: number): Duel {
-  const before = async (): Promise<void> => {
-    await rm(file, { force: true });
-    await settle();
-    await createImage(file, { format: 'qcow2', size: 64 * gib });
-  };
-  return {
-    name,
-    unit: 'op/s',
-    goal,
-    ours: ours(file, pattern, before),
-    peer: qemu(file, pattern, before),
-  };
-}
-
-function ours(file: string, pattern: Pattern, before: () => Promise<void>): Runner {
-  const { write, depth, count, bytes, step } = pattern;
-  return {
-    label: 'cowherd',
-    run: async () => {
-      await before();
-      const numbers = [depth, count, bytes, step].map(String);
-      const { stdout } = await runProgram(process.execPath, [
-        requests,
-        file,
-        write ? 'write' : 'read',
-        ...numbers,
-      ]);
-      return Number(stdout);
-    },
-  };
-}
-
-function qemu(file: string, pattern: Pattern, before: () => Promise<void>): Runner {
-  const { write, depth, count, bytes, step } = pattern;
+function wordsOf({ write, depth, count, bytes, step }: Pattern): string[] {
   const numbers = ['-d', depth, '-c', count, '-s', bytes, '-S', step].map(String);
+  return write ? ['-w', ...numbers] : numbers;
+}
+
+function ours(format: ImageFormat, file: string, pattern: Pattern, prepare: Prepare): Runner {
   return {
-    label: 'qemu-img bench',
-    run: () => benchQemu(before, '-f', 'qcow2', ...(write ? ['-w'] : []), ...numbers, file),
+    label: format === 'raw' ? 'the bare file through the same ring' : 'cowherd bench',
+    run: async () => {
+      await prepare();
+      return benchCowherd('-f', format, ...wordsOf(pattern), file);
+    },
   };
 }
