@@ -7,6 +7,8 @@ import type { Step } from './copy-windows.js';
 const mostBytes = 128 * 1024 * 1024;
 /** Data of fewer bytes are left to the file system, which puts small ones together as they are written. */
 const leastBytes = 8 * 1024 * 1024;
+/** Holes that a step may be known to have; scattered data are small ones. */
+const mostKnownHoles = 1;
 /** Runs of zeroes that are given back out of one reservation, each by itself. */
 const mostHoles = 64;
 /** After more of them have been found, so much is not reserved for: there will be yet more. */
@@ -42,13 +44,14 @@ export class ReserveAhead {
   async *steps(steps: AsyncIterable<Step>): AsyncGenerator<RunStep> {
     let run: Step[] = [];
     for await (const step of steps) {
-      if (step.dataBytes > 0 && (run.length === 0 || continues(run, step))) {
+      const isRun = isOfLargeData(step);
+      if (isRun && (run.length === 0 || continues(run, step))) {
         run.push(step);
         continue;
       }
       yield* withEnd(run);
       run = [];
-      if (step.dataBytes > 0) run.push(step);
+      if (isRun) run.push(step);
       else yield step;
     }
     yield* withEnd(run);
@@ -115,6 +118,11 @@ function gapsBetween(parts: readonly CopiedPart[], offset: number, length: numbe
     end = part.at + part.length;
   }
   return holes;
+}
+
+function isOfLargeData({ dataBytes, segments }: Step): boolean {
+  const holes = segments.filter(({ bytes }) => bytes === undefined);
+  return dataBytes > 0 && holes.length <= mostKnownHoles;
 }
 
 function continues(run: readonly Step[], step: Step): boolean {

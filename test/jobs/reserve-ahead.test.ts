@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { CopiedPart } from '../../src/image/data-copy.js';
+import type { CopiedPart, PlainBytes } from '../../src/image/data-copy.js';
 import { type Step, stepOf } from '../../src/jobs/copy-windows.js';
 import { ReserveAhead, type RunStep } from '../../src/jobs/reserve-ahead.js';
 
@@ -104,6 +104,11 @@ async function* stepsOf(disk: readonly Content[]): AsyncGenerator<Step> {
   }
 }
 
+// eslint-disable-next-line @typescript-eslint/require-await
+async function* eachOf(steps: readonly Step[]): AsyncGenerator<Step> {
+  yield* steps;
+}
+
 test('in the end blocks are there for the data and for nothing else', async () => {
   const contents = fc.array(
     fc.tuple(fc.constantFrom<Content>('hole', 'data', 'zeroes'), fc.integer({ min: 1, max: 90 })),
@@ -176,4 +181,24 @@ test('what is looked at once more, after others have begun, takes nothing from t
   await ahead.before(failed, [failed.length - 4096, 4096]);
   const end = failed.start + failed.length;
   assert.deepEqual(given, [end - 4096, end]);
+});
+
+test('windows that are known to be scattered are left to the file system, others are reserved', async () => {
+  const target = new Target(64);
+  const window = (start: number, holes: number): Step => {
+    const length = (16 * mib) / (2 * holes + 1);
+    const segments = Array.from({ length: 2 * holes + 1 }, (_, index) => ({
+      bytes: index % 2 === 0 ? ({} as PlainBytes) : undefined,
+      length,
+    }));
+    const dataBytes = length * (holes + 1);
+    return { kind: 'copy', start, length: 16 * mib, dataBytes, portions: [dataBytes], segments };
+  };
+  const windows = [window(0, 0), window(16 * mib, 7), window(32 * mib, 1), window(48 * mib, 0)];
+  const ahead = new ReserveAhead(target);
+  for await (const step of ahead.steps(eachOf(windows))) await ahead.before(step, [step.length]);
+  assert.deepEqual(target.reservations, [
+    [0, 16],
+    [32, 32],
+  ]);
 });

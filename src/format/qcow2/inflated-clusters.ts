@@ -8,15 +8,19 @@ import { BufferPool } from '../../engine/buffer-pool.js';
 const rememberedBytes = 4 * 1024 * 1024;
 
 /** One cluster. */
-interface Inflated {
-  /** Its bytes, once it is inflated. */
-  bytes: Promise<Uint8Array>;
+class Inflated {
   /** Who waits for it, or copies from it. */
-  readers: number;
+  readers = 0;
   /** Whether it is among those that are found again. */
-  remembered: boolean;
-  /** The memory it has, once it has any. */
+  remembered = true;
+  /** Its memory, once it has any. */
   memory: Uint8Array | undefined;
+  /** Resolves with its bytes. */
+  readonly bytes: Promise<Uint8Array>;
+
+  constructor(fill: (cluster: Inflated) => Promise<Uint8Array>) {
+    this.bytes = fill(this);
+  }
 }
 
 /** Inflates the cluster whose data begin at a host offset, and span so many bytes, into memory. */
@@ -58,14 +62,8 @@ export class InflatedClusters {
 
   #begin(hostOffset: number, size: number): Inflated {
     if (this.#memory.isAllLent) this.#forgetOldest();
-    const cluster: Inflated = {
-      bytes: Promise.resolve(new Uint8Array(0)),
-      readers: 0,
-      remembered: true,
-      memory: undefined,
-    };
+    const cluster = new Inflated((begun) => this.#fill(hostOffset, size, begun));
     this.#clusters.set(hostOffset, cluster);
-    cluster.bytes = this.#fill(hostOffset, size, cluster);
     return cluster;
   }
 
