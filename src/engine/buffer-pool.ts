@@ -32,8 +32,9 @@ export class BufferPool {
     if (this.isAllLent) return await new Promise((lent) => this.#waiting.push(lent));
     const spare = this.#spare.pop();
     if (spare !== undefined) return spare;
+    const made = new Uint8Array(this.#bytes);
     this.#made += 1;
-    return new Uint8Array(this.#bytes);
+    return made;
   }
 
   /** Takes a lent buffer back, which nobody may use any more. */

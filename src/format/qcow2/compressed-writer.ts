@@ -68,12 +68,15 @@ export class CompressedWriter {
     // Before a buffer: those that have one never wait for those that wait for one.
     const turn = turns?.take();
     const outputs = (this.#outputs ??= compressedBuffers(clusterSize));
-    const output = await outputs.lend();
     try {
-      await this.#writeThrough(cluster, buffer, offset, output, turn);
+      const output = await outputs.lend();
+      try {
+        await this.#writeThrough(cluster, buffer, offset, output, turn);
+      } finally {
+        outputs.giveBack(output);
+      }
     } finally {
       turn?.end();
-      outputs.giveBack(output);
     }
   }
 

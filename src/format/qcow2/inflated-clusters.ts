@@ -68,9 +68,9 @@ export class InflatedClusters {
   }
 
   async #fill(hostOffset: number, size: number, cluster: Inflated): Promise<Uint8Array> {
-    const memory = await this.#memory.lend();
-    cluster.memory = memory;
     try {
+      const memory = await this.#memory.lend();
+      cluster.memory = memory;
       await this.#inflate(hostOffset, size, memory);
       return memory;
     } catch (error) {
