@@ -16,7 +16,7 @@ import {
 
 const mib = 1024 * 1024;
 const limitBytes = 64 * mib;
-const diskMib = 160;
+const diskMib = 128;
 
 /** A disk of which half can be compressed, with no hole. */
 async function disk(folder: string): Promise<string> {
@@ -33,9 +33,7 @@ async function disk(folder: string): Promise<string> {
 }
 
 const kinds = [
-  ['zlib, clusters of 64 KiB', ''],
-  ['zstd, clusters of 64 KiB', 'compression_type=zstd'],
-  ['zlib, clusters of 2 MiB', 'cluster_size=2M'],
+  ['zlib, clusters of 64 KiB', 'compression_type=zlib'],
   ['zstd, clusters of 2 MiB', 'compression_type=zstd,cluster_size=2M'],
 ] as const;
 
@@ -55,8 +53,7 @@ test('64 MiB are enough to compress, decompress, compare and read', async (t) =>
   };
   const packed = path.join(folder, 'packed.qcow2');
   for (const [name, options] of kinds) {
-    const with_ = options === '' ? [] : ['-o', options];
-    await small('convert', '-c', '-f', 'raw', '-O', 'qcow2', ...with_, raw, packed);
+    await small('convert', '-c', '-f', 'raw', '-O', 'qcow2', '-o', options, raw, packed);
     await runOk('qemu-img', ['check', '-q', packed]);
     await runOk('qemu-img', ['compare', '-q', '-f', 'raw', '-F', 'qcow2', raw, packed]);
     await small('convert', '-f', 'qcow2', '-O', 'raw', packed, target);
