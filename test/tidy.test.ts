@@ -22,7 +22,7 @@ const layers: Readonly<Record<string, readonly string[] | undefined>> = {
     'src/image/',
     'src/native/zero-scan',
     'src/native/aligned-buffer',
-    'src/native/host-memory',
+    'src/native/host-capacity',
   ],
   image: [
     'src/format/',
@@ -35,7 +35,7 @@ const layers: Readonly<Record<string, readonly string[] | undefined>> = {
     'src/engine/',
     'src/storage/',
     'src/native/codec',
-    'src/native/host-memory',
+    'src/native/host-capacity',
     'src/native/zero-scan',
   ],
   engine: ['src/storage/'],

@@ -7,7 +7,7 @@ import type { Step } from './copy-windows.js';
 const mostBytes = 128 * 1024 * 1024;
 /** Data of fewer bytes are left to the file system, which puts small ones together as they are written. */
 const leastBytes = 8 * 1024 * 1024;
-/** Holes that a step may be known to have; scattered data are small ones. */
+/** A step that is known to have more holes is of scattered data, which are left to the file system. */
 const mostKnownHoles = 1;
 /** Runs of zeroes that are given back out of one reservation, each by itself. */
 const mostHoles = 64;
@@ -40,7 +40,7 @@ export class ReserveAhead {
     this.#target = target;
   }
 
-  /** The same steps; those of data say how far data go on. */
+  /** The same steps; those of data in large stretches say how far data go on. */
   async *steps(steps: AsyncIterable<Step>): AsyncGenerator<RunStep> {
     let run: Step[] = [];
     for await (const step of steps) {

@@ -1,7 +1,6 @@
 /** Memory for compressed data on their way between the file and the codecs. */
-import { availableParallelism } from 'node:os';
 import { BufferPool } from '../../engine/buffer-pool.js';
-import { memoryLimit } from '../../native/host-memory.js';
+import { affordableCount, usefulCodecRuns } from '../../native/host-capacity.js';
 
 /** Bytes that one queue holds in either direction, unless the processors have use for more. */
 const usualBytes = 4 * 1024 * 1024;
@@ -14,7 +13,7 @@ const memoryShare = 1 / 8;
 
 /** Buffers of a cluster each: enough to keep every processor busy, if there is memory for that. */
 export function compressedBuffers(clusterSize: number): BufferPool {
-  const useful = Math.max(availableParallelism() + 2, Math.floor(usualBytes / clusterSize));
-  const affordable = Math.floor((memoryLimit() * memoryShare) / (clusterSize + codecBytes));
-  return new BufferPool(clusterSize, Math.max(1, Math.min(useful, affordable)));
+  const useful = Math.max(usefulCodecRuns(), Math.floor(usualBytes / clusterSize));
+  const affordable = affordableCount(memoryShare, clusterSize + codecBytes);
+  return new BufferPool(clusterSize, Math.min(useful, affordable));
 }
