@@ -119,11 +119,6 @@ async function benchQemuWith(engine: string, parameters: readonly string[]): Pro
   return count / Number(/completed in ([\d.]+) seconds/.exec(stdout)?.[1]);
 }
 
-/** Seconds that Node takes to start and stop. */
-export async function timeNode(): Promise<number> {
-  return (await runProgram(process.execPath, ['-e', '0'])).seconds;
-}
-
 /** Peak memory in MiB of our command line, or of a bare Node without parameters. */
 export async function peakMemory(...parameters: readonly string[]): Promise<number> {
   const report = path.join(distFolder, `.memory-${process.pid}`);

@@ -7,22 +7,20 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createImage, openImage } from '../../src/index.js';
 import type { Duel, Runner } from '../duel.js';
-import { benchCowherd, benchQemu, runProgram, settle, timeCowherd, warm } from '../programs.js';
+import { benchQemu, runProgram, settle, timeCowherd, warm } from '../programs.js';
+import { benchRunner, makeFull, nothing, withEmptyImage } from '../request-runs.js';
 
 const hotPath = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..', 'hot-path.js');
 const gib = 1024 ** 3;
 /** 4 KiB writes this far apart meet another cluster each, in an order no readahead can follow. */
 const scattered = 65536 * 9973;
 
-type Prepare = () => Promise<void>;
-const nothing: Prepare = () => Promise.resolve();
-
 /** Duels of queues, in a folder. */
 export async function queueDuels(folder: string): Promise<Duel[]> {
   const full = path.join(folder, 'full.qcow2');
   const bare = path.join(folder, 'full.raw');
-  await fill(full, 'qcow2');
-  await fill(bare, 'raw');
+  await makeFull(full, 'qcow2', gib, 1 << 20);
+  await makeFull(bare, 'raw', gib, 1 << 20);
   await warm(full);
   await warm(bare);
   return [
@@ -35,25 +33,15 @@ export async function queueDuels(folder: string): Promise<Duel[]> {
   ];
 }
 
-async function fill(file: string, format: 'qcow2' | 'raw'): Promise<void> {
-  await createImage(file, { format, size: gib });
-  await using image = await openImage(file, { format });
-  const chunk = new Uint8Array(1 << 20);
-  for (let offset = 0; offset < gib; offset += chunk.length) {
-    chunk.fill(((offset / chunk.length) % 255) + 1);
-    await image.write(chunk, offset);
-  }
-}
-
 /** Random reads of 4 KiB: the format against none, and two queues against one. */
 function readDuels(full: string, bare: string, cache: string, count: number): Duel[] {
   const words = (queues: number): string[] => [
     ...['-t', cache, '-c', String(count), '--pattern', 'rand', '--queues', String(queues)],
   ];
   const image = (queues: number): Runner =>
-    runner(`${queues} on qcow2`, nothing, [...words(queues), '-f', 'qcow2', full]);
+    benchRunner(`${queues} on qcow2`, nothing, [...words(queues), '-f', 'qcow2', full]);
   const file = (queues: number): Runner =>
-    runner(`${queues} on the bare file`, nothing, [...words(queues), '-f', 'raw', bare]);
+    benchRunner(`${queues} on the bare file`, nothing, [...words(queues), '-f', 'raw', bare]);
   const what = cache === 'none' ? 'O_DIRECT random reads' : 'cached random reads';
   return [
     duel(`${what}, 1 queue, of the bare file`, image(1), file(1), 0.85),
@@ -68,20 +56,17 @@ function readDuels(full: string, bare: string, cache: string, count: number): Du
 function allocatingDuels(image: string, bare: string): Duel[] {
   const count = 60_000;
   const pattern = ['-c', String(count), '-S', String(scattered)];
-  const fresh = async (): Promise<void> => {
-    await rm(image, { force: true });
-    await settle();
-    await createImage(image, { format: 'qcow2', size: 64 * gib });
-  };
+  const fresh = withEmptyImage(image);
   const freshBare = async (): Promise<void> => {
     await rm(bare, { force: true });
     await settle();
     await writeFile(bare, '');
     await truncate(bare, 64 * gib);
   };
-  const ours = runner('2 queues', fresh, ['-w', '--queues', '2', ...pattern, '-f', 'qcow2', image]);
-  const one = runner('1 queue', fresh, ['-w', ...pattern, '-f', 'qcow2', image]);
-  const file = runner('the bare file', freshBare, [
+  const words = ['-w', ...pattern, '-f', 'qcow2', image];
+  const ours = benchRunner('2 queues', fresh, ['--queues', '2', ...words]);
+  const one = benchRunner('1 queue', fresh, words);
+  const file = benchRunner('the bare file', freshBare, [
     ...['-w', '--queues', '2', ...pattern, '-f', 'raw', bare],
   ]);
   const qemu: Runner = {
@@ -114,8 +99,8 @@ function mixedDuels(image: string, bare: string): Duel[] {
     // Of 213 requests 64 write.
     ...['--flush-interval', '213', '--queues', '2'],
   ];
-  const ours = runner('2 queues', fresh, [...words, '-f', 'qcow2', image]);
-  const file = runner('the bare file', () => half(bare, 'raw'), [...words, '-f', 'raw', bare]);
+  const ours = benchRunner('2 queues', fresh, [...words, '-f', 'qcow2', image]);
+  const file = benchRunner('the bare file', () => half(bare, 'raw'), [...words, '-f', 'raw', bare]);
   // A step that is no multiple of the cluster meets allocated and unallocated ones alike.
   const step = String(4096 * 104_729);
   const qemu: Runner = {
@@ -171,14 +156,4 @@ function convertDuel(folder: string): Duel {
 
 function duel(name: string, ours: Runner, peer: Runner, goal: number): Duel {
   return { name, unit: 'op/s', ours, peer, goal, rounds: 3 };
-}
-
-function runner(label: string, before: Prepare, words: readonly string[]): Runner {
-  return {
-    label,
-    run: async () => {
-      await before();
-      return benchCowherd(...words);
-    },
-  };
 }

@@ -1,14 +1,14 @@
 /** Small requests of `cowherd bench`, against `qemu-img bench` with its best engine and the bare file. */
-import { rm } from 'node:fs/promises';
 import path from 'node:path';
-import { type ImageFormat, createImage, openImage } from '../../src/index.js';
+import type { ImageFormat } from '../../src/index.js';
 import type { Duel, Runner } from '../duel.js';
-import { benchCowherd, benchQemu, settle } from '../programs.js';
+import { benchQemu, settle } from '../programs.js';
+import { type Prepare, benchRunner, makeFull, nothing, withEmptyImage } from '../request-runs.js';
 
 const gib = 1024 ** 3;
 /** 4 KiB steps that visit the disk in an order no readahead can follow. */
 const scattered = 4096 * 104_729;
-/** Bytes of the writes that fill a disk: how large they were decides how quick it is overwritten. */
+/** Bytes of the writes that fill a disk, as of a guest. */
 const fillBytes = 65536;
 
 interface Pattern {
@@ -19,23 +19,16 @@ interface Pattern {
   readonly step: number;
 }
 
-type Prepare = () => Promise<void>;
-const nothing: Prepare = () => Promise.resolve();
-
 /** Duels over a cached image of 2 GiB, a bare file that was filled alike, and an empty image of 64 GiB. */
 export async function requestDuels(folder: string): Promise<Duel[]> {
   const [full, bare, empty] = ['requests.qcow2', 'requests.raw', 'empty.qcow2'].map((name) =>
     path.join(folder, name),
   );
-  await fill(full, 'qcow2');
-  await fill(bare, 'raw');
+  await makeFull(full, 'qcow2', 2 * gib, fillBytes);
+  await makeFull(bare, 'raw', 2 * gib, fillBytes);
   const read = { write: false, bytes: 4096, step: scattered };
   const overwrite = { write: true, bytes: 4096, step: scattered, depth: 64, count: 150_000 };
-  const fresh: Prepare = async () => {
-    await rm(empty, { force: true });
-    await settle();
-    await createImage(empty, { format: 'qcow2', size: 64 * gib });
-  };
+  const fresh = withEmptyImage(empty);
   const against = (name: string, goal: number, file: string, pattern: Pattern): Duel => {
     const prepare = file === empty ? fresh : pattern.write ? settle : nothing;
     const peer: Runner = {
@@ -62,28 +55,12 @@ export async function requestDuels(folder: string): Promise<Duel[]> {
   ].map((duel) => ({ ...duel, unit: 'op/s', rounds: 5 }));
 }
 
-async function fill(file: string, format: ImageFormat): Promise<void> {
-  const size = 2 * gib;
-  await createImage(file, { format, size });
-  await using image = await openImage(file, { format });
-  const data = new Uint8Array(fillBytes);
-  for (let offset = 0; offset < size; offset += data.length) {
-    data.fill(((offset / data.length) % 255) + 1);
-    await image.write(data, offset);
-  }
-}
-
 function wordsOf({ write, depth, count, bytes, step }: Pattern): string[] {
   const numbers = ['-d', depth, '-c', count, '-s', bytes, '-S', step].map(String);
   return write ? ['-w', ...numbers] : numbers;
 }
 
 function ours(format: ImageFormat, file: string, pattern: Pattern, prepare: Prepare): Runner {
-  return {
-    label: format === 'raw' ? 'the bare file through the same ring' : 'cowherd bench',
-    run: async () => {
-      await prepare();
-      return benchCowherd('-f', format, ...wordsOf(pattern), file);
-    },
-  };
+  const label = format === 'raw' ? 'the bare file through the same ring' : 'cowherd bench';
+  return benchRunner(label, prepare, ['-f', format, ...wordsOf(pattern), file]);
 }
