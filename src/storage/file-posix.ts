@@ -98,7 +98,9 @@ export async function createFilePosix(
   );
   try {
     if (!file.limits.blockDevice) {
-      await file.truncate(0);
+      // After a truncation ext4 writes a file to the disk when it is closed, so that what it replaced is
+      // not lost: a new file replaces nothing. Blocks may be reserved beyond the end of an empty one.
+      if ((await file.size()) > 0 || (await file.allocatedSize()) > 0) await file.truncate(0);
       file.setHints(options);
     }
     return file;
