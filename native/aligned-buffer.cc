@@ -3,41 +3,64 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <mutex>
+#include <utility>
+#include <vector>
 
 namespace cowherd {
 
 namespace {
 
-/** Memory that grows to what was asked for, and keeps nothing of what it held. */
-class AlignedMemory {
- public:
-  ~AlignedMemory() { std::free(memory_); }
+constexpr size_t kPageBytes = 4096;
+constexpr size_t kMostIdle = 8;
 
-  char* atLeast(size_t bytes) {
-    if (bytes_ >= bytes) return memory_;
-    std::free(memory_);
-    bytes_ = (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
-    memory_ = static_cast<char*>(std::aligned_alloc(kPageBytes, bytes_));
-    if (memory_ == nullptr) bytes_ = 0;
-    return memory_;
-  }
-
- private:
-  static constexpr size_t kPageBytes = 4096;
-  char* memory_ = nullptr;
-  size_t bytes_ = 0;
+struct IdleMemory {
+  std::mutex mutex;
+  std::vector<AlignedMemory> memory;
 };
 
+// Never destroyed: detached threads may still use it while the process exits.
+IdleMemory& idleMemory() {
+  static IdleMemory* const idle = new IdleMemory();
+  return *idle;
+}
+
 }  // namespace
+
+AlignedMemory::~AlignedMemory() { std::free(memory_); }
+
+char* AlignedMemory::atLeast(size_t bytes) {
+  if (bytes_ >= bytes) return memory_;
+  std::free(memory_);
+  bytes_ = (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+  memory_ = static_cast<char*>(std::aligned_alloc(kPageBytes, bytes_));
+  if (memory_ == nullptr) bytes_ = 0;
+  return memory_;
+}
 
 char* bounceBuffer() {
   static thread_local AlignedMemory memory;
   return memory.atLeast(kBounceBytes);
 }
 
-char* copyBuffer(size_t bytes) {
+char* comparedBuffer(size_t bytes) {
   static thread_local AlignedMemory memory;
   return memory.atLeast(bytes);
+}
+
+AlignedMemory takeIdleMemory() {
+  IdleMemory& idle = idleMemory();
+  std::lock_guard<std::mutex> lock(idle.mutex);
+  if (idle.memory.empty()) return AlignedMemory();
+  AlignedMemory taken = std::move(idle.memory.back());
+  idle.memory.pop_back();
+  return taken;
+}
+
+void giveIdleMemory(AlignedMemory memory) {
+  IdleMemory& idle = idleMemory();
+  std::lock_guard<std::mutex> lock(idle.mutex);
+  if (idle.memory.size() < kMostIdle) idle.memory.push_back(std::move(memory));
 }
 
 const char* zeroBuffer() {

@@ -13,9 +13,12 @@ namespace cowherd {
  */
 constexpr uint64_t kPieceBytes = 64 * 1024;
 
+/** The result of what somebody else carries on, who may have ended it already. */
+constexpr int64_t kKeptForLater = INT64_MIN;
+
 /**
- * Carries a request out on the calling thread, to its end.
- * @returns what the opcode defines (mostly 0), or a negated errno
+ * Carries a request out on the calling thread: to its end, or until it is kept for its turn.
+ * @returns what the opcode defines (mostly 0), a negated errno, or `kKeptForLater`
  */
 int64_t performBlocking(Request* request);
 

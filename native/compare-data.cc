@@ -25,7 +25,7 @@ int64_t compareData(Request* request) {
   // What another part has found decides it.
   if (request->whole->work->result.load() != 0) return 0;
   const uint64_t length = request->remaining;
-  char* const bytes = copyBuffer(2 * length);
+  char* const bytes = comparedBuffer(2 * length);
   if (bytes == nullptr) return -ENOMEM;
   if (areZeroes(request->others)) return compareWithZeroes(request->segments, bytes, length);
   if (areZeroes(request->segments)) return compareWithZeroes(request->others, bytes, length);

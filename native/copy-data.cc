@@ -3,7 +3,10 @@
 #include <errno.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "aligned-buffer.h"
@@ -17,11 +20,26 @@ namespace cowherd {
 
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 /** A part of what is copied: from and to which byte, end exclusive. */
 struct Part {
   uint64_t start;
   uint64_t end;
 };
+
+}  // namespace
+
+/** What a copy has read: all of it, and which parts of it are data. */
+struct CopiedBytes {
+  ~CopiedBytes() { giveIdleMemory(std::move(memory)); }
+  AlignedMemory memory;
+  char* bytes = nullptr;
+  std::vector<Part> parts;
+  Clock::duration reading{};
+};
+
+namespace {
 
 /**
  * Most bytes of one write. Into blocks that are reserved, larger folios than usual cost less to fill; but
@@ -134,27 +152,43 @@ class PartWriter {
   const size_t mostNotes_;
 };
 
-int64_t copyInOrder(Request* request, CopyOrder* order) {
+/** Reads what is copied. @returns 0, or a negated errno */
+int64_t readSource(Request* request) {
+  CopyOrder* const order = request->order.get();
   const uint64_t length = request->remaining;
   const uint64_t granule = std::max<uint64_t>(order->granule(), 1);
   const uint64_t room = (length + granule - 1) / granule * granule;
-  char* const bytes = copyBuffer(room);
-  if (bytes == nullptr || request->outputLength == 0) return -ENOMEM;
-  PartWriter writer(request, bytes);
-  const int64_t error = readSegments(request->segments, bytes);
+  const auto copied = std::make_shared<CopiedBytes>();
+  copied->memory = takeIdleMemory();
+  const Clock::time_point began = Clock::now();
+  copied->bytes = copied->memory.atLeast(room);
+  if (copied->bytes == nullptr || request->outputLength == 0) return -ENOMEM;
+  const int64_t error = readSegments(request->segments, copied->bytes);
   if (error < 0) return error;
-  std::memset(bytes + length, 0, room - length);
-  const std::vector<Part> parts =
-      dataParts(bytes, length, static_cast<uint64_t>(request->parameter));
-  order->await(request->ticket);
-  return order->granule() == 0 ? writer.writeInPlace(parts) : writer.writePlaced(parts, order);
+  std::memset(copied->bytes + length, 0, room - length);
+  copied->parts = dataParts(copied->bytes, length, static_cast<uint64_t>(request->parameter));
+  copied->reading = Clock::now() - began;
+  request->copied = copied;
+  return 0;
 }
 
 }  // namespace
 
 int64_t copyData(Request* request) {
-  const int64_t result = copyInOrder(request, request->order.get());
-  request->leaveOrder();
+  if (request->copied == nullptr) {
+    const int64_t error = readSource(request);
+    if (error < 0) return error;
+    // From here on it may be another thread's.
+    if (!request->order->begin(request)) return kKeptForLater;
+  }
+  CopyOrder* const order = request->order.get();
+  CopiedBytes& copied = *request->copied;
+  PartWriter writer(request, copied.bytes);
+  const Clock::time_point began = Clock::now();
+  const int64_t result = order->granule() == 0 ? writer.writeInPlace(copied.parts)
+                                               : writer.writePlaced(copied.parts, order);
+  order->note(copied.reading, Clock::now() - began);
+  request->copied.reset();
   return result;
 }
 

@@ -7,7 +7,8 @@ namespace cowherd {
 
 /**
  * Copies bytes of files, one segment after the other, into the request's file, but for zeroes; see
- * `copyData` of src/native/ring.ts. @returns 0, or a negated errno
+ * `copyData` of src/native/ring.ts. Called again for a request that was kept, it writes what was read.
+ * @returns 0, a negated errno, or `kKeptForLater`
  */
 int64_t copyData(Request* request);
 

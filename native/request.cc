@@ -33,15 +33,16 @@ void Request::advance(uint64_t count) {
   }
 }
 
-void Request::leaveOrder() {
-  if (order != nullptr) order->leave(ticket);
+Request* Request::leaveOrder() {
+  copied.reset();
+  Request* const next = order != nullptr ? order->leave(ticket) : nullptr;
   order.reset();
+  return next;
 }
 
 Request* Request::ended() {
   Request* const all = whole;
   if (all == nullptr) return this;
-  leaveOrder();
   SharedWork* const work = all->work.get();
   int64_t none = 0;
   if (result != 0) work->result.compare_exchange_strong(none, result);

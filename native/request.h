@@ -11,6 +11,7 @@
 
 namespace cowherd {
 
+struct CopiedBytes;
 class CopyOrder;
 class File;
 class Ring;
@@ -54,7 +55,7 @@ struct SharedWork;
 
 /**
  * One slot of a ring's request table: an operation under way. Exactly one party owns it at a time:
- * the ring's thread, the kernel, a pool thread or a write gate; whoever owns it may change it.
+ * the ring's thread, the kernel, a pool thread, a write gate or an order of copies; whoever owns it may change it.
  */
 struct Request {
   Opcode opcode = Opcode::kRead;
@@ -87,6 +88,8 @@ struct Request {
   /** The order a part has its ticket of; a copy keeps that for its parts. */
   std::shared_ptr<CopyOrder> order;
   uint64_t ticket = 0;
+  /** What a part of a copy has read and not written. */
+  std::shared_ptr<CopiedBytes> copied;
   /** A level, a flag: what the operation defines. */
   int parameter = 0;
 
@@ -115,8 +118,8 @@ struct Request {
   const iovec* buffers() const { return isVector() ? &vector[vectorIndex] : &single; }
   int bufferCount() const;
 
-  /** Lets the copies after this one go on, unless it has done so before. */
-  void leaveOrder();
+  /** Lets the copies after this one go on. @returns one of them that is to be carried on, or null */
+  Request* leaveOrder();
   /**
    * Ends this with its result. @returns what has ended thereby: this, or what it was the last part of,
    *   or null

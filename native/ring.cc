@@ -405,7 +405,6 @@ void Ring::PoolList::append(Request* request) {
 
 void Ring::finish(Request* request, int64_t result) {
   if (request->inGate) request->file->gate.leave(request);
-  request->leaveOrder();
   request->file = nullptr;
   request->memory.reset();
   inFlight_ -= 1;
@@ -592,6 +591,11 @@ void Ring::close() {
       list = request->next;
       if (request->opcode == Opcode::kClose) request->file->release();
       request->result = -ECANCELED;
+      Request* const following = request->leaveOrder();
+      if (following != nullptr) {
+        following->next = list;
+        list = following;
+      }
       Request* const ended = request->ended();
       if (ended != nullptr) finish(ended, ended->result);
     }

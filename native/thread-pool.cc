@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "blocking-operation.h"
+#include "copy-order.h"
 #include "detached-thread.h"
 #include "file.h"
 #include "ring.h"
@@ -21,7 +22,11 @@ constexpr size_t kBatchRequests = 64;
 constexpr size_t kAnnouncedRequests = 16;
 constexpr uint64_t kBatchBytes = 256 * 1024;
 
-bool isCachedWrite(const Request* request) {
+/** Whether one thread at a time does best for such requests of one file. */
+bool isBestAlone(const Request* request) {
+  if (request->opcode == Opcode::kCopyData) {
+    return request->order != nullptr && request->order->isBestAlone();
+  }
   return request->isWrite() && !request->file->direct;
 }
 
@@ -34,8 +39,8 @@ ThreadPool& ThreadPool::files() {
 }
 
 ThreadPool& ThreadPool::data() {
-  static ThreadPool* const pool =
-      new ThreadPool(std::clamp(std::thread::hardware_concurrency(), 2U, 4U));
+  // So many reads of a disk that are under way at a time; more cost more than they bring.
+  static ThreadPool* const pool = new ThreadPool(4);
   return *pool;
 }
 
@@ -51,16 +56,16 @@ void ThreadPool::submit(Request* first, Request* last, size_t count) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     last->next = nullptr;
-    size_t cachedWrites = 0;
+    size_t alone = 0;
     for (Request* request = first; request != nullptr;) {
       Request* const next = request->next;
-      const bool cached = isCachedWrite(request);
-      if (cached) cachedWrites += 1;
-      (cached ? cachedWrites_ : others_).append(request);
+      const bool isAlone = isBestAlone(request);
+      if (isAlone) alone += 1;
+      (isAlone ? writes_ : others_).append(request);
       request = next;
     }
     // A thread that writes to the page cache is back at the queue in no time; nobody need come.
-    const size_t wanted = count - cachedWrites + (readyWrite() != nullptr ? 1 : 0);
+    const size_t wanted = count - alone + (readyWrite() != nullptr ? 1 : 0);
     wake = static_cast<unsigned>(std::min<size_t>(wanted, idle_));
     start = static_cast<unsigned>(std::min<size_t>(wanted - wake, limit_ - threads_));
     threads_ += start;
@@ -115,11 +120,11 @@ Request* ThreadPool::Queue::abandon(const Ring* ring, Request* taken) {
 
 Request* ThreadPool::abandon(const Ring* ring) {
   std::lock_guard<std::mutex> lock(mutex_);
-  return others_.abandon(ring, cachedWrites_.abandon(ring, nullptr));
+  return others_.abandon(ring, writes_.abandon(ring, nullptr));
 }
 
 Request** ThreadPool::readyWrite() {
-  Request** link = &cachedWrites_.first;
+  Request** link = &writes_.first;
   const auto isWritten = [this](const File* file) {
     return std::find(written_.begin(), written_.end(), file) != written_.end();
   };
@@ -172,10 +177,10 @@ Request* ThreadPool::takeWrites(Request** link) {
     bytes += end->remaining;
   }
   *link = end->next;
-  if (cachedWrites_.last == end) {
-    Request* last = cachedWrites_.first;
+  if (writes_.last == end) {
+    Request* last = writes_.first;
     while (last != nullptr && last->next != nullptr) last = last->next;
-    cachedWrites_.last = last;
+    writes_.last = last;
   }
   end->next = nullptr;
   return batch;
@@ -188,10 +193,18 @@ void ThreadPool::performAndPost(Request* batch) {
     Request* const request = batch;
     batch = request->next;
     Ring* const ring = request->ring;
-    request->result = performBlocking(request);
+    const int64_t result = performBlocking(request);
+    if (result == kKeptForLater) continue;
+    request->result = result;
+    Request* const following = request->leaveOrder();
+    if (following != nullptr) {
+      following->next = batch;
+      batch = following;
+    }
     unannounced += 1;
     const bool lastOfRun = batch == nullptr || batch->ring != ring;
-    const bool announce = lastOfRun || unannounced >= kAnnouncedRequests;
+    const bool announce =
+        lastOfRun || unannounced >= kAnnouncedRequests || request->whole != nullptr;
     Request* const ended = request->ended();
     if (ended != nullptr) ring->post(ended, announce);
     if (announce) unannounced = 0;

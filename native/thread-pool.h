@@ -41,7 +41,7 @@ class ThreadPool {
     /** Takes the requests of a ring out, as a list in front of `taken`. */
     Request* abandon(const Ring* ring, Request* taken);
   };
-  /** The link to the first write to the page cache whose file no thread writes to, or null. */
+  /** The link to the first of `writes_` whose file no thread writes to, or null. */
   Request** readyWrite();
   /** Whether a thread would find something to do. */
   bool hasWork() { return others_.first != nullptr || readyWrite() != nullptr; }
@@ -54,11 +54,12 @@ class ThreadPool {
   const unsigned limit_;
   std::mutex mutex_;
   std::condition_variable arrived_;
-  Queue cachedWrites_;
+  /** Writes to the page cache, and copies: one thread at a time does best for those of one file. */
+  Queue writes_;
   Queue others_;
   unsigned threads_ = 0;
   unsigned idle_ = 0;
-  /** Files that a thread writes to through the page cache; only compared, they may be gone. */
+  /** Files whose `writes_` a thread carries out; only compared, they may be gone. */
   std::vector<const File*> written_;
 };
 

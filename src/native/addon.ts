@@ -89,8 +89,11 @@ export interface Addon {
     completed: Int32Array,
     onCompletions: (count: number) => void,
   ): NativeRing | number;
-  /** @param granule bytes that places are multiples of; 0 if every copy has its own */
-  createCopyOrder(granule: number): NativeCopyOrder;
+  /**
+   * @param granule bytes that places are multiples of; 0 if every copy has its own
+   * @param isShared see `CopyRule`
+   */
+  createCopyOrder(granule: number, isShared: boolean | undefined): NativeCopyOrder;
   /** Address of a view's first byte. */
   addressOf(view: Uint8Array | Float64Array): number;
   /** Keeps memory alive as long as what it gives is, even if the ArrayBuffer gives it away. */

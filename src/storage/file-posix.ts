@@ -395,7 +395,8 @@ export class FilePosix extends BaseFile implements RingClient<Completion> {
   override dataCopier(rule: CopyRule): DataCopier {
     // Through the gate of a direct file, each write has to know its place beforehand.
     if (bypassesPageCache(this.#handle.cache)) return super.dataCopier(rule);
-    const copier = new NativeCopier(this, this.#addon.createCopyOrder(rule.granule), rule);
+    const order = this.#addon.createCopyOrder(rule.granule, rule.isShared);
+    const copier = new NativeCopier(this, order, rule);
     return rule.offload === true && rule.granule === 0 ? new OffloadCopier(this, copier) : copier;
   }
 

@@ -117,6 +117,11 @@ export interface CopyRule {
   readonly offload?: boolean;
   /** Bytes that one thread copies at a time, about; 1 MiB by default. */
   readonly stretchBytes?: number;
+  /**
+   * Whether several threads carry copies out from the start: by default where the host has more than two
+   * processors. In any case they do once reading takes longer than writing.
+   */
+  readonly isShared?: boolean;
 }
 
 /**

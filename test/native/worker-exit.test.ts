@@ -37,6 +37,10 @@ async function work({ how, place }: Orders): Promise<void> {
           forceShare: true,
         });
   const codec = codecFor('zlib');
+  const halfBytes = requests * requestBytes;
+  const copiers = [false, true].map((isShared) =>
+    file.dataCopier({ granule: 0, sparseSize: 0, stretchBytes: 4096, isShared }),
+  );
   const buffers = Array.from({ length: requests }, () => new Uint8Array(requestBytes).fill(7));
   let rounds = 0;
   for (;;) {
@@ -45,7 +49,13 @@ async function work({ how, place }: Orders): Promise<void> {
       if (index % 20 === 0) return codec.compress(buffer, new Uint8Array(requestBytes));
       return index % 2 === 0 ? file.read(buffer, offset) : file.write(buffer, offset);
     });
-    pending.push(file.flush());
+    const [copier] = copiers;
+    copiers.reverse();
+    const source = { file, offset: 0, length: halfBytes };
+    const copying = copier.copy([source], halfBytes, halfBytes).then(({ failure }) => {
+      if (failure !== undefined) throw failure;
+    });
+    pending.push(copying, file.flush());
     if (rounds === 2) parentPort!.postMessage('working');
     // In the middle: nothing has been awaited yet.
     if (rounds === 3 && how === 'exit') {

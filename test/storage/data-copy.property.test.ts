@@ -115,9 +115,10 @@ onEveryBackend('copies with places of their own', async (source, target) => {
       fc.constantFrom(0, block),
       atOnce,
       stretchSizes,
-      async (list, sparseSize, rounds, stretchBytes) => {
+      fc.boolean(),
+      async (list, sparseSize, rounds, stretchBytes, isShared) => {
         await target.truncate(0);
-        const copier = target.dataCopier({ granule: 0, sparseSize, stretchBytes });
+        const copier = target.dataCopier({ granule: 0, sparseSize, stretchBytes, isShared });
         const plans = list.map((one) => planned(one, source, bytes));
         const distance = 1 << 20;
         const outcomes = await inRounds(plans, rounds, ({ segments, length }, index) =>
@@ -187,10 +188,11 @@ onEveryBackend('copies that take their places in order', async (source, target) 
       granules,
       atOnce,
       stretchSizes,
+      fc.boolean(),
       async (list, given, ...rule) => {
-        const [granule, rounds, stretchBytes] = rule;
+        const [granule, rounds, stretchBytes, isShared] = rule;
         await target.truncate(0);
-        const copier = target.dataCopier({ granule, sparseSize: block, stretchBytes });
+        const copier = target.dataCopier({ granule, sparseSize: block, stretchBytes, isShared });
         const plans = list.map((one) => planned(one, source, bytes));
         const needed = plans.reduce((sum, { length }) => sum + Math.ceil(length / granule), 0);
         /** Host offset of each granule of room, in the order in which they are used. */
