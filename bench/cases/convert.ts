@@ -1,8 +1,9 @@
 /** Conversions and comparisons against qemu-img, with the better of its defaults and its best options. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { availableParallelism } from 'node:os';
+import { rm } from 'node:fs/promises';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { compile } from '../bare-program.js';
 import { filesMib, halfFullMib, makeChain, makeHalfFull, makeOfFiles, smallMib } from '../disks.js';
 import type { Duel, Figure, Runner } from '../duel.js';
 import {
@@ -22,23 +23,38 @@ const back = ['-f', 'qcow2', '-O', 'raw'];
 const direct = ['-t', 'none', '-T', 'none'];
 const zstd = ['-o', 'compression_type=zstd'];
 const rounds = 9;
-const limitSource = path.resolve(
-  path.dirname(fileURLToPath(import.meta.url)),
-  ...['..', '..', '..', 'bench', 'copy-limit.c'],
-);
+/** Of the host's memory, what is at hand before each conversion; the largest target takes 2 GiB. */
+const memoryMib = 3072;
 
 /** What is converted, and into what. */
 interface Conversion {
   readonly words: readonly string[];
   readonly source: string;
-  readonly target: string;
+  readonly target: Target;
 }
 
-/**
- * Duels over a 4 GiB disk half full, a small one, 1 GiB of files, and an empty TiB. Targets are
- * overwritten, so that the memory of one run's is there for the next: in a virtual machine that gives free
- * memory back, getting it costs several times what copying does.
- */
+/** A new file for each conversion. */
+class Target {
+  readonly filename: string;
+  readonly #hostMemory: string | undefined;
+
+  /** @param hostMemory the program `host-memory` */
+  constructor(filename: string, hostMemory: string | undefined) {
+    this.filename = filename;
+    this.#hostMemory = hostMemory;
+  }
+
+  /**
+   * Removes it, and sees to memory for the next: in a virtual machine that gives free memory back to its
+   * host, getting that costs several times what copying does, and who pays is a matter of luck.
+   */
+  async makeRoom(): Promise<void> {
+    await rm(this.filename, { force: true });
+    if (this.#hostMemory !== undefined) await runProgram(this.#hostMemory, [String(memoryMib)]);
+  }
+}
+
+/** Duels over a 4 GiB disk half full, a small one, 1 GiB of files, and an empty TiB. */
 export async function convertDuels(folder: string): Promise<Duel[]> {
   const inFolder = (name: string): string => path.join(folder, name);
   const [raw, qcow2, small, smallQcow2] = [
@@ -48,7 +64,7 @@ export async function convertDuels(folder: string): Promise<Duel[]> {
     'small.qcow2',
   ].map(inFolder);
   const files = inFolder('files.raw');
-  const target = inFolder('target');
+  const target = new Target(inFolder('target'), await compile('host-memory', folder));
   await makeHalfFull(raw, halfFullMib);
   await timeQemu('convert', ...there, raw, qcow2);
   await makeHalfFull(small, smallMib);
@@ -94,9 +110,14 @@ function figureOf({ seconds, processorSeconds }: Taken): Figure {
   return { figure: seconds, processorSeconds };
 }
 
-function runConversion({ words, source, target }: Conversion): Runner {
-  const run = (): Promise<Taken> => takeCowherd('convert', ...words, source, target);
-  return { label: 'cowherd', run: async () => figureOf(await run()) };
+/** What our program takes. */
+async function convertOnce({ words, source, target }: Conversion): Promise<Taken> {
+  await target.makeRoom();
+  return takeCowherd('convert', ...words, source, target.filename);
+}
+
+function runConversion(conversion: Conversion): Runner {
+  return { label: 'cowherd', run: async () => figureOf(await convertOnce(conversion)) };
 }
 
 /** The better of both ways, run by run. */
@@ -104,7 +125,8 @@ function runBest({ words, source, target }: Conversion): () => Promise<Taken> {
   return async () => {
     const ways: Taken[] = [];
     for (const way of [[], best]) {
-      ways.push(await takeQemu('convert', ...words, ...way, source, target));
+      await target.makeRoom();
+      ways.push(await takeQemu('convert', ...words, ...way, source, target.filename));
     }
     return ways[0].seconds <= ways[1].seconds ? ways[0] : ways[1];
   };
@@ -137,8 +159,7 @@ async function secondsBeyondStart(taken: () => Promise<Taken>): Promise<number> 
 
 /** What is converted so soon that Node's start is much of it: what comes beyond that is compared. */
 function beyondStart(name: string, conversion: Conversion): Duel {
-  const { words, source, target } = conversion;
-  const ours = (): Promise<Taken> => takeCowherd('convert', ...words, source, target);
+  const ours = (): Promise<Taken> => convertOnce(conversion);
   const theirs = runBest(conversion);
   return {
     ...{ name: `${name}, beyond Node’s start`, unit: 's', goal: 1, rounds },
@@ -149,23 +170,20 @@ function beyondStart(name: string, conversion: Conversion): Duel {
 
 /** Against a bare program that does the same copying; none where there is no C compiler. */
 async function limitDuels(folder: string, conversion: Conversion): Promise<Duel[]> {
-  const { words, source, target } = conversion;
-  const limit = path.join(folder, 'copy-limit');
-  try {
-    await runProgram('cc', ['-O2', '-pthread', '-o', limit, limitSource]);
-  } catch (error) {
-    console.error(`no comparison with a bare program: ${String(error)}`);
-    return [];
-  }
-  const ours = (): Promise<Taken> => takeCowherd('convert', ...words, source, target);
+  const { source, target } = conversion;
+  const limit = await compile('copy-limit', folder);
+  if (limit === undefined) return [];
   return [
     {
       name: 'convert raw → qcow2 beyond Node’s start, of a bare C program',
       ...{ unit: 's', goal: 1 / 1.15, rounds },
-      ours: { label: 'cowherd', run: () => secondsBeyondStart(ours) },
+      ours: { label: 'cowherd', run: () => secondsBeyondStart(() => convertOnce(conversion)) },
       peer: {
         label: 'copy-limit.c',
-        run: async () => (await take(limit, source, target)).seconds,
+        run: async () => {
+          await target.makeRoom();
+          return (await take(limit, source, target.filename)).seconds;
+        },
       },
     },
   ];
@@ -194,10 +212,10 @@ function busy(duel: Duel): Duel {
   };
 }
 
-async function emptyDuel(folder: string, target: string): Promise<Duel> {
+async function emptyDuel(folder: string, target: Target): Promise<Duel> {
   const empty = path.join(folder, 'tib.qcow2');
   await timeQemu('create', '-q', '-f', 'qcow2', empty, '1T');
-  const ours = (): Promise<Taken> => takeCowherd('convert', '-O', 'qcow2', empty, target);
+  const ours = (): Promise<Taken> => takeCowherd('convert', '-O', 'qcow2', empty, target.filename);
   return {
     name: 'convert an empty TiB: seconds beyond Node’s start, of 0.2',
     unit: 's',
