@@ -24,7 +24,7 @@ const direct = ['-t', 'none', '-T', 'none'];
 const zstd = ['-o', 'compression_type=zstd'];
 const rounds = 9;
 /** Of the host's memory, what is at hand before each conversion; the largest target takes 2 GiB. */
-const memoryMib = 3072;
+const memoryMib = 5120;
 
 /** What is converted, and into what. */
 interface Conversion {
