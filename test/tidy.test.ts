@@ -4,9 +4,16 @@ import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import ts from 'typescript';
-import { filesBelow, parse, projectImports, visit } from './support/source-tree.js';
-import type { SourceText } from './support/source-tree.js';
+import { type SourceText, filesBelow, parse, visit } from './support/source-tree.js';
 import { projectFolder } from './support/tools.js';
+import {
+  type Layers,
+  deadExports,
+  importCircles,
+  upwardBetweenRooms,
+  upwardImports,
+  wrongDependencies,
+} from './support/tree-rules.js';
 
 const sources = filesBelow(['src'], ['.ts']);
 const allTypeScript = [
@@ -14,8 +21,8 @@ const allTypeScript = [
   ...filesBelow(['test', 'bench', 'fixtures', 'scripts'], ['.ts']),
 ];
 
-/** What each layer may import besides itself and the leaves: folders, or path prefixes of files. */
-const layers: Readonly<Record<string, readonly string[] | undefined>> = {
+/** What each layer may import besides itself and the leaves. */
+const layers: Layers = {
   cli: ['src/jobs/', 'src/image/', 'src/native/file-position', 'src/native/restart'],
   export: ['src/image/'],
   jobs: [
@@ -51,24 +58,59 @@ const leaves = [
   'src/turn-of-others.ts',
 ];
 
+/** The rooms of folders that have some, from the ground up; `''` is what lies beside them. */
+const rooms: Readonly<Record<string, readonly string[]>> = {
+  'src/format/qcow2/': [
+    'layout',
+    'tables',
+    'contents',
+    'overlap',
+    'refcount',
+    'metadata',
+    'requests',
+    'report',
+    'check',
+    'change',
+    '',
+  ],
+  'src/format/qcow2/check/': ['findings', 'tables', 'counts', 'threads', 'repair', ''],
+};
+
 test('imports point downwards only', () => {
-  const wrong: string[] = [];
-  for (const source of sources) {
-    if (source.name === 'src/index.ts') continue;
-    const layer = source.name.split('/')[1];
-    const isLeaf = leaves.includes(source.name);
-    if (!isLeaf && layers[layer] === undefined) {
-      wrong.push(`${source.name} lies in no known layer`);
-      continue;
-    }
-    const allowed = isLeaf ? leaves : [`src/${layer}/`, ...leaves, ...layers[layer]!];
-    for (const imported of projectImports(source)) {
-      if (!allowed.some((prefix) => imported.startsWith(prefix))) {
-        wrong.push(`${source.name} imports ${imported}`);
-      }
-    }
-  }
+  const inside = sources.filter(({ name }) => name !== 'src/index.ts');
+  assert.deepEqual(upwardImports(inside, layers, leaves), []);
+});
+
+test('imports between the rooms of a folder point downwards only', () => {
+  const wrong = Object.entries(rooms).flatMap(([folder, order]) =>
+    upwardBetweenRooms(sources, folder, order),
+  );
   assert.deepEqual(wrong, []);
+});
+
+test('no files import each other in a circle', () => {
+  assert.deepEqual(importCircles(sources), []);
+});
+
+test('everything that is exported is imported somewhere', () => {
+  const users = [...allTypeScript, ...filesBelow(['scripts'], ['.mjs'])];
+  assert.deepEqual(deadExports(sources, users, ['src/index.ts']), []);
+});
+
+test('packages are declared if they are used, and used if they are declared', () => {
+  const { dependencies, devDependencies } = JSON.parse(
+    readFileSync(path.join(projectFolder, 'package.json'), 'utf8'),
+  ) as Record<'dependencies' | 'devDependencies', Record<string, string>>;
+  const code = [
+    ...allTypeScript,
+    ...filesBelow(['scripts'], ['.mjs']),
+    ...filesBelow(['.'], ['.js']).filter(({ name }) => !name.includes('/')),
+  ];
+  const settings = filesBelow(['.'], ['.json', '.gyp', '.mjs']).filter(
+    ({ name }) => name !== 'package-lock.json',
+  );
+  const declared = [...Object.keys(dependencies), ...Object.keys(devDependencies)];
+  assert.deepEqual(wrongDependencies(code, declared, settings), []);
 });
 
 test('no file is longer than 600 lines, no function of src longer than 120', () => {
@@ -173,7 +215,9 @@ test('nothing is left for later, nobody prints behind the command line, nothing 
 });
 
 test('no BigInt on the hot path', () => {
-  const hot = sources.filter(({ name }) => /^src\/(?:engine\/|format\/qcow2\/mapping)/.test(name));
+  const hot = sources.filter(({ name }) =>
+    /^src\/(?:engine\/|format\/qcow2\/layout\/plan)/.test(name),
+  );
   const wrong: string[] = [];
   for (const source of hot) {
     visit(parse(source), (node) => {

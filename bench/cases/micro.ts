@@ -1,13 +1,14 @@
 /** Parts of the engine by themselves: what one of their steps costs, with nothing transferred. */
 import { randomFillSync } from 'node:crypto';
 import { SliceCache, allocateSliceCache } from '../../src/engine/slice-cache.js';
-import { Geometry } from '../../src/format/qcow2/geometry.js';
-import { L2EntryView } from '../../src/format/qcow2/l2-entry.js';
-import { ReadPlanner, Run } from '../../src/format/qcow2/mapping.js';
+import { Geometry } from '../../src/format/qcow2/layout/geometry.js';
+import { L2EntryView } from '../../src/format/qcow2/layout/l2-entry.js';
+import { ReadPlanner, Run } from '../../src/format/qcow2/layout/plan.js';
 import type { Image } from '../../src/image/api.js';
 import { formatFile } from '../../src/image/create.js';
 import { openImageOn } from '../../src/image/open.js';
-import { type CodecName, codecFor } from '../../src/native/codec.js';
+import type { CodecName } from '../../src/native/codec.js';
+import { codecFor } from '../../src/native/codecs.js';
 import { MemoryFile } from '../../src/storage/memory.js';
 import { NoTransfer } from '../no-transfer.js';
 

@@ -118,7 +118,7 @@ function parseRepair(what: string | undefined): 'leaks' | 'all' | undefined {
 }
 
 /** What a repair has done, as text for people. */
-export function repairedText({ corruptionsFixed, leaksFixed }: CheckResult): string {
+function repairedText({ corruptionsFixed, leaksFixed }: CheckResult): string {
   return [
     'The following inconsistencies were found and repaired:',
     '',

@@ -4,7 +4,7 @@ import { bytesOfName, hostPath } from '../byte-names.js';
 import { describeErrno } from '../system-errors.js';
 
 /** Thrown when whoever read our output has gone away; there is nobody left to tell. */
-export class OutputClosed extends Error {
+class OutputClosed extends Error {
   override readonly name = 'OutputClosed';
 }
 

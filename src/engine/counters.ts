@@ -7,7 +7,7 @@ import { maxQueues } from './control-block.js';
 /** Buckets of a latency histogram: bucket `n` counts latencies below `2^n` microseconds. */
 export const latencyBuckets = 26;
 /** One request in so many is timed. */
-export const latencySampling = 16;
+const latencySampling = 16;
 
 /** Counters of a line. */
 export const Counter = {

@@ -3,7 +3,7 @@
  * that are not but must not be taken for raw disks.
  */
 import type { StorageFile } from '../storage/storage.js';
-import { isQcow2, qcow2Magic } from './qcow2/header.js';
+import { isQcow2, qcow2Magic } from './qcow2/layout/header.js';
 
 /** Formats that QEMU has and this package has not, and what QEMU calls them in sentences. */
 export const foreignFormats = {

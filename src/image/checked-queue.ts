@@ -5,7 +5,7 @@ import type { Throttle } from '../engine/throttle.js';
 import { CowherdError } from '../errors.js';
 import type { DataCopy, FillRule, FormatQueue } from '../format/driver.js';
 import { probeBytes, recogniseFormat } from '../format/probe.js';
-import { qcow2Magic } from '../format/qcow2/header.js';
+import { qcow2Magic } from '../format/qcow2/layout/header.js';
 import { isZero } from '../native/zero-scan.js';
 import type { ImageQueue } from './api.js';
 import { type BufferLike, bytesOf } from './buffer.js';

@@ -1,6 +1,6 @@
 /** The options of a new qcow2 image: checked against the format and each other, with QEMU's words. */
 import { CowherdError } from '../errors.js';
-import type { Qcow2CreateOptions } from '../format/qcow2/create.js';
+import type { Qcow2CreateOptions } from '../format/qcow2/change/create.js';
 import { maxClusterBits, minClusterBits, minExtendedClusterBits } from '../limits.js';
 import type { CreateImageOptions, CreateOptions, Preallocation } from './api.js';
 import {

@@ -3,7 +3,7 @@ import { realpath, stat, unlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { hostPath } from '../byte-names.js';
 import { CowherdError } from '../errors.js';
-import { createQcow2, refuseTooLarge } from '../format/qcow2/create.js';
+import { createQcow2, refuseTooLarge } from '../format/qcow2/change/create.js';
 import { createRaw } from '../format/raw/create.js';
 import { createStorageFile } from '../storage/open-file.js';
 import type { StorageCreateOptions, StorageFile } from '../storage/storage.js';

@@ -2,23 +2,14 @@
  * Copying data from image to image, and comparing them, where they lie, without their passing through
  * JavaScript. For images that nobody changes, and a target that nobody else writes to.
  */
-import { Counter, type QueueCounters } from '../engine/counters.js';
+import { Counter } from '../engine/counters.js';
 import type { DataCopy, FillRule } from '../format/driver.js';
 import { haveSameData } from '../storage/same-data.js';
-import type { CopiedPart, CopySegment, StorageFile } from '../storage/storage.js';
+import type { CopiedPart, CopySegment } from '../storage/storage.js';
 import type { Extent, Image } from './api.js';
-import { OpenedImage } from './opened-image.js';
+import { OpenedImage, type PlainBytes } from './opened-image.js';
 
-export type { CopiedPart };
-
-/** Where bytes of an image lie as its guest sees them. */
-export interface PlainBytes {
-  readonly file: StorageFile;
-  /** Host offset in bytes. */
-  readonly offset: number;
-  /** Of the image they are read from. */
-  readonly counters: QueueCounters;
-}
+export type { CopiedPart, PlainBytes };
 
 /** Bytes to copy: of an image, or zeroes. */
 export interface DataSegment {

@@ -1,14 +1,20 @@
 /** The facts about one open image that `info` reports. */
-import type { EncryptionFacts } from '../format/qcow2/encryption.js';
+import type { EncryptionFacts } from '../format/qcow2/contents/encryption.js';
 import { Qcow2Image } from '../format/qcow2/image.js';
-import { backingFormatOf } from '../format/qcow2/header.js';
+import { backingFormatOf } from '../format/qcow2/layout/header.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { EncryptionInfo, ImageInfo, Qcow2Info } from './api.js';
-import type { OpenedParts } from './opened-image.js';
 import { describeReference } from './reference.js';
 
+/** What the facts of an image are gathered from. */
+export interface InfoSource {
+  readonly file: StorageFile;
+  readonly dataFile: StorageFile | undefined;
+  readonly format: Qcow2Image | { readonly size: number };
+}
+
 /** Gathers the facts of an image, its backing chain aside. */
-export async function imageInfo(parts: OpenedParts): Promise<ImageInfo> {
+export async function imageInfo(parts: InfoSource): Promise<ImageInfo> {
   const { file, dataFile, format } = parts;
   const common = {
     filename: file.filename,

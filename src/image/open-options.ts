@@ -30,7 +30,7 @@ export const cacheMode: OptionRule = oneOf(
 /** I/O engines. */
 export const aioMode: OptionRule = oneOf('auto', 'io_uring', 'threads');
 /** Levels of `overlapCheck`. */
-export const overlapCheck: OptionRule = oneOf('none', 'constant', 'cached', 'all');
+const overlapCheck: OptionRule = oneOf('none', 'constant', 'cached', 'all');
 
 /** How many queues one job or pool may have: one line more is that of the image itself. */
 export const queueCount: OptionRule = wholeNumber(1, maxQueues - 1);

@@ -12,7 +12,7 @@ import {
   type Qcow2Header,
   backingFormatOf,
   dataFileNameOf,
-} from '../format/qcow2/header.js';
+} from '../format/qcow2/layout/header.js';
 import { openQcow2, readQcow2Header } from '../format/qcow2/image.js';
 import { openRaw } from '../format/raw/image.js';
 import { defaultCacheBytes, maxChainDepth } from '../limits.js';
@@ -310,7 +310,7 @@ function openDataFileAt(
  *
  * @throws ERR_COWHERD_UNSUPPORTED for a format that is not read here, and so is no raw disk either
  */
-export async function probeImageFormat(file: StorageFile): Promise<ImageFormat> {
+async function probeImageFormat(file: StorageFile): Promise<ImageFormat> {
   const format = await probeFormat(file);
   if (format === 'raw' || format === 'qcow2') return format;
   const { filename } = file;

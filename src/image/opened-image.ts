@@ -23,7 +23,6 @@ import type {
 } from './api.js';
 import type { BufferLike } from './buffer.js';
 import { CheckedQueue } from './checked-queue.js';
-import type { PlainBytes } from './data-copy.js';
 import { closeEach, eachStep } from './each-step.js';
 import { type LinkHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
 import { imageInfo } from './info.js';
@@ -39,6 +38,15 @@ import {
 } from './option-check.js';
 import type { SharedParts } from './shared-parts.js';
 import { imageStats } from './stats.js';
+
+/** Where bytes of an image lie as its guest sees them. */
+export interface PlainBytes {
+  readonly file: StorageFile;
+  /** Host offset in bytes. */
+  readonly offset: number;
+  /** Of the image they are read from. */
+  readonly counters: QueueCounters;
+}
 
 /** What an open image is made of; it owns the files. */
 export interface OpenedParts {

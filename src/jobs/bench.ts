@@ -1,8 +1,15 @@
 /** Benchmarking an image: the same requests as `qemu-img bench` makes, on one or several queues. */
 import type { Worker } from 'node:worker_threads';
 import { CowherdError } from '../errors.js';
-import { checkOptions } from '../image/option-check.js';
-import { benchRules } from './options.js';
+import { queueCount } from '../image/open-options.js';
+import {
+  type OptionRules,
+  abortSignal,
+  checkOptions,
+  flag,
+  oneOf,
+  wholeNumber,
+} from '../image/option-check.js';
 import type { AbortSignalLike, Image, ImageStats } from '../image/api.js';
 import { reviveError } from '../image/error-transfer.js';
 import type { BenchAnswer } from './bench-worker.js';
@@ -40,6 +47,21 @@ export interface BenchOptions {
   readonly queues?: number | undefined;
   readonly signal?: AbortSignalLike | undefined;
 }
+
+const benchRules: OptionRules<BenchOptions> = {
+  count: wholeNumber(0),
+  depth: wholeNumber(1, 0x7fffffff),
+  bufferBytes: wholeNumber(1),
+  stepBytes: wholeNumber(0),
+  offset: wholeNumber(0),
+  access: oneOf('seq', 'rand'),
+  readPercent: wholeNumber(0, 100),
+  fill: wholeNumber(0, 255),
+  flushInterval: wholeNumber(0),
+  drain: flag,
+  queues: queueCount,
+  signal: abortSignal,
+};
 
 /** What was measured. */
 export interface BenchResult {

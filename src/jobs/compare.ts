@@ -14,9 +14,16 @@ import type {
 } from '../image/api.js';
 import { type DataSegment, plainBytes, sameData } from '../image/data-copy.js';
 import { openImage } from '../image/open.js';
-import { checkOptions } from '../image/option-check.js';
+import { aioMode, cacheMode, imageFormat, queueCount } from '../image/open-options.js';
+import {
+  type OptionRules,
+  abortSignal,
+  callback,
+  checkOptions,
+  flag,
+  wholeNumber,
+} from '../image/option-check.js';
 import { type PathLike, pathOf } from '../image/path.js';
-import { compareRules } from './options.js';
 import { alignedBuffer } from '../native/aligned-buffer.js';
 import { CowherdError } from '../errors.js';
 import { locateReadFailure } from './read-failure.js';
@@ -43,6 +50,19 @@ export interface CompareOptions extends CompareImagesOptions {
   readonly aio?: AioMode | undefined;
   readonly forceShare?: boolean | undefined;
 }
+
+const compareRules: OptionRules<CompareOptions> = {
+  formatA: imageFormat,
+  formatB: imageFormat,
+  cache: cacheMode,
+  aio: aioMode,
+  forceShare: flag,
+  strict: flag,
+  parallel: wholeNumber(1, 1024),
+  queues: queueCount,
+  signal: abortSignal,
+  onProgress: callback,
+};
 
 /** What a comparison found. */
 export interface CompareResult {

@@ -17,12 +17,31 @@ import { createImage, removeImage } from '../image/create.js';
 import { ImageFiller, canClone } from '../image/data-copy.js';
 import { closeEach } from '../image/each-step.js';
 import { locksFiles, openImage } from '../image/open.js';
-import { checkOptions } from '../image/option-check.js';
+import {
+  aioMode,
+  cacheMode,
+  imageFormat,
+  openImageRules,
+  queueCount,
+  snapshotChoice,
+} from '../image/open-options.js';
+import {
+  type OptionRule,
+  type OptionRules,
+  abortSignal,
+  callback,
+  checkOptions,
+  flag,
+  options as optionsBy,
+  positive,
+  text,
+  wholeNumber,
+} from '../image/option-check.js';
+import { createRules } from '../image/create-options.js';
 import { type PathLike, pathOf } from '../image/path.js';
 import { dataFilePath, resolveReference } from '../image/reference.js';
 import { type SourcePart, concatenate } from './concatenation.js';
 import { Copier } from './copier.js';
-import { convertRules } from './options.js';
 import { openQueues } from './queues.js';
 
 const defaultSparseBytes = 4096;
@@ -122,6 +141,47 @@ export interface ConvertOptions extends LongOperationOptions {
   /** Told at the end what the queues of the target have done, and those of each source. */
   readonly onStats?: ((target: ImageStats, sources: readonly ImageStats[]) => void) | undefined;
 }
+
+/** What is said of each source by itself; nothing, of some. */
+const eachSource: OptionRule = (value) => {
+  if (!Array.isArray(value)) return 'a list of options is expected';
+  const check = optionsBy(openImageRules);
+  const said = (value as readonly unknown[]).filter((each) => each !== undefined);
+  return said.map((each) => check(each)).find((wrong) => wrong !== undefined);
+};
+
+const convertRules: OptionRules<ConvertOptions> = {
+  from: imageFormat,
+  to: imageFormat,
+  options: optionsBy(createRules),
+  compress: flag,
+  parallel: wholeNumber(1, 1024),
+  queues: queueCount,
+  outOfOrder: flag,
+  copyOffload: flag,
+  roughProgress: flag,
+  skipCreate: flag,
+  sparseSize: wholeNumber(0, 16 * 1024 * 1024),
+  targetIsZero: flag,
+  snapshot: snapshotChoice,
+  salvage: flag,
+  onWarning: callback,
+  backing: text,
+  backingFormat: imageFormat,
+  rateLimit: positive,
+  sourceCache: cacheMode,
+  targetCache: cacheMode,
+  sourceOptions: eachSource,
+  targetOptions: optionsBy(openImageRules),
+  onTargetFinding: callback,
+  onTargetWarning: callback,
+  aio: aioMode,
+  forceShare: flag,
+  untrusted: flag,
+  onStats: callback,
+  signal: abortSignal,
+  onProgress: callback,
+};
 
 /**
  * Copies the guest content of one or several images, one after the other, into a target image.

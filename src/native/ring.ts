@@ -30,7 +30,7 @@ export const Operation = {
 export type Operation = (typeof Operation)[keyof typeof Operation];
 
 /** Which engine a ring uses; the numbers are shared with native/ring.h. */
-export const Engine = { auto: 0, io_uring: 1, threads: 2 } as const;
+const Engine = { auto: 0, io_uring: 1, threads: 2 } as const;
 /** Name of an engine. */
 export type EngineName = keyof typeof Engine;
 

@@ -1,15 +1,26 @@
 /** Copying data between files of the host by the addon, one call a copy. */
 import type { NativeCopyOrder } from '../native/addon.js';
 import type { CopyMemory } from '../native/ring.js';
-import type { FilePosix } from './file-posix.js';
 import type { CopiedPart, CopyOutcome, CopyRule, CopySegment, DataCopier } from './storage.js';
 
 /** Bytes that a thread reads and writes at a time: they stay in the cache of its processor. */
 const defaultStretchBytes = 1024 * 1024;
 
+/** A file that data can be copied into; see `FilePosix`. */
+export interface NativeCopyTarget {
+  copyData(
+    order: NativeCopyOrder,
+    segments: readonly CopySegment[],
+    offset: number,
+    length: number,
+    sparseSize: number,
+    memory: CopyMemory,
+  ): Promise<void>;
+}
+
 /** See the file's comment, and `DataCopier`. */
 export class NativeCopier implements DataCopier {
-  readonly #file: FilePosix;
+  readonly #file: NativeCopyTarget;
   readonly #order: NativeCopyOrder;
   readonly #rule: CopyRule;
   /** Bytes: a multiple of what is written as a whole, and of what is looked at for zeroes. */
@@ -19,7 +30,7 @@ export class NativeCopier implements DataCopier {
   /** Memory of copies that have ended. */
   readonly #idle: Float64Array[] = [];
 
-  constructor(file: FilePosix, order: NativeCopyOrder, rule: CopyRule) {
+  constructor(file: NativeCopyTarget, order: NativeCopyOrder, rule: CopyRule) {
     this.#file = file;
     this.#order = order;
     this.#rule = rule;

@@ -2,7 +2,7 @@
  * Goes through the moments of a recording, makes every state that a power cut could have left there,
  * and has each new one judged: by the referee always, by the engine and the real tool by sample.
  */
-import { checkQcow2 } from '../../src/format/qcow2/check.js';
+import { checkQcow2 } from '../../src/format/qcow2/check/check.js';
 import { readQcow2Header } from '../../src/format/qcow2/image.js';
 import { MemoryFile } from '../../src/storage/memory.js';
 import {

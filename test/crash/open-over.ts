@@ -1,7 +1,7 @@
 /** Opening an image whose files, backing file and data file lie in memory, as `openImageOn` does. */
 import { QueueCounters } from '../../src/engine/counters.js';
 import { type Qcow2Image, openQcow2, readQcow2Header } from '../../src/format/qcow2/image.js';
-import type { OverlapLevel } from '../../src/format/qcow2/structures.js';
+import type { OverlapLevel } from '../../src/format/qcow2/overlap/levels.js';
 import { openRaw } from '../../src/format/raw/image.js';
 import { OpenedImage } from '../../src/image/opened-image.js';
 import { allocateSharedParts } from '../../src/image/shared-parts.js';

@@ -4,9 +4,9 @@
  */
 import { decideCreateOptions } from '../../src/image/create-options.js';
 import type { CreateOptions, RequestTarget } from '../../src/image/api.js';
-import { createQcow2 } from '../../src/format/qcow2/create.js';
-import type { CheckReport } from '../../src/format/qcow2/check-findings.js';
-import { checkQcow2 } from '../../src/format/qcow2/check.js';
+import { createQcow2 } from '../../src/format/qcow2/change/create.js';
+import type { CheckReport } from '../../src/format/qcow2/check/findings/findings.js';
+import { checkQcow2 } from '../../src/format/qcow2/check/check.js';
 import { type Qcow2Image, readQcow2Header } from '../../src/format/qcow2/image.js';
 import { CrashLog, CrashLogFile, LogClock } from '../../src/storage/filters/crash-log.js';
 import { MemoryContent, MemoryFile, type Schedule } from '../../src/storage/memory.js';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ControlWord } from '../../src/engine/control-block.js';
 import { LongMutex } from '../../src/engine/long-mutex.js';
-import { FlushOrder } from '../../src/format/qcow2/flush.js';
+import { FlushOrder } from '../../src/format/qcow2/metadata/flush.js';
 import type { Qcow2Image } from '../../src/format/qcow2/image.js';
 import { FilterFile } from '../../src/storage/filters/filter-file.js';
 import type { StorageFile } from '../../src/storage/storage.js';

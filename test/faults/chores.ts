@@ -1,5 +1,5 @@
 /** Long work on a whole file, while its device fails: making an image, and repairing one. */
-import { createQcow2 } from '../../src/format/qcow2/create.js';
+import { createQcow2 } from '../../src/format/qcow2/change/create.js';
 import { CowherdError } from '../../src/errors.js';
 import { decideCreateOptions } from '../../src/image/create-options.js';
 import { openImageOn } from '../../src/image/open.js';

@@ -1,7 +1,7 @@
 /** Failures that a sweep found, or would have to be lucky to find, each as its shortest case. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createQcow2 } from '../../src/format/qcow2/create.js';
+import { createQcow2 } from '../../src/format/qcow2/change/create.js';
 import type { CreateOptions } from '../../src/image/api.js';
 import { decideCreateOptions } from '../../src/image/create-options.js';
 import type { OpenedImage } from '../../src/image/opened-image.js';

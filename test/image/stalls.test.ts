@@ -8,7 +8,7 @@ import { closeGate, openGate } from '../../src/engine/gate.js';
 import { LongMutex } from '../../src/engine/long-mutex.js';
 import { Watchdog } from '../../src/engine/watchdog.js';
 import type { Qcow2Image } from '../../src/format/qcow2/image.js';
-import type { Qcow2Metadata } from '../../src/format/qcow2/metadata.js';
+import type { Qcow2Metadata } from '../../src/format/qcow2/metadata/metadata.js';
 import { formatFile } from '../../src/image/create.js';
 import type { OpenedImage } from '../../src/image/opened-image.js';
 import {

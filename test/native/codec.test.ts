@@ -5,7 +5,8 @@ import { test } from 'node:test';
 import zlib from 'node:zlib';
 import { decompress as fzstdDecompress } from 'fzstd';
 import { addon } from '../../src/native/addon.js';
-import { type CodecName, codecFor } from '../../src/native/codec.js';
+import type { CodecName } from '../../src/native/codec.js';
+import { codecFor } from '../../src/native/codecs.js';
 
 const clusterBytes = 65_536;
 

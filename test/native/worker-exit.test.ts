@@ -7,7 +7,7 @@ import { isMainThread, parentPort, Worker, workerData } from 'node:worker_thread
 import { fileURLToPath } from 'node:url';
 import { addon } from '../../src/native/addon.js';
 import type { EngineName } from '../../src/native/ring.js';
-import { codecFor } from '../../src/native/codec.js';
+import { codecFor } from '../../src/native/codecs.js';
 import {
   attachStorageFile,
   openStorageFile,

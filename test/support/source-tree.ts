@@ -50,8 +50,8 @@ export function visit(node: ts.Node, visitor: (node: ts.Node) => void): void {
   });
 }
 
-/** The project files that a source imports or exports from, `node:` and packages left out. */
-export function projectImports(source: SourceText): readonly string[] {
+/** What a source imports or exports from, as it names it. */
+export function importSpecifiers(source: SourceText): readonly string[] {
   const specifiers: string[] = [];
   visit(parse(source), (node) => {
     if (
@@ -70,7 +70,12 @@ export function projectImports(source: SourceText): readonly string[] {
       if (ts.isStringLiteral(node.argument.literal)) specifiers.push(node.argument.literal.text);
     }
   });
-  return specifiers
+  return specifiers;
+}
+
+/** The project files that a source imports or exports from, `node:` and packages left out. */
+export function projectImports(source: SourceText): readonly string[] {
+  return importSpecifiers(source)
     .filter((specifier) => specifier.startsWith('.'))
     .map((specifier) => path.posix.join(path.posix.dirname(source.name), specifier))
     .map((name) => name.replace(/\.js$/, '.ts'));

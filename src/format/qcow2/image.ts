@@ -7,8 +7,8 @@ import { CowherdError, type CowherdErrorCode } from '../../errors.js';
 import { maxL1TableBytes, maxOffset } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { BackingReader, FormatImage, FormatQueue, StoredExtent } from '../driver.js';
-import { EncryptedQueue, encryptedRefusal } from './encryption.js';
-import { storedExtents } from './extents.js';
+import { EncryptedQueue, encryptedRefusal } from './contents/encryption.js';
+import { storedExtents } from './report/stored-extents.js';
 import {
   Autoclear,
   Compatible,
@@ -16,15 +16,25 @@ import {
   Incompatible,
   type Qcow2Header,
   decodeHeader,
-} from './header.js';
-import { type CheckOptions, checkQcow2 } from './check.js';
-import type { CheckReport, Finding } from './check-findings.js';
-import { type Qcow2Facts, qcow2Facts } from './info.js';
-import { type Qcow2Memory, Qcow2Metadata, geometryOf, loadQcow2Memory } from './metadata.js';
-import { Qcow2Queue } from './queue.js';
-import { type SnapshotChoice, describeChoice, findSnapshot, readSnapshots } from './snapshots.js';
-import { reclaimAll } from './reclaim.js';
-import type { OverlapLevel } from './structures.js';
+} from './layout/header.js';
+import { type CheckOptions, checkQcow2 } from './check/check.js';
+import type { CheckReport, Finding } from './check/findings/findings.js';
+import { type Qcow2Facts, qcow2Facts } from './report/info.js';
+import {
+  type Qcow2Memory,
+  Qcow2Metadata,
+  geometryOf,
+  loadQcow2Memory,
+} from './metadata/metadata.js';
+import { Qcow2Queue } from './requests/queue.js';
+import {
+  type SnapshotChoice,
+  describeChoice,
+  findSnapshot,
+  readSnapshots,
+} from './contents/snapshots.js';
+import { reclaimAll } from './requests/reclaim.js';
+import type { OverlapLevel } from './overlap/levels.js';
 
 /** How an image is to be opened. */
 export interface Qcow2OpenOptions {

@@ -1,0 +1,185 @@
+/**
+ * The snapshot table as a check reads it, entry by entry and whatever is wrong with them, and as a
+ * repair writes it anew (specification, "Snapshots").
+ */
+import { maxSnapshotExtraBytes, maxSnapshots } from '../../../../limits.js';
+import { CheckGivenUp, type Findings } from '../findings/findings.js';
+import type { CheckedImage } from './checked-image.js';
+import { TableReader, isTableTooLong } from '../../contents/snapshot-reader.js';
+import { decodeText } from '../../layout/stored-text.js';
+
+const fixedBytes = 40;
+/** Extra data that version 3 requires, and that is written: VM state size, disk size, icount. */
+const requiredExtraBytes = 16;
+const writtenExtraBytes = 24;
+const two32 = 0x100000000;
+
+/** One entry of the table. */
+export interface CheckedSnapshot {
+  readonly id: string;
+  readonly name: string;
+  /** Host offset in bytes of its L1 table, in hexadecimal too where no number holds it. */
+  readonly l1Offset: number;
+  readonly l1OffsetHex: string;
+  readonly l1Entries: number;
+  /** The entry's parts as they stand in the file; extra data at most as long as may be. */
+  readonly fixed: Uint8Array;
+  readonly extra: Uint8Array;
+  readonly names: Uint8Array;
+}
+
+/** The snapshots of an image, and the bytes their table takes now. */
+export interface CheckedSnapshots {
+  readonly snapshots: readonly CheckedSnapshot[];
+  readonly lengthBytes: number;
+}
+
+/**
+ * Reads the snapshot table. With `repairing`, what is too much is cut off, in the header at once.
+ *
+ * @throws CheckGivenUp if the table cannot be made sense of
+ */
+export async function readCheckedSnapshots(
+  image: CheckedImage,
+  findings: Findings,
+  repairing: boolean,
+): Promise<CheckedSnapshots> {
+  const { header, geometry } = image;
+  const excess = Math.max(0, header.snapshotCount - maxSnapshots);
+  let discarded = 0;
+  if (excess > 0 && repairing) {
+    findings.note('snapshotsDiscarded', `Discarding ${excess} overhanging snapshots`);
+    discarded = excess;
+  } else if (excess > 0) {
+    findings.error('snapshotTable', 'ERROR snapshot table too large');
+    findings.note(
+      'snapshotTable',
+      `You can force-remove all ${excess} overhanging snapshots with cowherd check -r all`,
+    );
+    throw new CheckGivenUp('EFBIG');
+  }
+  if (header.snapshotsOffset % geometry.clusterSize !== 0) {
+    findings.error('snapshotTable', 'ERROR snapshot table offset invalid');
+    throw new CheckGivenUp('EINVAL');
+  }
+  const wanted = header.snapshotCount - discarded;
+  const { snapshots, lengthBytes } = await readEntries(image, findings, repairing, wanted);
+  discarded += wanted - snapshots.length;
+  if (discarded > 0) {
+    await image.moveSnapshots(header.snapshotsOffset, snapshots.length);
+    findings.snapshots.corruptionsFixed += discarded;
+  }
+  if (header.version === 3) {
+    for (const [index, { extra }] of snapshots.entries()) {
+      if (extra.length >= requiredExtraBytes) continue;
+      const what = repairing ? 'Repairing' : 'ERROR';
+      const message = `${what} snapshot table entry ${index} is incomplete`;
+      findings.snapshotCorruption('snapshotIncomplete', message, repairing);
+    }
+  }
+  return { snapshots, lengthBytes };
+}
+
+async function readEntries(
+  image: CheckedImage,
+  findings: Findings,
+  repairing: boolean,
+  count: number,
+): Promise<CheckedSnapshots> {
+  const { file, header } = image;
+  const reader = new TableReader(file, header.snapshotsOffset);
+  const snapshots: CheckedSnapshot[] = [];
+  // What the entries would take if they were written, which may be less than they do.
+  let tableBytes = 0;
+  let end = 0;
+  for (let index = 0; index < count; index++) {
+    reader.align();
+    tableBytes = Math.ceil(tableBytes / 8) * 8;
+    const fixed = await reader.take(fixedBytes);
+    const view = new DataView(fixed.buffer);
+    const claimed = view.getUint32(36);
+    if (claimed > maxSnapshotExtraBytes) {
+      if (!repairing) {
+        findings.error(
+          'snapshotExtra',
+          `ERROR failed to read the snapshot table: Too much extra metadata in snapshot table entry ${index}`,
+        );
+        findings.note(
+          'snapshotExtra',
+          'You can force-remove this extra metadata with cowherd check -r all',
+        );
+        throw new CheckGivenUp('EFBIG');
+      }
+      const sizes = `(${claimed} > ${maxSnapshotExtraBytes})`;
+      const message = `Discarding too much extra metadata in snapshot table entry ${index} ${sizes}`;
+      findings.snapshotCorruption('snapshotExtra', message, true);
+    }
+    const extra = await reader.take(Math.min(claimed, maxSnapshotExtraBytes));
+    reader.skip(claimed - extra.length);
+    const idBytes = view.getUint16(12);
+    const names = await reader.take(idBytes + view.getUint16(14));
+    tableBytes += fixedBytes + extra.length + names.length;
+    if (isTableTooLong(tableBytes, reader.position)) {
+      const rest = count - index;
+      if (!repairing) {
+        findings.error(
+          'snapshotTable',
+          'ERROR failed to read the snapshot table: Snapshot table is too big',
+        );
+        findings.note(
+          'snapshotTable',
+          `You can force-remove all ${rest} overhanging snapshots with cowherd check -r all`,
+        );
+        throw new CheckGivenUp('EFBIG');
+      }
+      const message = `Discarding ${rest} overhanging snapshots (snapshot table is too big)`;
+      findings.note('snapshotsDiscarded', message);
+      break;
+    }
+    end = reader.position;
+    snapshots.push({
+      id: decodeText(names.subarray(0, idBytes)),
+      name: decodeText(names.subarray(idBytes)),
+      l1Offset: view.getUint32(0) * two32 + view.getUint32(4),
+      l1OffsetHex: view.getBigUint64(0).toString(16),
+      l1Entries: view.getUint32(8),
+      fixed,
+      extra,
+      names,
+    });
+  }
+  return { snapshots, lengthBytes: end };
+}
+
+/** The bytes of a snapshot table in which every entry is complete. */
+export function encodeSnapshotTable(image: CheckedImage, table: CheckedSnapshots): Uint8Array {
+  const parts: Uint8Array[] = [];
+  let length = 0;
+  const add = (bytes: Uint8Array): void => {
+    parts.push(bytes);
+    length += bytes.length;
+  };
+  for (const { fixed, extra, names } of table.snapshots) {
+    add(new Uint8Array(Math.ceil(length / 8) * 8 - length));
+    const whole = new Uint8Array(Math.max(extra.length, writtenExtraBytes));
+    whole.set(extra);
+    const from = new DataView(fixed.buffer);
+    const to = new DataView(whole.buffer);
+    if (extra.length < 8) to.setBigUint64(0, BigInt(from.getUint32(32)));
+    if (extra.length < requiredExtraBytes) to.setBigUint64(8, BigInt(image.header.size));
+    // No instruction count is known.
+    if (extra.length < writtenExtraBytes) to.setBigUint64(16, 2n ** 64n - 1n);
+    const entry = fixed.slice();
+    new DataView(entry.buffer).setUint32(36, whole.length);
+    add(entry);
+    add(whole);
+    add(names);
+  }
+  const bytes = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes;
+}

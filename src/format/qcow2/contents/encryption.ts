@@ -1,0 +1,155 @@
+/** What an encrypted image says of its encryption. It is described only: no guest data is decrypted. */
+import { CowherdError } from '../../../errors.js';
+import { maxOffset } from '../../../limits.js';
+import type { StorageFile } from '../../../storage/storage.js';
+import type { FormatQueue } from '../../driver.js';
+import { ExtensionType, findExtension } from '../layout/header-extensions.js';
+import { CryptMethod, type Qcow2Header } from '../layout/header.js';
+import { decodeText } from '../layout/stored-text.js';
+
+const sectorSize = 512;
+const headerBytes = 592;
+const slotCount = 8;
+const slotsAt = 208;
+const slotBytes = 48;
+const slotActive = 0x00ac71f3;
+
+/** A place for a key in a LUKS header; offsets in bytes. */
+export interface LuksSlot {
+  readonly active: boolean;
+  readonly iterations: number;
+  readonly stripes: number;
+  readonly keyOffset: number;
+}
+
+/** What is told of the encryption of an image. */
+export type EncryptionFacts =
+  | { readonly format: 'aes' }
+  | {
+      readonly format: 'luks';
+      /** Undefined where the header cannot be made sense of. */
+      readonly header:
+        | {
+            readonly cipherAlg: string;
+            readonly cipherMode: string;
+            readonly ivgenAlg: string;
+            readonly ivgenHashAlg: string | undefined;
+            readonly hashAlg: string;
+            readonly uuid: string;
+            /** Bytes. */
+            readonly payloadOffset: number;
+            readonly masterKeyIterations: number;
+            readonly slots: readonly LuksSlot[];
+          }
+        | undefined;
+    };
+
+/** Reads what is told of an image's encryption; undefined for one that is not encrypted. */
+export async function encryptionFacts(
+  file: StorageFile,
+  { cryptMethod, extensions }: Qcow2Header,
+): Promise<EncryptionFacts | undefined> {
+  if (cryptMethod === CryptMethod.none) return undefined;
+  if (cryptMethod === CryptMethod.aes) return { format: 'aes' };
+  const extension = findExtension(extensions, ExtensionType.fullDiskEncryption);
+  if (extension === undefined || extension.data.length < 16) {
+    return { format: 'luks', header: undefined };
+  }
+  const place = new DataView(extension.data.buffer, extension.data.byteOffset, 16);
+  const bytes = new Uint8Array(headerBytes);
+  const hostOffset = Number(place.getBigUint64(0));
+  if (hostOffset <= maxOffset - headerBytes) await file.read(bytes, hostOffset);
+  return { format: 'luks', header: decodeLuks(bytes) };
+}
+
+/** The header of LUKS 1, whose numbers are big-endian. */
+function decodeLuks(bytes: Uint8Array): (EncryptionFacts & { format: 'luks' })['header'] {
+  const view = new DataView(bytes.buffer);
+  const text = (at: number, length: number): string => decodeText(bytes.subarray(at, at + length));
+  const isLuks = [0x4c554b53, 0xbabe0001].every(
+    (word, index) => view.getUint32(index * 4) === word,
+  );
+  if (!isLuks) return undefined;
+  const [cipherMode = '', ivgen = ''] = text(40, 32).split('-');
+  const [ivgenAlg, ivgenHashAlg] = ivgen.split(':') as [string, string?];
+  // Half of the key of XTS is for the tweak.
+  const keyBits = (view.getUint32(108) * 8) / (cipherMode === 'xts' ? 2 : 1);
+  const slots = Array.from({ length: slotCount }, (_, index) => {
+    const at = slotsAt + index * slotBytes;
+    return {
+      active: view.getUint32(at) === slotActive,
+      iterations: view.getUint32(at + 4),
+      keyOffset: view.getUint32(at + 40) * sectorSize,
+      stripes: view.getUint32(at + 44),
+    };
+  });
+  return {
+    cipherAlg: `${text(8, 32)}-${keyBits}`,
+    cipherMode,
+    ivgenAlg,
+    ivgenHashAlg,
+    hashAlg: text(72, 32),
+    payloadOffset: view.getUint32(104) * sectorSize,
+    masterKeyIterations: view.getUint32(164),
+    uuid: text(168, 40),
+    slots,
+  };
+}
+
+/** The error for whatever would need the key. */
+export function encryptedRefusal(filename: string): CowherdError {
+  return new CowherdError(
+    'ERR_COWHERD_UNSUPPORTED',
+    `Could not open '${filename}': Encrypted images are not supported yet`,
+    { filename },
+  );
+}
+
+/** The queue of an image whose data cannot be decrypted. */
+export class EncryptedQueue implements FormatQueue {
+  readonly #filename: string;
+
+  constructor(filename: string) {
+    this.#filename = filename;
+  }
+
+  read(): Promise<void> {
+    return this.#refuse();
+  }
+
+  write(): Promise<void> {
+    return this.#refuse();
+  }
+
+  writeZeroes(): Promise<void> {
+    return this.#refuse();
+  }
+
+  discard(): Promise<void> {
+    return this.#refuse();
+  }
+
+  writeCompressed(): Promise<void> {
+    return this.#refuse();
+  }
+
+  reserve(): Promise<boolean> {
+    return Promise.resolve(false);
+  }
+
+  dataCopy(): undefined {
+    return undefined;
+  }
+
+  flush(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  #refuse(): Promise<never> {
+    return Promise.reject(encryptedRefusal(this.#filename));
+  }
+}

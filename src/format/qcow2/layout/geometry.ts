@@ -1,0 +1,102 @@
+/**
+ * Numbers that follow from a qcow2 header and never change while the image is open: sizes of
+ * clusters, tables and slices, and the arithmetic between guest offsets and table indices.
+ */
+
+import { maxOffset } from '../../../limits.js';
+
+/** What the geometry is computed from. */
+export interface GeometrySource {
+  readonly clusterBits: number;
+  /** log2 of the width of a reference count in bits. */
+  readonly refcountOrder: number;
+  readonly extendedL2: boolean;
+}
+
+const preferredSliceSize = 4096;
+const subclustersPerExtendedEntry = 32;
+
+/** Derived sizes; all in bytes unless the name says otherwise. */
+export class Geometry {
+  readonly clusterBits: number;
+  readonly clusterSize: number;
+  readonly extendedL2: boolean;
+  /** Bytes of one L2 entry: 8, or 16 when extended. */
+  readonly l2EntrySize: number;
+  readonly l2EntriesPerTable: number;
+  readonly sliceSize: number;
+  readonly l2EntriesPerSlice: number;
+  /** Slices of one L2 table or refcount block. */
+  readonly slicesPerTable: number;
+  readonly subclustersPerCluster: number;
+  readonly subclusterSize: number;
+  /** Guest bytes that one L2 slice, and one L2 table, map. */
+  readonly sliceReach: number;
+  readonly tableReach: number;
+  readonly refcountOrder: number;
+  readonly refcountBits: number;
+  readonly refcountsPerBlock: number;
+  readonly refcountsPerSlice: number;
+  /** Largest storable reference count, at most 2^53 - 1. */
+  readonly maxRefcount: number;
+  /** Shift of the sector count in a compressed entry (specification, "Compressed Clusters"). */
+  readonly compressedSizeShift: number;
+
+  constructor(source: GeometrySource) {
+    this.clusterBits = source.clusterBits;
+    this.clusterSize = 2 ** source.clusterBits;
+    this.extendedL2 = source.extendedL2;
+    this.l2EntrySize = source.extendedL2 ? 16 : 8;
+    this.l2EntriesPerTable = this.clusterSize / this.l2EntrySize;
+    this.sliceSize = Math.min(this.clusterSize, preferredSliceSize);
+    this.l2EntriesPerSlice = this.sliceSize / this.l2EntrySize;
+    this.slicesPerTable = this.clusterSize / this.sliceSize;
+    this.subclustersPerCluster = source.extendedL2 ? subclustersPerExtendedEntry : 1;
+    this.subclusterSize = this.clusterSize / this.subclustersPerCluster;
+    this.sliceReach = this.l2EntriesPerSlice * this.clusterSize;
+    this.tableReach = this.l2EntriesPerTable * this.clusterSize;
+    this.refcountOrder = source.refcountOrder;
+    this.refcountBits = 2 ** source.refcountOrder;
+    this.refcountsPerBlock = (this.clusterSize * 8) / this.refcountBits;
+    this.refcountsPerSlice = (this.sliceSize * 8) / this.refcountBits;
+    this.maxRefcount = Math.min(2 ** this.refcountBits - 1, Number.MAX_SAFE_INTEGER);
+    this.compressedSizeShift = 62 - (source.clusterBits - 8);
+  }
+
+  /** Entries of an L1 table for a disk of `size` bytes. */
+  l1Entries(size: number): number {
+    return Math.ceil(size / this.tableReach);
+  }
+
+  /** Clusters that hold `bytes` bytes. */
+  clusters(bytes: number): number {
+    return Math.ceil(bytes / this.clusterSize);
+  }
+
+  /** Bytes from the begin of its cluster to an offset. */
+  within(offset: number): number {
+    // Offsets exceed 32 bits, and dividing them is far quicker than their remainder.
+    return offset - Math.floor(offset / this.clusterSize) * this.clusterSize;
+  }
+
+  /** Whether a cluster can lie at a host offset: on a boundary, and all of it where numbers are exact. */
+  canHoldCluster(hostOffset: number): boolean {
+    return this.within(hostOffset) === 0 && hostOffset <= maxOffset - this.clusterSize;
+  }
+
+  /** Index in its L2 slice of the entry that maps a guest offset. */
+  entryInSlice(guestOffset: number): number {
+    const slice = Math.floor(guestOffset / this.sliceReach) * this.sliceReach;
+    return Math.floor((guestOffset - slice) / this.clusterSize);
+  }
+
+  /** `offset` rounded down to a cluster boundary. */
+  clusterStart(offset: number): number {
+    return offset - this.within(offset);
+  }
+
+  /** `offset` rounded up to a cluster boundary. */
+  clusterEnd(offset: number): number {
+    return this.clusters(offset) * this.clusterSize;
+  }
+}

@@ -1,0 +1,453 @@
+/**
+ * Where host clusters come from: runs freed earlier, else the end of the file. Reserving a run
+ * raises its reference counts in memory, so nothing can point at a cluster that is not counted.
+ *
+ * Growth of the refcount structures, inside the run that needs it:
+ *
+ *     end of file ──▶ [ new refcount table? ][ new refcount blocks ][ clusters handed out … ]
+ *                       only if the old one     one for each range     counted, with the rest
+ *                       is too short            not covered yet        of the run, in the blocks
+ */
+import { FreeIndex, allocateFreeIndex } from '../../../engine/free-index.js';
+import type { LongMutex } from '../../../engine/long-mutex.js';
+import { CowherdError } from '../../../errors.js';
+import { maxRefcountTableBytes } from '../../../limits.js';
+import type { StorageFile } from '../../../storage/storage.js';
+import { CorruptionError } from '../tables/corruption.js';
+import type { Geometry } from '../layout/geometry.js';
+import type { OverlapCheck } from '../overlap/overlap.js';
+import type { Refcounts } from './refcounts.js';
+import { Structure } from '../overlap/levels.js';
+
+/** Units never looked at before that one reservation searches before it appends. */
+const unitsPerSearch = 16;
+/** Units of the index that the clusters of one refcount block make up, at most. */
+const mostUnitsPerBlock = 16;
+
+/** Consecutive host clusters, counted once each and pointed at by nothing. */
+export interface ClusterRun {
+  readonly cluster: number;
+  readonly length: number;
+  /** Whether the clusters read as zeroes. */
+  readonly knownZero: boolean;
+}
+
+/** What the allocator shares among threads, guarded by the refcount mutex. */
+export interface AllocatorMemory {
+  /**
+   * [0] first cluster beyond everything in use; [1] the file's end when it was opened; [2] the end of
+   * what may hold something beyond [0]: what the file had there when it was opened, and what a growth
+   * of the refcount structures that failed has left.
+   */
+  readonly marks: SharedArrayBuffer;
+  /** Which units of clusters may have free ones. */
+  readonly free: SharedArrayBuffer;
+}
+
+/** Units of the index in which the clusters of one refcount block are counted. */
+function unitsPerBlock(geometry: Geometry): number {
+  return Math.min(geometry.slicesPerTable, mostUnitsPerBlock);
+}
+
+/**
+ * Makes the shared memory for the space of a file.
+ *
+ * @param fileEnd the cluster at which it ends
+ * @param blocks how many of its ranges have a refcount block, up to the last one that has; beyond
+ *   them nothing is in use, however long the file (or device) is
+ * @param mostBlocks how many there may come to be
+ */
+export function allocateAllocatorMemory(
+  geometry: Geometry,
+  fileEnd: number,
+  blocks: number,
+  mostBlocks: number,
+): AllocatorMemory {
+  const marks = new SharedArrayBuffer(24);
+  const end = Math.min(fileEnd, blocks * geometry.refcountsPerBlock);
+  new Float64Array(marks).set([end, fileEnd, fileEnd]);
+  return { marks, free: allocateFreeIndex(mostBlocks * unitsPerBlock(geometry)) };
+}
+
+/** What the refcount structures need so that more clusters can be counted. */
+interface Growth {
+  /** Clusters of a longer refcount table, 0 if the present one does. */
+  readonly tableClusters: number;
+  /** Numbers of the blocks that are missing. */
+  readonly blocks: readonly number[];
+}
+
+/** How the refcount table and its blocks get to the disk. */
+export interface RefcountTableHome {
+  /**
+   * Writes a longer refcount table, with new blocks in it, to a host offset in bytes and makes the
+   * header point at it, durably; the blocks' counts reach the disk before.
+   */
+  move(hostOffset: number, entries: number, blocks: ReadonlyMap<number, number>): Promise<void>;
+  /**
+   * Makes sure that the header points at the present table, also after a move that failed: before
+   * that nobody knows whether what lies at the end of the file is in use.
+   */
+  settle(): Promise<void>;
+  /** Runs a section while no flush round has copies of reference counts under way. */
+  betweenRounds(section: () => void): Promise<void>;
+}
+
+/** One thread's access to the allocation of host clusters. */
+export class Allocator {
+  readonly #file: StorageFile;
+  readonly #geometry: Geometry;
+  readonly #refcounts: Refcounts;
+  readonly #mutex: LongMutex;
+  readonly #marks: Float64Array;
+  readonly #free: FreeIndex;
+  /** Clusters of a unit of the index. */
+  readonly #unit: number;
+  readonly #overlap: OverlapCheck;
+  readonly #noteGrowth: () => void;
+  readonly #home: RefcountTableHome;
+  /** Clusters of refcount tables that have been moved away from, still counted. */
+  #superseded: { readonly cluster: number; readonly length: number }[] = [];
+
+  /** @param noteGrowth called when the file has become longer, before its new clusters are used */
+  constructor(
+    file: StorageFile,
+    geometry: Geometry,
+    refcounts: Refcounts,
+    mutex: LongMutex,
+    memory: AllocatorMemory,
+    overlap: OverlapCheck,
+    noteGrowth: () => void,
+    home: RefcountTableHome,
+  ) {
+    this.#file = file;
+    this.#geometry = geometry;
+    this.#refcounts = refcounts;
+    this.#mutex = mutex;
+    this.#marks = new Float64Array(memory.marks);
+    this.#free = new FreeIndex(memory.free);
+    this.#unit = geometry.refcountsPerBlock / unitsPerBlock(geometry);
+    this.#overlap = overlap;
+    this.#noteGrowth = noteGrowth;
+    this.#home = home;
+  }
+
+  /** First host cluster beyond everything in use. */
+  get end(): number {
+    return this.#marks[0];
+  }
+
+  /**
+   * Reserves consecutive host clusters, fewer than wanted where that fills a gap.
+   *
+   * @param wanted how many, at least 1
+   * @throws ERR_COWHERD_NO_SPACE if nothing is free and the file cannot grow, ERR_COWHERD_CORRUPT if
+   *   metadata lie where the counts say that nothing does
+   */
+  reserve(wanted: number): Promise<ClusterRun> {
+    return this.#mutex.runExclusive(async () => {
+      const found = await this.#reuse(wanted, unitsPerSearch);
+      if (found !== undefined) return found;
+      try {
+        return await this.#append(this.end, wanted);
+      } catch (error) {
+        if (!(error instanceof CowherdError) || error.code !== 'ERR_COWHERD_NO_SPACE') throw error;
+        // What the search has not come to yet is to be used before anybody hears of it.
+        const run = (await this.#reuse(wanted, Infinity)) ?? (await this.#useGap(wanted));
+        if (run === undefined) throw error;
+        return run;
+      }
+    });
+  }
+
+  /** Counts one more reference to consecutive host clusters. */
+  raise(cluster: number, count: number): Promise<void> {
+    return this.#mutex.runExclusive(() => this.#refcounts.raise(cluster, count));
+  }
+
+  /**
+   * Counts one reference less to the first of consecutive host clusters, which no table on disk may
+   * still hold.
+   *
+   * @returns how many were lowered; whoever wants the others lowered too calls again
+   */
+  lower(cluster: number, count: number): Promise<number> {
+    return this.#mutex.runExclusive(() => this.#lower(cluster, count));
+  }
+
+  /** Counts one reference less to consecutive clusters that no table has ever pointed at. */
+  async lowerAll(cluster: number, count: number): Promise<void> {
+    for (let done = 0; done < count;) done += await this.lower(cluster + done, count - done);
+  }
+
+  /** Gives back, before the last flush, the clusters of tables that could not be given back earlier. */
+  lowerSuperseded(): Promise<void> {
+    return this.#mutex.runExclusive(() => this.#lowerSuperseded());
+  }
+
+  /** Cuts free clusters off the file's end, but none that the file had when it was opened. */
+  trim(): Promise<void> {
+    return this.#mutex.runExclusive(async () => {
+      let end = this.end;
+      const openedWith = this.#marks[1];
+      while (end > openedWith && (await this.#refcounts.get(end - 1)) === 0) end--;
+      if (end === this.end || this.#file.limits.blockDevice) return;
+      this.#marks[0] = end;
+      if ((await this.#file.size()) > end * this.#geometry.clusterSize) {
+        await this.#file.truncate(end * this.#geometry.clusterSize);
+      }
+    });
+  }
+
+  async #lower(cluster: number, count: number): Promise<number> {
+    const lowered = await this.#refcounts.lower(cluster, count);
+    this.#noteFree(cluster, lowered);
+    return lowered;
+  }
+
+  async #lowerSuperseded(): Promise<void> {
+    for (let run; (run = this.#superseded.pop()) !== undefined;) {
+      const { cluster, length } = run;
+      let done = 0;
+      try {
+        while (done < length) done += await this.#lower(cluster + done, length - done);
+      } catch (error) {
+        this.#superseded.push({ cluster: cluster + done, length: length - done });
+        throw error;
+      }
+    }
+  }
+
+  /** @param mostUnits how many units may be searched in vain */
+  async #reuse(wanted: number, mostUnits: number): Promise<ClusterRun | undefined> {
+    for (let searched = 0; searched < mostUnits; searched++) {
+      const unit = this.#free.first;
+      const start = unit * this.#unit;
+      if (start >= this.end) return undefined;
+      const found = await this.#findInUnit(start, wanted);
+      if (found === undefined) {
+        this.#free.setFull(unit);
+        // One without a block is passed over without being read.
+        if (!this.#refcounts.hasBlock(start)) searched--;
+        continue;
+      }
+      const length = this.#beforeMetadata(found.cluster, found.length);
+      await this.#refcounts.raise(found.cluster, length);
+      return { cluster: found.cluster, length, knownZero: false };
+    }
+    return undefined;
+  }
+
+  /** The first free clusters of a unit, at most `wanted`, none of them beyond the end. */
+  async #findInUnit(
+    start: number,
+    wanted: number,
+  ): Promise<{ cluster: number; length: number } | undefined> {
+    const { refcountsPerSlice } = this.#geometry;
+    const unitEnd = Math.min(start + this.#unit, this.end);
+    if (!this.#refcounts.hasBlock(start)) return undefined;
+    for (let from = start; from < unitEnd; from += refcountsPerSlice) {
+      const found = await this.#refcounts.findFree(from, wanted);
+      const length = Math.min(found.length, unitEnd - found.cluster);
+      if (length > 0) return { cluster: found.cluster, length };
+    }
+    return undefined;
+  }
+
+  /** Uses a range before the end that has no refcount block. */
+  async #useGap(wanted: number): Promise<ClusterRun | undefined> {
+    const { refcountsPerBlock } = this.#geometry;
+    for (let start = 0; start < this.end; start += refcountsPerBlock) {
+      // A block of its own and at least one cluster have to fit.
+      const room = Math.min(refcountsPerBlock, this.end - start) - 1;
+      if (room < 1 || this.#refcounts.hasBlock(start)) continue;
+      return this.#append(start, Math.min(wanted, room));
+    }
+    return undefined;
+  }
+
+  #noteFree(cluster: number, count: number): void {
+    if (count === 0) return;
+    const last = cluster + count - 1;
+    this.#free.setFree(Math.floor(cluster / this.#unit), Math.floor(last / this.#unit));
+  }
+
+  /**
+   * How many of so many clusters can be had before one that holds metadata, whatever its count says.
+   *
+   * @throws CorruptionError if the first one does
+   */
+  #beforeMetadata(cluster: number, clusters: number): number {
+    const { clusterSize } = this.#geometry;
+    const what = 'an allocation';
+    if (cluster === 0) {
+      const problem = `${what} would hit the header, whose cluster is counted as free`;
+      throw new CorruptionError(this.#file.filename, problem, 0);
+    }
+    const hit = this.#overlap.find(cluster * clusterSize, clusters * clusterSize);
+    if (hit === undefined) return clusters;
+    if (hit.cluster > cluster) return hit.cluster - cluster;
+    throw this.#overlap.refusal(hit, what);
+  }
+
+  /** Counts clusters from `from` on that no refcount block counts yet, or that lie beyond the end. */
+  async #append(from: number, most: number): Promise<ClusterRun> {
+    const { clusterSize, refcountsPerBlock } = this.#geometry;
+    await this.#home.settle();
+    const start = await this.#uncountedFrom(from, most);
+    const { wanted, growth, end } = await this.#planWithin(start, most);
+    // What the growth adds was not looked at yet.
+    const looked = start + wanted;
+    const rest = (end - looked) * clusterSize;
+    this.#overlap.check(looked * clusterSize, rest, 'an allocation');
+    await this.#extendFile(end);
+    const { zeroInit, blockDevice } = this.#file.limits;
+    const knownZero = zeroInit && !blockDevice && start >= this.#marks[2];
+    const blocks = await this.#zeroNewBlocks(start, growth, knownZero);
+    const { table } = this.#refcounts;
+    const old = {
+      cluster: table.hostOffset / clusterSize,
+      length: (table.length * 8) / clusterSize,
+    };
+    try {
+      await this.#refcounts.withNewBlocks(
+        blocks,
+        () => this.#countNew(start, end - start, growth.tableClusters, blocks),
+        (section) => this.#home.betweenRounds(section),
+      );
+    } catch (error) {
+      // A flush may have written counts into the new blocks, or the move its table.
+      this.#marks[2] = Math.max(this.#marks[2], end - wanted);
+      throw error;
+    }
+    for (const [block, hostOffset] of blocks) {
+      this.#overlap.protect(hostOffset, clusterSize, Structure.refcountBlock);
+      table.set(block, hostOffset, false);
+      this.#noteFree(block * refcountsPerBlock, refcountsPerBlock);
+    }
+    this.#marks[0] = Math.max(this.#marks[0], end);
+    if (growth.tableClusters > 0) this.#superseded.push(old);
+    // The new clusters are there, whether or not the old ones can be given back right now.
+    await this.#lowerSuperseded().catch(() => undefined);
+    return { cluster: end - wanted, length: wanted, knownZero };
+  }
+
+  /** Counts new clusters, and moves the refcount table to the first of them if it has to grow. */
+  async #countNew(
+    start: number,
+    count: number,
+    tableClusters: number,
+    blocks: ReadonlyMap<number, number>,
+  ): Promise<void> {
+    const { clusterSize } = this.#geometry;
+    await this.#refcounts.raise(start, count);
+    if (tableClusters === 0) return;
+    try {
+      await this.#home.move(start * clusterSize, (tableClusters * clusterSize) / 8, blocks);
+    } catch (error) {
+      await this.#refcounts.takeBack(start, count);
+      throw error;
+    }
+  }
+
+  /** Moves `from` beyond clusters that are counted although they lie past the end. */
+  async #uncountedFrom(from: number, wanted: number): Promise<number> {
+    let start = from;
+    for (let cluster = start; cluster < start + wanted && this.#refcounts.hasBlock(cluster);) {
+      const found = await this.#refcounts.findFree(cluster, wanted);
+      if (found.cluster > cluster) {
+        start = found.cluster;
+        cluster = found.cluster;
+      }
+      cluster += found.length;
+    }
+    return start;
+  }
+
+  /**
+   * How many clusters of `most` can be had from `start` on, with the growth of the refcount structures
+   * that they need: those before metadata, and on a block device those before its end.
+   */
+  async #planWithin(
+    start: number,
+    most: number,
+  ): Promise<{ wanted: number; growth: Growth; end: number }> {
+    const { filename, limits } = this.#file;
+    const fileEnd = limits.blockDevice
+      ? Math.floor((await this.#file.size()) / this.#geometry.clusterSize)
+      : Infinity;
+    const room = Math.min(most, fileEnd - start);
+    let wanted = room < 1 ? 0 : this.#beforeMetadata(start, room);
+    while (wanted > 0) {
+      const growth = this.#planGrowth(start, wanted);
+      const end = start + growth.tableClusters + growth.blocks.length + wanted;
+      if (end <= fileEnd) return { wanted, growth, end };
+      wanted -= end - fileEnd;
+    }
+    throw new CowherdError('ERR_COWHERD_NO_SPACE', `No space left on device '${filename}'`, {
+      filename,
+      offset: start * this.#geometry.clusterSize,
+    });
+  }
+
+  /** Which blocks, and whether a longer table, a run of `wanted` clusters at `start` needs. */
+  #planGrowth(start: number, wanted: number): Growth {
+    const { refcountsPerBlock, clusterSize } = this.#geometry;
+    let tableClusters = 0;
+    let blocks: number[] = [];
+    for (;;) {
+      const end = start + tableClusters + blocks.length + wanted;
+      const lastBlock = Math.floor((end - 1) / refcountsPerBlock);
+      const missing: number[] = [];
+      for (let block = Math.floor(start / refcountsPerBlock); block <= lastBlock; block++) {
+        if (!this.#refcounts.hasBlock(block * refcountsPerBlock)) missing.push(block);
+      }
+      let table = tableClusters;
+      if (lastBlock >= this.#refcounts.table.length && table * clusterSize < (lastBlock + 1) * 8) {
+        // Half as long again, so that growing stays rare.
+        table = Math.ceil((Math.ceil((lastBlock + 1) * 1.5) * 8) / clusterSize);
+      }
+      if (table === tableClusters && missing.length === blocks.length) break;
+      tableClusters = table;
+      blocks = missing;
+    }
+    const { capacity } = this.#refcounts.table;
+    if (tableClusters * clusterSize > Math.min(maxRefcountTableBytes, capacity * 8)) {
+      throw new CowherdError(
+        'ERR_COWHERD_NO_SPACE',
+        `'${this.#file.filename}': the reference count table cannot grow further; the image file is too large for its cluster size`,
+        { filename: this.#file.filename },
+      );
+    }
+    return { tableClusters, blocks };
+  }
+
+  /** Makes sure that new refcount blocks read as zeroes. @returns their host offsets in bytes */
+  async #zeroNewBlocks(
+    start: number,
+    growth: Growth,
+    knownZero: boolean,
+  ): Promise<Map<number, number>> {
+    const { clusterSize } = this.#geometry;
+    const first = (start + growth.tableClusters) * clusterSize;
+    if (!knownZero && growth.blocks.length > 0) {
+      await this.#file.writeZeroes(first, growth.blocks.length * clusterSize, false);
+    }
+    return new Map(growth.blocks.map((block, index) => [block, first + index * clusterSize]));
+  }
+
+  async #extendFile(end: number): Promise<void> {
+    const { filename } = this.#file;
+    const bytes = end * this.#geometry.clusterSize;
+    if (bytes > Number.MAX_SAFE_INTEGER) {
+      throw new CowherdError('ERR_COWHERD_NO_SPACE', `'${filename}' cannot grow further`, {
+        filename,
+      });
+    }
+    const size = await this.#file.size();
+    if (size >= bytes) return;
+    // Reserved together, blocks cost a write to one of the clusters less than if each made its own.
+    await this.#file.truncate(bytes, true);
+    this.#noteGrowth();
+  }
+}

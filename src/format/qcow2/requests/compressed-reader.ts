@@ -1,0 +1,99 @@
+/**
+ * Reading compressed clusters: whole ones straight to where they are wanted, of others a part, from what
+ * is remembered of them.
+ */
+import type { AtomicMemory } from '../../../engine/atomic-memory.js';
+import { ControlWord } from '../../../engine/control-block.js';
+import type { BufferPool } from '../../../engine/buffer-pool.js';
+import { CowherdError, givenAway } from '../../../errors.js';
+import type { Codec } from '../../../native/codec.js';
+import { codecFor } from '../../../native/codecs.js';
+import type { StorageFile } from '../../../storage/storage.js';
+import { compressedBuffers } from './compressed-buffers.js';
+import type { CompressionType } from '../layout/header.js';
+import { InflatedClusters } from './inflated-clusters.js';
+
+/** One queue's reader of compressed clusters. */
+export class CompressedReader {
+  readonly #file: StorageFile;
+  readonly #clusterSize: number;
+  readonly #control: AtomicMemory;
+  readonly #type: CompressionType;
+  readonly #inflated: InflatedClusters;
+  /** For compressed data on their way in. */
+  #buffers: BufferPool | undefined;
+  #codec: Codec | undefined;
+  #generation: number;
+
+  constructor(
+    file: StorageFile,
+    clusterSize: number,
+    control: AtomicMemory,
+    type: CompressionType,
+  ) {
+    this.#file = file;
+    this.#clusterSize = clusterSize;
+    this.#control = control;
+    this.#type = type;
+    this.#inflated = new InflatedClusters(clusterSize, (...cluster) => this.#inflate(...cluster));
+    this.#generation = control.load(ControlWord.compressedGeneration);
+  }
+
+  /**
+   * Copies part of a compressed cluster into `target`.
+   *
+   * @param hostOffset where its data begin, in bytes
+   * @param size bytes that its data may span
+   * @param within where in the cluster the wanted part begins, in bytes
+   */
+  async read(hostOffset: number, size: number, within: number, target: Uint8Array): Promise<void> {
+    if (within === 0 && target.length === this.#clusterSize) {
+      await this.#inflate(hostOffset, size, target);
+      return;
+    }
+    this.#forgetReclaimed();
+    await this.#inflated.read(hostOffset, size, within, target);
+  }
+
+  /** Reclaimed host clusters may hold other data by now. */
+  #forgetReclaimed(): void {
+    const generation = this.#control.load(ControlWord.compressedGeneration);
+    if (generation === this.#generation) return;
+    this.#generation = generation;
+    this.#inflated.clear();
+  }
+
+  async #inflate(hostOffset: number, size: number, cluster: Uint8Array): Promise<void> {
+    this.#codec ??= codecFor(this.#type);
+    const buffers = (this.#buffers ??= compressedBuffers(this.#clusterSize));
+    const buffer = await buffers.lend();
+    // What did not shrink can take a little more than a cluster.
+    const data = size <= buffer.length ? buffer.subarray(0, size) : new Uint8Array(size);
+    try {
+      await this.#file.read(data, hostOffset);
+      await this.#decompress(this.#codec, data, cluster, hostOffset);
+    } finally {
+      buffers.giveBack(buffer);
+    }
+  }
+
+  async #decompress(
+    codec: Codec,
+    data: Uint8Array,
+    cluster: Uint8Array,
+    hostOffset: number,
+  ): Promise<void> {
+    try {
+      await codec.decompress(data, cluster);
+    } catch (error) {
+      const { filename } = this.#file;
+      if (cluster.length === 0) throw givenAway(filename);
+      const code = error instanceof CowherdError ? error.code : 'ERR_COWHERD_CORRUPT';
+      throw new CowherdError(
+        code,
+        `'${filename}': compressed cluster at host offset ${hostOffset} cannot be decompressed`,
+        { filename, offset: hostOffset, cause: error },
+      );
+    }
+  }
+}

@@ -1,0 +1,261 @@
+/**
+ * Writing compressed clusters. Compressed data are packed one after the other into runs of host
+ * clusters, across cluster boundaries; what is packed within one turn of the event loop goes out as
+ * one write. An entry is linked only once its data are written.
+ *
+ * The cluster that is being packed holds a reference for that: without it the cluster could be freed,
+ * punched and used again when the data already there are discarded. The reference goes to the data
+ * that end with the cluster or go beyond it; what is left before its end is given up into limbo.
+ */
+import type { BufferPool } from '../../../engine/buffer-pool.js';
+import { publishPacked } from '../../../engine/queue-line.js';
+import type { Turn } from '../../../engine/turnstile.js';
+import { CowherdError, givenAway } from '../../../errors.js';
+import type { Codec } from '../../../native/codec.js';
+import { codecFor } from '../../../native/codecs.js';
+import { compressedBuffers } from './compressed-buffers.js';
+import type { QueueContext, RemovedClusters } from './queue-context.js';
+import { acquireWritableSlice, intoLimbo, leaveSlice } from './queue-context.js';
+import type { CompressionType } from '../layout/header.js';
+import { refusedRemoval, removedByEntry } from './freed-clusters.js';
+import type { Writer } from './writer.js';
+
+/** Compressed data that have a place in the file and wait to be written. */
+interface Packed {
+  readonly data: Uint8Array;
+  readonly hostOffset: number;
+  readonly written: () => void;
+  readonly failed: (error: unknown) => void;
+}
+
+/** One queue's compressed writes. */
+export class CompressedWriter {
+  readonly #context: QueueContext;
+  readonly #writer: Writer;
+  readonly #type: CompressionType;
+  #outputs: BufferPool | undefined;
+  #codec: Codec | undefined;
+  /** Where the next data go, and the end of the last cluster taken for them, in bytes. */
+  #next = 0;
+  #end = 0;
+  /** References to the cluster that `#next` lies within, ours included, if all data are still there. */
+  #references = 1;
+  #packed: Packed[] = [];
+  #packing: Promise<unknown> = Promise.resolve();
+
+  constructor(context: QueueContext, writer: Writer, type: CompressionType) {
+    this.#context = context;
+    this.#writer = writer;
+    this.#type = type;
+  }
+
+  /**
+   * Stores one cluster compressed, or as it is where it does not shrink.
+   *
+   * @param buffer a cluster, or what the disk has of its last one
+   * @param offset guest offset in bytes of a cluster
+   */
+  async write(buffer: Uint8Array, offset: number): Promise<void> {
+    const { metadata, externalData, file, turns } = this.#context;
+    const { clusterSize } = metadata.geometry;
+    if (externalData) {
+      throw new CowherdError(
+        'ERR_COWHERD_UNSUPPORTED',
+        `'${file.filename}': clusters of an external data file cannot be compressed`,
+        { filename: file.filename, offset },
+      );
+    }
+    const cluster = buffer.length === clusterSize ? buffer : padded(buffer, clusterSize);
+    // Before a buffer: those that have one never wait for those that wait for one.
+    const turn = turns?.take();
+    const outputs = (this.#outputs ??= compressedBuffers(clusterSize));
+    try {
+      const output = await outputs.lend();
+      try {
+        await this.#writeThrough(cluster, buffer, offset, output, turn);
+      } finally {
+        outputs.giveBack(output);
+      }
+    } finally {
+      turn?.end();
+    }
+  }
+
+  /** Compresses a cluster into `output` and stores that, or `buffer` as it is. */
+  async #writeThrough(
+    cluster: Uint8Array,
+    buffer: Uint8Array,
+    offset: number,
+    output: Uint8Array,
+    turn: Turn | undefined,
+  ): Promise<void> {
+    const { metadata } = this.#context;
+    const { clusterSize } = metadata.geometry;
+    this.#codec ??= codecFor(this.#type);
+    // Its memory was given away meanwhile: no cluster is empty.
+    if (cluster.length === 0) throw givenAway(this.#context.file.filename);
+    const length = await this.#compress(this.#codec, cluster, output, offset);
+    if (length < 0 || length >= clusterSize) {
+      if (buffer.length === 0) throw givenAway(this.#context.file.filename);
+      await this.#writer.write(buffer, offset, turn);
+      return;
+    }
+    if (turn !== undefined) await turn.begins;
+    const data = output.subarray(0, length);
+    // A new L2 table goes before the data it maps, so that the file can end with them.
+    metadata.l2Cache.unpin(await acquireWritableSlice(this.#context, offset));
+    const hostOffset = await this.#pack(length);
+    turn?.end();
+    try {
+      await this.#writePacked(data, hostOffset);
+      await this.#link(offset, hostOffset, length);
+    } catch (error) {
+      const cluster = Math.floor(hostOffset / clusterSize);
+      const count = metadata.geometry.clusters(hostOffset + length) - cluster;
+      intoLimbo(this.#context, [{ cluster, count }], false);
+      throw error;
+    }
+    this.#context.unflushed.note();
+  }
+
+  /** Gives up the clusters that were taken and not filled. Nothing may be under way. */
+  leave(): void {
+    const { clusterSize } = this.#context.metadata.geometry;
+    const cluster = Math.floor(this.#next / clusterSize);
+    const count = this.#end / clusterSize - cluster;
+    if (count > 0) intoLimbo(this.#context, [{ cluster, count }], false);
+    this.#next = this.#end = 0;
+    this.#publish();
+  }
+
+  /** Tells which clusters hold a reference of this packer's own. */
+  #publish(): void {
+    const { metadata, line } = this.#context;
+    const { clusterSize } = metadata.geometry;
+    const cluster = Math.floor(this.#next / clusterSize);
+    publishPacked(metadata.control, line, { cluster, length: this.#end / clusterSize - cluster });
+  }
+
+  async #compress(
+    codec: Codec,
+    cluster: Uint8Array,
+    output: Uint8Array,
+    offset: number,
+  ): Promise<number> {
+    try {
+      return await codec.compress(cluster, output);
+    } catch (error) {
+      if (!(error instanceof CowherdError)) throw error;
+      const { filename } = this.#context.file;
+      throw new CowherdError(
+        error.code,
+        `'${filename}': cluster at guest offset ${offset} cannot be compressed: ${error.message}`,
+        { filename, offset, cause: error },
+      );
+    }
+  }
+
+  /** Finds a place for compressed data and counts its references, one caller after the other. */
+  #pack(length: number): Promise<number> {
+    const place = this.#packing
+      .then(() => this.#place(length))
+      .finally(() => {
+        this.#publish();
+      });
+    this.#packing = place.catch(() => undefined);
+    return place;
+  }
+
+  async #place(length: number): Promise<number> {
+    const { arena, metadata } = this.#context;
+    const { clusterSize, maxRefcount } = metadata.geometry;
+    while (this.#next + length > this.#end) {
+      const start = (await arena.obtain()).cluster * clusterSize;
+      if (start !== this.#end) {
+        this.leave();
+        this.#next = start;
+      }
+      this.#end = start + clusterSize;
+    }
+    const hostOffset = this.#next;
+    const end = hostOffset + length;
+    const last = Math.floor((end - 1) / clusterSize);
+    const sameCluster = hostOffset > last * clusterSize;
+    const references = sameCluster ? this.#references : 1;
+    if (end % clusterSize !== 0 && references < maxRefcount) {
+      await metadata.allocator.raise(last, 1);
+      this.#references = references + 1;
+      this.#next = end;
+    } else {
+      this.#next = (last + 1) * clusterSize;
+    }
+    return hostOffset;
+  }
+
+  #writePacked(data: Uint8Array, hostOffset: number): Promise<void> {
+    return new Promise((written, failed) => {
+      this.#packed.push({ data, hostOffset, written, failed });
+      if (this.#packed.length === 1) setImmediate(() => void this.#writeAll());
+    });
+  }
+
+  async #writeAll(): Promise<void> {
+    const packed = this.#packed.sort((a, b) => a.hostOffset - b.hostOffset);
+    this.#packed = [];
+    const groups: Packed[][] = [];
+    let end = -1;
+    for (const piece of packed) {
+      if (piece.hostOffset !== end) groups.push([]);
+      groups.at(-1)?.push(piece);
+      end = piece.hostOffset + piece.data.length;
+    }
+    await Promise.all(groups.map((group) => this.#writeGroup(group)));
+  }
+
+  async #writeGroup(group: readonly Packed[]): Promise<void> {
+    const first = group[0];
+    try {
+      await this.#context.file.writeVector(
+        group.map((piece) => piece.data),
+        first.hostOffset,
+      );
+      for (const piece of group) piece.written();
+    } catch (error) {
+      for (const piece of group) piece.failed(error);
+    }
+  }
+
+  async #link(offset: number, hostOffset: number, length: number): Promise<void> {
+    const { metadata } = this.#context;
+    const { geometry, l2Cache, claims, entries } = metadata;
+    const entry = geometry.entryInSlice(offset);
+    const removed: RemovedClusters[] = [];
+    // What is not there yet cannot be inflated: the cluster could not be read at all.
+    metadata.flushOrder.noteBeforeEntries();
+    for (;;) {
+      const slot = await acquireWritableSlice(this.#context, offset);
+      l2Cache.lockExclusive(slot);
+      const claimed = claims.has(slot, entry);
+      const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
+      const refusal = claimed ? undefined : refusedRemoval(this.#context, at);
+      if (!claimed && refusal === undefined) {
+        removedByEntry(this.#context, at, removed);
+        entries.setCompressed(l2Cache.view, at, hostOffset, length);
+        l2Cache.markDirty(slot);
+      }
+      const announced = claimed ? l2Cache.waiting.announce(slot) : undefined;
+      l2Cache.unlockExclusive(slot);
+      const claimEnds = leaveSlice(this.#context, slot, announced);
+      if (refusal !== undefined) throw refusal;
+      if (claimEnds === undefined) break;
+      await claimEnds;
+    }
+    intoLimbo(this.#context, removed, false);
+  }
+}
+
+function padded(buffer: Uint8Array, length: number): Uint8Array {
+  const whole = new Uint8Array(length);
+  whole.set(buffer);
+  return whole;
+}

@@ -1,0 +1,231 @@
+/**
+ * Filling an image with data of other files: clusters that nothing refers to yet are claimed, the host
+ * copies what is not zeroes into the clusters the arena gives next, one copy after the other, and what
+ * was written is linked. So the data lie in the order of the copies, without a gap where zeroes were.
+ */
+import assert from 'node:assert/strict';
+import { Counter } from '../../../engine/counters.js';
+import type { Turn, Turnstile } from '../../../engine/turnstile.js';
+import type { CopiedPart, CopyRule, CopySegment, DataCopier } from '../../../storage/storage.js';
+import { type DataCopy, copiedBytes } from '../../driver.js';
+import {
+  type QueueContext,
+  acquireWritableSlice,
+  endClaim,
+  intoLimbo,
+  nothingBelow,
+} from './queue-context.js';
+import { ClusterKind } from '../layout/l2-entry.js';
+
+/** Entries of a pinned slice that a copy has claimed. */
+interface Claim {
+  readonly slot: number;
+  readonly entry: number;
+  readonly count: number;
+}
+
+/** Clusters that were taken from the arena and are given to copies from the front on. */
+interface Room {
+  cluster: number;
+  count: number;
+}
+
+/** Runs a change of the image from its begin to its end. */
+type RunChange = (change: () => Promise<void>) => Promise<void>;
+
+/**
+ * A queue's way to fill its image; undefined where places cannot be taken in the order of the copies, or
+ * data are not stored in clusters that are wholly written.
+ */
+export function openDataCopy(
+  context: QueueContext,
+  sparseSize: number,
+  run: RunChange,
+): DataCopy | undefined {
+  const { metadata, externalData, turns } = context;
+  if (turns === undefined || externalData || metadata.geometry.extendedL2) return undefined;
+  // A write looks more closely at where it goes.
+  if (metadata.overlap.hasConflicts) return undefined;
+  return new ClusterCopy(context, turns, sparseSize, run);
+}
+
+class ClusterCopy implements DataCopy {
+  readonly mostBytes: number;
+  readonly granule: number;
+  readonly #context: QueueContext;
+  readonly #turns: Turnstile;
+  readonly #rule: CopyRule;
+  #copier: DataCopier;
+  readonly #run: RunChange;
+  /** Given to the copier, and not written as far as is known. */
+  readonly #room: Room[] = [];
+  /** Clusters that copies under way may need. */
+  #promised = 0;
+
+  constructor(context: QueueContext, turns: Turnstile, sparseSize: number, run: RunChange) {
+    const { clusterSize, sliceReach } = context.metadata.geometry;
+    this.mostBytes = Math.min(Math.max(copiedBytes, clusterSize), sliceReach);
+    this.granule = clusterSize;
+    this.#context = context;
+    this.#turns = turns;
+    this.#rule = { granule: clusterSize, sparseSize };
+    this.#copier = context.file.dataCopier(this.#rule);
+    this.#run = run;
+  }
+
+  async copy(
+    segments: readonly CopySegment[],
+    offset: number,
+    length: number,
+  ): Promise<readonly CopiedPart[] | undefined> {
+    let parts: readonly CopiedPart[] | undefined;
+    await this.#run(async () => {
+      const turn = this.#turns.take();
+      try {
+        await turn.begins;
+        parts = await this.#copy(segments, offset, length, turn);
+      } finally {
+        turn.end();
+      }
+    });
+    return parts;
+  }
+
+  /** @param turn ends once the copy has its place in the order */
+  async #copy(
+    segments: readonly CopySegment[],
+    offset: number,
+    length: number,
+    turn: Turn,
+  ): Promise<readonly CopiedPart[] | undefined> {
+    const claim = await this.#claim(offset, length);
+    if (claim === undefined) return undefined;
+    const { slot, entry, count } = claim;
+    this.#promised += count;
+    let written: readonly CopiedPart[] | undefined;
+    try {
+      if (!(await this.#makeRoom())) return undefined;
+      const copying = this.#copier.copy(segments, offset, length);
+      turn.end();
+      const { parts, failure } = await copying;
+      for (const part of parts) this.#useRoom(part);
+      if (failure !== undefined) {
+        this.#giveUp(parts);
+        return undefined;
+      }
+      this.#link(claim, parts);
+      written = parts;
+    } finally {
+      this.#promised -= count;
+      if (this.#promised === 0) this.#giveBackRoom();
+      endClaim(this.#context, slot, entry, count);
+    }
+    this.#context.unflushed.note();
+    return written;
+  }
+
+  /** Claims the clusters of a range, unless something is there already, or shows through. */
+  async #claim(offset: number, length: number): Promise<Claim | undefined> {
+    const { metadata, line } = this.#context;
+    const { geometry, l2Cache, claims, entries } = metadata;
+    const isBelow = !nothingBelow(this.#context, offset);
+    const slot = await acquireWritableSlice(this.#context, offset);
+    const entry = geometry.entryInSlice(offset);
+    const count = geometry.clusters(length);
+    assert(entry + count <= geometry.l2EntriesPerSlice, 'a copy spans more than one slice');
+    const isFree = (index: number): boolean => {
+      if (claims.has(slot, index)) return false;
+      const at = slot * l2Cache.sliceSize + index * geometry.l2EntrySize;
+      const kind = entries.kind(l2Cache.view, at);
+      return kind === ClusterKind.zeroPlain || (kind === ClusterKind.unallocated && !isBelow);
+    };
+    l2Cache.lockExclusive(slot);
+    let free = 0;
+    while (free < count && isFree(entry + free)) free++;
+    if (free === count) claims.add(slot, entry, count, line);
+    l2Cache.unlockExclusive(slot);
+    if (free === count) return { slot, entry, count };
+    l2Cache.unpin(slot);
+    return undefined;
+  }
+
+  /** Sees to it that all copies under way have room. @returns false if there is none to be had */
+  async #makeRoom(): Promise<boolean> {
+    const { arena, metadata } = this.#context;
+    const { clusterSize } = metadata.geometry;
+    for (let wanted = this.#lacking(); wanted > 0; wanted = this.#lacking()) {
+      try {
+        if (arena.available === 0) await arena.refill(wanted);
+      } catch {
+        // Who writes it in the other way meets the same, and tells.
+        return false;
+      }
+      const count = Math.min(wanted, arena.available);
+      if (count === 0) continue;
+      const { knownZero } = arena;
+      const cluster = arena.take(count);
+      this.#copier.offer(cluster * clusterSize, count * clusterSize, knownZero);
+      this.#room.push({ cluster, count });
+    }
+    return true;
+  }
+
+  /** Clusters that copies under way may need beyond the room there is. */
+  #lacking(): number {
+    return this.#room.reduce((lacking, { count }) => lacking - count, this.#promised);
+  }
+
+  /** Takes note that a part was written. */
+  #useRoom({ length }: CopiedPart): void {
+    for (let rest = length / this.granule; rest > 0;) {
+      const [first] = this.#room;
+      const used = Math.min(rest, first.count);
+      first.cluster += used;
+      first.count -= used;
+      rest -= used;
+      if (first.count === 0) this.#room.shift();
+    }
+  }
+
+  /** Gives back what no copy has used, once none is under way. */
+  #giveBackRoom(): void {
+    if (this.#room.length === 0) return;
+    for (const { cluster, count } of this.#room.reverse()) {
+      if (this.#context.arena.giveBack(cluster, count)) continue;
+      intoLimbo(this.#context, [{ cluster, count }], false);
+    }
+    this.#room.length = 0;
+    // The former one has that room still.
+    this.#copier = this.#context.file.dataCopier(this.#rule);
+  }
+
+  /** Gives up the clusters of a copy that has failed. */
+  #giveUp(parts: readonly CopiedPart[]): void {
+    const { clusterSize } = this.#context.metadata.geometry;
+    const removed = parts.map(({ length, hostOffset }) => ({
+      cluster: hostOffset / clusterSize,
+      count: length / clusterSize,
+    }));
+    intoLimbo(this.#context, removed, false);
+  }
+
+  /** Points the entries of a claim at what was written; the others stay as they are. */
+  #link({ slot, entry }: Claim, parts: readonly CopiedPart[]): void {
+    if (parts.length === 0) return;
+    const { metadata, counters } = this.#context;
+    const { geometry, entries, l2Cache, flushOrder } = metadata;
+    const { clusterSize, l2EntrySize } = geometry;
+    flushOrder.noteBeforeEntries();
+    l2Cache.lockExclusive(slot);
+    for (const { at, length, hostOffset } of parts) {
+      const first = entry + at / clusterSize;
+      for (let index = 0; index < length / clusterSize; index++) {
+        const place = slot * l2Cache.sliceSize + (first + index) * l2EntrySize;
+        entries.setNormal(l2Cache.view, place, hostOffset + index * clusterSize);
+      }
+      counters.add(Counter.allocatedClusters, length / clusterSize);
+    }
+    l2Cache.markDirty(slot);
+    l2Cache.unlockExclusive(slot);
+  }
+}

@@ -1,0 +1,104 @@
+/**
+ * Inflated clusters that are remembered for a while, for reads of parts of them: what is read at the same
+ * time is inflated once, and all of them never take more than their share of memory.
+ */
+import { BufferPool } from '../../../engine/buffer-pool.js';
+
+/** Bytes of inflated clusters that one queue remembers; at least two clusters. */
+const rememberedBytes = 4 * 1024 * 1024;
+
+/** One cluster. */
+class Inflated {
+  /** Who waits for it, or copies from it. */
+  readers = 0;
+  /** Whether it is among those that are found again. */
+  remembered = true;
+  /** Its memory, once it has any. */
+  memory: Uint8Array | undefined;
+  /** Resolves with its bytes. */
+  readonly bytes: Promise<Uint8Array>;
+
+  constructor(fill: (cluster: Inflated) => Promise<Uint8Array>) {
+    this.bytes = fill(this);
+  }
+}
+
+/** Inflates the cluster whose data begin at a host offset, and span so many bytes, into memory. */
+export type Inflate = (hostOffset: number, size: number, into: Uint8Array) => Promise<void>;
+
+/** One queue's inflated clusters. */
+export class InflatedClusters {
+  readonly #inflate: Inflate;
+  readonly #memory: BufferPool;
+  /** By host offset, oldest first. */
+  readonly #clusters = new Map<number, Inflated>();
+
+  constructor(clusterSize: number, inflate: Inflate) {
+    this.#inflate = inflate;
+    this.#memory = new BufferPool(clusterSize, Math.max(2, rememberedBytes / clusterSize));
+  }
+
+  /** Forgets all of them: what lies at their places may be something else by now. */
+  clear(): void {
+    for (const [hostOffset, cluster] of this.#clusters) this.#forget(hostOffset, cluster);
+  }
+
+  /**
+   * Copies part of a cluster into `target`.
+   *
+   * @param within where in the cluster it begins, in bytes
+   */
+  async read(hostOffset: number, size: number, within: number, target: Uint8Array): Promise<void> {
+    const cluster = this.#clusters.get(hostOffset) ?? this.#begin(hostOffset, size);
+    cluster.readers += 1;
+    try {
+      target.set((await cluster.bytes).subarray(within, within + target.length));
+    } finally {
+      cluster.readers -= 1;
+      if (cluster.remembered && this.#memory.isAwaited) this.#forgetOldest();
+      this.#release(cluster);
+    }
+  }
+
+  #begin(hostOffset: number, size: number): Inflated {
+    if (this.#memory.isAllLent) this.#forgetOldest();
+    const cluster = new Inflated((begun) => this.#fill(hostOffset, size, begun));
+    this.#clusters.set(hostOffset, cluster);
+    return cluster;
+  }
+
+  async #fill(hostOffset: number, size: number, cluster: Inflated): Promise<Uint8Array> {
+    try {
+      const memory = await this.#memory.lend();
+      cluster.memory = memory;
+      await this.#inflate(hostOffset, size, memory);
+      return memory;
+    } catch (error) {
+      // The next reader tries again; those of this one hear of it, and the last gives the memory back.
+      if (cluster.remembered) this.#forget(hostOffset, cluster);
+      throw error;
+    }
+  }
+
+  /** Forgets the oldest that nobody reads, if there is one. */
+  #forgetOldest(): void {
+    for (const [hostOffset, cluster] of this.#clusters) {
+      if (cluster.readers > 0) continue;
+      this.#forget(hostOffset, cluster);
+      return;
+    }
+  }
+
+  #forget(hostOffset: number, cluster: Inflated): void {
+    this.#clusters.delete(hostOffset);
+    cluster.remembered = false;
+    this.#release(cluster);
+  }
+
+  /** Gives a cluster's memory back if nobody needs it any more. */
+  #release(cluster: Inflated): void {
+    if (cluster.readers > 0 || cluster.remembered || cluster.memory === undefined) return;
+    this.#memory.giveBack(cluster.memory);
+    cluster.memory = undefined;
+  }
+}

@@ -1,0 +1,103 @@
+/** What the parts of one queue work with: its files, its share of the allocation, its limbo. */
+import type { Arena } from '../../../engine/arena.js';
+import { Counter, type QueueCounters } from '../../../engine/counters.js';
+import type { Turnstile } from '../../../engine/turnstile.js';
+import type { UnflushedData } from '../../../engine/unflushed.js';
+import type { StorageFile } from '../../../storage/storage.js';
+import type { BackingReader } from '../../driver.js';
+import type { Qcow2Metadata } from '../metadata/metadata.js';
+
+/** One queue's resources. */
+export interface QueueContext {
+  readonly metadata: Qcow2Metadata;
+  /** The image file through this queue's ring. */
+  readonly file: StorageFile;
+  /** Where uncompressed guest data lie: the external data file, or the image file. */
+  readonly dataFile: StorageFile;
+  /** Whether guest data lie in an external data file, at their guest offsets. */
+  readonly externalData: boolean;
+  /** Whether the external data file must at every instant be readable as a raw image. */
+  readonly rawExternalData: boolean;
+  readonly backing: BackingReader | undefined;
+  /** Virtual size in bytes. */
+  readonly size: number;
+  /** Format version: 2 has no zero clusters. */
+  readonly version: 2 | 3;
+  /** The queue's line in the control block. */
+  readonly line: number;
+  readonly arena: Arena;
+  /** By which writes take clusters in the order in which they began; undefined if they need not. */
+  readonly turns: Turnstile | undefined;
+  readonly unflushed: UnflushedData;
+  readonly counters: QueueCounters;
+}
+
+/** Host clusters that lost a reference, before they have an epoch. */
+export interface RemovedClusters {
+  readonly cluster: number;
+  readonly count: number;
+}
+
+/** Puts clusters whose references were just removed from the tables into limbo. */
+export function intoLimbo(
+  context: QueueContext,
+  removed: readonly RemovedClusters[],
+  punch: boolean,
+): void {
+  if (removed.length === 0) return;
+  const { metadata } = context;
+  const { epoch, round } = metadata.closeEpoch();
+  for (const { cluster, count } of removed) {
+    metadata.limbo.add({ cluster, count, epoch, round, punch });
+  }
+}
+
+/** Whether guest bytes that are not in this image read as zeroes from a guest offset on. */
+export function nothingBelow(context: QueueContext, guestOffset: number): boolean {
+  return context.backing === undefined || guestOffset >= context.backing.size;
+}
+
+/**
+ * The slice that maps a guest offset in bytes, pinned, in an L2 table that belongs to this image
+ * alone; new tables come from the queue's arena, replaced ones go into limbo.
+ */
+export function acquireWritableSlice(context: QueueContext, guestOffset: number): Promise<number> {
+  const { metadata, arena } = context;
+  return metadata.acquireWritableSlice(guestOffset, arena, (hostOffset) => {
+    const cluster = hostOffset / metadata.geometry.clusterSize;
+    intoLimbo(context, [{ cluster, count: 1 }], false);
+  });
+}
+
+/**
+ * Unpins a slice after a look at it.
+ *
+ * @param announced what announcing the wait for a claim gave, if the request has to wait for one
+ * @returns the end of the claim, after which the slice's entries are to be looked at again
+ */
+export function leaveSlice(
+  context: QueueContext,
+  slot: number,
+  announced?: number,
+): Promise<void> | undefined {
+  const { l2Cache } = context.metadata;
+  if (announced !== undefined) context.counters.add(Counter.claimWaits);
+  const claimEnds = announced === undefined ? undefined : l2Cache.waiting.wait(slot, announced);
+  l2Cache.unpin(slot);
+  return claimEnds;
+}
+
+/** Ends the claim of consecutive entries of a pinned slice, and wakes who waits for it. */
+export function endClaim(
+  { metadata }: QueueContext,
+  slot: number,
+  entry: number,
+  count: number,
+): void {
+  const { l2Cache, claims } = metadata;
+  l2Cache.lockExclusive(slot);
+  claims.remove(slot, entry, count);
+  l2Cache.unlockExclusive(slot);
+  l2Cache.waiting.wake(slot);
+  l2Cache.unpin(slot);
+}

@@ -1,0 +1,351 @@
+/**
+ * One queue of an open qcow2 image: passes requests through the gate, takes the short way for those
+ * whose clusters are mapped and cached, and gives the others to the parts that execute them.
+ */
+import { Arena } from '../../../engine/arena.js';
+import { QueueWord, queueWord } from '../../../engine/control-block.js';
+import { Counter, type QueueCounters } from '../../../engine/counters.js';
+import { QueueGate, gateClosed, runAlone } from '../../../engine/gate.js';
+import { heldByQueues, releaseQueueLine, takeQueueLine } from '../../../engine/queue-line.js';
+import { RequestPool, type WriteAgain } from '../../../engine/request-pool.js';
+import { Turnstile } from '../../../engine/turnstile.js';
+import { UnflushedData } from '../../../engine/unflushed.js';
+import { CowherdError, givenAway } from '../../../errors.js';
+import type { StorageFile } from '../../../storage/storage.js';
+import type { BackingReader, DataCopy, FillRule, FormatQueue } from '../../driver.js';
+import { AllocatingWrites } from './allocating-writes.js';
+import { CompressedReader } from './compressed-reader.js';
+import { CompressedWriter } from './compressed-writer.js';
+import type { QueueContext } from './queue-context.js';
+import { openDataCopy } from './data-copy.js';
+import { Autoclear, type Qcow2Header } from '../layout/header.js';
+import type { Qcow2Metadata } from '../metadata/metadata.js';
+import { Reader } from './reader.js';
+import { reclaim, reclaimAll } from './reclaim.js';
+import { Writer } from './writer.js';
+import { Zeroing } from './zeroes-and-discards.js';
+
+/** Bytes of clusters in limbo beyond which a flush is begun to get them back: at most so many… */
+const mostLimboBytes = 64 * 1024 * 1024;
+/** … and this part of a small disk, but not fewer clusters than are worth a flush. */
+const limboShareOfDisk = 1 / 32;
+const leastLimboClusters = 16;
+
+/** What a queue is opened with. */
+export interface Qcow2QueueOptions {
+  readonly metadata: Qcow2Metadata;
+  readonly header: Qcow2Header;
+  readonly size: number;
+  readonly file: StorageFile;
+  readonly dataFile: StorageFile | undefined;
+  readonly backing: BackingReader | undefined;
+  readonly counters: QueueCounters;
+  /** Whether writes take clusters in the order in which they begin. */
+  readonly inOrder: boolean;
+  /** Makes the header ready for the first change of guest data. */
+  readonly beforeFirstChange: () => Promise<void>;
+  readonly onClosed: () => void;
+}
+
+/** One queue of a qcow2 image. */
+export class Qcow2Queue implements FormatQueue {
+  readonly #context: QueueContext;
+  readonly #line: number;
+  readonly #gate: QueueGate;
+  readonly #reader: Reader;
+  readonly #writer: Writer;
+  readonly #zeroing: Zeroing;
+  readonly #compressedWriter: CompressedWriter;
+  readonly #reads: RequestPool;
+  readonly #writes: RequestPool;
+  readonly #allocatingWrites: AllocatingWrites;
+  readonly #beforeFirstChange: () => Promise<void>;
+  readonly #onClosed: () => void;
+  #changed = false;
+  #reclaiming: Promise<void> | undefined;
+  #reclaimingAlone: Promise<void> | undefined;
+
+  constructor(options: Qcow2QueueOptions) {
+    const { metadata, header, file, dataFile, backing, size, counters } = options;
+    const { geometry, allocator, control } = metadata;
+    this.#line = takeQueueLine(control);
+    control.store(queueWord(this.#line, QueueWord.thread), control.thread);
+    const unflushed = new UnflushedData(control, this.#line);
+    this.#context = {
+      metadata,
+      file,
+      dataFile: dataFile ?? file,
+      externalData: dataFile !== undefined,
+      rawExternalData: (header.autoclearFeatures & Autoclear.rawExternalData) !== 0,
+      backing,
+      size,
+      version: header.version,
+      line: this.#line,
+      arena: new Arena({
+        memory: control,
+        line: this.#line,
+        clusterSize: geometry.clusterSize,
+        diskSize: size,
+        reserve: (wanted) => allocator.reserve(wanted),
+      }),
+      turns: options.inOrder ? new Turnstile() : undefined,
+      unflushed,
+      counters,
+    };
+    this.#beforeFirstChange = options.beforeFirstChange;
+    this.#onClosed = options.onClosed;
+    this.#gate = new QueueGate(control, this.#line);
+    const compressed = new CompressedReader(
+      file,
+      geometry.clusterSize,
+      control,
+      header.compressionType,
+    );
+    this.#reader = new Reader(this.#context, compressed);
+    this.#writer = new Writer(this.#context, this.#reader);
+    this.#zeroing = new Zeroing(this.#context, this.#reader, this.#writer);
+    this.#compressedWriter = new CompressedWriter(
+      this.#context,
+      this.#writer,
+      header.compressionType,
+    );
+    this.#reads = new RequestPool(counters, (epoch) => {
+      this.#gate.leave(epoch);
+    });
+    const writeEnded = (epoch: number): void => {
+      unflushed.note();
+      this.#gate.leave(epoch);
+    };
+    // The long way looks for space that is still in limbo.
+    const again: WriteAgain = (error, buffer, length, offset) =>
+      isNoSpace(error) ? this.#write(buffer, length, offset, gateClosed) : undefined;
+    this.#writes = new RequestPool(counters, writeEnded, again);
+    this.#allocatingWrites = new AllocatingWrites(this.#context, writeEnded, again);
+  }
+
+  read(buffer: Uint8Array, offset: number): Promise<void> {
+    const epoch = this.#gate.tryEnter();
+    if (epoch !== gateClosed) {
+      const hostOffset = this.#reader.locate(offset, buffer.length);
+      if (hostOffset >= 0) {
+        return this.#reads.submitRead(this.#context.dataFile, buffer, hostOffset, epoch);
+      }
+    }
+    return this.#read(buffer, offset, epoch);
+  }
+
+  write(buffer: Uint8Array, offset: number): Promise<void> {
+    const epoch = this.#gate.tryEnter();
+    const { corruptMark } = this.#context.metadata;
+    if (epoch !== gateClosed && this.#changed && !corruptMark.isSet) {
+      const hostOffset = this.#writer.locate(offset, buffer.length);
+      if (hostOffset >= 0) {
+        return this.#writes.submitWrite(this.#context.dataFile, buffer, hostOffset, epoch, offset);
+      }
+      const allocating = this.#allocatingWrites.tryWrite(buffer, offset, epoch);
+      if (allocating !== undefined) return allocating;
+    }
+    return this.#write(buffer, buffer.length, offset, epoch);
+  }
+
+  writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
+    return this.#runChange(this.#gate.tryEnter(), () =>
+      this.#zeroing.writeZeroes(offset, length, unmap),
+    );
+  }
+
+  discard(offset: number, length: number): Promise<void> {
+    return this.#runChange(this.#gate.tryEnter(), () => this.#zeroing.discard(offset, length));
+  }
+
+  writeCompressed(buffer: Uint8Array, offset: number): Promise<void> {
+    const { length } = buffer;
+    return this.#runChange(this.#gate.tryEnter(), () =>
+      this.#compressedWriter.write(this.#whole(buffer, length), offset),
+    );
+  }
+
+  reserve(_offset: number, length: number): Promise<boolean> {
+    const { arena, metadata } = this.#context;
+    arena.expect(Math.ceil(length / metadata.geometry.clusterSize));
+    return Promise.resolve(true);
+  }
+
+  dataCopy({ sparseSize }: FillRule): DataCopy | undefined {
+    return openDataCopy(this.#context, sparseSize, (copy) =>
+      this.#runChange(this.#gate.tryEnter(), copy),
+    );
+  }
+
+  flush(): Promise<void> {
+    return this.#gate.beside(() =>
+      this.#context.counters.run(() => this.#noteCorruption(() => this.#flushAndReclaim())),
+    );
+  }
+
+  async close(): Promise<void> {
+    const { metadata, backing, unflushed } = this.#context;
+    const active = queueWord(this.#line, QueueWord.active);
+    await metadata.control.watch(active, this.#gate.idle());
+    try {
+      // What a poisoned or corrupt image holds in memory is not to be trusted on disk.
+      if (this.#changed && !metadata.poison.isSet && !metadata.corruptMark.isSet) {
+        await this.#noteCorruption(() => this.#inside(() => this.#giveBackReserved()));
+      }
+    } finally {
+      unflushed.handOver();
+      releaseQueueLine(metadata.control, this.#line);
+      this.#onClosed();
+      await backing?.close();
+    }
+  }
+
+  /** Gives back what was reserved and never used; what waits in limbo the other queues get back. */
+  async #giveBackReserved(): Promise<void> {
+    const { arena, metadata } = this.#context;
+    this.#compressedWriter.leave();
+    const rest = arena.drain();
+    if (rest !== undefined) await metadata.allocator.lowerAll(rest.cluster, rest.length);
+  }
+
+  /** Runs a section inside the gate, so that no exclusive operation of any thread meets it. */
+  async #inside<Result>(section: () => Promise<Result>): Promise<Result> {
+    const epoch = await this.#gate.enter();
+    try {
+      return await section();
+    } finally {
+      this.#gate.leave(epoch);
+    }
+  }
+
+  /**
+   * A buffer that had so many bytes when its request began.
+   *
+   * @throws ERR_COWHERD_INVALID_ARGUMENT if its memory was given away meanwhile
+   */
+  #whole(buffer: Uint8Array, length: number): Uint8Array {
+    if (buffer.length === length) return buffer;
+    throw givenAway(this.#context.file.filename);
+  }
+
+  /** Writes the long way. @param length bytes that the buffer had when the write began */
+  #write(buffer: Uint8Array, length: number, offset: number, epoch: number): Promise<void> {
+    return this.#runChange(epoch, () => this.#writer.write(this.#whole(buffer, length), offset));
+  }
+
+  /** Reads the long way. */
+  async #read(buffer: Uint8Array, offset: number, epoch: number): Promise<void> {
+    const { length } = buffer;
+    try {
+      await this.#run(epoch, () => this.#reader.read(this.#whole(buffer, length), offset));
+    } catch (error) {
+      this.#whole(buffer, length);
+      throw error;
+    }
+    this.#whole(buffer, length);
+  }
+
+  /** Runs a request that takes the long way; `epoch` may be `gateClosed`. */
+  #run(epoch: number, request: () => Promise<void>): Promise<void> {
+    return this.#context.counters.run(async () => {
+      const entered = epoch === gateClosed ? await this.#enter() : epoch;
+      try {
+        await this.#noteCorruption(request);
+      } finally {
+        this.#gate.leave(entered);
+      }
+    });
+  }
+
+  /** Runs a section; if it comes upon damage, that is noted in the image before it fails. */
+  async #noteCorruption(section: () => Promise<void>): Promise<void> {
+    try {
+      await section();
+    } catch (error) {
+      await this.#context.metadata.corruptMark.note(error);
+      throw error;
+    }
+  }
+
+  #enter(): Promise<number> {
+    this.#context.counters.add(Counter.gateWaits);
+    return this.#gate.enter();
+  }
+
+  #runChange(epoch: number, request: () => Promise<void>): Promise<void> {
+    return this.#gate.beside(() => this.#change(epoch, request));
+  }
+
+  async #change(epoch: number, request: () => Promise<void>): Promise<void> {
+    const prepared = async (): Promise<void> => {
+      this.#context.metadata.corruptMark.check();
+      if (!this.#changed) {
+        await this.#beforeFirstChange();
+        this.#changed = true;
+      }
+      await request();
+    };
+    try {
+      await this.#run(epoch, prepared);
+    } catch (error) {
+      if (!isNoSpace(error) || !(await this.#makeSpace())) throw error;
+      await this.#run(gateClosed, prepared);
+    }
+    await this.#emptyLimbo();
+  }
+
+  /** Gets back what waits in limbo, once that is much; meanwhile this queue removes nothing more. */
+  async #emptyLimbo(): Promise<void> {
+    const { metadata, size } = this.#context;
+    const { limbo, geometry, flushOrder } = metadata;
+    const bytes = Math.min(mostLimboBytes, size * limboShareOfDisk);
+    const most = Math.max(leastLimboClusters, bytes / geometry.clusterSize);
+    if (limbo.clusters <= most) return;
+    if (limbo.waitsForRound(flushOrder.completed)) await this.#flushAndReclaim();
+    else await this.#reclaim();
+    // The oldest waits for a request that takes long; the others must not run ahead of it for ever.
+    if (limbo.clusters > 2 * most) await this.#reclaimAlone();
+  }
+
+  /**
+   * Gets back, while no queue runs a request, whatever nobody uses.
+   *
+   * @returns whether there was anything
+   */
+  async #makeSpace(): Promise<boolean> {
+    const { metadata } = this.#context;
+    const { control } = metadata;
+    if (metadata.limbo.clusters === 0 && heldByQueues(control).length === 0) return false;
+    const reclaimed = await runAlone(control, () => reclaimAll(this.#context));
+    return reclaimed > 0;
+  }
+
+  async #flushAndReclaim(): Promise<void> {
+    const { metadata } = this.#context;
+    metadata.poison.check();
+    metadata.corruptMark.check();
+    await metadata.flushOrder.flush();
+    if (metadata.limbo.clusters > 0) await this.#reclaim();
+  }
+
+  /** Reclaims while no queue runs a request; concurrent calls share one pass. */
+  async #reclaimAlone(): Promise<void> {
+    const { control } = this.#context.metadata;
+    this.#reclaimingAlone ??= runAlone(control, () => reclaim(this.#context)).finally(() => {
+      this.#reclaimingAlone = undefined;
+    });
+    await this.#reclaimingAlone;
+  }
+
+  /** Concurrent calls share one pass. */
+  async #reclaim(): Promise<void> {
+    this.#reclaiming ??= this.#inside(() => reclaim(this.#context)).finally(() => {
+      this.#reclaiming = undefined;
+    });
+    await this.#reclaiming;
+  }
+}
+
+function isNoSpace(error: unknown): boolean {
+  return error instanceof CowherdError && error.code === 'ERR_COWHERD_NO_SPACE';
+}

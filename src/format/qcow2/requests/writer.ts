@@ -1,0 +1,430 @@
+/**
+ * Executing writes. A write is cut into steps, each within one L2 slice:
+ * in place, where the clusters are this image's own and written already; or allocating, which
+ * claims its clusters, writes them with their copy-on-write edges as one request, links them, and
+ * ends the claim. Steps of one write run side by side.
+ */
+import { Counter } from '../../../engine/counters.js';
+import type { Turn } from '../../../engine/turnstile.js';
+import { givenAway } from '../../../errors.js';
+import type { QueueContext, RemovedClusters } from './queue-context.js';
+import {
+  acquireWritableSlice,
+  endClaim,
+  intoLimbo,
+  leaveSlice,
+  nothingBelow,
+} from './queue-context.js';
+import { ClusterKind } from '../layout/l2-entry.js';
+import { Run, RunKind } from '../layout/plan.js';
+import { type Reader, corruptEntry } from './reader.js';
+import { refusedRemoval, removedByEntry } from './freed-clusters.js';
+
+/** Consecutive claimed guest clusters on their way to being written and linked. */
+interface Allocation {
+  readonly slot: number;
+  /** Index in the slice of the first cluster's entry. */
+  readonly entry: number;
+  readonly count: number;
+  /** Host offset in bytes of the first cluster. */
+  readonly hostOffset: number;
+  readonly knownZero: boolean;
+  /** Whether the host clusters, before the write, read as the guest clusters do: as zeroes. */
+  readonly showsNothing: boolean;
+  /** Whether the host clusters were taken from the arena for this. */
+  readonly fresh: boolean;
+  /** Guest offset in bytes of the first cluster. */
+  readonly guestOffset: number;
+  /** Bytes of guest data around the written ones that must be written with them. */
+  readonly edges: Edges;
+  /** Mask of subclusters to mark as written per cluster, or undefined for whole clusters. */
+  readonly subclusters: ((cluster: number) => number) | undefined;
+}
+
+/** Copy-on-write edges in bytes, and whether they are known to read as zeroes. */
+interface Edges {
+  readonly head: number;
+  readonly headIsZero: boolean;
+  readonly tail: number;
+  readonly tailIsZero: boolean;
+}
+
+/** A part of a buffer that is written. */
+interface Source {
+  readonly buffer: Uint8Array;
+  /** Bytes that the buffer had when the write began. */
+  readonly whole: number;
+  readonly from: number;
+  readonly length: number;
+}
+
+/** One step that has been planned: how many bytes it covers and what it does. */
+type Step =
+  | { readonly kind: 'in-place'; readonly length: number; readonly hostOffset: number }
+  | { readonly kind: 'allocate'; readonly length: number; readonly allocation: Allocation }
+  | { readonly kind: 'wait-for-claim' }
+  | { readonly kind: 'refill-arena'; readonly wanted: number };
+
+/** One queue's writes. */
+export class Writer {
+  readonly #context: QueueContext;
+  readonly #reader: Reader;
+  readonly #run = new Run();
+
+  constructor(context: QueueContext, reader: Reader) {
+    this.#context = context;
+    this.#reader = reader;
+  }
+
+  /**
+   * Finds where a range can be written in place as one piece, if its slice is cached; neither waits
+   * nor allocates.
+   *
+   * @returns the host offset in bytes, or -1 if `write` has to do it
+   */
+  locate(offset: number, length: number): number {
+    const { metadata, externalData } = this.#context;
+    const { geometry, l2Cache, overlap } = metadata;
+    if (!metadata.ownsTable(Math.floor(offset / geometry.tableReach))) return -1;
+    const key = metadata.sliceKey(offset);
+    const slot = l2Cache.find(key);
+    if (slot < 0) return -1;
+    this.#context.counters.add(Counter.cacheHits);
+    l2Cache.lockShared(slot);
+    const hostOffset = l2Cache.holds(slot, key) ? this.#locateInSlot(slot, offset, length) : -1;
+    l2Cache.unlockShared(slot);
+    if (hostOffset >= 0 && !externalData && overlap.mayHit(hostOffset, length)) return -1;
+    return hostOffset;
+  }
+
+  /**
+   * Writes the whole buffer at a guest offset.
+   *
+   * @param turn in which clusters are taken; it ends when they are, before the data are written
+   */
+  async write(
+    buffer: Uint8Array,
+    offset: number,
+    turn: Turn | undefined = this.#context.turns?.take(),
+  ): Promise<void> {
+    const { length } = buffer;
+    const steps: Promise<void>[] = [];
+    try {
+      if (turn !== undefined) await turn.begins;
+      for (let done = 0; done < length;) {
+        const step = await this.#next(offset + done, length - done);
+        const source = { buffer, whole: length, from: done, length: step.length };
+        const work =
+          step.kind === 'in-place'
+            ? this.#context.dataFile.write(this.#bytesOf(source), step.hostOffset)
+            : this.#allocate(step.allocation, source, offset + done);
+        steps.push(work);
+        done += step.length;
+        // Its failure is met below; until then, while others are planned, it must not go unhandled.
+        if (done < length) work.catch(() => undefined);
+      }
+    } finally {
+      turn?.end();
+      // Also after a failure no step may go on from a buffer that the caller has back.
+      await Promise.allSettled(steps);
+    }
+    await Promise.all(steps);
+    this.#context.unflushed.note();
+  }
+
+  /** Plans the next step, waiting for whatever stands in its way. */
+  async #next(offset: number, length: number): Promise<Extract<Step, { readonly length: number }>> {
+    const { metadata, arena } = this.#context;
+    const { l2Cache } = metadata;
+    for (;;) {
+      const slot = await acquireWritableSlice(this.#context, offset);
+      l2Cache.lockExclusive(slot);
+      let step: Step | undefined;
+      let announced: number | undefined;
+      try {
+        step = this.#plan(slot, offset, length);
+        if (step.kind === 'wait-for-claim') announced = l2Cache.waiting.announce(slot);
+      } finally {
+        l2Cache.unlockExclusive(slot);
+        if (step === undefined) l2Cache.unpin(slot);
+      }
+      if (step.kind === 'allocate') return step;
+      const claimEnds = leaveSlice(this.#context, slot, announced);
+      if (step.kind === 'in-place') return step;
+      if (step.kind === 'refill-arena') await arena.refill(step.wanted);
+      else await claimEnds;
+    }
+  }
+
+  /** Decides on a step and claims what it allocates; the caller holds the slice's word. */
+  #plan(slot: number, offset: number, length: number): Step {
+    const { metadata, externalData } = this.#context;
+    const { geometry, entries, claims, l2Cache, overlap } = metadata;
+    const entry = geometry.entryInSlice(offset);
+    if (claims.has(slot, entry)) return { kind: 'wait-for-claim' };
+    const inPlace = this.#inPlaceLength(slot, offset, length);
+    if (this.#run.kind === RunKind.corrupt) throw corruptEntry(this.#context, offset);
+    const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
+    if (inPlace > 0) {
+      const hostOffset = entries.hostOffset(l2Cache.view, at) + geometry.within(offset);
+      if (!externalData) overlap.check(hostOffset, inPlace, 'a write');
+      return { kind: 'in-place', length: inPlace, hostOffset };
+    }
+    return this.#isReplaced(at)
+      ? this.#planFresh(slot, entry, offset, length)
+      : this.#planKept(slot, entry, at, offset, length);
+  }
+
+  /** Plans the allocation of new host clusters for as many clusters as need them. */
+  #planFresh(slot: number, entry: number, offset: number, length: number): Step {
+    const { metadata, arena, externalData } = this.#context;
+    const { geometry, claims, l2Cache } = metadata;
+    const { clusterSize } = geometry;
+    const within = geometry.within(offset);
+    const touched = geometry.clusters(within + length);
+    const wanted = Math.min(touched, geometry.l2EntriesPerSlice - entry);
+    const available = externalData ? wanted : Math.min(wanted, arena.available);
+    const first = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
+    const refusal = refusedRemoval(this.#context, first);
+    if (refusal !== undefined) throw refusal;
+    if (available === 0) return { kind: 'refill-arena', wanted: touched };
+    const whole = this.#needsWholeCluster(first);
+    const guestOffset = offset - within;
+    let showedZeroes = this.#edgeIsZero(first, guestOffset);
+    let count = 1;
+    while (
+      count < available &&
+      !claims.has(slot, entry + count) &&
+      this.#isReplaced(first + count * geometry.l2EntrySize) &&
+      this.#needsWholeCluster(first + count * geometry.l2EntrySize) === whole &&
+      refusedRemoval(this.#context, first + count * geometry.l2EntrySize) === undefined
+    ) {
+      const at = first + count * geometry.l2EntrySize;
+      showedZeroes &&= this.#edgeIsZero(at, guestOffset + count * clusterSize);
+      count++;
+    }
+    const stepLength = Math.min(length, count * clusterSize - within);
+    claims.add(slot, entry, count, this.#context.line);
+    const knownZero = !externalData && arena.knownZero;
+    const hostOffset = externalData ? guestOffset : arena.take(count) * clusterSize;
+    this.#context.counters.add(Counter.allocatedClusters, count);
+    const granule = whole ? clusterSize : geometry.subclusterSize;
+    const last = first + (count - 1) * geometry.l2EntrySize;
+    return {
+      kind: 'allocate',
+      length: stepLength,
+      allocation: {
+        slot,
+        entry,
+        count,
+        hostOffset,
+        knownZero,
+        showsNothing: knownZero && showedZeroes,
+        fresh: !externalData,
+        guestOffset,
+        edges: {
+          head: within % granule,
+          headIsZero: this.#edgeIsZero(first, offset - (within % granule)),
+          tail: distanceToMultiple(within + stepLength, granule),
+          tailIsZero: this.#edgeIsZero(last, offset + stepLength),
+        },
+        subclusters: whole ? undefined : this.#touchedSubclusters(within, stepLength),
+      },
+    };
+  }
+
+  /** Plans writing into a host cluster the entry has already, but whose content is not all valid. */
+  #planKept(slot: number, entry: number, at: number, offset: number, length: number): Step {
+    const { geometry, entries, claims, l2Cache, overlap } = this.#context.metadata;
+    const { clusterSize, subclusterSize } = geometry;
+    const hostOffset = entries.hostOffset(l2Cache.view, at);
+    if (!this.#context.externalData) overlap.check(hostOffset, clusterSize, 'a write');
+    const within = geometry.within(offset);
+    const stepLength = Math.min(length, clusterSize - within);
+    claims.add(slot, entry, 1, this.#context.line);
+    const allocated = geometry.extendedL2 ? entries.allocatedBits(l2Cache.view, at) : 0;
+    // The rest of a subcluster that is written already stays; others may be writing there.
+    const isAllocated = (byte: number): boolean =>
+      ((allocated >>> Math.floor(byte / subclusterSize)) & 1) !== 0;
+    const end = within + stepLength;
+    return {
+      kind: 'allocate',
+      length: stepLength,
+      allocation: {
+        slot,
+        entry,
+        count: 1,
+        hostOffset,
+        knownZero: false,
+        showsNothing: false,
+        fresh: false,
+        guestOffset: offset - within,
+        edges: {
+          head: isAllocated(within) ? 0 : within % subclusterSize,
+          headIsZero: this.#edgeIsZero(at, offset),
+          tail: isAllocated(end - 1) ? 0 : distanceToMultiple(end, subclusterSize),
+          tailIsZero: this.#edgeIsZero(at, offset),
+        },
+        subclusters: geometry.extendedL2 ? this.#touchedSubclusters(within, stepLength) : undefined,
+      },
+    };
+  }
+
+  /**
+   * The bytes of a part of what is written, to be handed on without a wait.
+   *
+   * @throws ERR_COWHERD_INVALID_ARGUMENT if their memory was given away: there are none any more
+   */
+  #bytesOf({ buffer, whole, from, length }: Source): Uint8Array {
+    if (buffer.length === whole) {
+      return length === whole ? buffer : buffer.subarray(from, from + length);
+    }
+    throw givenAway(this.#context.file.filename);
+  }
+
+  async #allocate(allocation: Allocation, source: Source, offset: number): Promise<void> {
+    const { geometry } = this.#context.metadata;
+    const { slot, entry, count } = allocation;
+    let removed: RemovedClusters[] = [];
+    try {
+      await this.#writeWithEdges(allocation, source, offset);
+      removed = this.#link(allocation);
+    } catch (error) {
+      if (allocation.fresh) {
+        const cluster = allocation.hostOffset / geometry.clusterSize;
+        intoLimbo(this.#context, [{ cluster, count }], false);
+      }
+      throw error;
+    } finally {
+      endClaim(this.#context, slot, entry, count);
+    }
+    intoLimbo(this.#context, removed, false);
+  }
+
+  async #writeWithEdges(allocation: Allocation, source: Source, offset: number): Promise<void> {
+    const { edges, knownZero, guestOffset, hostOffset } = allocation;
+    const head: Uint8Array[] = [];
+    const tail: Uint8Array[] = [];
+    let start = hostOffset + offset - guestOffset;
+    const fills: Promise<void>[] = [];
+    const edge = (length: number, isZero: boolean, from: number): Uint8Array => {
+      const content = new Uint8Array(length);
+      if (!isZero) fills.push(this.#reader.read(content, from));
+      return content;
+    };
+    if (edges.head > 0 && !(knownZero && edges.headIsZero)) {
+      head.push(edge(edges.head, edges.headIsZero, offset - edges.head));
+      start -= edges.head;
+    }
+    const dataEnd = offset + source.length;
+    if (edges.tail > 0 && !(knownZero && edges.tailIsZero)) {
+      tail.push(edge(edges.tail, edges.tailIsZero, dataEnd));
+    }
+    await Promise.all(fills);
+    const { dataFile, externalData, size, metadata } = this.#context;
+    const buffers = [...head, this.#bytesOf(source), ...tail];
+    // An external data file ends with the disk, not with the disk's last cluster.
+    if (externalData) trimTo(buffers, size - start);
+    await (buffers.length === 1
+      ? dataFile.write(buffers[0], start)
+      : dataFile.writeVector(buffers, start));
+    if (!allocation.showsNothing) metadata.flushOrder.noteBeforeEntries();
+  }
+
+  /** Points the entries at their written clusters. @returns what they pointed at before */
+  #link(allocation: Allocation): RemovedClusters[] {
+    const { geometry, entries, l2Cache } = this.#context.metadata;
+    const { slot, entry, count, subclusters, fresh } = allocation;
+    const { view } = l2Cache;
+    const removed: RemovedClusters[] = [];
+    l2Cache.lockExclusive(slot);
+    for (let index = 0; index < count; index++) {
+      const at = slot * l2Cache.sliceSize + (entry + index) * geometry.l2EntrySize;
+      const hostOffset = allocation.hostOffset + index * geometry.clusterSize;
+      if (fresh) removedByEntry(this.#context, at, removed);
+      if (subclusters === undefined) entries.setNormal(view, at, hostOffset);
+      else entries.setSubclusters(view, at, hostOffset, subclusters(index));
+    }
+    l2Cache.markDirty(slot);
+    l2Cache.unlockExclusive(slot);
+    return removed;
+  }
+
+  /** Bytes from `offset` that can be written in place: own, whole, unclaimed, contiguous clusters. */
+  #inPlaceLength(slot: number, offset: number, length: number): number {
+    const { metadata } = this.#context;
+    const { geometry, entries, claims, l2Cache, planner } = metadata;
+    const { view } = l2Cache;
+    const run = this.#run;
+    planner.plan(view, slot * l2Cache.sliceSize, offset, length, run);
+    if (run.kind === RunKind.data) {
+      const { clusterSize } = geometry;
+      let entry = geometry.entryInSlice(offset);
+      let own = 0;
+      for (let reach = clusterSize - geometry.within(offset); own < run.length; entry++) {
+        const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
+        if (!entries.isCopied(view, at) || claims.has(slot, entry)) break;
+        own = Math.min(reach, run.length);
+        reach += clusterSize;
+      }
+      return own;
+    }
+    return 0;
+  }
+
+  #locateInSlot(slot: number, offset: number, length: number): number {
+    const isWhole = this.#inPlaceLength(slot, offset, length) >= length;
+    return isWhole && this.#run.kind === RunKind.data ? this.#run.hostOffset : -1;
+  }
+
+  /** Whether a write gives the cluster a new host cluster: it has none, or shares it. */
+  #isReplaced(at: number): boolean {
+    const { entries, l2Cache } = this.#context.metadata;
+    const kind = entries.kind(l2Cache.view, at);
+    if (kind === ClusterKind.zeroAllocated || kind === ClusterKind.normal) {
+      return !entries.isCopied(l2Cache.view, at);
+    }
+    return true;
+  }
+
+  /** Whether a cluster, once replaced, must be written whole rather than by subclusters. */
+  #needsWholeCluster(at: number): boolean {
+    const { geometry, entries, l2Cache } = this.#context.metadata;
+    if (!geometry.extendedL2) return true;
+    return entries.kind(l2Cache.view, at) !== ClusterKind.unallocated;
+  }
+
+  /** Whether the unwritten bytes of a cluster are known to read as zeroes without looking. */
+  #edgeIsZero(at: number, guestOffset: number): boolean {
+    const { entries, l2Cache } = this.#context.metadata;
+    const kind = entries.kind(l2Cache.view, at);
+    if (kind === ClusterKind.zeroPlain || kind === ClusterKind.zeroAllocated) return true;
+    return kind === ClusterKind.unallocated && nothingBelow(this.#context, guestOffset);
+  }
+
+  #touchedSubclusters(within: number, length: number): (cluster: number) => number {
+    const { entries, geometry } = this.#context.metadata;
+    const { clusterSize } = geometry;
+    return (cluster) => {
+      const start = Math.max(within, cluster * clusterSize);
+      const end = Math.min(within + length, (cluster + 1) * clusterSize);
+      return entries.subclusterMask(start - cluster * clusterSize, end - start);
+    };
+  }
+}
+
+/** Bytes from `offset` up to the next multiple of `granule`; 0 on a multiple. */
+function distanceToMultiple(offset: number, granule: number): number {
+  const over = offset % granule;
+  return over === 0 ? 0 : granule - over;
+}
+
+/** Cuts buffers that are written one after the other down to `length` bytes in all. */
+function trimTo(buffers: Uint8Array[], length: number): void {
+  let left = length;
+  for (let index = 0; index < buffers.length; index++) {
+    const buffer = buffers[index];
+    if (buffer.length > left) buffers[index] = buffer.subarray(0, Math.max(0, left));
+    left -= buffer.length;
+  }
+}

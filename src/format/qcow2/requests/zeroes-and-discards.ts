@@ -1,0 +1,265 @@
+/**
+ * Executing write-zeroes and discard: changes of L2 entries alone, for whole clusters (or whole
+ * subclusters); what remains at the edges is written as data.
+ */
+import type { QueueContext, RemovedClusters } from './queue-context.js';
+import {
+  acquireWritableSlice,
+  endClaim,
+  intoLimbo,
+  leaveSlice,
+  nothingBelow,
+} from './queue-context.js';
+import { ClusterKind } from '../layout/l2-entry.js';
+import { Run, RunKind } from '../layout/plan.js';
+import type { Reader } from './reader.js';
+import { refusedRemoval, removedByEntry } from './freed-clusters.js';
+import type { Writer } from './writer.js';
+
+/** What happens to each cluster of a range. */
+export interface ZeroMode {
+  /** Whether host clusters are given up. */
+  readonly unmap: boolean;
+  /** Whether the host is told about clusters that are given up. */
+  readonly punch: boolean;
+  /** Whether a cluster that is not in this image may stay so, although data below would show. */
+  readonly discard: boolean;
+}
+
+/** One queue's write-zeroes and discards. */
+export class Zeroing {
+  readonly #context: QueueContext;
+  readonly #reader: Reader;
+  readonly #writer: Writer;
+
+  constructor(context: QueueContext, reader: Reader, writer: Writer) {
+    this.#context = context;
+    this.#reader = reader;
+    this.#writer = writer;
+  }
+
+  /** Makes a guest range read as zeroes. */
+  async writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
+    const { size, rawExternalData, dataFile, metadata, unflushed } = this.#context;
+    const { clusterSize, subclusterSize } = metadata.geometry;
+    if (rawExternalData) {
+      // The entries stay: what is written meanwhile must show in the raw file and through them alike.
+      await dataFile.writeZeroes(offset, length, unmap);
+      unflushed.note();
+      return;
+    }
+    const end = offset + length;
+    const start = Math.min(end, Math.ceil(offset / subclusterSize) * subclusterSize);
+    const atEnd = end === size;
+    const stop = Math.max(start, atEnd ? end : end - (end % subclusterSize));
+    await this.#zeroEdge(offset, start - offset);
+    await this.#zeroEdge(stop, end - stop);
+    const firstCluster = Math.min(stop, Math.ceil(start / clusterSize) * clusterSize);
+    const lastCluster = Math.max(firstCluster, atEnd ? stop : stop - (stop % clusterSize));
+    if (firstCluster > start) await this.#zeroSubclusters(start, firstCluster - start);
+    await this.#changeClusters(firstCluster, lastCluster - firstCluster, {
+      unmap,
+      punch: unmap,
+      discard: false,
+    });
+    if (stop > lastCluster) await this.#zeroSubclusters(lastCluster, stop - lastCluster);
+  }
+
+  /** Gives up the host clusters of every whole cluster in a guest range. */
+  async discard(offset: number, length: number): Promise<void> {
+    const { size, rawExternalData, dataFile, version, backing, metadata, unflushed } =
+      this.#context;
+    const { clusterSize } = metadata.geometry;
+    // Without zero clusters, giving up a cluster would expose what the backing file holds.
+    if (version === 2 && backing !== undefined) return;
+    const end = offset + length;
+    const start = Math.ceil(offset / clusterSize) * clusterSize;
+    const stop = end === size ? end : end - (end % clusterSize);
+    if (stop <= start) return;
+    if (rawExternalData) {
+      await dataFile.writeZeroes(start, stop - start, true);
+      unflushed.note();
+      return;
+    }
+    await this.#changeClusters(start, stop - start, { unmap: true, punch: true, discard: true });
+  }
+
+  /** Zeroes less than one (sub)cluster, as data unless it reads as zeroes already. */
+  async #zeroEdge(offset: number, length: number): Promise<void> {
+    if (length <= 0) return;
+    const run = new Run();
+    await this.#reader.plan(offset, length, run);
+    const isZero =
+      run.kind === RunKind.zero ||
+      (run.kind === RunKind.unallocated && nothingBelow(this.#context, offset));
+    if (isZero && run.length >= length) return;
+    await this.#writer.write(new Uint8Array(length), offset);
+  }
+
+  /** Zeroes whole subclusters of one cluster. */
+  async #zeroSubclusters(offset: number, length: number): Promise<void> {
+    const { geometry, entries, l2Cache } = this.#context.metadata;
+    const within = geometry.within(offset);
+    const mask = entries.subclusterMask(within, length);
+    // Compressed clusters have no subclusters.
+    const compressed: number[] = [];
+    await this.#inSlice(offset, 1, (at) => {
+      const isCompressed = entries.kind(l2Cache.view, at) === ClusterKind.compressed;
+      if (isCompressed) compressed.push(at);
+      else entries.setZeroSubclusters(l2Cache.view, at, mask);
+      return !isCompressed;
+    });
+    if (compressed.length > 0) await this.#writer.write(new Uint8Array(length), offset);
+  }
+
+  async #changeClusters(offset: number, length: number, mode: ZeroMode): Promise<void> {
+    const { metadata, version } = this.#context;
+    const { geometry } = metadata;
+    const end = offset + length;
+    for (let next = offset; next < end;) {
+      const count = geometry.clusters(end - next);
+      if (mode.discard && !metadata.hasTable(next) && nothingBelow(this.#context, next)) {
+        next += geometry.tableReach - (next % geometry.tableReach);
+      } else if (version === 2 && !mode.discard && !nothingBelow(this.#context, next)) {
+        const part = Math.min(end - next, geometry.clusterSize);
+        await this.#zeroEdge(next, part);
+        next += part;
+      } else {
+        next += (await this.#changeInSlice(next, count, mode)) * geometry.clusterSize;
+      }
+    }
+  }
+
+  /** Changes clusters up to the end of a slice or to a claim. @returns how many */
+  async #changeInSlice(offset: number, count: number, mode: ZeroMode): Promise<number> {
+    if (this.#context.externalData && mode.punch) return this.#giveUpData(offset, count, mode);
+    const { l2Cache } = this.#context.metadata;
+    const removed: RemovedClusters[] = [];
+    const changed = await this.#inSlice(offset, count, (at) => {
+      const kind = this.#context.metadata.entries.kind(l2Cache.view, at);
+      return this.#changeEntry(at, kind, offset, mode, removed);
+    });
+    intoLimbo(this.#context, removed, mode.punch);
+    return changed;
+  }
+
+  /**
+   * Gives clusters of an external data file back to the host, and changes their entries. They are
+   * claimed meanwhile: a write that came after must not be punched away.
+   *
+   * @returns how many
+   */
+  async #giveUpData(offset: number, count: number, mode: ZeroMode): Promise<number> {
+    const { metadata, dataFile, size, unflushed } = this.#context;
+    const { geometry, l2Cache, claims, entries } = metadata;
+    const entry = geometry.entryInSlice(offset);
+    let held: { readonly slot: number; readonly count: number } | undefined;
+    const changed = await this.#inSlice(offset, count, (at, slot) => {
+      if (held === undefined) l2Cache.pin(slot);
+      held = { slot, count: (held?.count ?? 0) + 1 };
+      claims.add(
+        slot,
+        (at - slot * l2Cache.sliceSize) / geometry.l2EntrySize,
+        1,
+        this.#context.line,
+      );
+      return false;
+    });
+    const { slot } = held!;
+    try {
+      const length = Math.min(changed * geometry.clusterSize, size - offset);
+      await dataFile.discard(offset, length);
+      unflushed.note();
+      l2Cache.lockExclusive(slot);
+      try {
+        for (let index = entry; index < entry + changed; index++) {
+          const at = slot * l2Cache.sliceSize + index * geometry.l2EntrySize;
+          const kind = entries.kind(l2Cache.view, at);
+          if (this.#changeEntry(at, kind, offset, mode, [])) l2Cache.markDirty(slot);
+        }
+      } finally {
+        l2Cache.unlockExclusive(slot);
+      }
+    } finally {
+      endClaim(this.#context, slot, entry, changed);
+    }
+    return changed;
+  }
+
+  /** @returns whether the entry was changed */
+  #changeEntry(
+    at: number,
+    kind: ClusterKind,
+    guestOffset: number,
+    mode: ZeroMode,
+    removed: RemovedClusters[],
+  ): boolean {
+    const { metadata, version, externalData } = this.#context;
+    const { entries, l2Cache, geometry } = metadata;
+    const { view } = l2Cache;
+    const hasHost = kind === ClusterKind.normal || kind === ClusterKind.zeroAllocated;
+    const keepHost = hasHost && (!mode.unmap || externalData) && version === 3;
+    if (
+      mode.discard &&
+      kind === ClusterKind.unallocated &&
+      nothingBelow(this.#context, guestOffset)
+    ) {
+      return false;
+    }
+    const alreadyZero =
+      !geometry.extendedL2 &&
+      (kind === ClusterKind.zeroPlain || (kind === ClusterKind.zeroAllocated && keepHost));
+    if (alreadyZero) return false;
+    const refusal = keepHost ? undefined : refusedRemoval(this.#context, at);
+    if (refusal !== undefined) throw refusal;
+    if (version === 2) {
+      if (kind === ClusterKind.unallocated) return false;
+      removedByEntry(this.#context, at, removed);
+      entries.clear(view, at);
+      return true;
+    }
+    if (!keepHost) removedByEntry(this.#context, at, removed);
+    entries.setZero(view, at, keepHost);
+    return true;
+  }
+
+  /**
+   * Runs `change` on the position of each entry from a guest offset's on, under the slice's word,
+   * up to `count` entries, the slice's end, or a claimed entry; waits while the first is claimed.
+   *
+   * @returns how many entries it was run on
+   */
+  async #inSlice(
+    offset: number,
+    count: number,
+    change: (at: number, slot: number) => boolean,
+  ): Promise<number> {
+    const { metadata } = this.#context;
+    const { geometry, l2Cache, claims } = metadata;
+    const entry = geometry.entryInSlice(offset);
+    const last = Math.min(entry + count, geometry.l2EntriesPerSlice);
+    for (;;) {
+      const slot = await acquireWritableSlice(this.#context, offset);
+      l2Cache.lockExclusive(slot);
+      let next = entry;
+      let dirty = false;
+      let announced: number | undefined;
+      let failed = true;
+      try {
+        for (; next < last && !claims.has(slot, next); next++) {
+          const at = slot * l2Cache.sliceSize + next * geometry.l2EntrySize;
+          if (change(at, slot)) dirty = true;
+        }
+        if (next === entry) announced = l2Cache.waiting.announce(slot);
+        failed = false;
+      } finally {
+        if (dirty) l2Cache.markDirty(slot);
+        l2Cache.unlockExclusive(slot);
+        if (failed) l2Cache.unpin(slot);
+      }
+      const claimEnds = leaveSlice(this.#context, slot, announced);
+      if (claimEnds === undefined) return next - entry;
+      await claimEnds;
+    }
+  }
+}

@@ -1,0 +1,174 @@
+/**
+ * Changes of the header of an open image. Each is one write within the first sector, so that a power
+ * cut leaves the old header or the new one, followed by a barrier. What may change is shared by all
+ * threads that have the image open.
+ */
+import type { LongMutex } from '../../../engine/long-mutex.js';
+import type { StorageFile } from '../../../storage/storage.js';
+import { type Qcow2Header, Incompatible, featureWordsOffset } from '../layout/header.js';
+
+const sectorSize = 512;
+const refcountTableOffsetAt = 48;
+
+/** Shared words of what a header may change to. */
+const Word = {
+  incompatible: 0,
+  autoclear: 1,
+  hasUnknownAutoclear: 2,
+  /** A change has failed: the file may show it or not. */
+  unsettled: 3,
+} as const;
+
+/** Makes the shared words of the header of an image that is being opened. */
+export function allocateHeaderWords(header: Qcow2Header): Int32Array {
+  const words = new Int32Array(new SharedArrayBuffer(16));
+  words[Word.incompatible] = header.incompatibleFeatures;
+  words[Word.autoclear] = header.autoclearFeatures;
+  words[Word.hasUnknownAutoclear] = header.hasUnknownAutoclear ? 1 : 0;
+  return words;
+}
+
+/** Where the refcount table lies now. */
+export interface RefcountTablePlace {
+  /** Bytes. */
+  readonly hostOffset: number;
+  readonly clusters: number;
+}
+
+/** One thread's view of the header as it stands in the file. */
+export class HeaderFile {
+  readonly #file: StorageFile;
+  readonly #mutex: LongMutex;
+  readonly #words: Int32Array;
+  readonly #opened: Qcow2Header;
+  readonly #refcountTable: () => RefcountTablePlace;
+
+  /**
+   * @param opened the header as the image was opened with
+   * @param words what `allocateHeaderWords` made
+   */
+  constructor(
+    file: StorageFile,
+    mutex: LongMutex,
+    opened: Qcow2Header,
+    words: Int32Array,
+    refcountTable: () => RefcountTablePlace,
+  ) {
+    this.#file = file;
+    this.#mutex = mutex;
+    this.#opened = opened;
+    this.#words = words;
+    this.#refcountTable = refcountTable;
+  }
+
+  get header(): Qcow2Header {
+    const { hostOffset, clusters } = this.#refcountTable();
+    return {
+      ...this.#opened,
+      incompatibleFeatures: Atomics.load(this.#words, Word.incompatible),
+      autoclearFeatures: Atomics.load(this.#words, Word.autoclear),
+      hasUnknownAutoclear: Atomics.load(this.#words, Word.hasUnknownAutoclear) !== 0,
+      refcountTableOffset: hostOffset,
+      refcountTableClusters: clusters,
+    };
+  }
+
+  /** Whether the dirty bit says that reference counts on disk may be too low. */
+  get isDirty(): boolean {
+    return (Atomics.load(this.#words, Word.incompatible) & Incompatible.dirty) !== 0;
+  }
+
+  /** Sets or clears the dirty bit, durably. */
+  async setDirty(dirty: boolean): Promise<void> {
+    await this.#mutex.runExclusive(async () => {
+      if (this.isDirty === dirty) {
+        await this.#settle();
+        return;
+      }
+      const features = Atomics.load(this.#words, Word.incompatible) ^ Incompatible.dirty;
+      await this.#changeSector((sector) => {
+        sector.setUint32(featureWordsOffset + 4, features);
+      });
+      Atomics.store(this.#words, Word.incompatible, features);
+    });
+  }
+
+  /** Sets the corrupt bit, durably; version 2 has none. */
+  async setCorrupt(): Promise<void> {
+    if (this.#opened.version !== 3) return;
+    await this.#mutex.runExclusive(async () => {
+      const features = Atomics.load(this.#words, Word.incompatible);
+      if ((features & Incompatible.corrupt) !== 0) return;
+      await this.#changeSector((sector) => {
+        sector.setUint32(featureWordsOffset + 4, features | Incompatible.corrupt);
+      });
+      Atomics.store(this.#words, Word.incompatible, features | Incompatible.corrupt);
+    });
+  }
+
+  /**
+   * Clears autoclear bits other than those to keep, durably; unknown bits go too (specification,
+   * bytes 88 to 95).
+   */
+  async clearAutoclear(keep: number): Promise<void> {
+    await this.#mutex.runExclusive(async () => {
+      const known = Atomics.load(this.#words, Word.autoclear);
+      const hasUnknown = Atomics.load(this.#words, Word.hasUnknownAutoclear) !== 0;
+      if (!hasUnknown && (known & ~keep) === 0) return;
+      await this.#changeSector((sector) => {
+        sector.setUint32(featureWordsOffset + 16, 0);
+        sector.setUint32(featureWordsOffset + 20, known & keep);
+      });
+      Atomics.store(this.#words, Word.autoclear, known & keep);
+      Atomics.store(this.#words, Word.hasUnknownAutoclear, 0);
+    });
+  }
+
+  /** Makes the header point at another refcount table, durably. */
+  async moveRefcountTable(place: RefcountTablePlace): Promise<void> {
+    await this.#mutex.runExclusive(() =>
+      this.#changeSector((sector) => {
+        sector.setBigUint64(refcountTableOffsetAt, BigInt(place.hostOffset));
+        sector.setUint32(refcountTableOffsetAt + 8, place.clusters);
+      }),
+    );
+  }
+
+  /** Makes the file show what is known here, where a change that failed may have left it otherwise. */
+  async settle(): Promise<void> {
+    if (Atomics.load(this.#words, Word.unsettled) === 0) return;
+    await this.#mutex.runExclusive(() => this.#settle());
+  }
+
+  async #settle(): Promise<void> {
+    if (Atomics.load(this.#words, Word.unsettled) === 0) return;
+    await this.#changeSector(() => undefined);
+  }
+
+  /** Rewrites the first sector; the caller holds the mutex. */
+  async #changeSector(change: (sector: DataView) => void): Promise<void> {
+    Atomics.store(this.#words, Word.unsettled, 1);
+    await changeHeaderSector(this.#file, (sector) => {
+      const { version, incompatibleFeatures, refcountTableOffset, refcountTableClusters } =
+        this.header;
+      // Autoclear bits that are gone may stay so.
+      if (version === 3) sector.setUint32(featureWordsOffset + 4, incompatibleFeatures);
+      sector.setBigUint64(refcountTableOffsetAt, BigInt(refcountTableOffset));
+      sector.setUint32(refcountTableOffsetAt + 8, refcountTableClusters);
+      change(sector);
+    });
+    Atomics.store(this.#words, Word.unsettled, 0);
+  }
+}
+
+/** Rewrites the first sector of an image, durably; nobody else may be doing so. */
+export async function changeHeaderSector(
+  file: StorageFile,
+  change: (sector: DataView) => void,
+): Promise<void> {
+  const sector = new Uint8Array(sectorSize);
+  await file.read(sector, 0);
+  change(new DataView(sector.buffer));
+  await file.write(sector, 0);
+  await file.flush();
+}
