@@ -8,7 +8,7 @@ import { RawImage } from '../format/raw/image.js';
 import { attachStorageFile } from '../storage/open-file.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { Image, ImageHandle } from './api.js';
-import { closeEach } from './each-step.js';
+import { closeEach } from './cleanup-steps.js';
 import { type LinkHandle, joinImage } from './handle.js';
 import { noteOpen } from './left-open.js';
 import { OpenedImage } from './opened-image.js';

@@ -12,11 +12,11 @@ import { joinUntilThreadEnd, setWordAtThreadEnd } from '../native/thread-end.js'
 import { type StorageHandle, storageHandle } from '../storage/open-file.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { OpenImageOptions } from './api.js';
-import type { SharedParts } from './shared-parts.js';
+import type { SharedState } from './shared-state.js';
 
 /** What an `ImageHandle` holds: one image of a chain, and those below it. */
 export interface LinkHandle {
-  readonly shared: SharedParts;
+  readonly shared: SharedState;
   readonly file: StorageHandle;
   readonly dataFile: StorageHandle | undefined;
   readonly image: Qcow2Handle | RawHandle;

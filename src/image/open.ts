@@ -19,13 +19,13 @@ import { defaultCacheBytes, maxChainDepth } from '../limits.js';
 import { openStorageFile } from '../storage/open-file.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { Image, ImageFormat, OpenImageOptions } from './api.js';
-import { closeEach } from './each-step.js';
+import { closeEach } from './cleanup-steps.js';
 import { checkOpenOptions } from './open-options.js';
 import { noteOpen } from './left-open.js';
 import { OpenedImage } from './opened-image.js';
 import { type PathLike, pathOf } from './path.js';
 import { findDataFile, formatInReference, resolveReference } from './reference.js';
-import { allocateSharedParts } from './shared-parts.js';
+import { allocateSharedParts } from './shared-state.js';
 
 export { locksFiles } from '../storage/open-file.js';
 

@@ -23,7 +23,7 @@ import type {
 } from './api.js';
 import type { BufferLike } from './buffer.js';
 import { CheckedQueue } from './checked-queue.js';
-import { closeEach, eachStep } from './each-step.js';
+import { closeEach, eachStep } from './cleanup-steps.js';
 import { type LinkHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
 import { imageInfo } from './info.js';
 import { type ChainLink, mapChain } from './map.js';
@@ -36,7 +36,7 @@ import {
   oneOf,
   wholeNumber,
 } from './option-check.js';
-import type { SharedParts } from './shared-parts.js';
+import type { SharedState } from './shared-state.js';
 import { imageStats } from './stats.js';
 
 /** Where bytes of an image lie as its guest sees them. */
@@ -57,7 +57,7 @@ export interface OpenedParts {
   /** Whether it is raw only because it looked like nothing else. */
   readonly probed?: boolean;
   readonly options: OpenImageOptions;
-  readonly shared: SharedParts;
+  readonly shared: SharedState;
   /** Of this thread's first queue. */
   readonly counters: QueueCounters;
 }

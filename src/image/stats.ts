@@ -3,10 +3,10 @@ import { Counter, type CounterReading, latencyBuckets, readCounters } from '../e
 import { memberCount } from '../engine/members.js';
 import { SharedWords } from '../engine/shared-words.js';
 import type { ImageStats, LatencyStats, QueueStats } from './api.js';
-import type { SharedParts } from './shared-parts.js';
+import type { SharedState } from './shared-state.js';
 
 /** The counters of every queue that an image has or had, and their sum. */
-export function imageStats({ counters, members }: SharedParts): ImageStats {
+export function imageStats({ counters, members }: SharedState): ImageStats {
   const readings = readCounters(counters);
   const total = new Float64Array(readings[0]?.values.length ?? Counter.latency + latencyBuckets);
   for (const { values } of readings) values.forEach((value, index) => (total[index] += value));

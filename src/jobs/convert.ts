@@ -15,7 +15,7 @@ import type {
 } from '../image/api.js';
 import { createImage, removeImage } from '../image/create.js';
 import { ImageFiller, canClone } from '../image/data-copy.js';
-import { closeEach } from '../image/each-step.js';
+import { closeEach } from '../image/cleanup-steps.js';
 import { locksFiles, openImage } from '../image/open.js';
 import {
   aioMode,

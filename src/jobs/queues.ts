@@ -1,6 +1,6 @@
 /** The queues of this thread that a job works on an image with. */
 import type { Image, ImageQueue, RequestTarget } from '../image/api.js';
-import { closeEach } from '../image/each-step.js';
+import { closeEach } from '../image/cleanup-steps.js';
 
 /** The image's own queue and others beside it, `count` in all. They end with the image. */
 export async function openQueues(image: Image, count = 1): Promise<RequestTarget[]> {

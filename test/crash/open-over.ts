@@ -4,7 +4,7 @@ import { type Qcow2Image, openQcow2, readQcow2Header } from '../../src/format/qc
 import type { OverlapLevel } from '../../src/format/qcow2/overlap/levels.js';
 import { openRaw } from '../../src/format/raw/image.js';
 import { OpenedImage } from '../../src/image/opened-image.js';
-import { allocateSharedParts } from '../../src/image/shared-parts.js';
+import { allocateSharedParts } from '../../src/image/shared-state.js';
 import { MemoryFile } from '../../src/storage/memory.js';
 import { MemoryContent } from '../../src/storage/memory.js';
 import type { StorageFile } from '../../src/storage/storage.js';

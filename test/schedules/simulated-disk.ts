@@ -14,7 +14,7 @@ import { openRaw } from '../../src/format/raw/image.js';
 import type { CreateOptions, ImageQueue, RequestTarget } from '../../src/image/api.js';
 import { formatFile } from '../../src/image/create.js';
 import { OpenedImage } from '../../src/image/opened-image.js';
-import { allocateSharedParts } from '../../src/image/shared-parts.js';
+import { allocateSharedParts } from '../../src/image/shared-state.js';
 import type { StorageFile } from '../../src/storage/storage.js';
 import { MemoryContent, MemoryFile } from '../../src/storage/memory.js';
 import { contentOf } from '../crash/open-over.js';

@@ -7,11 +7,11 @@ import { copyFile, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { createImage } from '../../../src/image/create.js';
-import { openImage } from '../../../src/image/open.js';
-import { runCowherd, runQemuImg } from '../../support/both-tools.js';
-import { DamagedImage, copied } from '../../support/damaged-image.js';
-import { needsTool, run, temporaryFolder } from '../../support/tools.js';
+import { createImage } from '../../../../src/image/create.js';
+import { openImage } from '../../../../src/image/open.js';
+import { runCowherd, runQemuImg } from '../../../support/both-tools.js';
+import { DamagedImage, copied } from '../../../support/damaged-image.js';
+import { needsTool, run, temporaryFolder } from '../../../support/tools.js';
 
 const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_007);
 const runs = Number(process.env['COWHERD_TEST_RUNS'] ?? 20);

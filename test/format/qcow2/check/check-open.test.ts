@@ -2,10 +2,10 @@
 import assert from 'node:assert/strict';
 import path from 'node:path';
 import { test } from 'node:test';
-import { attachImage } from '../../../src/image/attach.js';
-import { createImage } from '../../../src/image/create.js';
-import { openImage } from '../../../src/image/open.js';
-import { needsTool, run, temporaryFolder } from '../../support/tools.js';
+import { attachImage } from '../../../../src/image/attach.js';
+import { createImage } from '../../../../src/image/create.js';
+import { openImage } from '../../../../src/image/open.js';
+import { needsTool, run, temporaryFolder } from '../../../support/tools.js';
 
 const data = new Uint8Array(65536).fill(7);
 

@@ -7,11 +7,16 @@ import assert from 'node:assert/strict';
 import { copyFile, mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
-import { runCowherd, runQemuImg } from '../../support/both-tools.js';
-import { type Corruption, DamagedImage, type Run, corruptions } from '../../support/corruptions.js';
-import { CorruptionBases, externalName, imageName } from '../../support/corruption-bases.js';
-import type { RunResult } from '../../support/tools.js';
-import { needsTool, run, runOk, temporaryFolder } from '../../support/tools.js';
+import { runCowherd, runQemuImg } from '../../../support/both-tools.js';
+import {
+  type Corruption,
+  DamagedImage,
+  type Run,
+  corruptions,
+} from '../../../support/corruptions.js';
+import { CorruptionBases, externalName, imageName } from '../../../support/corruption-bases.js';
+import type { RunResult } from '../../../support/tools.js';
+import { needsTool, run, runOk, temporaryFolder } from '../../../support/tools.js';
 
 /** Gives each run a folder of its own with the damaged image. */
 class Copies {

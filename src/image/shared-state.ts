@@ -4,7 +4,7 @@ import { allocateMembers } from '../engine/members.js';
 import { throttleWords } from '../engine/throttle.js';
 
 /** Shared memory; structured-cloneable. */
-export interface SharedParts {
+export interface SharedState {
   /** The words of `members`, of which each thread is one. */
   readonly members: Int32Array;
   readonly counters: CounterMemory;
@@ -13,7 +13,7 @@ export interface SharedParts {
 }
 
 /** Makes the shared memory of an image that is being opened. */
-export function allocateSharedParts(): SharedParts {
+export function allocateSharedParts(): SharedState {
   return {
     members: allocateMembers(),
     counters: allocateCounters(),
