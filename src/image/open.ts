@@ -25,7 +25,7 @@ import { noteOpen } from './left-open.js';
 import { OpenedImage } from './opened-image.js';
 import { type PathLike, pathOf } from './path.js';
 import { findDataFile, formatInReference, resolveReference } from './reference.js';
-import { allocateSharedParts } from './shared-state.js';
+import { allocateSharedState } from './shared-state.js';
 
 export { locksFiles } from '../storage/open-file.js';
 
@@ -132,7 +132,7 @@ async function openOn(
       { filename: file.filename },
     );
   }
-  const shared = allocateSharedParts();
+  const shared = allocateSharedState();
   return new OpenedImage({
     file,
     dataFile: undefined,
@@ -161,7 +161,7 @@ async function openQcow2Image(
       opened.push(dataFile);
     }
     const readOnly = options.readOnly === true || options.snapshot !== undefined;
-    const shared = allocateSharedParts();
+    const shared = allocateSharedState();
     const counters = QueueCounters.take(shared.counters);
     const format = await openQcow2(file, header, {
       counters,

@@ -13,7 +13,7 @@ export interface SharedState {
 }
 
 /** Makes the shared memory of an image that is being opened. */
-export function allocateSharedParts(): SharedState {
+export function allocateSharedState(): SharedState {
   return {
     members: allocateMembers(),
     counters: allocateCounters(),

@@ -4,7 +4,7 @@ import { type Qcow2Image, openQcow2, readQcow2Header } from '../../src/format/qc
 import type { OverlapLevel } from '../../src/format/qcow2/overlap/levels.js';
 import { openRaw } from '../../src/format/raw/image.js';
 import { OpenedImage } from '../../src/image/opened-image.js';
-import { allocateSharedParts } from '../../src/image/shared-state.js';
+import { allocateSharedState } from '../../src/image/shared-state.js';
 import { MemoryFile } from '../../src/storage/memory.js';
 import { MemoryContent } from '../../src/storage/memory.js';
 import type { StorageFile } from '../../src/storage/storage.js';
@@ -40,7 +40,7 @@ export async function openOver(
   prepare: (format: Qcow2Image) => void = () => undefined,
 ): Promise<OpenedImage> {
   const header = await readQcow2Header(file);
-  const shared = allocateSharedParts();
+  const shared = allocateSharedState();
   const counters = QueueCounters.take(shared.counters);
   const format = await openQcow2(file, header, {
     counters,
@@ -72,7 +72,7 @@ async function openBacking(
 ): Promise<OpenedImage> {
   const file = wrap(new MemoryFile('base.raw', { content: contentOf(bytes), readOnly: true }));
   const format = await openRaw(file);
-  const shared = allocateSharedParts();
+  const shared = allocateSharedState();
   const counters = QueueCounters.take(shared.counters);
   const parts = { dataFile: undefined, options: {}, backing: undefined };
   return new OpenedImage({ ...parts, file, format, shared, counters });

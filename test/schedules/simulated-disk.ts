@@ -14,7 +14,7 @@ import { openRaw } from '../../src/format/raw/image.js';
 import type { CreateOptions, ImageQueue, RequestTarget } from '../../src/image/api.js';
 import { formatFile } from '../../src/image/create.js';
 import { OpenedImage } from '../../src/image/opened-image.js';
-import { allocateSharedParts } from '../../src/image/shared-state.js';
+import { allocateSharedState } from '../../src/image/shared-state.js';
 import type { StorageFile } from '../../src/storage/storage.js';
 import { MemoryContent, MemoryFile } from '../../src/storage/memory.js';
 import { contentOf } from '../crash/open-over.js';
@@ -428,7 +428,7 @@ async function openOver(
   snapshot?: string,
 ): Promise<{ image: OpenedImage; format: Qcow2Image }> {
   const header = await readQcow2Header(file);
-  const shared = allocateSharedParts();
+  const shared = allocateSharedState();
   const counters = QueueCounters.take(shared.counters);
   const format = await openQcow2(file, header, {
     counters,
@@ -450,7 +450,7 @@ async function openOver(
 
 async function openBacking(file: StorageFile): Promise<OpenedImage> {
   const format = await openRaw(file);
-  const shared = allocateSharedParts();
+  const shared = allocateSharedState();
   const counters = QueueCounters.take(shared.counters);
   const parts = { dataFile: undefined, options: {}, backing: undefined };
   return new OpenedImage({ ...parts, file, format, shared, counters });

@@ -126,7 +126,12 @@ export class Qcow2Queue implements FormatQueue {
   read(buffer: Uint8Array, offset: number): Promise<void> {
     const epoch = this.#gate.tryEnter();
     if (epoch !== gateClosed) {
-      const hostOffset = this.#reader.locate(offset, buffer.length);
+      let hostOffset: number;
+      try {
+        hostOffset = this.#reader.locate(offset, buffer.length);
+      } catch (error) {
+        return this.#refused(epoch, error as Error);
+      }
       if (hostOffset >= 0) {
         return this.#reads.submitRead(this.#context.dataFile, buffer, hostOffset, epoch);
       }
@@ -138,12 +143,17 @@ export class Qcow2Queue implements FormatQueue {
     const epoch = this.#gate.tryEnter();
     const { corruptMark } = this.#context.metadata;
     if (epoch !== gateClosed && this.#changed && !corruptMark.isSet) {
-      const hostOffset = this.#writer.locate(offset, buffer.length);
-      if (hostOffset >= 0) {
-        return this.#writes.submitWrite(this.#context.dataFile, buffer, hostOffset, epoch, offset);
+      try {
+        const hostOffset = this.#writer.locate(offset, buffer.length);
+        if (hostOffset >= 0) {
+          const { dataFile } = this.#context;
+          return this.#writes.submitWrite(dataFile, buffer, hostOffset, epoch, offset);
+        }
+        const allocating = this.#allocatingWrites.tryWrite(buffer, offset, epoch);
+        if (allocating !== undefined) return allocating;
+      } catch (error) {
+        return this.#refused(epoch, error as Error);
       }
-      const allocating = this.#allocatingWrites.tryWrite(buffer, offset, epoch);
-      if (allocating !== undefined) return allocating;
     }
     return this.#write(buffer, buffer.length, offset, epoch);
   }
@@ -243,6 +253,12 @@ export class Qcow2Queue implements FormatQueue {
       throw error;
     }
     this.#whole(buffer, length);
+  }
+
+  /** Ends a request that met a lock whose owner is gone before anything of it was under way. */
+  #refused(epoch: number, error: Error): Promise<void> {
+    this.#gate.leave(epoch);
+    return Promise.reject(error);
   }
 
   /** Runs a request that takes the long way; `epoch` may be `gateClosed`. */
