@@ -175,18 +175,19 @@ int64_t readSource(Request* request) {
 }  // namespace
 
 int64_t copyData(Request* request) {
+  // Kept, the request may have ended, and with it the last hold on the order, before `begin` returns.
+  const std::shared_ptr<CopyOrder> order = request->order;
   if (request->copied == nullptr) {
     const int64_t error = readSource(request);
     if (error < 0) return error;
-    // From here on it may be another thread's.
-    if (!request->order->begin(request)) return kKeptForLater;
+    if (!order->begin(request)) return kKeptForLater;
   }
-  CopyOrder* const order = request->order.get();
   CopiedBytes& copied = *request->copied;
   PartWriter writer(request, copied.bytes);
   const Clock::time_point began = Clock::now();
-  const int64_t result = order->granule() == 0 ? writer.writeInPlace(copied.parts)
-                                               : writer.writePlaced(copied.parts, order);
+  const int64_t result = order->granule() == 0
+                             ? writer.writeInPlace(copied.parts)
+                             : writer.writePlaced(copied.parts, order.get());
   order->note(copied.reading, Clock::now() - began);
   request->copied.reset();
   return result;
