@@ -88,7 +88,7 @@ async function interrupt(t: TestContext, folder: string, line: string): Promise<
   const closed = once(child, 'close');
   // By then it is at work, on any machine that is not overloaded. What was written in the meantime the
   // kernel takes its time to remove.
-  await sleep(line.startsWith('create') ? 700 : 1500);
+  await sleep(line.startsWith('create') ? 700 : 1000);
   assert.equal(child.exitCode, null, `${line} takes long: ${stderr}`);
   const asked = performance.now();
   child.kill(signal);

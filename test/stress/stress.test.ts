@@ -12,7 +12,7 @@ import { runRound } from './round.js';
 import { scenarioOf } from './scenario.js';
 import { StressTally } from './tally.js';
 
-const seconds = Number(process.env['COWHERD_STRESS_SECONDS'] ?? 45);
+const seconds = Number(process.env['COWHERD_STRESS_SECONDS'] ?? 38);
 const fixedSeed = process.env['COWHERD_TEST_SEED'];
 
 for (const threads of [2, 8]) {
