@@ -33,11 +33,13 @@ void Request::advance(uint64_t count) {
   }
 }
 
-Request* Request::leaveOrder() {
+Request* Request::leaveOrder(Request* list) {
   copied.reset();
-  Request* const next = order != nullptr ? order->leave(ticket) : nullptr;
+  Request* const following = order != nullptr ? order->leave(ticket) : nullptr;
   order.reset();
-  return next;
+  if (following == nullptr) return list;
+  following->next = list;
+  return following;
 }
 
 Request* Request::ended() {

@@ -118,8 +118,8 @@ struct Request {
   const iovec* buffers() const { return isVector() ? &vector[vectorIndex] : &single; }
   int bufferCount() const;
 
-  /** Lets the copies after this one go on. @returns one of them that is to be carried on, or null */
-  Request* leaveOrder();
+  /** Lets the copies after this one go on. @returns a list, with one that is to be carried on in front */
+  Request* leaveOrder(Request* list);
   /**
    * Ends this with its result. @returns what has ended thereby: this, or what it was the last part of,
    *   or null

@@ -591,11 +591,7 @@ void Ring::close() {
       list = request->next;
       if (request->opcode == Opcode::kClose) request->file->release();
       request->result = -ECANCELED;
-      Request* const following = request->leaveOrder();
-      if (following != nullptr) {
-        following->next = list;
-        list = following;
-      }
+      list = request->leaveOrder(list);
       Request* const ended = request->ended();
       if (ended != nullptr) finish(ended, ended->result);
     }

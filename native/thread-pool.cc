@@ -196,11 +196,7 @@ void ThreadPool::performAndPost(Request* batch) {
     const int64_t result = performBlocking(request);
     if (result == kKeptForLater) continue;
     request->result = result;
-    Request* const following = request->leaveOrder();
-    if (following != nullptr) {
-      following->next = batch;
-      batch = following;
-    }
+    batch = request->leaveOrder(batch);
     unannounced += 1;
     const bool lastOfRun = batch == nullptr || batch->ring != ring;
     const bool announce =

@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import ts from 'typescript';
-import { type SourceText, filesBelow, parse, visit } from './support/source-tree.js';
+import { type SourceText, filesBelow, isExported, parse, visit } from './support/source-tree.js';
 import { projectFolder } from './support/tools.js';
 import {
   type Layers,
@@ -98,17 +98,19 @@ test('everything that is exported is imported somewhere', () => {
 });
 
 test('packages are declared if they are used, and used if they are declared', () => {
-  const { dependencies, devDependencies } = JSON.parse(
+  const { dependencies, devDependencies, scripts } = JSON.parse(
     readFileSync(path.join(projectFolder, 'package.json'), 'utf8'),
-  ) as Record<'dependencies' | 'devDependencies', Record<string, string>>;
+  ) as Record<'dependencies' | 'devDependencies' | 'scripts', Record<string, string>>;
   const code = [
     ...allTypeScript,
     ...filesBelow(['scripts'], ['.mjs']),
     ...filesBelow(['.'], ['.js']).filter(({ name }) => !name.includes('/')),
   ];
-  const settings = filesBelow(['.'], ['.json', '.gyp', '.mjs']).filter(
-    ({ name }) => name !== 'package-lock.json',
-  );
+  const settings = [
+    { name: 'scripts', text: Object.values(scripts).join('\n') },
+    ...filesBelow(['scripts'], ['.mjs']),
+    ...filesBelow(['.'], ['.gyp', 'tsconfig.json']),
+  ];
   const declared = [...Object.keys(dependencies), ...Object.keys(devDependencies)];
   assert.deepEqual(wrongDependencies(code, declared, settings), []);
 });
@@ -153,7 +155,7 @@ test('every exported symbol of src has a doc comment', () => {
         (continues && lastEnd !== -1);
       lastEnd = isDocumented ? statement.getEnd() : -1;
       if (isDocumented) documented.add(name);
-      else if (isExportedDeclaration(statement)) {
+      else if (isExported(statement)) {
         wrong.push(`${source.name}: ${statement.getText().split('\n')[0]}`);
       }
     }
@@ -168,13 +170,6 @@ function declaredName(statement: ts.Statement): string {
     : statement;
   const { name } = declaration as { name?: ts.Node };
   return name === undefined ? statement.getText() : name.getText();
-}
-
-function isExportedDeclaration(statement: ts.Statement): boolean {
-  return (
-    ts.canHaveModifiers(statement) &&
-    (ts.getModifiers(statement) ?? []).some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword)
-  );
 }
 
 /** Folders of tests whose subject is the engine as a whole. */

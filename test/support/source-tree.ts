@@ -50,6 +50,14 @@ export function visit(node: ts.Node, visitor: (node: ts.Node) => void): void {
   });
 }
 
+/** Whether a statement declares what it exports. */
+export function isExported(statement: ts.Statement): boolean {
+  return (
+    ts.canHaveModifiers(statement) &&
+    (ts.getModifiers(statement) ?? []).some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword)
+  );
+}
+
 /** What a source imports or exports from, as it names it. */
 export function importSpecifiers(source: SourceText): readonly string[] {
   const specifiers: string[] = [];

@@ -1,7 +1,14 @@
 /** What the tree must not have, told of any sources, so that each rule can be seen to fail. */
 import { builtinModules } from 'node:module';
 import ts from 'typescript';
-import { type SourceText, importSpecifiers, parse, projectImports, visit } from './source-tree.js';
+import {
+  type SourceText,
+  importSpecifiers,
+  isExported,
+  parse,
+  projectImports,
+  visit,
+} from './source-tree.js';
 
 /** What each layer may import besides itself and the leaves: folders, or prefixes of files. */
 export type Layers = Readonly<Record<string, readonly string[] | undefined>>;
@@ -141,10 +148,7 @@ function exportedNames(source: SourceText): string[] {
         ? clause.elements.map(({ name }) => name.text)
         : [];
     }
-    const isExported =
-      ts.canHaveModifiers(statement) &&
-      ts.getModifiers(statement)?.some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword) === true;
-    if (!isExported) return [];
+    if (!isExported(statement)) return [];
     if (ts.isVariableStatement(statement)) {
       return statement.declarationList.declarations.flatMap(({ name }) => boundNames(name));
     }
@@ -180,12 +184,13 @@ export function wrongDependencies(
     }
   }
   const isNamed = (name: string): boolean => others.some(({ text }) => text.includes(name));
+  // Types are used by whoever imports what they describe; those of Node by all.
+  const isUsed = (name: string): boolean =>
+    imported.has(name.replace(/^@types\//, '')) || name === '@types/node' || isNamed(name);
   return [
     ...[...imported]
       .filter(([name]) => !declared.includes(name))
       .map(([name, source]) => `${source} imports ${name}, which is not declared`),
-    ...declared
-      .filter((name) => !imported.has(name) && !isNamed(name))
-      .map((name) => `${name} is declared, and not used`),
+    ...declared.filter((name) => !isUsed(name)).map((name) => `${name} is declared, and not used`),
   ];
 }

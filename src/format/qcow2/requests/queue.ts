@@ -126,14 +126,13 @@ export class Qcow2Queue implements FormatQueue {
   read(buffer: Uint8Array, offset: number): Promise<void> {
     const epoch = this.#gate.tryEnter();
     if (epoch !== gateClosed) {
-      let hostOffset: number;
       try {
-        hostOffset = this.#reader.locate(offset, buffer.length);
+        const hostOffset = this.#reader.locate(offset, buffer.length);
+        if (hostOffset >= 0) {
+          return this.#reads.submitRead(this.#context.dataFile, buffer, hostOffset, epoch);
+        }
       } catch (error) {
         return this.#refused(epoch, error as Error);
-      }
-      if (hostOffset >= 0) {
-        return this.#reads.submitRead(this.#context.dataFile, buffer, hostOffset, epoch);
       }
     }
     return this.#read(buffer, offset, epoch);
