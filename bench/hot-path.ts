@@ -6,7 +6,7 @@
  *     node dist/bench/hot-path.js FILE
  */
 import { openImageOn } from '../src/image/open.js';
-import { openStorageFile } from '../src/storage/open-file.js';
+import { openStorageFile } from '../src/storage/registry.js';
 import { NoTransfer } from './no-transfer.js';
 
 const depth = 64;

@@ -8,7 +8,7 @@ import path from 'node:path';
 import { addon } from '../src/native/addon.js';
 import { alignedBuffer } from '../src/native/aligned-buffer.js';
 import type { EngineName } from '../src/native/ring.js';
-import { createFilePosix, openFilePosix } from '../src/storage/file-posix.js';
+import { createFilePosix, openFilePosix } from '../src/storage/file/file-posix.js';
 import type { CacheMode, Completion, StorageFile } from '../src/storage/storage.js';
 
 const blockBytes = 4096;

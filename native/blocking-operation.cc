@@ -313,6 +313,8 @@ int64_t performCodec(const Request& request) {
       return deflateRaw(input, length, request.output, request.outputLength, request.parameter);
     case Opcode::kInflate:
       return inflateRaw(input, length, request.output, request.outputLength);
+    case Opcode::kInflateZlib:
+      return inflateZlib(input, length, request.output, request.outputLength);
     default:
       return -EINVAL;
   }

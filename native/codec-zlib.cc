@@ -13,6 +13,8 @@ namespace {
 
 constexpr int kWriteWindowBits = -12;
 constexpr int kReadWindowBits = -15;
+/** The same, in the wrapping of RFC 1950. */
+constexpr int kWrappedWindowBits = 15;
 constexpr int kMemoryLevel = 9;
 
 /** zlib as the node executable carries it, found when first needed. */
@@ -77,9 +79,9 @@ struct Decompressor {
   z_stream stream = {};
   bool ready = false;
 
-  bool prepare() {
+  bool prepare(int windowBits) {
     if (ready) return zlib().inflateReset(&stream) == Z_OK;
-    ready = zlib().initializeInflate(&stream, kReadWindowBits, ZLIB_VERSION, sizeof(z_stream)) == Z_OK;
+    ready = zlib().initializeInflate(&stream, windowBits, ZLIB_VERSION, sizeof(z_stream)) == Z_OK;
     return ready;
   }
   ~Decompressor() {
@@ -116,11 +118,23 @@ int64_t inflateRaw(const char* input, size_t length, char* output, size_t capaci
   static thread_local Decompressor decompressor;
   if (!zlibAvailable()) return -ENOSYS;
   if (tooLong(length, capacity)) return -EINVAL;
-  if (!decompressor.prepare()) return -ENOMEM;
+  if (!decompressor.prepare(kReadWindowBits)) return -ENOMEM;
   lend(&decompressor.stream, input, length, output, capacity);
   const int status = zlib().inflate(&decompressor.stream, Z_FINISH);
   const bool full = decompressor.stream.avail_out == 0;
   if (!full || (status != Z_STREAM_END && status != Z_BUF_ERROR && status != Z_OK)) return -EINVAL;
+  return static_cast<int64_t>(capacity);
+}
+
+int64_t inflateZlib(const char* input, size_t length, char* output, size_t capacity) {
+  static thread_local Decompressor decompressor;
+  if (!zlibAvailable()) return -ENOSYS;
+  if (tooLong(length, capacity)) return -EINVAL;
+  if (!decompressor.prepare(kWrappedWindowBits)) return -ENOMEM;
+  lend(&decompressor.stream, input, length, output, capacity);
+  const int status = zlib().inflate(&decompressor.stream, Z_FINISH);
+  // Only at the stream's end has the checksum been looked at.
+  if (status != Z_STREAM_END || decompressor.stream.avail_out != 0) return -EINVAL;
   return static_cast<int64_t>(capacity);
 }
 

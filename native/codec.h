@@ -22,6 +22,8 @@ bool zlibAvailable();
 int64_t deflateRaw(const char* input, size_t length, char* output, size_t capacity, int level);
 /** A raw deflate stream with any window; it must fill the output, and padding may follow it. */
 int64_t inflateRaw(const char* input, size_t length, char* output, size_t capacity);
+/** A zlib stream (RFC 1950), whose checksum is verified; the rest is as for `inflateRaw`. */
+int64_t inflateZlib(const char* input, size_t length, char* output, size_t capacity);
 
 }  // namespace cowherd
 

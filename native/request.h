@@ -35,6 +35,7 @@ enum class Opcode : int {
   kZstdDecompress = 14,
   kDeflate = 15,
   kInflate = 16,
+  kInflateZlib = 17,
 };
 
 /** Bytes of a file that a write touches; end is exclusive. */

@@ -2,10 +2,10 @@
  * Opens, reads and checks malformed images, made from every fixture by a mutator that knows the
  * fields of the format, for as long as wanted:
  *
- *     npm run fuzz -- [--minutes N] [--seed S] [--grow]
+ *     npm run fuzz -- [--minutes N] [--seed S] [--grow] [--only TEXT]
  *
  * Each must end with an error or with data: never with a crash, a hang or a read without bound.
- * With `--grow` cases whose like the corpus does not have yet are minimised and added to it.
+ * With `--only` those are made of fixtures whose name contains the text. With `--grow` cases whose like the corpus does not have yet are minimised and added to it.
  */
 import { mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { gunzipSync } from 'node:zlib';
@@ -16,6 +16,7 @@ import { fixtures } from '../test/support/fixtures.js';
 import { projectFolder } from '../test/support/tools.js';
 import { type CorpusCase, corpusPath, likenessOf, readCorpus } from '../test/fuzz/corpus.js';
 import { type Mutant, mutate } from '../test/fuzz/mutation.js';
+import { isOtherFormat, mutateOther } from '../test/fuzz/mutation-formats.js';
 import { Random } from '../test/stress/random.js';
 import type { Judgement } from '../test/fuzz/worker.js';
 import { readArguments } from './arguments.js';
@@ -24,13 +25,14 @@ const values = readArguments('Opens, reads and checks malformed images.', {
   minutes: { type: 'string', default: '1' },
   seed: { type: 'string' },
   grow: { type: 'boolean', default: false },
+  only: { type: 'string', default: '' },
 });
 const batchSize = 50;
 const hangMs = 60_000;
 const seed = Number(values.seed ?? Date.now() % 1_000_000_007);
 const random = new Random(seed);
 const originals = await loadOriginals();
-const names = [...originals.keys()];
+const names = [...originals.keys()].filter((name) => name.includes(values.only));
 const corpus = await readCorpus();
 const known = new Map<string, number>();
 for (const each of corpus) known.set(likenessOf(each), (known.get(likenessOf(each)) ?? 0) + 1);
@@ -43,7 +45,8 @@ const end = Date.now() + Number(values.minutes) * 60_000;
 while (Date.now() < end && failures.length < 10) {
   const mutants = Array.from({ length: batchSize }, () => {
     const name = random.pick(names);
-    return mutate(name, originals.get(name)!, random);
+    const change = isOtherFormat(name) ? mutateOther : mutate;
+    return change(name, originals.get(name)!, random);
   });
   const judgements = await judgeAll(mutants);
   for (const [index, { verdict, failure }] of judgements.entries()) {
@@ -72,11 +75,11 @@ if (failures.length > 0) {
 async function loadOriginals(): Promise<ReadonlyMap<string, Uint8Array>> {
   const loaded = new Map<string, Uint8Array>();
   for (const { file, stored, format } of fixtures) {
-    if (format !== 'qcow2') continue;
+    if (format !== 'qcow2' && !isOtherFormat(file)) continue;
     const bytes = await readFile(path.join(projectFolder, 'fixtures', 'images', stored));
     const image = stored.endsWith('.gz') ? gunzipSync(bytes) : bytes;
     // Large ones only cost time: what is in them is in small ones too.
-    if (image.length <= 1 << 20) loaded.set(file, image);
+    if (image.length <= (isOtherFormat(file) ? 16 << 20 : 1 << 20)) loaded.set(file, image);
   }
   return loaded;
 }

@@ -58,3 +58,69 @@ export const defaultCacheBytes = 32 * mib;
 
 /** Smallest metadata cache in bytes that is granted, so that every request can make progress. */
 export const minCacheBytes = 512 * kib;
+
+/** Largest compressed part, inflated, of a format that has such; QEMU's bound for cloop and dmg. */
+export const maxChunkBytes = 64 * mib;
+
+/** Most table entries that one lookup of a format that is only read joins, so that it stays short. */
+export const maxJoinedEntries = 1024;
+
+/** Most blocks of a VDI image, QEMU's bound: its block map takes less than 2 GiB. */
+export const maxVdiBlocks = 0x1fffff80;
+
+/** Largest disk of a VHD image in sectors of 512 bytes, 2040 GiB; QEMU refuses larger ones. */
+export const maxVhdSectors = 0xff000000;
+
+/** Most entries of a VHD image's block allocation table; QEMU refuses more. */
+export const maxVhdTableEntries = 0x1fffffff;
+
+/** Largest disk of a VHDX image in bytes, 64 TiB ([MS-VHDX] 2.6.2.2). */
+export const maxVhdxDiskBytes = 64 * 1024 * 1024 * mib;
+
+/** Largest log of a VHDX image in bytes that is replayed in memory; Hyper-V and QEMU make 1 MiB. */
+export const maxVhdxLogBytes = 16 * mib;
+
+/** Longest parent locator of a VHDX image in bytes ([MS-VHDX] 2.6.1.2, "Length"). */
+export const maxParentLocatorBytes = mib;
+
+/** Longest path in a parent locator of a VHD image in bytes: Windows' longest, in UTF-16. */
+export const maxParentPathBytes = 2 * 32767;
+
+/** Most sectors of a Parallels cluster; QEMU refuses more. */
+export const maxParallelsClusterSectors = 4186127;
+
+/** Most entries of a Parallels catalog; QEMU refuses more. */
+export const maxParallelsCatalogEntries = 0x1fffffff;
+
+/** Longest name of a QED image's backing file in bytes, which QEMU holds in PATH_MAX. */
+export const maxQedBackingNameBytes = 4095;
+
+/** Most bytes of a VMDK descriptor; QEMU reads no more. */
+export const maxVmdkDescriptorBytes = mib - 1;
+
+/** Most extents of a VMDK image, each a file that is held open: 8 TiB in parts of 2 GiB. */
+export const maxVmdkExtents = 4096;
+
+/** Longest name of a VMDK image's parent in bytes: Linux's longest path; QEMU refuses longer ones. */
+export const maxVmdkParentNameBytes = 4095;
+
+/** Largest grain of a VMDK image in bytes; QEMU refuses larger ones. */
+export const maxVmdkGrainBytes = 1024 * mib;
+
+/** Most entries of a VMDK extent's grain directory; QEMU refuses more. */
+export const maxVmdkDirectoryEntries = 32 * mib;
+
+/** Most entries of a grain table of a hosted VMDK extent; QEMU refuses more. */
+export const maxVmdkTableEntries = 512;
+
+/** Largest description of a UDIF image's chunks in bytes; QEMU refuses larger property lists. */
+export const maxUdifTableBytes = 16 * mib;
+
+/** Most entries of a cloop image's table of offsets; QEMU refuses tables beyond 512 MiB. */
+export const maxCloopOffsets = 64 * mib;
+
+/** Most entries of the catalog of a Bochs image; QEMU refuses more. */
+export const maxBochsCatalogEntries = mib;
+
+/** Largest extent of a Bochs image in bytes; QEMU refuses larger ones. */
+export const maxBochsExtentBytes = 8 * mib;

@@ -4,12 +4,14 @@ import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import ts from 'typescript';
+import { formatNames } from '../src/format/registry.js';
 import { type SourceText, filesBelow, isExported, parse, visit } from './support/source-tree.js';
 import { projectFolder } from './support/tools.js';
 import {
   type Layers,
   deadExports,
   importCircles,
+  namedOutside,
   upwardBetweenRooms,
   upwardImports,
   wrongDependencies,
@@ -50,10 +52,12 @@ const layers: Layers = {
   native: [],
 };
 const leaves = [
+  'src/abort-signal.ts',
   'src/byte-names.ts',
   'src/errors.ts',
   'src/limits.ts',
   'src/package-folder.ts',
+  'src/size.ts',
   'src/system-errors.ts',
   'src/turn-of-others.ts',
 ];
@@ -86,6 +90,20 @@ test('imports between the rooms of a folder point downwards only', () => {
     upwardBetweenRooms(sources, folder, order),
   );
   assert.deepEqual(wrong, []);
+});
+
+test('nothing outside its folder names a format or a protocol', () => {
+  const formats = ['luks', ...formatNames()];
+  const protocols = ['host_device', 'https', 'nbd', 's3'];
+  assert.ok(formats.length > 2);
+  const inside = sources.filter(({ name }) => name !== 'src/index.ts');
+  assert.deepEqual(
+    [
+      ...namedOutside(inside, 'src/format/', [...formats, 'mapped'], formats),
+      ...namedOutside(inside, 'src/storage/', ['file', 'http', 'memory'], protocols),
+    ],
+    [],
+  );
 });
 
 test('no files import each other in a circle', () => {

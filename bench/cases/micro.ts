@@ -9,7 +9,7 @@ import { formatFile } from '../../src/image/create.js';
 import { openImageOn } from '../../src/image/open.js';
 import type { CodecName } from '../../src/native/codec.js';
 import { codecFor } from '../../src/native/codecs.js';
-import { MemoryFile } from '../../src/storage/memory.js';
+import { MemoryFile } from '../../src/storage/memory/memory-file.js';
 import { NoTransfer } from '../no-transfer.js';
 
 /** A step that is done over and over. */

@@ -1,7 +1,7 @@
 /** `cowherd bench`: how many requests a second an image takes. */
 import { CowherdError } from '../errors.js';
 import { type BenchOptions, type BenchResult, bench } from '../jobs/bench.js';
-import { parseSize } from '../image/size.js';
+import { parseSize } from '../size.js';
 import { CliError, usageError } from './cli-error.js';
 import type { Command } from './command.js';
 import { parseImageName } from './image-name.js';
@@ -94,6 +94,7 @@ export const benchCommand: Command = {
       imageOpts: line.has('imageOpts'),
     });
     await using image = await openNamed(name, {
+      signal: session.signal,
       readOnly: wanted.readPercent === 100,
       cache: mode,
       forceShare: line.has('forceShare'),

@@ -51,6 +51,7 @@ export const checkCommand: Command = {
       imageOpts: line.has('imageOpts'),
     });
     await using image = await openNamed(name, {
+      signal: session.signal,
       readOnly: repair === undefined,
       forCheck: true,
       cache,

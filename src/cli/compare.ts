@@ -52,6 +52,7 @@ export const compareCommand: Command = {
     const nameA = parseImageName(first, { format: line.last('formatA'), imageOpts, exitCode });
     const nameB = parseImageName(second, { format: line.last('formatB'), imageOpts, exitCode });
     const opening = {
+      signal: session.signal,
       readOnly: true,
       cache: shared.parseSourceCache(line.last('cache'), exitCode),
       forceShare: line.has('forceShare'),

@@ -1,6 +1,6 @@
 /** The options of `cowherd convert` and what their arguments may be. */
 import type { CacheMode, OpenImageOptions } from '../image/api.js';
-import { parseSize } from '../image/size.js';
+import { parseSize } from '../size.js';
 import { CliError } from './cli-error.js';
 import { parseOptionList } from './option-list.js';
 import type { OptionSpecs } from './options.js';
@@ -94,6 +94,11 @@ export const convertOptions = {
     short: 'C',
     long: 'copy-range-offloading',
     help: 'let the host copy by itself what goes to a raw target, where it can',
+  },
+  checksum: {
+    long: 'checksum',
+    argument: 'DIGEST',
+    help: 'print a digest (sha256, …) of the sources’ files and disks, or check it: sha256:HEX',
   },
   salvage: { long: 'salvage', help: 'what cannot be read becomes zeroes, with a warning' },
   outOfOrder: { short: 'W', long: 'oob-writes', help: 'let the target hold the disk in any order' },

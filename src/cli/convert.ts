@@ -1,13 +1,15 @@
 /** `cowherd convert`: copies the content of images into a new or existing one. */
 import { CowherdError } from '../errors.js';
 import type { CreateOptions, Image, ImageFormat, OpenImageOptions } from '../image/api.js';
+import { canCompress, defaultFormatName, isReadableFormat } from '../image/formats.js';
 import { BlockStatusError } from '../jobs/block-status.js';
 import { convert } from '../jobs/convert.js';
+import { checkSources, parseChecksum } from './checksums.js';
 import { CliError } from './cli-error.js';
 import type { Command } from './command.js';
 import * as parse from './convert-options.js';
 import { CreateOptionValues, createOptionsHelp } from './create-options.js';
-import { creatableFormat, isImageFormat } from './formats.js';
+import { creatableFormat } from './formats.js';
 import type { ImageName } from './image-name.js';
 import { parseImageName, pathOfName } from './image-name.js';
 import { openFailure, openNamed } from './open.js';
@@ -43,6 +45,7 @@ export const convertCommand: Command = {
       throw new CliError('Must specify image file name');
     }
     const plan = readPlan(line);
+    const wanted = parseChecksum(line.last('checksum'));
     const toOutput = target === standardStream;
     const progress = progressDisplay(session, {
       wanted: line.has('progress'),
@@ -54,6 +57,14 @@ export const convertCommand: Command = {
     try {
       await using input = given.includes(standardStream) ? await spoolStandardInput(session) : null;
       const sources = given.map((name) => sourceName(line, name, input?.path));
+      if (wanted !== undefined) {
+        if (toOutput && wanted.expected === undefined) {
+          throw new CliError('Digests are not printed where the disk is');
+        }
+        await failingFor(sources, () =>
+          checkSources(wanted, sources, openingOf(plan, session), session),
+        );
+      }
       const hooks = {
         signal: session.signal,
         onProgress: progress.update,
@@ -142,7 +153,30 @@ function sourceName(line: Line, name: string, inputPath: string | undefined): Im
 }
 
 function targetFormat(line: Line): ImageFormat {
-  return creatableFormat(line.last('targetFormat') ?? 'raw');
+  return creatableFormat(line.last('targetFormat') ?? defaultFormatName);
+}
+
+/** How a source is opened. */
+function openingOf(plan: Plan, { signal }: Session): OpenImageOptions {
+  return {
+    signal,
+    readOnly: true,
+    cache: plan.sourceCache,
+    aio: plan.aio,
+    forceShare: plan.forceShare,
+    untrusted: plan.untrusted,
+    snapshot: plan.snapshot,
+  };
+}
+
+/** Does something with the sources, whose failures are told as those of reading them. */
+async function failingFor(sources: readonly ImageName[], work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    if (!(error instanceof CowherdError)) throw error;
+    throw failure(error, sources);
+  }
 }
 
 async function convertToOutput(
@@ -155,17 +189,10 @@ async function convertToOutput(
   const other = (['skipCreate', 'compress', 'options', 'backing'] as const).find((key) =>
     line.has(key),
   );
-  if (targetFormat(line) !== 'raw' || other !== undefined) {
+  if (targetFormat(line) !== defaultFormatName || other !== undefined) {
     throw new CliError('Standard output can only be written as a new raw image');
   }
-  const opening: OpenImageOptions = {
-    readOnly: true,
-    cache: plan.sourceCache,
-    aio: plan.aio,
-    forceShare: plan.forceShare,
-    untrusted: plan.untrusted,
-    snapshot: plan.snapshot,
-  };
+  const opening = openingOf(plan, session);
   if (session.stdout.isTTY === true) {
     throw new CliError('A disk is not written to a terminal; give a file name, or redirect');
   }
@@ -193,11 +220,11 @@ async function convertToFile(
   const target: ImageName = line.has('targetImageOpts')
     ? parseImageName(given, { imageOpts: true, forWriting: true })
     : { given, path: targetPath(given), format: targetFormat(line) };
-  const format = target.format ?? 'raw';
+  const format = target.format ?? defaultFormatName;
   const created = line.has('skipCreate')
     ? undefined
     : createOptions(line, format, list, target.path);
-  if (line.has('compress') && format === 'raw') {
+  if (line.has('compress') && !canCompress(format)) {
     throw new CliError('Compression not supported for this file format');
   }
   const formats = new Set(sources.map((source) => source.format));
@@ -275,12 +302,12 @@ function createOptions(
     throw new CliError('Use of backing file requires explicit backing format');
   }
   const preallocation = values.get('preallocation') ?? 'off';
-  if (line.has('compress') && format === 'qcow2' && preallocation !== 'off') {
+  if (line.has('compress') && canCompress(format) && preallocation !== 'off') {
     throw new CliError('Compression and preallocation not supported at the same time');
   }
   const target = line.operands.at(-1) ?? '';
   const prefix = `${target}: error while converting ${format}: `;
-  if (backingFormat !== undefined && !isImageFormat(backingFormat)) {
+  if (backingFormat !== undefined && !isReadableFormat(backingFormat)) {
     throw new CliError(`${prefix}Unknown driver '${backingFormat}'`);
   }
   try {
@@ -316,7 +343,9 @@ function failure(
     const bare = message.startsWith(prefix) ? message.slice(prefix.length) : message;
     if (target.created) {
       const reason = bare.replace(`Could not open ${prefix}`, '');
-      return wrap(`${target.given}: error while converting ${target.format ?? 'raw'}: ${reason}`);
+      return wrap(
+        `${target.given}: error while converting ${target.format ?? defaultFormatName}: ${reason}`,
+      );
     }
     return bare === message ? openFailure(target, error) : wrap(bare);
   }

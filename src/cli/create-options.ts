@@ -1,70 +1,11 @@
 /** The options of a new image as `-o` gives them: known names, their types, defaults and order. */
 import { statSync } from 'node:fs';
 import { hostPath } from '../byte-names.js';
-import type { CreateOptions, ImageFormat, Preallocation } from '../image/api.js';
-import { parseSize } from '../image/size.js';
+import type { CreateOptions, ImageFormat } from '../image/api.js';
+import { type CreateOption, createOptionsOf, isReadableFormat } from '../image/formats.js';
+import { parseSize } from '../size.js';
 import { CliError } from './cli-error.js';
-import { isImageFormat } from './formats.js';
 import { escapeListValue, parseOptionList, parseSwitch } from './option-list.js';
-
-interface KnownOption {
-  readonly name: string;
-  readonly type: 'string' | 'size' | 'switch' | 'number';
-  readonly help: string;
-  readonly initial?: string;
-}
-
-const fileOptions: readonly KnownOption[] = [
-  { name: 'nocow', type: 'switch', help: 'Turn off copy-on-write (valid only on btrfs)' },
-  {
-    name: 'extent_size_hint',
-    type: 'size',
-    help: 'Extent size hint for the image file, 0 to disable',
-  },
-];
-
-function preallocationOption(...modes: readonly Preallocation[]): KnownOption {
-  const help = `Preallocation mode (allowed values: ${modes.join(', ')})`;
-  return { name: 'preallocation', type: 'string', help };
-}
-
-const sizeOption: KnownOption = { name: 'size', type: 'size', help: 'Virtual disk size' };
-
-/** Options in the order in which they are printed. */
-const knownOptions: Readonly<Record<ImageFormat, readonly KnownOption[]>> = {
-  raw: [sizeOption, preallocationOption('off', 'falloc', 'full'), ...fileOptions],
-  qcow2: [
-    { name: 'cluster_size', type: 'size', help: 'qcow2 cluster size', initial: '65536' },
-    { name: 'extended_l2', type: 'switch', help: 'Extended L2 tables', initial: 'off' },
-    preallocationOption('off', 'metadata', 'falloc', 'full'),
-    {
-      name: 'compression_type',
-      type: 'string',
-      help: 'Compression method used for image cluster compression',
-      initial: 'zlib',
-    },
-    sizeOption,
-    { name: 'compat', type: 'string', help: 'Compatibility level (v2 [0.10] or v3 [1.1])' },
-    { name: 'backing_file', type: 'string', help: 'File name of a base image' },
-    { name: 'backing_fmt', type: 'string', help: 'Image format of the base image' },
-    { name: 'data_file', type: 'string', help: 'File name of an external data file' },
-    {
-      name: 'data_file_raw',
-      type: 'switch',
-      help: 'The external data file must stay valid as a raw image',
-    },
-    { name: 'lazy_refcounts', type: 'switch', help: 'Postpone refcount updates', initial: 'off' },
-    {
-      name: 'refcount_bits',
-      type: 'number',
-      help: 'Width of a reference count entry in bits',
-      initial: '16',
-    },
-    ...fileOptions,
-  ],
-};
-
-const preallocations: readonly Preallocation[] = ['off', 'metadata', 'falloc', 'full'];
 
 /**
  * The text that `-o help` prints.
@@ -73,10 +14,10 @@ const preallocations: readonly Preallocation[] = ['off', 'metadata', 'falloc', '
  */
 export function createOptionsHelp(format: ImageFormat, target: string | undefined): string {
   const types = { string: 'str', size: 'size', switch: 'bool (on/off)', number: 'num' };
-  const isOwn = ({ name }: KnownOption): boolean =>
-    format === 'raw' ? name === 'size' : !fileOptions.some((option) => option.name === name);
   const known =
-    target === undefined ? knownOptions[format].filter(isOwn) : optionsFor(format, target);
+    target === undefined
+      ? createOptionsOf(format).options.filter(({ isOfFile }) => isOfFile !== true)
+      : optionsFor(format, target);
   const lines = [...known]
     .sort((a, b) => (a.name < b.name ? -1 : 1))
     .map(({ name, type, help }) => `  ${`${name}=<${types[type]}>`.padEnd(22)} - ${help}\n`);
@@ -90,9 +31,11 @@ export function createOptionsHelp(format: ImageFormat, target: string | undefine
 }
 
 /** The options of a format for a target: a device takes none of those of files. */
-function optionsFor(format: ImageFormat, target: string): readonly KnownOption[] {
+function optionsFor(format: ImageFormat, target: string): readonly CreateOption[] {
   const isDevice = isBlockDevice(target);
-  return knownOptions[format].filter((option) => !isDevice || !fileOptions.includes(option));
+  return createOptionsOf(format).options.filter(
+    ({ isOfFile, name }) => !isDevice || isOfFile !== true || name === 'preallocation',
+  );
 }
 
 /** The options of one new image, each a text that was checked against its type. */
@@ -110,13 +53,15 @@ export class CreateOptionValues {
     path = '',
   ) {
     const options = optionsFor(format, path);
-    for (const { name, initial } of knownOptions[format]) {
+    const { options: all, refused = [] } = createOptionsOf(format);
+    for (const { name, initial } of all) {
       if (initial !== undefined) this.#values.set(name, initial);
     }
     for (const { name, value } of list === undefined ? [] : parseOptionList(list)) {
-      if (format === 'qcow2' && /^encrypt(?:ion$|\.)/.test(name)) {
-        throw new CliError('Creating encrypted images is not supported');
-      }
+      const refusal = refused.find(
+        (each) => name === each.name || name.startsWith(`${each.name}.`),
+      );
+      if (refusal !== undefined) throw new CliError(refusal.why);
       const known = options.find((option) => option.name === name);
       if (known === undefined) throw new CliError(`Invalid parameter '${name}'`);
       this.#values.set(name, normalise(known, value));
@@ -125,7 +70,7 @@ export class CreateOptionValues {
 
   /** Whether the format knows an option of that name. */
   knows(name: string): boolean {
-    return knownOptions[this.format].some((option) => option.name === name);
+    return this.#options.some((option) => option.name === name);
   }
 
   /** The text of an option, undefined where neither given nor defaulted. */
@@ -141,7 +86,7 @@ export class CreateOptionValues {
   /** The line that is printed before an image is made. */
   announcement(filename: string): string {
     const parts = [`fmt=${this.format}`];
-    for (const { name } of knownOptions[this.format]) {
+    for (const { name } of this.#options) {
       const value = this.#values.get(name);
       if (value !== undefined) parts.push(`${name}=${escapeListValue(value)}`);
     }
@@ -154,55 +99,38 @@ export class CreateOptionValues {
    * @throws CliError for a value outside an option's set
    */
   toCreateOptions(): CreateOptions {
-    const oneOf = <T extends string>(name: string, label: string, set: readonly T[]): T => {
-      const value = this.get(name) ?? set[0];
-      const found = set.find((member) => member === value);
-      if (found !== undefined) return found;
-      throw new CliError(
-        this.format === 'raw'
-          ? `invalid parameter value: ${value}`
-          : `Parameter '${label}' does not accept value '${value}'`,
-      );
-    };
-    const preallocation = oneOf('preallocation', 'preallocation', preallocations);
-    const hint = this.get('extent_size_hint');
-    const file = {
-      nocow: this.#isOn('nocow'),
-      ...(hint !== undefined && { extentSizeHint: hint }),
-    };
-    if (this.format === 'raw') return { preallocation, ...file };
-    const backingFile = this.get('backing_file');
-    const backingFormat = this.get('backing_fmt');
-    const dataFile = this.get('data_file');
-    if (backingFormat !== undefined && backingFile === undefined) {
+    if (this.get('backing_fmt') !== undefined && this.get('backing_file') === undefined) {
       throw new CliError('Backing format cannot be used without backing file');
     }
-    if (backingFormat !== undefined && !isImageFormat(backingFormat)) {
-      throw new CliError(`Parameter 'backing-fmt' does not accept value '${backingFormat}'`);
+    const options: Partial<Record<keyof CreateOptions, unknown>> = {};
+    for (const option of this.#options) {
+      const { name, key } = option;
+      const text = this.get(name);
+      if (text !== undefined && key !== 'size') options[key] = valueOf(option, text);
     }
-    return {
-      ...file,
-      clusterSize: Number(this.get('cluster_size')),
-      extendedL2: this.#isOn('extended_l2'),
-      preallocation,
-      compressionType: oneOf('compression_type', 'compression-type', ['zlib', 'zstd']),
-      compat: oneOf('compat', 'version', ['1.1', '0.10', 'v2', 'v3']),
-      lazyRefcounts: this.#isOn('lazy_refcounts'),
-      refcountBits: Number(this.get('refcount_bits')),
-      dataFileRaw: this.#isOn('data_file_raw'),
-      ...(backingFile !== undefined && { backingFile }),
-      ...(backingFormat !== undefined && { backingFormat }),
-      ...(dataFile !== undefined && { dataFile }),
-    };
+    return options as CreateOptions;
   }
 
-  #isOn(name: string): boolean {
-    return parseSwitch(this.get(name) ?? 'off') ?? false;
+  get #options(): readonly CreateOption[] {
+    return createOptionsOf(this.format).options;
   }
 }
 
+/** The value of an option as the library takes it. @throws CliError for one outside its set */
+function valueOf({ key, type, values, label }: CreateOption, text: string): unknown {
+  if (type === 'switch') return parseSwitch(text) ?? false;
+  if (type !== 'string') return Number(text);
+  const isAllowed = key === 'backingFormat' ? isReadableFormat(text) : values?.includes(text);
+  if (isAllowed !== false) return text;
+  throw new CliError(
+    label === undefined
+      ? `invalid parameter value: ${text}`
+      : `Parameter '${label}' does not accept value '${text}'`,
+  );
+}
+
 /** The value as it is printed. */
-function normalise({ name, type }: KnownOption, value: string): string {
+function normalise({ name, type }: CreateOption, value: string): string {
   switch (type) {
     case 'string':
       return value;

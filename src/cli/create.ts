@@ -4,12 +4,12 @@ import type { ImageFormat } from '../image/api.js';
 import { createImage } from '../image/create.js';
 import { openImage } from '../image/open.js';
 import { resolveReference } from '../image/reference.js';
-import { formatRefusal } from '../image/formats.js';
-import { parseSize } from '../image/size.js';
+import { defaultFormatName, formatRefusal, isReadableFormat } from '../image/formats.js';
+import { parseSize } from '../size.js';
 import { CliError, usageError } from './cli-error.js';
 import type { Command } from './command.js';
 import { CreateOptionValues, createOptionsHelp } from './create-options.js';
-import { creatableFormat, isImageFormat } from './formats.js';
+import { creatableFormat } from './formats.js';
 import { pathOfName } from './image-name.js';
 import { asksForHelp, joinOptionLists } from './option-list.js';
 import type { OptionSpecs } from './options.js';
@@ -40,7 +40,7 @@ export const createCommand: Command = {
   options,
   async run(words, session) {
     const line = parseCommandLine('create', options, words);
-    const format = line.last('format') ?? 'raw';
+    const format = line.last('format') ?? defaultFormatName;
     const lists = line.all('options');
     const list = lists.length > 0 ? joinOptionLists(lists) : undefined;
     if (list !== undefined && asksForHelp(list)) {
@@ -163,7 +163,7 @@ async function lookAt(
   format: string | undefined,
 ): Promise<{ format: ImageFormat; size: number }> {
   try {
-    if (format !== undefined && !isImageFormat(format)) {
+    if (format !== undefined && !isReadableFormat(format)) {
       throw new CliError(formatRefusal(format, path));
     }
     await using image = await openImage(path, { format, readOnly: true, forceShare: true });

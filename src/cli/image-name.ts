@@ -1,8 +1,8 @@
 /** Names of images as the command line has them: paths, `file:` in front of paths, lists of options. */
 import type { ImageFormat } from '../image/api.js';
-import { formatRefusal } from '../image/formats.js';
+import { formatRefusal, isReadableFormat } from '../image/formats.js';
+import { isUrl } from '../image/path.js';
 import { CliError } from './cli-error.js';
-import { isImageFormat } from './formats.js';
 import { type OpeningOptions, parseImageOptions } from './image-options.js';
 
 /** An image to open. */
@@ -46,7 +46,7 @@ export function parseImageName(given: string, options: ImageNameOptions = {}): I
   }
   if (given === '') throw refuse("The 'file' block driver requires a file name");
   const path = pathOfName(given, refuse);
-  if (format !== undefined && !isImageFormat(format)) {
+  if (format !== undefined && !isReadableFormat(format)) {
     throw refuse(formatRefusal(format, path));
   }
   return { given, path, format };
@@ -58,7 +58,7 @@ export function parseImageName(given: string, options: ImageNameOptions = {}): I
  */
 export function pathOfName(name: string, refuse: (message: string) => CliError): string {
   const protocol = /^([^:/]*):/.exec(name)?.[1];
-  if (protocol === undefined) return name;
+  if (protocol === undefined || isUrl(name)) return name;
   if (protocol === 'file') {
     const rest = name.slice('file:'.length);
     // So that the path, printed, is not taken for a protocol and a name.

@@ -2,14 +2,17 @@
  * Images named by lists of options, as QEMU's block layer takes them: `driver=qcow2,file.filename=NAME`.
  * What can be carried out is, what changes nothing that can be seen is taken, and the rest is refused.
  */
-import { closeSync, openSync, readSync } from 'node:fs';
-import { hostPath } from '../byte-names.js';
-import type { ImageFormat, OpenImageOptions } from '../image/api.js';
-import { protocols } from '../image/json-name.js';
-import { parseSize } from '../image/size.js';
+import type { HttpOptions, ImageFormat, OpenImageOptions } from '../image/api.js';
+import {
+  defaultFormatName,
+  formatByBytes,
+  isReadableFormat,
+  takesOption,
+} from '../image/formats.js';
+import { fileDriverName, nameOption } from '../image/json-name.js';
+import { parseSize } from '../size.js';
 import type { CliError } from './cli-error.js';
 import { parseOptionList, parseSwitch } from './option-list.js';
-import { isImageFormat } from './formats.js';
 
 /** What a list of options says of how to open an image. */
 export interface OpeningOptions {
@@ -21,6 +24,8 @@ export interface OpeningOptions {
   readonly detectZeroes?: 'off' | 'on' | 'unmap';
   readonly lazyRefcounts?: boolean;
   readonly overlapCheck?: OpenImageOptions['overlapCheck'];
+  readonly http?: HttpOptions;
+  readonly window?: OpenImageOptions['window'];
   readonly dataFile?: string;
   readonly backingFile?: string;
   readonly backingFormat?: ImageFormat;
@@ -67,23 +72,24 @@ class OptionReader {
 
   read(): ListedImage {
     const driver = this.#take('driver');
-    const isFile = driver !== undefined && protocols.includes(driver);
-    const format = this.#formatOf(isFile ? 'raw' : driver);
+    const isFile = driver !== undefined && nameOption(driver) !== undefined;
+    const format = this.#formatOf(isFile ? defaultFormatName : driver);
     const filePrefix = isFile ? '' : 'file.';
-    if (!isFile) this.#takeDriver('file.driver');
-    const path = this.#take(`${filePrefix}filename`);
+    const fileDriver = isFile ? driver : this.#takeDriver('file.driver');
+    const pathOption = nameOption(fileDriver);
+    const path = this.#take(`${filePrefix}${pathOption ?? ''}`);
     if (path === undefined) {
-      const what = isFile ? "The 'file' block driver requires a file name" : noFile;
+      const what = isFile ? `The '${driver}' block driver requires a file name` : noFile;
       throw this.refuse(what);
     }
     this.#takeCommon('');
     if (!isFile) this.#takeCommon('file.');
-    this.#takeFile(filePrefix);
-    if (format !== 'raw') this.#takeQcow2();
-    if (format !== 'qcow2' && !isFile) this.#takeWindow();
+    if (pathOption === 'url') this.#takeWeb(filePrefix);
+    else this.#takeFile(filePrefix);
+    if (!isFile) this.#takeOwn(format);
     const unknown = [...this.#values.keys()].at(0);
     if (unknown !== undefined) {
-      const name = isFile ? driver : (format ?? probed(path));
+      const name = isFile ? driver : (format ?? formatByBytes(path));
       throw this.refuse(`Block format '${name}' does not support the option '${unknown}'`);
     }
     if (this.forWriting && this.#opening.forceShare === true) {
@@ -93,7 +99,7 @@ class OptionReader {
   }
 
   #formatOf(driver: string | undefined): ImageFormat | undefined {
-    if (driver === undefined || isImageFormat(driver)) return driver;
+    if (driver === undefined || isReadableFormat(driver)) return driver;
     throw this.refuse(`Unknown driver '${driver}'`);
   }
 
@@ -136,7 +142,40 @@ class OptionReader {
     this.#takeSwitch(`${prefix}drop-cache`);
   }
 
-  #takeQcow2(): void {
+  /** What the node of a file of a web server takes. */
+  #takeWeb(prefix: string): void {
+    const http: { -readonly [Key in keyof HttpOptions]: HttpOptions[Key] } = {};
+    const readAhead = this.#takeNumber(`${prefix}readahead`);
+    if (readAhead !== undefined) http.readAheadBytes = readAhead;
+    const timeout = this.#takeNumber(`${prefix}timeout`);
+    if (timeout !== undefined) http.timeoutSeconds = timeout;
+    const verifies = this.#takeSwitch(`${prefix}sslverify`);
+    if (verifies !== undefined) http.verifyCertificate = verifies;
+    const username = this.#take(`${prefix}username`);
+    if (username !== undefined) http.username = username;
+    const cookie = this.#take(`${prefix}cookie`);
+    if (cookie !== undefined) http.headers = { cookie };
+    if (this.#take(`${prefix}password-secret`) !== undefined) {
+      throw this.#cannot('a password by a secret object');
+    }
+    this.#opening.http = http;
+  }
+
+  /** What the format takes; options that it does not have are left. */
+  #takeOwn(format: ImageFormat | undefined): void {
+    const others = new Map<string, string>();
+    for (const [name, value] of this.#values) {
+      if (takesOption(format, name)) continue;
+      others.set(name, value);
+      this.#values.delete(name);
+    }
+    this.#takeTables();
+    this.#takeBacking();
+    this.#takeWindow();
+    for (const [name, value] of others) this.#values.set(name, value);
+  }
+
+  #takeTables(): void {
     const lazy = this.#takeSwitch('lazy-refcounts');
     if (lazy !== undefined) this.#opening.lazyRefcounts = lazy;
     const sizes = ['cache-size', 'l2-cache-size'].map((name) => this.#takeNumber(name));
@@ -157,7 +196,6 @@ class OptionReader {
     this.#take('data-file.node-name');
     const dataFile = this.#take('data-file.filename');
     if (dataFile !== undefined) this.#opening.dataFile = dataFile;
-    this.#takeBacking();
   }
 
   #takeBacking(): void {
@@ -197,16 +235,16 @@ class OptionReader {
 
   /** A raw image that is a part of its file. */
   #takeWindow(): void {
-    const offset = this.#takeNumber('offset') ?? 0;
+    const offset = this.#takeNumber('offset');
     const size = this.#takeNumber('size');
-    if (offset > 0 || size !== undefined) throw this.#cannot('a raw image within a file');
+    if (offset !== undefined || size !== undefined) this.#opening.window = { offset, size };
   }
 
-  #takeDriver(name: string): void {
-    const driver = this.#take(name);
-    if (driver !== undefined && !protocols.includes(driver)) {
-      throw this.refuse(`Unknown driver '${driver}'`);
-    }
+  /** A driver of files; that of files of the host if none is said. */
+  #takeDriver(name: string): string {
+    const driver = this.#take(name) ?? fileDriverName;
+    if (nameOption(driver) !== undefined) return driver;
+    throw this.refuse(`Unknown driver '${driver}'`);
   }
 
   #take(name: string): string | undefined {
@@ -246,19 +284,3 @@ class OptionReader {
 }
 
 const noFile = 'A block device must be specified for "file"';
-
-/** The format that a file's first bytes tell of, as far as a message needs it. */
-function probed(path: string): ImageFormat {
-  try {
-    const file = openSync(hostPath(path), 'r');
-    try {
-      const magic = Buffer.alloc(4);
-      readSync(file, magic, 0, 4, 0);
-      return magic.toString('latin1') === 'QFI\xfb' ? 'qcow2' : 'raw';
-    } finally {
-      closeSync(file);
-    }
-  } catch {
-    return 'raw';
-  }
-}

@@ -1,35 +1,38 @@
 /** The facts about an image as text for people, laid out as qemu-img does. */
 import type { ImageInfo, SnapshotInfo } from '../image/api.js';
-import { qcow2Json, wholeSectors } from './info-json.js';
+import { specificJson } from './format-specific.js';
+import { occupiedBytes, toldFiles } from './info-files.js';
+import { wholeSectors } from './info-json.js';
 import { localTime } from './local-time.js';
 import type { JsonValue } from './qemu-json.js';
 import { formatSize, formatSizeAndBytes } from './size.js';
 
 /** The text that `info` prints for one image. */
 export function infoText(info: ImageInfo): string {
-  const diskSize = info.actualSize === undefined ? 'unavailable' : formatSize(info.actualSize);
   const lines = [
     `image: ${info.filename}`,
     `file format: ${info.format}`,
     `virtual size: ${formatSizeAndBytes(info.virtualSize)}`,
-    `disk size: ${diskSize}`,
+    `disk size: ${sizeText(occupiedBytes(info))}`,
   ];
   if (info.encrypted === true) lines.push('encrypted: yes');
   if (info.clusterSize !== undefined) lines.push(`cluster_size: ${info.clusterSize}`);
-  if (info.dirtyFlag) lines.push('cleanly shut down: no');
+  if (info.dirtyFlag === true) lines.push('cleanly shut down: no');
   lines.push(...backingLines(info));
   if (info.snapshots.length > 0) lines.push('Snapshot list:', ...snapshotTable(info.snapshots));
   if (info.formatSpecific !== undefined) {
     lines.push('Format specific information:');
-    lines.push(...memberLines(qcow2Json(info.formatSpecific), '    '));
+    lines.push(...memberLines(specificJson(info.formatSpecific), '    '));
   }
-  lines.push(
-    "Child node '/file':",
-    `    filename: ${info.filename}`,
-    `    protocol type: ${info.blockDevice ? 'host_device' : 'file'}`,
-    `    file length: ${formatSizeAndBytes(wholeSectors(info.fileLength))}`,
-    `    disk size: ${diskSize}`,
-  );
+  for (const { role, filename, protocol, fileLength, actualSize } of toldFiles(info)) {
+    lines.push(
+      `Child node '/${role}':`,
+      `    filename: ${filename}`,
+      `    protocol type: ${protocol}`,
+      `    file length: ${formatSizeAndBytes(wholeSectors(fileLength))}`,
+      `    disk size: ${sizeText(actualSize)}`,
+    );
+  }
   if (info.extentSizeHint !== undefined) {
     lines.push(
       '    Format specific information:',
@@ -37,6 +40,10 @@ export function infoText(info: ImageInfo): string {
     );
   }
   return lines.map((line) => `${line}\n`).join('');
+}
+
+function sizeText(bytes: number | undefined): string {
+  return bytes === undefined ? 'unavailable' : formatSize(bytes);
 }
 
 function backingLines(info: ImageInfo): string[] {

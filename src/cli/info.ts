@@ -41,6 +41,7 @@ export const infoCommand: Command = {
       imageOpts: line.has('imageOpts'),
     });
     const opening: OpenImageOptions = {
+      signal: session.signal,
       readOnly: true,
       forInfo: true,
       backing: 'ignore',
@@ -50,10 +51,7 @@ export const infoCommand: Command = {
     };
     const chain = line.has('backingChain');
     const infos = await collectInfos(name, opening, chain);
-    for (const { formatSpecific } of infos) {
-      const failure = formatSpecific?.bitmapsFailure;
-      if (failure !== undefined) session.warn(failure);
-    }
+    for (const { warnings = [] } of infos) for (const each of warnings) session.warn(each);
     if (json) {
       const values = infos.map(infoJson);
       await session.print(`${formatQemuJson(chain ? values : values[0])}\n`);

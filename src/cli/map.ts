@@ -1,7 +1,7 @@
 /** `cowherd map`: how the virtual disk is stored, extent by extent. */
 import { CowherdError } from '../errors.js';
 import type { Extent, Image } from '../image/api.js';
-import { parseSize } from '../image/size.js';
+import { parseSize } from '../size.js';
 import { CliError, usageError } from './cli-error.js';
 import type { Command } from './command.js';
 import { exactInteger } from './decimal.js';
@@ -44,6 +44,7 @@ export const mapCommand: Command = {
       imageOpts: line.has('imageOpts'),
     });
     await using image = await openNamed(name, {
+      signal: session.signal,
       readOnly: true,
       forceShare: line.has('forceShare'),
       untrusted: line.has('untrusted'),

@@ -1,9 +1,13 @@
 /**
- * What every image format offers to the layer above: an image open on one thread, its queues, and
- * the reports about it. The image layer knows formats only through this.
+ * What every image format offers to the layer above: opening and making images, an image open on one
+ * thread, its queues, and the reports about it. The image layer knows formats only through this.
  */
+import type { AbortSignalLike } from '../abort-signal.js';
 import type { QueueCounters } from '../engine/counters.js';
 import type { CopiedPart, CopySegment, StorageFile } from '../storage/storage.js';
+import type { CheckOptions, CheckReport, Finding } from './check.js';
+import type { CreateOptions } from './create-options.js';
+import type { FormatFacts } from './facts.js';
 
 /** The image below another one, as a queue of the upper one reads it. */
 export interface BackingReader {
@@ -88,25 +92,160 @@ export interface FormatQueue {
   close(): Promise<void>;
 }
 
+/** The files of an image as one queue has them open: its own first, then those that it is spread over. */
+export type ImageFiles = readonly [StorageFile, ...StorageFile[]];
+
+/** Another file that an image is spread over, besides its own. */
+export interface ChildFile {
+  /** QEMU's name of it: `data-file`, `extents.0`. */
+  readonly role: string;
+  readonly file: StorageFile;
+}
+
+/** How an image refers to another file of its own. */
+export interface ChildReference {
+  /** QEMU's name of it: `data-file`, `extents.0`. */
+  readonly role: string;
+  /** What it is called in sentences, such as `external data file`. */
+  readonly title: string;
+  /** The name that the image has; undefined where it has none, so that the caller has to say it. */
+  readonly name: string | undefined;
+  /** The folder that a relative name is looked for in first: the image's or the working directory. */
+  readonly base: 'image' | 'working directory';
+}
+
+/** How an image refers to the one below it. */
+export interface BackingReference {
+  /** As stored; relative to the image's folder. */
+  readonly name: string;
+  /** Undefined where it is to be probed. */
+  readonly format: string | undefined;
+}
+
+/** An internal snapshot: by its id or else its name, or by what both have to be. */
+export type SnapshotChoice = string | { readonly id?: string; readonly name?: string };
+
+/** What a caller wants of an image that is opened. Formats look at what they know of. */
+export interface FormatOpenOptions {
+  readonly readOnly: boolean;
+  /** Opened to be checked: what else would be refused or repaired first is let be. */
+  readonly forCheck: boolean;
+  /** Opened to be described: the data of an encrypted image need not be readable. */
+  readonly forInfo: boolean;
+  /** Told what the repair of an image that was not closed cleanly finds and does. */
+  readonly onFinding: ((finding: Finding) => void) | undefined;
+  /** Budget of the metadata cache in bytes. */
+  readonly cacheBytes: number;
+  /** Which metadata writes are kept off. */
+  readonly overlapCheck: 'none' | 'constant' | 'cached' | 'all';
+  /** Whether reference counts reach the disk late; undefined for what the image says. */
+  readonly lazyRefcounts: boolean | undefined;
+  /** Whether writes of a queue take new clusters in the order in which they begin. */
+  readonly inOrder: boolean;
+  /** The internal snapshot to read. */
+  readonly snapshot: SnapshotChoice | undefined;
+}
+
+/** What a format opens an image with. */
+export interface FormatOpening {
+  readonly file: StorageFile;
+  readonly options: FormatOpenOptions;
+  /** Of this thread's first queue; what its requests share is counted there too. */
+  readonly counters: QueueCounters;
+  /**
+   * Opens another file of the image, as the caller's policy allows; it is closed with the image, or if
+   * opening fails.
+   *
+   * @throws CowherdError ERR_COWHERD_BACKING where that is denied, or what opening a file throws
+   */
+  readonly openChild: (reference: ChildReference) => Promise<StorageFile>;
+}
+
+/** What another thread needs to have an image open too; can be cloned by structuredClone. */
+export interface FormatHandle {
+  /** Name of the format. */
+  readonly format: string;
+  /** The words whose gate closes for good if a thread dies that has the image open, where there are such. */
+  readonly control?: Int32Array | undefined;
+}
+
 /** An image of some format, open on this thread. */
 export interface FormatImage {
   /** Virtual size in bytes. */
   readonly size: number;
   /** Bytes of a cluster; undefined for a format that has none. */
   readonly clusterSize: number | undefined;
+  /** Whether guest offsets are offsets in its file, and nothing else is there. */
+  readonly isFlat?: boolean;
+  /** Whether it can only be written by whole clusters, compressed. */
+  readonly needsCompressedWrites?: boolean;
+  /** What it names as the image below it. */
+  readonly backing: BackingReference | undefined;
+  /** What `attach` needs on another thread, as long as some thread has the image open. */
+  handle(): FormatHandle;
   /** Adds a queue, which reads what is not here through `backing`. */
   openQueue(
-    file: StorageFile,
-    dataFile: StorageFile | undefined,
+    files: ImageFiles,
     backing: BackingReader | undefined,
     counters: QueueCounters,
   ): FormatQueue;
   /** How a guest range is stored, in ascending extents that cover it. */
-  extents(offset: number, length: number, signal?: AbortSignal): AsyncIterable<StoredExtent>;
+  extents(offset: number, length: number, signal?: AbortSignalLike): AsyncIterable<StoredExtent>;
+  /** The facts that `info` reports. */
+  facts(): Promise<FormatFacts>;
+  /** Checks the image while no queue of any thread runs a request; absent where there is no check. */
+  check?(options: CheckOptions): Promise<CheckReport>;
   /**
    * Ends this thread's use, after its queues have left.
    *
    * @param last whether no other thread has the image open: then everything becomes durable
    */
   close(last: boolean): Promise<void>;
+}
+
+/** An image that is to be made. */
+export interface NewImage {
+  /** Empty, or a device with whatever it held; open for writing. */
+  readonly file: StorageFile;
+  /** Virtual size in bytes, a multiple of 512. */
+  readonly size: number;
+  /** Checked by the driver's `check`. */
+  readonly options: CreateOptions;
+  readonly signal: AbortSignalLike | undefined;
+  /** Makes another file, by a name relative to the working directory; removed if this fails. */
+  readonly createChild: (name: string) => Promise<StorageFile>;
+}
+
+/** How a driver makes images. */
+export interface ImageCreation {
+  /**
+   * Looks at the options of a new image and its size in bytes, before a file is touched.
+   *
+   * @throws ERR_COWHERD_INVALID_ARGUMENT naming the option that is wrong
+   */
+  check(options: CreateOptions, size: number): void;
+  /**
+   * Makes the image; what is cut off is no image at all.
+   *
+   * @throws ERR_COWHERD_UNSUPPORTED for what a device cannot do, or the signal's reason
+   */
+  create(image: NewImage): Promise<void>;
+}
+
+/** A format: how its images are opened. */
+export interface FormatDriver {
+  /** As QEMU names it. */
+  readonly name: string;
+  /** Whether its images can only be read, however they are opened. */
+  readonly isReadOnly?: boolean;
+  /** Whether its images can stand on another one. */
+  readonly hasBacking?: boolean;
+  /** Whether its images hold internal snapshots that can be read. */
+  readonly hasSnapshots?: boolean;
+  /** Opens an image of this format. @throws CowherdError naming the file and what is wrong with it */
+  open(opening: FormatOpening): Promise<FormatImage>;
+  /** Opens, on this thread, the image of another thread's handle. */
+  attach(files: ImageFiles, handle: FormatHandle, counters: QueueCounters): FormatImage;
+  /** Absent where its images are only read. */
+  readonly creation?: ImageCreation;
 }

@@ -2,27 +2,30 @@
  * What people hold: the types of an open image, its queues, and what they report.
  * Types only; `open.ts` and `create.ts` make these.
  */
+import type { AbortSignalLike } from '../abort-signal.js';
+import type { CreateOptions } from '../format/create-options.js';
+import type { FormatName } from '../format/registry.js';
+import type { FormatSpecificInfo } from '../format/specific.js';
+import type { HttpOptions } from '../storage/http-options.js';
 import type { AioMode, CacheMode, LockingMode } from '../storage/storage.js';
 import type { ThrottleOptions } from '../engine/throttle.js';
 import type { BufferLike } from './buffer.js';
 
+export type { AbortSignalLike } from '../abort-signal.js';
 export type { ThrottleOptions } from '../engine/throttle.js';
 export type { BufferLike } from './buffer.js';
 export type { PathLike } from './path.js';
+export type { HttpOptions } from '../storage/http-options.js';
 export type { AioMode, CacheMode, LockingMode } from '../storage/storage.js';
-
-/** The `AbortSignal` of Node's types or the DOM's, or what is needed of it where there are neither. */
-export type AbortSignalLike = typeof globalThis extends {
-  AbortSignal: { prototype: infer Declared };
-}
-  ? Declared
-  : {
-      readonly aborted: boolean;
-      readonly reason: unknown;
-      throwIfAborted(): void;
-      addEventListener(type: 'abort', listener: () => void): void;
-      removeEventListener(type: 'abort', listener: () => void): void;
-    };
+export type { CreateOptions, Preallocation } from '../format/create-options.js';
+export type {
+  BitmapInfo,
+  EncryptionInfo,
+  EncryptionSlotInfo,
+  FormatSpecificInfo,
+  Qcow2Info,
+  VmdkFacts,
+} from '../format/specific.js';
 
 declare const imageHandle: unique symbol;
 
@@ -34,35 +37,8 @@ export interface ImageHandle {
   readonly [imageHandle]: true;
 }
 
-/** Formats of an image file. */
-export type ImageFormat = 'qcow2' | 'raw';
-
-/** Space reserved at creation, as QEMU's `preallocation`. */
-export type Preallocation = 'off' | 'metadata' | 'falloc' | 'full';
-
-/** Options of the qcow2 format at creation, QEMU's names in camel case. */
-export interface CreateOptions {
-  /** Bytes, a power of two from 512 to 2 MiB; default 65536. */
-  readonly clusterSize?: number | string;
-  /** `0.10` (version 2) or `1.1` (version 3); `v2` and `v3` mean the same. Default `1.1`. */
-  readonly compat?: '0.10' | '1.1' | 'v2' | 'v3';
-  /** Width of a reference count in bits: 1, 2, 4, 8, 16, 32 or 64; default 16. */
-  readonly refcountBits?: number;
-  readonly lazyRefcounts?: boolean;
-  readonly extendedL2?: boolean;
-  readonly compressionType?: 'zlib' | 'zstd';
-  /** Name stored in the image; relative names are relative to the image's folder. */
-  readonly backingFile?: string;
-  readonly backingFormat?: ImageFormat;
-  /** Name of the external data file, which is created. */
-  readonly dataFile?: string;
-  readonly dataFileRaw?: boolean;
-  readonly preallocation?: Preallocation;
-  /** A file without copy on write, where the file system knows such (btrfs). */
-  readonly nocow?: boolean;
-  /** Bytes of the extents that the file system is asked for, where it has hints (XFS); default 1M. */
-  readonly extentSizeHint?: number | string;
-}
+/** Formats of an image file, by QEMU's names; any other name may be that of one that was registered. */
+export type ImageFormat = FormatName | (string & {});
 
 /** Arguments of `createImage`. */
 export interface CreateImageOptions extends CreateOptions {
@@ -136,6 +112,19 @@ export interface OpenImageOptions {
    * or else that name, or of which all is true that is said.
    */
   readonly snapshot?: string | { readonly id?: string; readonly name?: string } | undefined;
+  /**
+   * Which part of its file a raw image is: bytes from an offset, default 0, and how many, default to the
+   * end of the file.
+   */
+  readonly window?:
+    { readonly offset?: number | undefined; readonly size?: number | undefined } | undefined;
+  /**
+   * Gives up opening; and, of an image on a web server, every wait for that. The image itself is closed as
+   * always.
+   */
+  readonly signal?: AbortSignalLike | undefined;
+  /** Of images that lie on web servers, and files that they name there. */
+  readonly http?: HttpOptions | undefined;
   /** Limits of all queues of the image together, on whichever threads they are. */
   readonly throttle?: ThrottleOptions | undefined;
   /**
@@ -189,54 +178,18 @@ export interface SnapshotInfo {
   readonly icount?: number;
 }
 
-/** Facts of the qcow2 format as `info` reports them. */
-export interface Qcow2Info {
-  readonly type: 'qcow2';
-  readonly compat: '0.10' | '1.1';
-  readonly compressionType: 'zlib' | 'zstd';
-  readonly refcountBits: number;
-  /** The remaining facts exist for version 3 only. */
-  readonly lazyRefcounts?: boolean;
-  readonly corrupt?: boolean;
-  readonly extendedL2?: boolean;
-  readonly dataFile?: string;
-  readonly dataFileRaw?: boolean;
-  readonly bitmaps?: readonly BitmapInfo[];
-  /** Why the bitmaps are not told, where the record of them is damaged. */
-  readonly bitmapsFailure?: string;
-  readonly encrypt?: EncryptionInfo;
-}
-
-/** How an image is encrypted, as `info` reports it; of LUKS what its header says. */
-export interface EncryptionInfo {
-  readonly format: 'aes' | 'luks';
-  readonly cipherAlg?: string;
-  readonly cipherMode?: string;
-  readonly ivgenAlg?: string;
-  readonly ivgenHashAlg?: string;
-  readonly hashAlg?: string;
-  readonly uuid?: string;
-  /** Bytes. */
-  readonly payloadOffset?: number;
-  readonly masterKeyIterations?: number;
-  readonly slots?: readonly EncryptionSlotInfo[];
-}
-
-/** A place for a key; its offset in bytes. */
-export interface EncryptionSlotInfo {
-  readonly active: boolean;
-  readonly keyOffset: number;
-  /** Of one that is active. */
-  readonly iterations?: number;
-  readonly stripes?: number;
-}
-
-/** A persistent dirty bitmap as `info` reports it. */
-export interface BitmapInfo {
-  readonly name: string;
-  /** Bytes one bit covers. */
-  readonly granularity: number;
-  readonly flags: readonly ('in-use' | 'auto')[];
+/** A file that an image is spread over, besides its own. */
+export interface ChildFileInfo {
+  /** QEMU's name of it: `data-file`, `extents.0`. */
+  readonly role: string;
+  readonly filename: string;
+  /** Length in bytes (the end of it, holes included). */
+  readonly fileLength: number;
+  /** Bytes it occupies; undefined where the host does not say. */
+  readonly actualSize: number | undefined;
+  readonly blockDevice: boolean;
+  /** QEMU's name of the driver of what it lies in: `file`, `host_device`, `https`. */
+  readonly protocol: string;
 }
 
 /** Facts about one image, without its backing chain. */
@@ -252,9 +205,12 @@ export interface ImageInfo {
   /** Bytes of the extents that the file system was asked for, where it was. */
   readonly extentSizeHint?: number;
   readonly clusterSize?: number;
-  readonly dirtyFlag: boolean;
+  /** Whether it was not closed cleanly, for formats of which QEMU tells that. */
+  readonly dirtyFlag?: boolean;
   /** Whether the file is a block device. */
   readonly blockDevice: boolean;
+  /** QEMU's name of the driver of what it lies in: `file`, `host_device`, `https`. */
+  readonly protocol: string;
   readonly encrypted?: boolean;
   /** As stored in the image. */
   readonly backingFilename?: string;
@@ -262,13 +218,12 @@ export interface ImageInfo {
   readonly fullBackingFilename?: string;
   readonly backingFormat?: string;
   readonly snapshots: readonly SnapshotInfo[];
-  readonly formatSpecific?: Qcow2Info;
-  /** The external data file, where there is one. */
-  readonly dataFile?: {
-    readonly filename: string;
-    readonly fileLength: number;
-    readonly actualSize: number | undefined;
-  };
+  /** Why something is not told that the image has, such as where the record of it is damaged. */
+  readonly warnings?: readonly string[];
+  /** What only its format has to tell; `type` says which. */
+  readonly formatSpecific?: FormatSpecificInfo;
+  /** The files it is spread over, besides its own. */
+  readonly children: readonly ChildFileInfo[];
 }
 
 /** What `check` found, with qemu-img's counts. */

@@ -3,12 +3,12 @@ import { QueueCounters } from '../engine/counters.js';
 import { leave } from '../engine/members.js';
 import { SharedWords } from '../engine/shared-words.js';
 import { CowherdError, nameMemoryError } from '../errors.js';
-import { Qcow2Image, attachQcow2 } from '../format/qcow2/image.js';
-import { RawImage } from '../format/raw/image.js';
-import { attachStorageFile } from '../storage/open-file.js';
+import type { ChildFile, FormatImage } from '../format/driver.js';
+import { attachStorageFile } from '../storage/registry.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { Image, ImageHandle } from './api.js';
 import { closeEach } from './cleanup-steps.js';
+import { loadDriver } from './formats.js';
 import { type LinkHandle, joinImage } from './handle.js';
 import { noteOpen } from './left-open.js';
 import { OpenedImage } from './opened-image.js';
@@ -41,17 +41,18 @@ async function attachLink(handle: LinkHandle): Promise<OpenedImage> {
   try {
     const file = await attachStorageFile(handle.file);
     opened.push(file);
-    let dataFile: StorageFile | undefined;
-    if (handle.dataFile !== undefined) {
-      dataFile = await attachStorageFile(handle.dataFile);
-      opened.push(dataFile);
+    const children: ChildFile[] = [];
+    for (const child of handle.children) {
+      const childFile = await attachStorageFile(child.file);
+      opened.push(childFile);
+      children.push({ role: child.role, file: childFile });
     }
     let backing: OpenedImage | undefined;
     if (handle.backing !== undefined) {
       backing = await attachLink(handle.backing);
       opened.push(backing);
     }
-    return await openLink(handle, file, dataFile, backing);
+    return await openLink(handle, file, children, backing);
   } catch (error) {
     await closeEach(opened.reverse()).catch(() => undefined);
     throw error;
@@ -61,30 +62,40 @@ async function attachLink(handle: LinkHandle): Promise<OpenedImage> {
 async function openLink(
   handle: LinkHandle,
   file: StorageFile,
-  dataFile: StorageFile | undefined,
+  children: readonly ChildFile[],
   backing: OpenedImage | undefined,
 ): Promise<OpenedImage> {
   const { image, shared, options, probed } = handle;
+  const driver = await loadDriver(image.format, file.filename);
   const forget = joinImage(handle);
   if (forget === undefined) {
     const { filename } = file;
     throw new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
   }
   const counters = QueueCounters.take(shared.counters);
-  const format =
-    image.format === 'qcow2'
-      ? attachQcow2(file, dataFile, image, counters)
-      : new RawImage(file, image.size);
+  let format: FormatImage | undefined;
   try {
-    if (format instanceof Qcow2Image) format.metadata.poison.check();
-    const parts = { file, dataFile, format, backing, probed, options, shared, counters };
+    format = driver.attach([file, ...children.map((child) => child.file)], image, counters);
+    const formatName = driver.name;
+    const parts = {
+      file,
+      children,
+      formatName,
+      format,
+      backing,
+      probed,
+      options,
+      shared,
+      counters,
+    };
     const opened = new OpenedImage(parts);
     opened.onClosed(forget);
     return opened;
   } catch (error) {
     counters.release();
     // The others may all have left meanwhile; then the image's end is ours.
-    await format.close(leave(new SharedWords(shared.members))).catch(() => undefined);
+    const isLast = leave(new SharedWords(shared.members));
+    await format?.close(isLast).catch(() => undefined);
     forget();
     throw error;
   }

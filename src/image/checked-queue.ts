@@ -4,8 +4,8 @@ import { Counter, type QueueCounters } from '../engine/counters.js';
 import type { Throttle } from '../engine/throttle.js';
 import { CowherdError } from '../errors.js';
 import type { DataCopy, FillRule, FormatQueue } from '../format/driver.js';
-import { probeBytes, recogniseFormat } from '../format/probe.js';
-import { qcow2Magic } from '../format/qcow2/layout/header.js';
+import { probeBytes } from '../format/probe.js';
+import { mistakenFormat } from '../format/registry.js';
 import { isZero } from '../native/zero-scan.js';
 import type { ImageQueue } from './api.js';
 import { type BufferLike, bytesOf } from './buffer.js';
@@ -191,13 +191,12 @@ export class CheckedQueue implements ImageQueue {
     const begin = new Uint8Array(Math.min(probeBytes, this.#rules.size));
     await this.#queue.read(begin, 0);
     begin.set(buffer.subarray(0, begin.length - offset), offset);
-    const isMarked = qcow2Magic.every((byte, index) => begin[index] === byte);
-    const format = recogniseFormat(begin) ?? (isMarked ? 'qcow2' : undefined);
+    const format = mistakenFormat(begin);
     if (format !== undefined) {
       const { filename } = this.#rules;
       throw new CowherdError(
         'ERR_COWHERD_INVALID_ARGUMENT',
-        `'${filename}' was probed to be raw, and this write would make it look like ${format}; open it with format 'raw'`,
+        `'${filename}' was probed to be raw, and this write would make it look like ${format.name}; open it with format 'raw'`,
         { filename, offset },
       );
     }

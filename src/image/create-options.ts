@@ -1,151 +1,49 @@
-/** The options of a new qcow2 image: checked against the format and each other, with QEMU's words. */
-import { CowherdError } from '../errors.js';
-import type { Qcow2CreateOptions } from '../format/qcow2/change/create.js';
-import { maxClusterBits, minClusterBits, minExtendedClusterBits } from '../limits.js';
-import type { CreateImageOptions, CreateOptions, Preallocation } from './api.js';
+/** What the options of a new image may be, by the schemas of the formats. */
+import { type CreateOption, fileOptions } from '../format/create-options.js';
+import { creatableFormats } from '../format/registry.js';
+import type { CreateImageOptions, CreateOptions } from './api.js';
 import {
+  type OptionRule,
   type OptionRules,
   abortSignal,
   anyText,
   callback,
   flag,
   number,
+  options,
   size,
   text,
 } from './option-check.js';
-import { sizeInBytes } from './size.js';
 
-/** Rules of the options of a new image; what their values mean is looked at with the others. */
-export const createRules: OptionRules<CreateOptions> = {
-  clusterSize: size,
-  compat: text,
-  refcountBits: number,
-  lazyRefcounts: flag,
-  extendedL2: flag,
-  compressionType: text,
-  backingFile: anyText,
-  backingFormat: anyText,
-  dataFile: text,
-  dataFileRaw: flag,
-  preallocation: text,
-  nocow: flag,
-  extentSizeHint: size,
+/** Types; what values mean is looked at by the format, together with the others. */
+const ruleOf: Readonly<Record<CreateOption['type'], OptionRule>> = {
+  string: anyText,
+  size,
+  switch: flag,
+  number,
 };
+
+/** Rules of the options that some format has. */
+function createRules(): OptionRules<CreateOptions> {
+  const known = [...creatableFormats().flatMap(({ creation }) => creation.options), ...fileOptions];
+  const rules = known
+    .filter(({ key }) => key !== 'size')
+    .map(({ key, type }) => [key, ruleOf[type]] as const);
+  return Object.fromEntries(rules) as OptionRules<CreateOptions>;
+}
+
+/** The options of a new image among those of a job. */
+export const createOptions: OptionRule = (value) => options(createRules())(value);
 
 /** Rules of `createImage`'s options. */
-export const createImageRules: OptionRules<CreateImageOptions> = {
-  ...createRules,
-  format: text,
-  size,
-  backingUnchecked: flag,
-  durable: flag,
-  onWarning: callback,
-  signal: abortSignal,
-};
-
-const defaultClusterBits = 16;
-const defaultRefcountBits = 16;
-const preallocations: readonly Preallocation[] = ['off', 'metadata', 'falloc', 'full'];
-
-/**
- * Decides every option of a new image.
- *
- * @param bytes virtual size
- * @throws ERR_COWHERD_INVALID_ARGUMENT naming the option that is wrong
- */
-export function decideCreateOptions(options: CreateOptions, bytes: number): Qcow2CreateOptions {
-  const version = decideVersion(options.compat ?? '1.1');
-  const clusterBits = decideClusterBits(options.clusterSize);
-  const extendedL2 = options.extendedL2 ?? false;
-  const preallocation = decidePreallocation(options);
-  const compressionType = options.compressionType ?? 'zlib';
-  if (version < 3) refuseForVersion2(options);
-  if (extendedL2 && clusterBits < minExtendedClusterBits) {
-    throw invalid(
-      `Extended L2 entries are only supported with cluster sizes of at least ${2 ** minExtendedClusterBits} bytes`,
-    );
-  }
-  if ((compressionType as string) !== 'zlib' && (compressionType as string) !== 'zstd') {
-    throw invalid(`Invalid parameter '${compressionType as string}' for compression_type`);
-  }
-  if (options.backingFile !== undefined && preallocation !== 'off' && !extendedL2) {
-    throw invalid(
-      'Backing file and preallocation can only be used at the same time if extended_l2 is on',
-    );
-  }
-  if (options.dataFileRaw === true && options.dataFile === undefined) {
-    throw invalid('data-file-raw requires data-file');
-  }
-  if (options.dataFileRaw === true && options.backingFile !== undefined) {
-    throw invalid('Backing file and data-file-raw cannot be used at the same time');
-  }
+export function createImageRules(): OptionRules<CreateImageOptions> {
   return {
-    size: bytes,
-    version,
-    clusterBits,
-    refcountOrder: decideRefcountOrder(options.refcountBits),
-    lazyRefcounts: options.lazyRefcounts ?? false,
-    extendedL2,
-    compressionType,
-    backingFile: options.backingFile,
-    backingFormat: options.backingFormat,
-    dataFileName: options.dataFile,
-    dataFileRaw: options.dataFileRaw ?? false,
-    // A raw data file is to be readable by itself, so no cluster may read differently through qcow2.
-    preallocation:
-      options.dataFileRaw === true && preallocation === 'off' ? 'metadata' : preallocation,
+    ...createRules(),
+    format: text,
+    size,
+    backingUnchecked: flag,
+    durable: flag,
+    onWarning: callback,
+    signal: abortSignal,
   };
-}
-
-function decideVersion(compat: string): 2 | 3 {
-  if (compat === '0.10' || compat === 'v2') return 2;
-  if (compat === '1.1' || compat === 'v3') return 3;
-  throw invalid(`Invalid parameter '${compat}' for compat`);
-}
-
-function decideClusterBits(clusterSize: number | string | undefined): number {
-  if (clusterSize === undefined) return defaultClusterBits;
-  const bits = Math.log2(sizeInBytes(clusterSize, 'cluster size'));
-  if (!Number.isInteger(bits) || bits < minClusterBits || bits > maxClusterBits) {
-    throw invalid(
-      `Cluster size must be a power of two between ${2 ** minClusterBits} and ${2 ** maxClusterBits / 1024}k`,
-    );
-  }
-  return bits;
-}
-
-function decideRefcountOrder(refcountBits = defaultRefcountBits): number {
-  const order = Math.log2(refcountBits);
-  if (!Number.isInteger(order) || order < 0 || order > 6) {
-    throw invalid('Refcount width must be a power of two and may not exceed 64 bits');
-  }
-  return order;
-}
-
-function decidePreallocation(options: CreateOptions): Preallocation {
-  const preallocation = options.preallocation ?? 'off';
-  if (!preallocations.includes(preallocation)) {
-    throw invalid(`Invalid parameter '${preallocation as string}' for preallocation`);
-  }
-  return preallocation;
-}
-
-function refuseForVersion2(options: CreateOptions): void {
-  const needs = (feature: string, above = 'and above'): CowherdError =>
-    invalid(`${feature} compatibility level 1.1 ${above} (use version=v3 or greater)`);
-  if (options.lazyRefcounts === true) throw needs('Lazy refcounts only supported with');
-  if (options.extendedL2 === true) throw needs('Extended L2 entries are only supported with');
-  if ((options.refcountBits ?? defaultRefcountBits) !== defaultRefcountBits) {
-    throw needs('Different refcount widths than 16 bits require', 'or above');
-  }
-  if (options.dataFile !== undefined) {
-    throw needs('External data files are only supported with');
-  }
-  if (options.compressionType !== undefined && options.compressionType !== 'zlib') {
-    throw needs('Non-zlib compression type is only supported with');
-  }
-}
-
-function invalid(message: string): CowherdError {
-  return new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message);
 }

@@ -3,17 +3,19 @@ import { realpath, stat, unlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { hostPath } from '../byte-names.js';
 import { CowherdError } from '../errors.js';
-import { createQcow2, refuseTooLarge } from '../format/qcow2/change/create.js';
-import { createRaw } from '../format/raw/create.js';
-import { createStorageFile } from '../storage/open-file.js';
+import type { FormatDriver, ImageCreation } from '../format/driver.js';
+import { type FormatCreation, fileOptions as optionsOfFile } from '../format/create-options.js';
+import { creatableFormats, formatNamed } from '../format/registry.js';
+import { diskSize, sizeInBytes } from '../size.js';
+import { createStorageFile } from '../storage/registry.js';
 import type { StorageCreateOptions, StorageFile } from '../storage/storage.js';
-import type { CreateImageOptions, CreateOptions, ImageFormat } from './api.js';
-import { createImageRules, decideCreateOptions } from './create-options.js';
+import type { CreateImageOptions, CreateOptions } from './api.js';
+import { createImageRules } from './create-options.js';
+import { loadDriver } from './formats.js';
 import { openImage } from './open.js';
 import { checkOptions } from './option-check.js';
 import { type PathLike, pathOf } from './path.js';
 import { dataFilePath, resolveReference } from './reference.js';
-import { diskSize, sizeInBytes } from './size.js';
 
 /**
  * Makes an image file; a file that exists is overwritten.
@@ -23,8 +25,9 @@ import { diskSize, sizeInBytes } from './size.js';
  */
 export async function createImage(name: PathLike, options: CreateImageOptions): Promise<void> {
   const path = pathOf(name);
-  checkOptions(options, createImageRules, path, ['format']);
-  const size = await decideSize(path, options);
+  checkOptions(options, createImageRules(), path, ['format']);
+  const creation = await creationOf(options.format);
+  const size = await decideSize(path, options, creation);
   const opening = fileOptions(options);
   await refuseSharedFile(path, options);
   const file = await createStorageFile(path, opening);
@@ -58,37 +61,47 @@ function fileOptions({
 }
 
 /**
+ * How images of a format are made.
+ *
+ * @throws ERR_COWHERD_UNKNOWN_FORMAT, ERR_COWHERD_UNSUPPORTED
+ */
+async function creationOf(format: string): Promise<ImageCreation> {
+  if (formatNamed(format) === undefined) {
+    throw new CowherdError('ERR_COWHERD_UNKNOWN_FORMAT', `Unknown file format '${format}'`);
+  }
+  const { creation }: FormatDriver = await loadDriver(format);
+  if (creation !== undefined) return creation;
+  throw new CowherdError(
+    'ERR_COWHERD_UNSUPPORTED',
+    `Format driver '${format}' does not support image creation`,
+  );
+}
+
+/**
  * Makes an empty storage file into an image.
  *
  * @param options their size is decided, in bytes
  */
 export async function formatFile(
   file: StorageFile,
-  options: CreateOptions &
-    Pick<CreateImageOptions, 'signal' | 'onWarning' | 'durable'> & {
-      readonly format: ImageFormat;
-      readonly size: number;
-    },
+  options: CreateImageOptions & { readonly size: number },
 ): Promise<void> {
-  const { size, preallocation, signal } = options;
-  if (options.format === 'raw') {
-    await createRaw(file, size, preallocation ?? 'off', signal);
-    return;
-  }
-  const decided = decideCreateOptions(options, size);
-  let dataFile: StorageFile | undefined;
-  if (options.dataFile !== undefined) {
-    dataFile = await createStorageFile(
-      dataFilePath(file.filename, options.dataFile),
-      fileOptions(options),
-    );
-  }
+  const { size, signal } = options;
+  const creation = await creationOf(options.format);
+  const children: StorageFile[] = [];
+  const createChild = async (name: string): Promise<StorageFile> => {
+    const child = await createStorageFile(dataFilePath(file.filename, name), fileOptions(options));
+    children.push(child);
+    return child;
+  };
   try {
-    await createQcow2(file, dataFile, decided, signal);
-    await dataFile?.close();
+    await creation.create({ file, size, options, signal, createChild });
+    for (const child of children) await child.close();
   } catch (error) {
-    await dataFile?.close().catch(() => undefined);
-    if (dataFile !== undefined) await removeFile(dataFile.filename);
+    for (const child of children) {
+      await child.close().catch(() => undefined);
+      await removeFile(child.filename);
+    }
     throw error;
   }
 }
@@ -110,7 +123,6 @@ async function removeFile(path: string): Promise<void> {
 
 /** Refuses a data file or backing file that is the image file, before anything is overwritten. */
 async function refuseSharedFile(path: string, options: CreateImageOptions): Promise<void> {
-  if (options.format === 'raw') return;
   const { dataFile, backingFile } = options;
   const others: [label: string, file: string][] = [];
   if (dataFile !== undefined) others.push(['data file', dataFilePath(path, dataFile)]);
@@ -137,7 +149,11 @@ async function isSameFile(first: string, second: string): Promise<boolean> {
 }
 
 /** The size of the new disk in bytes: what the caller says, or that of the backing file. */
-async function decideSize(path: string, options: CreateImageOptions): Promise<number> {
+async function decideSize(
+  path: string,
+  options: CreateImageOptions,
+  creation: ImageCreation,
+): Promise<number> {
   checkCombination(path, options);
   let backingSize: number | undefined;
   if (options.backingFile !== undefined && options.backingUnchecked !== true) {
@@ -159,7 +175,7 @@ async function decideSize(path: string, options: CreateImageOptions): Promise<nu
     );
   }
   // Refuses a bad combination before the file is touched.
-  if (options.format === 'qcow2') refuseTooLarge(decideCreateOptions(options, size));
+  creation.check(options, size);
   return size;
 }
 
@@ -169,19 +185,26 @@ function checkCombination(path: string, options: CreateImageOptions): void {
       filename: path,
     });
   };
-  if ((options.format as string) !== 'qcow2' && (options.format as string) !== 'raw') {
-    throw new CowherdError(
-      'ERR_COWHERD_UNKNOWN_FORMAT',
-      `Unknown file format '${options.format as string}'`,
-    );
+  const { format, backingFile } = options;
+  const known = [...(formatNamed(format)?.creation?.options ?? []), ...optionsOfFile];
+  const has = (key: string): boolean => known.some((option) => option.key === key);
+  if (backingFile !== undefined && !has('backingFile')) {
+    refuse(`Backing file not supported for file format '${format}'`);
   }
-  if (options.format === 'raw') {
-    if (options.backingFile !== undefined)
-      refuse("Backing file not supported for file format 'raw'");
-    if (options.preallocation === 'metadata') refuse('Unsupported preallocation mode: metadata');
+  for (const [key, value] of Object.entries(options)) {
+    if (value !== undefined && isFormatOption(key) && !has(key)) {
+      refuse(`the ${format} format has no option '${key}'`);
+    }
   }
   if (options.backingFile !== undefined && options.backingFormat === undefined) {
     refuse('Backing file specified without backing format');
   }
   if (options.backingFile === '') refuse('The backing file name is empty');
+}
+
+/** Whether an option is of some format, rather than of making images as such. */
+function isFormatOption(key: string): boolean {
+  const has = ({ creation }: { creation: FormatCreation }): boolean =>
+    creation.options.some((option) => option.key === key);
+  return key !== 'size' && creatableFormats().some(has);
 }

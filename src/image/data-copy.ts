@@ -24,6 +24,16 @@ export function canClone(source: Image, target: Image): boolean {
   return areOurs && target.canCloneFrom(source);
 }
 
+/** Whether guest offsets are offsets in an image's file, and nothing else is there. */
+export function isFlat(image: Image): boolean {
+  return image instanceof OpenedImage && image.isFlat;
+}
+
+/** Whether an image can only be written by whole clusters, compressed. */
+export function needsCompressedWrites(image: Image): boolean {
+  return image instanceof OpenedImage && image.needsCompressedWrites;
+}
+
 /** Where the bytes of an extent of `map` lie; undefined where they lie nowhere as they are. */
 export function plainBytes(image: Image, extent: Extent): PlainBytes | undefined {
   return image instanceof OpenedImage ? image.bytesOf(extent) : undefined;

@@ -6,11 +6,9 @@ import { ControlWord, GateState } from '../engine/control-block.js';
 import { join } from '../engine/members.js';
 import { SharedWords } from '../engine/shared-words.js';
 import { CowherdError } from '../errors.js';
-import type { Qcow2Handle } from '../format/qcow2/image.js';
-import type { RawHandle } from '../format/raw/image.js';
+import type { FormatHandle } from '../format/driver.js';
 import { joinUntilThreadEnd, setWordAtThreadEnd } from '../native/thread-end.js';
-import { type StorageHandle, storageHandle } from '../storage/open-file.js';
-import type { StorageFile } from '../storage/storage.js';
+import type { StorageFile, StorageHandle } from '../storage/storage.js';
 import type { OpenImageOptions } from './api.js';
 import type { SharedState } from './shared-state.js';
 
@@ -18,8 +16,9 @@ import type { SharedState } from './shared-state.js';
 export interface LinkHandle {
   readonly shared: SharedState;
   readonly file: StorageHandle;
-  readonly dataFile: StorageHandle | undefined;
-  readonly image: Qcow2Handle | RawHandle;
+  /** The files it is spread over, by their roles. */
+  readonly children: readonly { readonly role: string; readonly file: StorageHandle }[];
+  readonly image: FormatHandle;
   readonly backing: LinkHandle | undefined;
   readonly probed: boolean;
   readonly options: OpenImageOptions;
@@ -27,7 +26,7 @@ export interface LinkHandle {
 
 /** The handle of a storage file. @throws ERR_COWHERD_UNSUPPORTED for one of this thread's memory */
 export function fileHandle(file: StorageFile): StorageHandle {
-  const handle = storageHandle(file);
+  const handle = file.handle?.();
   if (handle !== undefined) return handle;
   const { filename } = file;
   throw new CowherdError(
@@ -45,8 +44,8 @@ export function fileHandle(file: StorageFile): StorageHandle {
 export function poisonAtThreadEnd(handle: LinkHandle): () => void {
   const undo: (() => void)[] = [];
   for (let link: LinkHandle | undefined = handle; link !== undefined; link = link.backing) {
-    if (link.image.format !== 'qcow2') continue;
-    const { control } = link.image.memory;
+    const { control } = link.image;
+    if (control === undefined) continue;
     undo.push(setWordAtThreadEnd(control, ControlWord.gate, GateState.poisoned));
   }
   return () => {
@@ -63,7 +62,7 @@ export function poisonAtThreadEnd(handle: LinkHandle): () => void {
 export function joinImage({ image, shared }: LinkHandle): (() => void) | undefined {
   const { members } = shared;
   const joins = (): boolean => join(new SharedWords(members));
-  if (image.format !== 'qcow2') return joins() ? (): void => undefined : undefined;
-  const { control } = image.memory;
+  const { control } = image;
+  if (control === undefined) return joins() ? (): void => undefined : undefined;
   return joinUntilThreadEnd(members, joins, control, ControlWord.gate, GateState.poisoned);
 }

@@ -1,5 +1,9 @@
 /** Names of files as QEMU's `json:` has them, as far as its drivers are known here. */
+import { fileDriverName, nameOption } from '../storage/registry.js';
 import type { ImageFormat } from './api.js';
+import { defaultFormatName, isReadableFormat } from './formats.js';
+
+export { fileDriverName, nameOption } from '../storage/registry.js';
 
 /** A file that such a name names. */
 export interface NamedFile {
@@ -8,12 +12,9 @@ export interface NamedFile {
   readonly format: ImageFormat | undefined;
 }
 
-/** QEMU's drivers of what lies in a file or on a device. */
-export const protocols: readonly string[] = ['file', 'host_device'];
-
 /**
- * The file that a name is of: one of the formats qcow2 or raw, or none said, that lies in a file or on
- * a device, with no other option.
+ * The file that a name is of: one of the formats that are read, or none said, that lies in a file, on a
+ * device or on a web server, with no other option.
  *
  * @param name with `json:` in front
  * @returns undefined for any other name
@@ -26,19 +27,20 @@ export function parseJsonName(name: string): NamedFile | undefined {
     return undefined;
   }
   const driver = options.get('driver');
-  const isProtocol = protocols.some((each) => each === driver);
-  const [pathKey, driverKey] = isProtocol
-    ? ['filename', 'driver']
-    : ['file.filename', 'file.driver'];
+  const isProtocol = typeof driver === 'string' && nameOption(driver) !== undefined;
+  const prefix = isProtocol ? '' : 'file.';
+  const fileDriver = options.get(`${prefix}driver`) ?? fileDriverName;
+  if (typeof fileDriver !== 'string') return undefined;
+  const pathKey = `${prefix}${nameOption(fileDriver) ?? ''}`;
   const path = options.get(pathKey);
-  const known = ['driver', driverKey, pathKey];
+  const known = ['driver', `${prefix}driver`, pathKey];
   if (typeof path !== 'string' || [...options.keys()].some((key) => !known.includes(key))) {
     return undefined;
   }
-  if (![undefined, ...protocols].some((each) => each === options.get(driverKey))) return undefined;
   // What is opened as a file alone is its bytes.
-  if (isProtocol) return { path, format: 'raw' };
-  if (driver !== undefined && driver !== 'qcow2' && driver !== 'raw') return undefined;
+  if (isProtocol) return { path, format: defaultFormatName };
+  if (driver === undefined) return { path, format: undefined };
+  if (typeof driver !== 'string' || !isReadableFormat(driver)) return undefined;
   return { path, format: driver };
 }
 

@@ -1,10 +1,12 @@
 /** How a guest range is stored, through the whole backing chain: the extents of `map`. */
-import type { FormatImage } from '../format/driver.js';
+import type { FormatImage, StoredExtent } from '../format/driver.js';
 import type { Extent } from './api.js';
 
 /** One image of a chain, as far as `map` needs it. */
 export interface ChainLink {
   readonly format: FormatImage;
+  /** Where in its file the image begins, in bytes. */
+  readonly start: number;
   readonly below: ChainLink | undefined;
 }
 
@@ -41,7 +43,8 @@ async function* extentsFrom(
   length: number,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Extent> {
-  for await (const stored of link.format.extents(offset, length, signal)) {
+  for await (const found of link.format.extents(offset, length, signal)) {
+    const stored = withinFile(found, link.start);
     if (stored.present) {
       yield { ...stored, depth };
       continue;
@@ -66,6 +69,13 @@ async function* extentsFrom(
       };
     }
   }
+}
+
+/** An extent with the place that its file has for it. */
+function withinFile(extent: StoredExtent, start: number): StoredExtent {
+  return start === 0 || extent.offset === undefined
+    ? extent
+    : { ...extent, offset: start + extent.offset };
 }
 
 function joins(last: Extent, next: Extent): boolean {

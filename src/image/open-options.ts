@@ -2,10 +2,13 @@
 import { maxQueues } from '../engine/control-block.js';
 import type { ThrottleOptions } from '../engine/throttle.js';
 import { CowherdError } from '../errors.js';
-import type { OpenImageOptions } from './api.js';
+import { formatNames } from '../format/registry.js';
+import type { HttpOptions, OpenImageOptions } from './api.js';
+import { isReadableFormat } from './formats.js';
 import {
   type OptionRule,
   type OptionRules,
+  abortSignal,
   anyText,
   callback,
   checkOptions,
@@ -18,7 +21,10 @@ import {
 } from './option-check.js';
 
 /** Formats of images. */
-export const imageFormat: OptionRule = oneOf('qcow2', 'raw');
+export const imageFormat: OptionRule = (value) =>
+  typeof value === 'string' && isReadableFormat(value)
+    ? undefined
+    : `one of ${formatNames().join(', ')} is expected`;
 /** Cache modes of files. */
 export const cacheMode: OptionRule = oneOf(
   'writeback',
@@ -40,6 +46,23 @@ const throttleRules: OptionRules<ThrottleOptions> = {
   bytesPerSecond: positive,
   operationsBurst: positive,
   bytesBurst: positive,
+};
+
+/** Names and values of headers. */
+const headers: OptionRule = (value) =>
+  typeof value === 'object' &&
+  value !== null &&
+  Object.values(value).every((each) => typeof each === 'string')
+    ? undefined
+    : 'an object of strings is expected';
+
+const httpRules: OptionRules<HttpOptions> = {
+  headers,
+  timeoutSeconds: positive,
+  verifyCertificate: flag,
+  readAheadBytes: wholeNumber(0),
+  username: anyText,
+  password: anyText,
 };
 
 /** Which internal snapshot: one whose id or name it is, or what both have to be. */
@@ -65,6 +88,9 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   locking: oneOf('auto', 'off'),
   shareWriting: flag,
   snapshot: snapshotChoice,
+  window: options({ offset: wholeNumber(0), size: wholeNumber(0) }),
+  http: options(httpRules),
+  signal: abortSignal,
   throttle: options(throttleRules),
   forCheck: flag,
   forInfo: flag,

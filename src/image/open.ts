@@ -2,34 +2,32 @@
  * Opening an image and what it stands on: probing its format, its external data file, and its
  * backing chain under the caller's policy.
  */
-import { realpath } from 'node:fs/promises';
-import { hostPath, nameOfBytes } from '../byte-names.js';
 import { QueueCounters } from '../engine/counters.js';
 import { CowherdError, nameMemoryError, printable } from '../errors.js';
-import { isForeignFormat, probeFormat } from '../format/probe.js';
-import {
-  Incompatible,
-  type Qcow2Header,
-  backingFormatOf,
-  dataFileNameOf,
-} from '../format/qcow2/layout/header.js';
-import { openQcow2, readQcow2Header } from '../format/qcow2/image.js';
-import { openRaw } from '../format/raw/image.js';
+import type {
+  BackingReference,
+  ChildFile,
+  ChildReference,
+  FormatDriver,
+} from '../format/driver.js';
+import { formatNamed, probeFormat } from '../format/registry.js';
 import { defaultCacheBytes, maxChainDepth } from '../limits.js';
-import { openStorageFile } from '../storage/open-file.js';
+import { WindowFile } from '../storage/filters/window.js';
+import { identifyFile, openStorageFile } from '../storage/registry.js';
 import type { StorageFile } from '../storage/storage.js';
-import type { Image, ImageFormat, OpenImageOptions } from './api.js';
+import type { Image, OpenImageOptions } from './api.js';
 import { closeEach } from './cleanup-steps.js';
 import { checkOpenOptions } from './open-options.js';
+import { loadDriver } from './formats.js';
 import { noteOpen } from './left-open.js';
 import { OpenedImage } from './opened-image.js';
 import { type PathLike, pathOf } from './path.js';
 import { findDataFile, formatInReference, resolveReference } from './reference.js';
 import { allocateSharedState } from './shared-state.js';
 
-export { locksFiles } from '../storage/open-file.js';
+const sectorSize = 512;
 
-const formats: readonly ImageFormat[] = ['qcow2', 'raw'];
+export { locksFiles } from '../storage/registry.js';
 
 /**
  * Opens an image, its backing chain and its external data file.
@@ -63,10 +61,10 @@ async function openLink(
   options: OpenImageOptions,
   above: readonly string[],
 ): Promise<OpenedImage> {
-  checkFormat(options.format);
+  if (options.format !== undefined) await loadDriver(options.format);
   const file = await openImageFile(path, options);
   try {
-    const identity = nameOfBytes(await realpath(hostPath(path), 'buffer'));
+    const identity = await identifyFile(path);
     if (above.includes(identity)) {
       throw new CowherdError(
         'ERR_COWHERD_BACKING',
@@ -101,13 +99,16 @@ async function openImageFile(path: string, options: OpenImageOptions): Promise<S
     aio: options.aio ?? 'auto',
     forceShare: options.forceShare ?? false,
     locking: options.locking ?? 'auto',
+    http: options.http,
+    signal: options.signal,
   } as const;
-  const sharesWriting = shareWriting && format !== 'qcow2';
+  const isBare = format === undefined || formatNamed(format)?.isBare === true;
+  const sharesWriting = shareWriting && isBare;
   const file = await openStorageFile(path, { ...opening, sharesWriting });
   if (!readOnly || !sharesWriting || format !== undefined) return file;
   let again: StorageFile;
   try {
-    if ((await probeFormat(file)) === 'raw') return file;
+    if ((await probeFormat(file)).isBare === true) return file;
     // The first is still open, and with it the ring that both use.
     again = await openStorageFile(path, opening);
   } catch (error) {
@@ -119,75 +120,52 @@ async function openImageFile(path: string, options: OpenImageOptions): Promise<S
 }
 
 async function openOn(
-  file: StorageFile,
+  whole: StorageFile,
   options: OpenImageOptions,
   chain: readonly string[],
 ): Promise<OpenedImage> {
-  const format = options.format ?? (await probeImageFormat(file));
-  if (format === 'qcow2') return openQcow2Image(file, options, chain);
-  if (options.snapshot !== undefined) {
-    throw new CowherdError(
-      'ERR_COWHERD_UNSUPPORTED',
-      `'${file.filename}': the raw format has no internal snapshots`,
-      { filename: file.filename },
-    );
-  }
+  const driver = await driverFor(whole, options.format);
+  refuseUnfit(whole, driver, options);
+  const file = await windowOf(whole, options);
   const shared = allocateSharedState();
-  return new OpenedImage({
-    file,
-    dataFile: undefined,
-    format: await openRaw(file),
-    backing: undefined,
-    probed: options.format === undefined,
-    options,
-    shared,
-    counters: QueueCounters.take(shared.counters),
-  });
-}
-
-async function openQcow2Image(
-  file: StorageFile,
-  options: OpenImageOptions,
-  chain: readonly string[],
-): Promise<OpenedImage> {
-  const forCheck = options.forCheck === true;
-  const { overlapCheck = 'cached' } = options;
-  const header = await readQcow2Header(file, { forCheck });
+  const counters = QueueCounters.take(shared.counters);
+  const children: ChildFile[] = [];
   const opened: { close(): Promise<void> }[] = [];
   try {
-    let dataFile: StorageFile | undefined;
-    if ((header.incompatibleFeatures & Incompatible.externalDataFile) !== 0) {
-      dataFile = await openDataFile(file, dataFileNameOf(header), options);
-      opened.push(dataFile);
-    }
-    const readOnly = options.readOnly === true || options.snapshot !== undefined;
-    const shared = allocateSharedState();
-    const counters = QueueCounters.take(shared.counters);
-    const format = await openQcow2(file, header, {
+    const format = await driver.open({
+      file,
       counters,
-      dataFile,
-      readOnly,
-      forCheck,
-      forInfo: options.forInfo === true,
-      onFinding: options.onFinding,
-      cacheBytes: options.cacheSize ?? defaultCacheBytes,
-      overlapCheck,
-      lazyRefcounts: options.lazyRefcounts,
-      inOrder: options.inOrder ?? false,
-      snapshot: options.snapshot,
+      options: {
+        readOnly: options.readOnly === true || options.snapshot !== undefined,
+        forCheck: options.forCheck === true,
+        forInfo: options.forInfo === true,
+        onFinding: options.onFinding,
+        cacheBytes: options.cacheSize ?? defaultCacheBytes,
+        overlapCheck: options.overlapCheck ?? 'cached',
+        lazyRefcounts: options.lazyRefcounts,
+        inOrder: options.inOrder ?? false,
+        snapshot: options.snapshot,
+      },
+      openChild: async (reference) => {
+        const child = await openChild(file, reference, options);
+        opened.push(child);
+        children.push({ role: reference.role, file: child });
+        return child;
+      },
     });
     let backing: OpenedImage | undefined;
-    const below = belowOf(file.filename, header, options);
+    const below = belowOf(file.filename, format.backing, options);
     if (below !== undefined) {
       backing = await openBacking(below, options, chain);
       opened.push(backing);
     }
     return new OpenedImage({
       file,
-      dataFile,
+      children,
+      formatName: driver.name,
       format,
       backing,
-      probed: false,
+      probed: options.format === undefined && formatNamed(driver.name)?.isBare === true,
       options,
       shared,
       counters,
@@ -195,6 +173,68 @@ async function openQcow2Image(
   } catch (error) {
     await closeEach(opened).catch(() => undefined);
     throw error;
+  }
+}
+
+/** The part of a file that an image is, where the caller says so. */
+async function windowOf(file: StorageFile, { window }: OpenImageOptions): Promise<StorageFile> {
+  if (window === undefined) return file;
+  const { filename, protocol } = file;
+  const refuse = (why: string): never => {
+    const message = `Could not open '${filename}': ${why}`;
+    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename });
+  };
+  const whole = await file.size();
+  const { offset: start = 0, size } = window;
+  if (start > whole) {
+    refuse(`Offset (${start}) cannot be greater than size of the containing file (${whole})`);
+  }
+  if (size !== undefined && size % sectorSize !== 0) {
+    refuse(`Specified size is not multiple of ${sectorSize}`);
+  }
+  if (size !== undefined && start + size > whole) {
+    refuse(
+      `The sum of offset (${start}) and size (${size}) has to be smaller or equal to the  actual size of the containing file (${whole})`,
+    );
+  }
+  return new WindowFile(file, { filename, protocol }, { start, length: size ?? whole - start });
+}
+
+/** The driver of an image: of the format that is said, or that the file's bytes tell. */
+async function driverFor(file: StorageFile, format: string | undefined): Promise<FormatDriver> {
+  if (format !== undefined) return await loadDriver(format);
+  const found = await probeFormat(file);
+  if (found.load !== undefined) return await found.load();
+  const { filename } = file;
+  throw new CowherdError(
+    'ERR_COWHERD_UNSUPPORTED',
+    `Could not open '${filename}': Image is in ${found.name} format, which is not supported; -f raw (format 'raw') copies it as it is`,
+    { filename },
+  );
+}
+
+/** @throws ERR_COWHERD_UNSUPPORTED for what is asked of a format that does not have it */
+function refuseUnfit(
+  { filename, readOnly }: StorageFile,
+  driver: FormatDriver,
+  options: OpenImageOptions,
+): void {
+  const refuse = (why: string): never => {
+    throw new CowherdError('ERR_COWHERD_UNSUPPORTED', why, { filename });
+  };
+  const { name, hasSnapshots, hasBacking, isReadOnly } = driver;
+  if (options.snapshot !== undefined && hasSnapshots !== true) {
+    refuse(`'${filename}': the ${name} format has no internal snapshots`);
+  }
+  if (options.window !== undefined && formatNamed(name)?.isBare !== true) {
+    refuse(`Could not open '${filename}': images of the ${name} format are whole files`);
+  }
+  if (options.backingFile !== undefined && hasBacking !== true) {
+    refuse(`Could not open '${filename}': Driver doesn't support backing files`);
+  }
+  const isWritten = !readOnly && options.readOnly !== true && options.snapshot === undefined;
+  if (isWritten && isReadOnly === true) {
+    refuse(`Could not open '${filename}': images of the ${name} format can only be read`);
   }
 }
 
@@ -216,14 +256,14 @@ interface Below {
  */
 function belowOf(
   filename: string,
-  header: Qcow2Header,
+  stored: BackingReference | undefined,
   options: OpenImageOptions,
 ): Below | undefined {
   const { backing, backingFile, backingFormat } = options;
   if (backing === 'ignore') return undefined;
   if (backingFile !== undefined) return { path: backingFile, format: backingFormat };
-  const name = header.backingFile;
-  if (name === undefined) return undefined;
+  if (stored === undefined) return undefined;
+  const { name } = stored;
   if (mayNotReachOut(options)) {
     throw new CowherdError(
       'ERR_COWHERD_BACKING',
@@ -231,7 +271,7 @@ function belowOf(
       { filename },
     );
   }
-  const format = backingFormatOf(header) ?? formatInReference(name);
+  const format = stored.format ?? formatInReference(name);
   return { path: resolveReference(filename, name), format };
 }
 
@@ -241,18 +281,18 @@ async function openBacking(
   chain: readonly string[],
 ): Promise<OpenedImage> {
   try {
-    checkFormat(format);
     return await openLink(
       path,
       {
         ...options,
-        format: format as ImageFormat | undefined,
+        format,
         readOnly: true,
         snapshot: undefined,
         lazyRefcounts: undefined,
         backingFile: undefined,
         backingFormat: undefined,
         dataFile: undefined,
+        window: undefined,
         forCheck: false,
         forInfo: false,
       },
@@ -267,64 +307,47 @@ async function openBacking(
   }
 }
 
-async function openDataFile(
+/** Opens another file of an image, the one that the caller says or the image names. */
+async function openChild(
   file: StorageFile,
-  name: string | undefined,
+  { role, title, name, base }: ChildReference,
   options: OpenImageOptions,
 ): Promise<StorageFile> {
   const { filename } = file;
-  if (options.dataFile !== undefined) return await openDataFileAt(options.dataFile, file, options);
+  if (role === 'data-file' && options.dataFile !== undefined) {
+    return await openChildAt(options.dataFile, file, options);
+  }
   if (name === undefined) {
     throw new CowherdError(
       'ERR_COWHERD_INVALID_IMAGE',
-      `Could not open '${filename}': the image names no external data file`,
+      `Could not open '${filename}': the image names no ${title}`,
       { filename },
     );
   }
   if (mayNotReachOut(options)) {
     throw new CowherdError(
       'ERR_COWHERD_BACKING',
-      `'${filename}' has the external data file '${printable(name)}', and opening other files is denied`,
+      `'${filename}' has the ${title} '${printable(name)}', and opening other files is denied`,
       { filename },
     );
   }
-  return await openDataFileAt(await findDataFile(filename, name), file, options);
+  const path =
+    base === 'image' ? resolveReference(filename, name) : await findDataFile(filename, name);
+  return await openChildAt(path, file, options);
 }
 
-function openDataFileAt(
+function openChildAt(
   path: string,
-  file: StorageFile,
+  { readOnly }: StorageFile,
   options: OpenImageOptions,
 ): Promise<StorageFile> {
-  return openStorageFile(path, {
-    readOnly: file.readOnly,
-    cache: options.cache ?? 'writeback',
-    aio: options.aio ?? 'auto',
-    forceShare: options.forceShare ?? false,
-    locking: options.locking ?? 'auto',
-  });
-}
-
-/**
- * The format of a file by its bytes; what is nothing else is raw.
- *
- * @throws ERR_COWHERD_UNSUPPORTED for a format that is not read here, and so is no raw disk either
- */
-async function probeImageFormat(file: StorageFile): Promise<ImageFormat> {
-  const format = await probeFormat(file);
-  if (format === 'raw' || format === 'qcow2') return format;
-  const { filename } = file;
-  throw new CowherdError(
-    'ERR_COWHERD_UNSUPPORTED',
-    `Could not open '${filename}': Image is in ${format} format, which is not supported; -f raw (format 'raw') copies it as it is`,
-    { filename },
-  );
-}
-
-function checkFormat(format: string | undefined): void {
-  if (format === undefined || (formats as readonly string[]).includes(format)) return;
-  const message = isForeignFormat(format)
-    ? `The ${format} format is not supported`
-    : `Unknown driver '${printable(format)}'`;
-  throw new CowherdError('ERR_COWHERD_UNKNOWN_FORMAT', message);
+  const {
+    cache = 'writeback',
+    aio = 'auto',
+    forceShare = false,
+    locking = 'auto',
+    http,
+    signal,
+  } = options;
+  return openStorageFile(path, { readOnly, cache, aio, forceShare, locking, http, signal });
 }

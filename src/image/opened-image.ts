@@ -4,9 +4,14 @@ import { leave } from '../engine/members.js';
 import { SharedWords } from '../engine/shared-words.js';
 import { Throttle, throttleWords } from '../engine/throttle.js';
 import { CowherdError, nameMemoryError } from '../errors.js';
-import type { BackingReader, DataCopy, FillRule } from '../format/driver.js';
-import { Qcow2Image } from '../format/qcow2/image.js';
-import type { RawImage } from '../format/raw/image.js';
+import type {
+  BackingReader,
+  ChildFile,
+  DataCopy,
+  FillRule,
+  FormatImage,
+  ImageFiles,
+} from '../format/driver.js';
 import type { StorageFile } from '../storage/storage.js';
 import type {
   CheckOptions,
@@ -51,8 +56,10 @@ export interface PlainBytes {
 /** What an open image is made of; it owns the files. */
 export interface OpenedParts {
   readonly file: StorageFile;
-  readonly dataFile: StorageFile | undefined;
-  readonly format: Qcow2Image | RawImage;
+  /** The files it is spread over, besides its own. */
+  readonly children: readonly ChildFile[];
+  readonly formatName: ImageFormat;
+  readonly format: FormatImage;
   readonly backing: OpenedImage | undefined;
   /** Whether it is raw only because it looked like nothing else. */
   readonly probed?: boolean;
@@ -96,9 +103,10 @@ export class OpenedImage implements Image {
   constructor(parts: OpenedParts) {
     this.#parts = parts;
     this.filename = parts.file.filename;
-    this.format = parts.format instanceof Qcow2Image ? 'qcow2' : 'raw';
-    const { snapshot, forCheck } = parts.options;
-    this.readOnly = parts.file.readOnly || snapshot !== undefined || forCheck === true;
+    this.format = parts.formatName;
+    const { readOnly, snapshot, forCheck } = parts.options;
+    this.readOnly =
+      parts.file.readOnly || readOnly === true || snapshot !== undefined || forCheck === true;
     this.size = parts.format.size;
     this.clusterSize = parts.format.clusterSize;
     this.backing = parts.backing;
@@ -106,8 +114,8 @@ export class OpenedImage implements Image {
     if (throttle !== undefined) {
       this.#throttles.push(new Throttle(new SharedWords(parts.shared.throttle), throttle));
     }
-    const { file, dataFile, counters } = parts;
-    this.#own = this.#addQueue(file, dataFile, counters, undefined, () => Promise.resolve());
+    const files: ImageFiles = [parts.file, ...parts.children.map(({ file }) => file)];
+    this.#own = this.#addQueue(files, parts.counters, undefined, () => Promise.resolve());
   }
 
   read(buffer: BufferLike, offset: number): Promise<void> {
@@ -149,16 +157,31 @@ export class OpenedImage implements Image {
 
   /** @internal Whether the file of this image can share blocks of the other's, which share its layout. */
   canCloneFrom(source: OpenedImage): boolean {
-    const isRaw = this.format === 'raw' && source.format === 'raw';
-    return isRaw && this.#parts.file.canCloneFrom(source.#parts.file);
+    return this.isFlat && source.isFlat && this.#parts.file.canCloneFrom(source.#parts.file);
+  }
+
+  /** @internal Whether guest offsets are offsets in its file, and nothing else is there. */
+  get isFlat(): boolean {
+    return this.#parts.format.isFlat === true;
+  }
+
+  /** @internal Whether it can only be written by whole clusters, compressed. */
+  get needsCompressedWrites(): boolean {
+    return this.#parts.format.needsCompressedWrites === true;
   }
 
   /** @internal Where an extent of `map` lies as it is, if it does; and who counts that it is read. */
-  bytesOf({ zero, data, depth, offset }: Extent): PlainBytes | undefined {
+  bytesOf({ zero, data, depth, offset, filename }: Extent): PlainBytes | undefined {
     if (zero || !data || offset === undefined) return undefined;
     const { counters } = this.#parts;
-    const { file, dataFile } = this.#below(depth).#parts;
-    return { file: dataFile ?? file, offset, counters };
+    const { file, children, options } = this.#below(depth).#parts;
+    const at = offset - startOf(options);
+    const holder =
+      filename === file.filename
+        ? file
+        : children.find((each) => each.file.filename === filename)?.file;
+    if (holder === undefined) return undefined;
+    return { ...(holder.place?.(at) ?? { file: holder, offset: at }), counters };
   }
 
   /** An image of the chain; 0 is this one. */
@@ -193,7 +216,7 @@ export class OpenedImage implements Image {
     this.#refuseClosed();
     checkOptions(options, checkRules, this.filename);
     const { format, file } = this.#parts;
-    if (!(format instanceof Qcow2Image)) {
+    if (format.check === undefined) {
       throw new CowherdError(
         'ERR_COWHERD_UNSUPPORTED',
         'This image format does not support checks',
@@ -229,17 +252,17 @@ export class OpenedImage implements Image {
   }
 
   #linkHandle(): LinkHandle {
-    const { file, dataFile, format, backing, probed = false, options, shared } = this.#parts;
+    const { file, children, format, backing, probed = false, options, shared } = this.#parts;
     this.#refuseClosed();
     return {
       shared,
       file: fileHandle(file),
-      dataFile: dataFile && fileHandle(dataFile),
+      children: children.map((child) => ({ role: child.role, file: fileHandle(child.file) })),
       image: format.handle(),
       backing: backing === undefined ? undefined : backing.#linkHandle(),
       probed,
       // A function cannot be sent to other threads, and has been called as often as it will be.
-      options: { ...options, onFinding: undefined },
+      options: { ...options, onFinding: undefined, signal: undefined },
     };
   }
 
@@ -256,10 +279,10 @@ export class OpenedImage implements Image {
   ): Promise<ImageQueue> {
     this.#refuseClosed();
     checkQueueOptions(this.filename, options);
-    return this.#withOwnFiles((file, dataFile, counters) => {
-      const queue = this.#addQueue(file, dataFile, counters, options.throttle, async () => {
+    return this.#withOwnFiles((files, counters) => {
+      const queue = this.#addQueue(files, counters, options.throttle, async () => {
         try {
-          await closeEach([dataFile, file]);
+          await closeEach([...files].reverse());
         } finally {
           // Until then the image's own close waits for it, since the file may still be locked.
           this.#queues.delete(queue);
@@ -270,19 +293,16 @@ export class OpenedImage implements Image {
   }
 
   /** Makes something that has a way of its own into the files, and counters; it closes the files. */
-  #withOwnFiles<Made>(
-    make: (file: StorageFile, dataFile: StorageFile | undefined, counters: QueueCounters) => Made,
-  ): Made {
+  #withOwnFiles<Made>(make: (files: ImageFiles, counters: QueueCounters) => Made): Made {
     const parts = this.#parts;
     const opened: StorageFile[] = [];
     let counters: QueueCounters | undefined;
     try {
       const file = parts.file.openQueue();
       opened.push(file);
-      const dataFile = parts.dataFile?.openQueue();
-      if (dataFile !== undefined) opened.push(dataFile);
+      for (const child of parts.children) opened.push(child.file.openQueue());
       counters = QueueCounters.take(parts.shared.counters);
-      return make(file, dataFile, counters);
+      return make([file, ...opened.slice(1)], counters);
     } catch (error) {
       counters?.release();
       void closeEach(opened).catch(() => undefined);
@@ -304,11 +324,11 @@ export class OpenedImage implements Image {
   }
 
   async #closeAll(): Promise<void> {
-    const { file, dataFile, backing } = this.#parts;
+    const { file, children, backing } = this.#parts;
     try {
       await eachStep([
         () => this.#leave(),
-        () => dataFile?.close(),
+        ...children.map((child) => () => child.file.close()),
         () => file.close(),
         () => backing?.close(),
       ]);
@@ -333,8 +353,7 @@ export class OpenedImage implements Image {
   }
 
   #addQueue(
-    file: StorageFile,
-    dataFile: StorageFile | undefined,
+    files: ImageFiles,
     counters: QueueCounters,
     throttle: ThrottleOptions | undefined,
     onClose: () => Promise<void>,
@@ -348,7 +367,7 @@ export class OpenedImage implements Image {
     const detectZeroes = options.detectZeroes ?? 'off';
     const rules = { filename, size, clusterSize, readOnly, probed, detectZeroes, throttles };
     const below = backing?.reader();
-    const inner = openAbove(below, () => format.openQueue(file, dataFile, below, counters));
+    const inner = openAbove(below, () => format.openQueue(files, below, counters));
     const queue = new CheckedQueue(rules, inner, counters, onClose);
     this.#queues.add(queue);
     return queue;
@@ -356,16 +375,16 @@ export class OpenedImage implements Image {
 
   /** A way for one queue of the image above to read this one. */
   reader(): BackingReader {
-    return this.#withOwnFiles((file, dataFile, counters) => {
+    return this.#withOwnFiles((files, counters) => {
       const below = this.backing?.reader();
       const { format } = this.#parts;
-      const queue = openAbove(below, () => format.openQueue(file, dataFile, below, counters));
+      const queue = openAbove(below, () => format.openQueue(files, below, counters));
       return {
         size: this.size,
         read: (buffer, offset) => queue.read(buffer, offset),
         close: async () => {
           try {
-            await closeEach([queue, dataFile, file]);
+            await closeEach([queue, ...[...files].reverse()]);
           } finally {
             counters.release();
           }
@@ -377,9 +396,15 @@ export class OpenedImage implements Image {
   #link(): ChainLink {
     return {
       format: this.#parts.format,
+      start: startOf(this.#parts.options),
       below: this.backing === undefined ? undefined : this.backing.#link(),
     };
   }
+}
+
+/** Where in its file an image begins, in bytes. */
+function startOf({ window }: OpenImageOptions): number {
+  return window?.offset ?? 0;
 }
 
 /** What to throw for an error of work that a signal may have ended. */

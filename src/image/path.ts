@@ -3,8 +3,14 @@ import { fileURLToPath } from 'node:url';
 import { types } from 'node:util';
 import { nameOfBytes } from '../byte-names.js';
 import { CowherdError } from '../errors.js';
+import { isUrl } from '../storage/registry.js';
 
-/** A path, a `file:` URL, or the bytes of a path, in UTF-8 or not. */
+export { isUrl } from '../storage/registry.js';
+
+/**
+ * A path, a `file:` URL, or the bytes of a path, in UTF-8 or not; or a URL of a protocol that is known, also
+ * as a string.
+ */
 export type PathLike = string | UrlLike | Uint8Array;
 
 /** A `URL`, whichever library declares that, and of whichever realm it is. */
@@ -21,7 +27,7 @@ export interface UrlLike {
 export function pathOf(path: unknown): string {
   if (typeof path === 'string') return checked(path);
   try {
-    if (isUrl(path)) return checked(fileURLToPath(path.href));
+    if (isUrlObject(path)) return checked(isUrl(path.href) ? path.href : fileURLToPath(path.href));
     if (types.isUint8Array(path)) {
       return checked(nameOfBytes(path));
     }
@@ -31,7 +37,7 @@ export function pathOf(path: unknown): string {
   throw invalid('a string, a URL or a Buffer is expected');
 }
 
-function isUrl(path: unknown): path is UrlLike {
+function isUrlObject(path: unknown): path is UrlLike {
   if (typeof path !== 'object' || path === null) return false;
   const { href, protocol } = path as Partial<UrlLike>;
   return typeof href === 'string' && typeof protocol === 'string';

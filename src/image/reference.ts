@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises';
 import { isAbsolute } from 'node:path';
 import { hostPath } from '../byte-names.js';
 import { CowherdError, printable } from '../errors.js';
+import { isUrl } from '../storage/registry.js';
 import type { ImageFormat } from './api.js';
 import { type NamedFile, parseJsonName } from './json-name.js';
 
@@ -17,7 +18,7 @@ export function resolveReference(image: string, name: string): string {
   if (named !== undefined) return named.path;
   const path = withoutProtocol(image, name);
   // Put together as text, as QEMU does, so that names are reported as people wrote them.
-  return isAbsolute(path) ? path : image.slice(0, image.lastIndexOf('/') + 1) + path;
+  return isAbsolute(path) || isUrl(path) ? path : image.slice(0, image.lastIndexOf('/') + 1) + path;
 }
 
 /** What is told of a backing file: its path, or its name where that has a protocol. */
@@ -58,6 +59,7 @@ function protocolOf(name: string): string | undefined {
 function withoutProtocol(image: string, name: string): string {
   const protocol = protocolOf(name);
   if (protocol === 'file') return name.slice('file:'.length);
+  if (isUrl(name)) return name;
   if (protocol !== undefined) {
     throw new CowherdError(
       'ERR_COWHERD_UNSUPPORTED',

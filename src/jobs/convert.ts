@@ -14,7 +14,8 @@ import type {
   OpenImageOptions,
 } from '../image/api.js';
 import { createImage, removeImage } from '../image/create.js';
-import { ImageFiller, canClone } from '../image/data-copy.js';
+import { canCompress, defaultFormatName } from '../image/formats.js';
+import { ImageFiller, canClone, isFlat, needsCompressedWrites } from '../image/data-copy.js';
 import { closeEach } from '../image/cleanup-steps.js';
 import { locksFiles, openImage } from '../image/open.js';
 import {
@@ -37,7 +38,7 @@ import {
   text,
   wholeNumber,
 } from '../image/option-check.js';
-import { createRules } from '../image/create-options.js';
+import { createOptions } from '../image/create-options.js';
 import { type PathLike, pathOf } from '../image/path.js';
 import { dataFilePath, resolveReference } from '../image/reference.js';
 import { type SourcePart, concatenate } from './concatenation.js';
@@ -49,7 +50,15 @@ const defaultSparseBytes = 4096;
 /** What can be said of each source. */
 export type SourceOptions = Pick<
   OpenImageOptions,
-  'forceShare' | 'cache' | 'aio' | 'cacheSize' | 'dataFile' | 'backingFile' | 'backingFormat'
+  | 'forceShare'
+  | 'cache'
+  | 'aio'
+  | 'cacheSize'
+  | 'http'
+  | 'window'
+  | 'dataFile'
+  | 'backingFile'
+  | 'backingFormat'
 >;
 
 /** What can be said of an existing target. */
@@ -61,6 +70,7 @@ export type TargetOptions = Pick<
   | 'cacheSize'
   | 'detectZeroes'
   | 'overlapCheck'
+  | 'window'
   | 'dataFile'
   | 'backingFile'
   | 'backingFormat'
@@ -153,7 +163,7 @@ const eachSource: OptionRule = (value) => {
 const convertRules: OptionRules<ConvertOptions> = {
   from: imageFormat,
   to: imageFormat,
-  options: optionsBy(createRules),
+  options: createOptions,
   compress: flag,
   parallel: wholeNumber(1, 1024),
   queues: queueCount,
@@ -232,7 +242,7 @@ function checkCombination(
   if (options.targetIsZero === true && backing !== undefined) {
     refuse('Cannot use --target-is-zero when the destination image has a backing file');
   }
-  if (options.compress === true && (options.to ?? 'raw') === 'raw') {
+  if (options.compress === true && !canCompress(options.to ?? defaultFormatName)) {
     refuse('Compression not supported for this file format');
   }
   if (options.compress === true && options.options?.dataFile !== undefined) {
@@ -283,6 +293,7 @@ async function openSource(
     snapshot: options.snapshot,
     forceShare: options.forceShare,
     untrusted: options.untrusted,
+    signal: options.signal,
     // A copy of what somebody is writing to would be of no moment.
     shareWriting: false,
     ...own,
@@ -328,8 +339,8 @@ async function filesBelow(parts: readonly SourcePart[]): Promise<readonly string
   for (const { image } of parts) {
     for (let link: Image | undefined = image; link !== undefined; link = link.backing) {
       files.push(link.filename);
-      const { dataFile } = await link.info();
-      if (dataFile !== undefined) files.push(dataFile.filename);
+      const { children } = await link.info();
+      for (const { filename } of children) files.push(filename);
     }
   }
   return files;
@@ -345,7 +356,7 @@ async function createAndCopy(
   // Removes what it made if it fails; what it has not touched stays.
   await createImage(target, {
     ...options.options,
-    format: options.to ?? 'raw',
+    format: options.to ?? defaultFormatName,
     size,
     signal: options.signal,
     onWarning: options.onTargetWarning,
@@ -384,7 +395,7 @@ async function copyInto(
   created: boolean,
 ): Promise<void> {
   const target = await openNamed(path, {
-    format: options.to ?? (created ? 'raw' : undefined),
+    format: options.to ?? (created ? defaultFormatName : undefined),
     cache: targetCacheOf(options),
     aio: options.aio,
     // Nobody else has it, and without the addon it could not be locked.
@@ -405,9 +416,10 @@ async function copyInto(
       );
     }
     const source = concatenate(parts);
+    const compress = options.compress === true || needsCompressedWrites(target);
     const { outOfOrder = false } = options;
     const isFilledInOrder = created && !isPreallocated(options) && !outOfOrder;
-    if (isFilledInOrder && target.format === 'qcow2') {
+    if (isFilledInOrder && !isFlat(target)) {
       await target.reserve(0, Math.min(size, await storedBytes(parts)));
     }
     const sparseSize = options.sparseSize ?? defaultSparseBytes;
@@ -424,11 +436,11 @@ async function copyInto(
       outOfOrder,
       size,
       parallel: options.parallel,
-      granularity: options.compress === true ? (target.clusterSize ?? 1) : 1,
-      compress: options.compress ?? false,
+      granularity: compress ? (target.clusterSize ?? 1) : 1,
+      compress,
       sparseSize,
       zeroFrom: await zeroesFrom(target, options, created),
-      reserveAhead: isFilledInOrder && target.format === 'raw' && !isCloned,
+      reserveAhead: isFilledInOrder && isFlat(target) && !isCloned,
       leaveBacking: backingOf(options) !== undefined,
       salvage: options.salvage ?? false,
       rateLimit: options.rateLimit,
@@ -464,8 +476,10 @@ async function storedBytes(parts: readonly SourcePart[]): Promise<number> {
   let bytes = 0;
   for (const { image } of parts) {
     for (let link: Image | undefined = image; link !== undefined; link = link.backing) {
-      const { actualSize = 0, fileLength, blockDevice, dataFile } = await link.info();
-      bytes += (blockDevice ? fileLength : actualSize) + (dataFile?.actualSize ?? 0);
+      const info = await link.info();
+      for (const { blockDevice, fileLength, actualSize = 0 } of [info, ...info.children]) {
+        bytes += blockDevice ? fileLength : actualSize;
+      }
     }
   }
   return bytes;
@@ -480,7 +494,7 @@ async function zeroesFrom(
   if (options.targetIsZero === true) return 0;
   if (!created) return Infinity;
   const { blockDevice } = await target.info();
-  const isKnown = !blockDevice || (target.format === 'qcow2' && !isPreallocated(options));
+  const isKnown = !blockDevice || (!isFlat(target) && !isPreallocated(options));
   return isKnown ? (target.backing?.size ?? 0) : Infinity;
 }
 

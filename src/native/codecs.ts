@@ -30,6 +30,24 @@ export function codecFor(name: CodecName, level?: number): Codec {
   return new NativeCodec(Operation.zstdCompress, Operation.zstdDecompress, wanted);
 }
 
+/**
+ * Inflates a zlib stream (RFC 1950), which must fill `output`; what follows it is ignored.
+ *
+ * @throws CowherdError ERR_COWHERD_CORRUPT where it does not
+ */
+export async function inflateZlib(input: Uint8Array, output: Uint8Array): Promise<void> {
+  if (addon?.hasZlib !== true) {
+    const { inflateZlib: inflate } = await import('./portable-codec.js');
+    await inflate(input, output);
+    return;
+  }
+  const result = await convert(Operation.inflateZlib, input, output, 0);
+  if (result === invalid) throw damagedData();
+  if (result < 0) {
+    throw new CowherdError('ERR_COWHERD_IO', `decompression failed (errno ${-result})`);
+  }
+}
+
 class ResultPromise implements RingClient<(result: number) => void> {
   requestEnded(resolve: (result: number) => void, result: number): void {
     resolve(result);
@@ -78,10 +96,19 @@ class NativeCodec implements Codec {
   }
 
   #run(operation: Operation, input: Uint8Array, output: Uint8Array): Promise<number> {
-    return new Promise((resolve) => {
-      ringForCodecs().convert(resultPromise, resolve, operation, input, output, this.#level);
-    });
+    return convert(operation, input, output, this.#level);
   }
+}
+
+function convert(
+  operation: Operation,
+  input: Uint8Array,
+  output: Uint8Array,
+  level: number,
+): Promise<number> {
+  return new Promise((resolve) => {
+    ringForCodecs().convert(resultPromise, resolve, operation, input, output, level);
+  });
 }
 
 /** What Node carries, loaded where there is something to do for it. */

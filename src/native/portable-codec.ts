@@ -21,6 +21,9 @@ type Convert = (
 ) => Promise<Uint8Array>;
 const deflateRaw = promisify(zlib.deflateRaw) as Convert;
 const inflateRaw = promisify(zlib.inflateRaw) as Convert;
+const inflate = promisify(zlib.inflate) as Convert;
+/** Output that zlib makes room for at once. */
+const mostRoom = 1024 * 1024;
 
 class NodeZlibCodec implements Codec {
   readonly #level: number;
@@ -50,6 +53,22 @@ class NodeZlibCodec implements Codec {
     if (result.byteLength !== output.byteLength) throw damagedData();
     output.set(result);
   }
+}
+
+/** As `inflateZlib` of the codecs. */
+export async function inflateZlib(input: Uint8Array, output: Uint8Array): Promise<void> {
+  let result: Uint8Array;
+  try {
+    result = await inflate(input, {
+      // With a little more room than the output takes, zlib sees its end at once.
+      chunkSize: Math.min(output.byteLength + 64, mostRoom),
+      maxOutputLength: output.byteLength,
+    });
+  } catch (error) {
+    throw damagedData(error);
+  }
+  if (result.byteLength !== output.byteLength) throw damagedData();
+  output.set(result);
 }
 
 /** The zstd half of `node:zlib`, which Node has had since 22.15. */

@@ -25,6 +25,7 @@ export const Operation = {
   zstdDecompress: 14,
   deflate: 15,
   inflate: 16,
+  inflateZlib: 17,
 } as const;
 /** One of the operations. */
 export type Operation = (typeof Operation)[keyof typeof Operation];

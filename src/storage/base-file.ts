@@ -11,6 +11,7 @@ import type {
   CopyRule,
   DataCopier,
   StorageFile,
+  StorageHandle,
   StorageLimits,
   StorageStatus,
 } from './storage.js';
@@ -43,6 +44,7 @@ export abstract class BaseFile implements StorageFile {
   readonly filename: string;
   readonly readOnly: boolean;
   abstract readonly limits: StorageLimits;
+  abstract readonly protocol: string;
 
   #underWay = 0;
   #closing: Promise<void> | undefined;
@@ -56,6 +58,10 @@ export abstract class BaseFile implements StorageFile {
   abstract size(): Promise<number>;
   abstract allocatedSize(): Promise<number | undefined>;
   abstract openQueue(): StorageFile;
+
+  handle(): StorageHandle | undefined {
+    return undefined;
+  }
 
   /** Starts a checked read; the completion must come later, through `end`. */
   protected abstract startRead(buffer: Uint8Array, offset: number, completion: Completion): void;

@@ -1,5 +1,5 @@
 /** Comparing data that lie in files of the host, without their passing through JavaScript where it can. */
-import { FilePosix } from './file-posix.js';
+import { FilePosix } from './file/file-posix.js';
 import type { CopySegment } from './storage.js';
 
 /**

@@ -2,6 +2,8 @@
  * The protocol layer's one interface: a file of bytes, opened for one queue.
  * Implementations and filters live beside it; this file holds no behaviour.
  */
+import type { AbortSignalLike } from '../abort-signal.js';
+import type { HttpOptions } from './http-options.js';
 
 /**
  * What a storage request calls when it has ended. An object instead of a closure, so that a
@@ -10,6 +12,16 @@
 export interface Completion {
   /** @param error null on success. Called exactly once, never from within the submitting call. */
   complete(error: Error | null): void;
+}
+
+/**
+ * What another thread needs to attach to an open file while some queue of it stays open; can be cloned by
+ * structuredClone. Each protocol adds its own.
+ */
+export interface StorageHandle {
+  /** Name of the protocol. */
+  readonly protocol: string;
+  readonly filename: string;
 }
 
 /** How a storage file is to be opened. */
@@ -29,6 +41,10 @@ export interface StorageOpenOptions {
   readonly sharesWriting?: boolean;
   /** `off`: neither take image locks nor look at those of others, whatever is done to the file. */
   readonly locking?: LockingMode;
+  /** Of a file of a web server. */
+  readonly http?: HttpOptions | undefined;
+  /** Ends waits for others, such as web servers. */
+  readonly signal?: AbortSignalLike | undefined;
 }
 
 /** How a file is to be created. */
@@ -78,6 +94,13 @@ export interface StorageLimits {
   readonly detectsHoles: boolean;
   /** True for a block device, whose size is fixed. */
   readonly blockDevice: boolean;
+}
+
+/** A byte of an open file. */
+export interface FilePlace {
+  readonly file: StorageFile;
+  /** Bytes. */
+  readonly offset: number;
 }
 
 /** Bytes to copy: of an open file, or zeroes. */
@@ -150,6 +173,10 @@ export interface StorageFile {
   readonly filename: string;
   readonly readOnly: boolean;
   readonly limits: StorageLimits;
+  /** QEMU's name of the driver of what it is: `file`, `host_device`, `https`. */
+  readonly protocol: string;
+  /** Whether it can be read only once, about from its begin to its end. */
+  readonly isSequential?: boolean;
 
   /** Length of the file in bytes. */
   size(): Promise<number>;
@@ -207,6 +234,10 @@ export interface StorageFile {
   /** A way to copy data of other files into this one. */
   dataCopier(rule: CopyRule): DataCopier;
 
+  /** What `attach` of its protocol takes on another thread; undefined for what cannot be shared so. */
+  handle?(): StorageHandle | undefined;
+  /** Where a byte of it lies in the file that it is a part of; absent for whole files. */
+  place?(offset: number): FilePlace;
   /** The same open file for another queue: shares the descriptor and locks, has a ring of its own. */
   openQueue(): StorageFile;
   /** Ends this queue's use; the last of a file's queues to close releases descriptor and locks. */

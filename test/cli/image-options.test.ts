@@ -88,7 +88,6 @@ test('what cannot be kept is refused in one line', async (t) => {
   if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
   const cwd = await files(t);
   const reading = [
-    'driver=raw,file.filename=disk.raw,offset=512,size=1024',
     `${top},backing.file.filename=base.qcow2,backing.l2-cache-size=1M`,
     `${top},cache.direct=maybe`,
     `${top},file.aio=magic`,

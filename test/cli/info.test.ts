@@ -103,6 +103,8 @@ const example: ImageInfo = {
   clusterSize: 65536,
   dirtyFlag: true,
   blockDevice: true,
+  protocol: 'host_device',
+  children: [],
   snapshots: [
     {
       id: '1',

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { formatSize, formatSizeAndBytes } from '../../src/cli/size.js';
-import { parseSize } from '../../src/image/size.js';
+import { parseSize } from '../../src/size.js';
 import { needsTool, run, temporaryFolder } from '../support/tools.js';
 
 test('suffixes are powers of 1024 in either case, fractions are rounded to bytes', () => {

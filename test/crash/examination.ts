@@ -4,7 +4,7 @@
  */
 import { checkQcow2 } from '../../src/format/qcow2/check/check.js';
 import { readQcow2Header } from '../../src/format/qcow2/image.js';
-import { MemoryFile } from '../../src/storage/memory.js';
+import { MemoryFile } from '../../src/storage/memory/memory-file.js';
 import {
   type LoggedBarrier,
   type LoggedChange,

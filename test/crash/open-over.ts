@@ -5,8 +5,8 @@ import type { OverlapLevel } from '../../src/format/qcow2/overlap/levels.js';
 import { openRaw } from '../../src/format/raw/image.js';
 import { OpenedImage } from '../../src/image/opened-image.js';
 import { allocateSharedState } from '../../src/image/shared-state.js';
-import { MemoryFile } from '../../src/storage/memory.js';
-import { MemoryContent } from '../../src/storage/memory.js';
+import { MemoryFile } from '../../src/storage/memory/memory-file.js';
+import { MemoryContent } from '../../src/storage/memory/memory-file.js';
 import type { StorageFile } from '../../src/storage/storage.js';
 
 /** What an image lies in. */
@@ -46,6 +46,7 @@ export async function openOver(
     counters,
     dataFile,
     readOnly: file.readOnly,
+    forInfo: false,
     cacheBytes,
     overlapCheck,
     lazyRefcounts: undefined,
@@ -57,7 +58,8 @@ export async function openOver(
   prepare(format);
   return new OpenedImage({
     file,
-    dataFile,
+    children: dataFile === undefined ? [] : [{ role: 'data-file', file: dataFile }],
+    formatName: 'qcow2',
     format,
     backing: backing && (await openBacking(backing, wrapBacking)),
     options: {},
@@ -74,7 +76,7 @@ async function openBacking(
   const format = await openRaw(file);
   const shared = allocateSharedState();
   const counters = QueueCounters.take(shared.counters);
-  const parts = { dataFile: undefined, options: {}, backing: undefined };
+  const parts = { children: [], formatName: 'raw', options: {}, backing: undefined };
   return new OpenedImage({ ...parts, file, format, shared, counters });
 }
 

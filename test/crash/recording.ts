@@ -2,14 +2,14 @@
  * Runs a workload once, over files in memory whose operations end in an order drawn by a seed, and
  * keeps what the crash logs and the promises to the guest say of it.
  */
-import { decideCreateOptions } from '../../src/image/create-options.js';
+import { decideCreateOptions } from '../../src/format/qcow2/change/create-options.js';
 import type { CreateOptions, RequestTarget } from '../../src/image/api.js';
 import { createQcow2 } from '../../src/format/qcow2/change/create.js';
-import type { CheckReport } from '../../src/format/qcow2/check/findings/findings.js';
+import type { CheckReport } from '../../src/format/check.js';
 import { checkQcow2 } from '../../src/format/qcow2/check/check.js';
 import { type Qcow2Image, readQcow2Header } from '../../src/format/qcow2/image.js';
 import { CrashLog, CrashLogFile, LogClock } from '../../src/storage/filters/crash-log.js';
-import { MemoryContent, MemoryFile, type Schedule } from '../../src/storage/memory.js';
+import { MemoryContent, MemoryFile, type Schedule } from '../../src/storage/memory/memory-file.js';
 import type { StorageFile, StorageLimits } from '../../src/storage/storage.js';
 import { backingMark, fillSectors, type Mark, sectorSize } from '../schedules/history.js';
 import { Random } from '../stress/random.js';

@@ -1,12 +1,12 @@
 /** Long work on a whole file, while its device fails: making an image, and repairing one. */
 import { createQcow2 } from '../../src/format/qcow2/change/create.js';
 import { CowherdError } from '../../src/errors.js';
-import { decideCreateOptions } from '../../src/image/create-options.js';
+import { decideCreateOptions } from '../../src/format/qcow2/change/create-options.js';
 import { openImageOn } from '../../src/image/open.js';
 import { FaultFile, FaultPlan, operationKinds } from '../../src/storage/filters/fault.js';
 import type { OperationKind } from '../../src/storage/filters/filter-file.js';
 import { TraceFile } from '../../src/storage/filters/trace.js';
-import { type MemoryContent, MemoryFile } from '../../src/storage/memory.js';
+import { type MemoryContent, MemoryFile } from '../../src/storage/memory/memory-file.js';
 import type { StorageFile } from '../../src/storage/storage.js';
 import { bytesOf, contentOf } from '../crash/open-over.js';
 import { realCheck } from '../crash/real-tools.js';

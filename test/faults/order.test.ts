@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createQcow2 } from '../../src/format/qcow2/change/create.js';
 import type { CreateOptions } from '../../src/image/api.js';
-import { decideCreateOptions } from '../../src/image/create-options.js';
+import { decideCreateOptions } from '../../src/format/qcow2/change/create-options.js';
 import type { OpenedImage } from '../../src/image/opened-image.js';
 import { CowherdError } from '../../src/errors.js';
 import {
@@ -11,7 +11,7 @@ import {
   type Interception,
   type StorageOperation,
 } from '../../src/storage/filters/filter-file.js';
-import { MemoryContent, MemoryFile } from '../../src/storage/memory.js';
+import { MemoryContent, MemoryFile } from '../../src/storage/memory/memory-file.js';
 import type { StorageFile } from '../../src/storage/storage.js';
 import { bytesOf, openOver } from '../crash/open-over.js';
 import { Referee } from '../crash/referee.js';

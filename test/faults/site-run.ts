@@ -9,7 +9,11 @@ import {
   type OperationKind,
   type StorageOperation,
 } from '../../src/storage/filters/filter-file.js';
-import { type MemoryContent, MemoryFile, type Schedule } from '../../src/storage/memory.js';
+import {
+  type MemoryContent,
+  MemoryFile,
+  type Schedule,
+} from '../../src/storage/memory/memory-file.js';
 import type { StorageFile, StorageLimits } from '../../src/storage/storage.js';
 import { bytesOf, contentOf, openOver } from '../crash/open-over.js';
 import { Promises } from '../crash/promises.js';

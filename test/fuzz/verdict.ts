@@ -4,7 +4,7 @@ import type { Image } from '../../src/image/api.js';
 import { openImageOn } from '../../src/image/open.js';
 import type { StorageOperation } from '../../src/storage/filters/filter-file.js';
 import { FilterFile } from '../../src/storage/filters/filter-file.js';
-import { MemoryFile } from '../../src/storage/memory.js';
+import { MemoryFile } from '../../src/storage/memory/memory-file.js';
 import type { StorageFile } from '../../src/storage/storage.js';
 
 /** `ok` or the code of the error, step by step; the check by what it found. */

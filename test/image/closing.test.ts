@@ -7,7 +7,7 @@ import { attachImage } from '../../src/image/attach.js';
 import { createImage } from '../../src/image/create.js';
 import { openImage, openImageOn } from '../../src/image/open.js';
 import { TraceFile } from '../../src/storage/filters/trace.js';
-import { MemoryFile } from '../../src/storage/memory.js';
+import { MemoryFile } from '../../src/storage/memory/memory-file.js';
 import { needsTool, run, temporaryFolder } from '../support/tools.js';
 
 const clusterSize = 4096;

@@ -9,7 +9,7 @@ import { test } from 'node:test';
 import type { CreateOptions } from '../../src/image/api.js';
 import { createImage, formatFile } from '../../src/image/create.js';
 import { openImageOn } from '../../src/image/open.js';
-import { MemoryFile } from '../../src/storage/memory.js';
+import { MemoryFile } from '../../src/storage/memory/memory-file.js';
 import { diskFolder } from '../storage/backends.js';
 import { runCowherd } from '../support/both-tools.js';
 import { needsTool, run, runOk, temporaryFolder } from '../support/tools.js';

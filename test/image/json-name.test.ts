@@ -22,7 +22,11 @@ test('a name says a file and its format, with no other option', () => {
     [{ file: { filename: '/a' } }, { path: '/a', format: undefined }],
     [file, { path: '/a', format: 'raw' }],
     [{ driver: 'raw', offset: 512, file }, undefined],
-    [{ driver: 'vmdk', file }, undefined],
+    [
+      { driver: 'vmdk', file },
+      { path: '/a', format: 'vmdk' },
+    ],
+    [{ driver: 'luks', file }, undefined],
     [{ driver: 'qcow2', file: { driver: 'nbd', host: 'a' } }, undefined],
     [{ driver: 'qcow2', file: 'node' }, undefined],
     [{ driver: 'qcow2', file, backing: null }, undefined],

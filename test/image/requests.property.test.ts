@@ -10,7 +10,7 @@ import fc from 'fast-check';
 import type { CreateOptions, Image, RequestTarget } from '../../src/image/api.js';
 import { createImage, formatFile } from '../../src/image/create.js';
 import { openImage, openImageOn } from '../../src/image/open.js';
-import { MemoryFile } from '../../src/storage/memory.js';
+import { MemoryFile } from '../../src/storage/memory/memory-file.js';
 import { needsTool, run, runOk, temporaryFolder } from '../support/tools.js';
 
 const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_007);

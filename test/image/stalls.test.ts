@@ -16,7 +16,7 @@ import {
   type Interception,
   type StorageOperation,
 } from '../../src/storage/filters/filter-file.js';
-import { MemoryContent, MemoryFile } from '../../src/storage/memory.js';
+import { MemoryContent, MemoryFile } from '../../src/storage/memory/memory-file.js';
 import type { StorageFile } from '../../src/storage/storage.js';
 import { openOver } from '../crash/open-over.js';
 import { run } from '../support/tools.js';

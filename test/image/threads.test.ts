@@ -11,7 +11,7 @@ import { attachImage } from '../../src/image/attach.js';
 import { createImage } from '../../src/image/create.js';
 import { openImage, openImageOn } from '../../src/image/open.js';
 import { addon } from '../../src/native/addon.js';
-import { MemoryFile } from '../../src/storage/memory.js';
+import { MemoryFile } from '../../src/storage/memory/memory-file.js';
 import { needsTool, run, temporaryFolder } from '../support/tools.js';
 
 /** What a worker of these tests does once it has joined the image. */

@@ -6,7 +6,7 @@ import zlib from 'node:zlib';
 import { decompress as fzstdDecompress } from 'fzstd';
 import { addon } from '../../src/native/addon.js';
 import type { CodecName } from '../../src/native/codec.js';
-import { codecFor } from '../../src/native/codecs.js';
+import { codecFor, inflateZlib } from '../../src/native/codecs.js';
 
 const clusterBytes = 65_536;
 
@@ -75,6 +75,24 @@ test('zlib: reads any window, and its own fits in 4 KiB', async () => {
   const length = await codec.compress(compressible(), output);
   const narrow = zlib.inflateRawSync(output.subarray(0, length), { windowBits: 12 });
   assert.deepEqual(new Uint8Array(narrow), compressible());
+});
+
+test('zlib in its wrapping: padding is ignored, the checksum is not', async () => {
+  const data = zlib.deflateSync(compressible());
+  const back = new Uint8Array(clusterBytes);
+  await inflateZlib(data, back);
+  assert.deepEqual(back, compressible());
+  await inflateZlib(Buffer.concat([data, Buffer.alloc(500, 7)]), back.fill(0));
+  assert.deepEqual(back, compressible());
+  const corrupt = { code: 'ERR_COWHERD_CORRUPT' };
+  for (const at of [0, data.length - 1]) {
+    const damaged = Buffer.from(data);
+    damaged[at] ^= 0x10;
+    await assert.rejects(inflateZlib(damaged, back), corrupt, `byte ${at}`);
+  }
+  await assert.rejects(inflateZlib(data.subarray(0, -1), back), corrupt);
+  await assert.rejects(inflateZlib(data, new Uint8Array(clusterBytes - 1)), corrupt);
+  await assert.rejects(inflateZlib(data, new Uint8Array(clusterBytes + 1)), corrupt);
 });
 
 test('zstd: frames without a content size, made by another encoder of streams', async () => {

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { addon } from '../../src/native/addon.js';
 import { acquireRing, releaseRing } from '../../src/native/thread-rings.js';
-import { openStorageFile } from '../../src/storage/open-file.js';
+import { openStorageFile } from '../../src/storage/registry.js';
 import { diskFolder } from '../storage/backends.js';
 import { projectFolder, run } from '../support/tools.js';
 

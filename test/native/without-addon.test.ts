@@ -22,7 +22,7 @@ test('file-node, zero scan and codecs without the addon', () =>
   passesWith(
     { COWHERD_NO_ADDON: '1', COWHERD_LOCKING: 'off' },
     'test/storage/conformance.test.js',
-    'test/storage/open-file.test.js',
+    'test/storage/file/open-file.test.js',
     'test/native/zero-scan.test.js',
     'test/native/codec.test.js',
   ));

@@ -11,9 +11,8 @@ import { codecFor } from '../../src/native/codecs.js';
 import {
   attachStorageFile,
   openStorageFile,
-  type StorageHandle,
-  storageHandle,
-} from '../../src/storage/open-file.js';
+} from '../../src/storage/registry.js';
+import type { StorageHandle } from '../../src/storage/storage.js';
 import type { StorageFile } from '../../src/storage/storage.js';
 import { diskFolder } from '../storage/backends.js';
 
@@ -29,7 +28,7 @@ const requestBytes = 16_384;
 /** Keeps many requests of every kind under way, and ends as it was told. */
 async function work({ how, place }: Orders): Promise<void> {
   const file: StorageFile =
-    'backend' in place
+    'protocol' in place
       ? await attachStorageFile(place)
       : await openStorageFile(place.filename, {
           aio: place.aio,
@@ -114,7 +113,7 @@ if (!isMainThread) {
   test('workers attached to one file outlive each other', { skip }, async (t) => {
     const filename = newFile(t);
     const file = await openStorageFile(filename, { cache: 'none' });
-    const place = storageHandle(file)!;
+    const place = file.handle!()!;
     const hows = ['terminate', 'finish', 'exit', 'finish', 'terminate'] as const;
     await Promise.all(hows.map((how) => runWorker({ how, place })));
     await assert.rejects(openStorageFile(filename), { code: 'ERR_COWHERD_LOCKED' });

@@ -9,7 +9,7 @@ import type { Operation, Ring, RingClient } from '../../src/native/ring.js';
 import { acquireRing } from '../../src/native/thread-rings.js';
 import { BaseFile } from '../../src/storage/base-file.js';
 import type { OperationKind, StorageOperation } from '../../src/storage/filters/filter-file.js';
-import { MemoryContent } from '../../src/storage/memory.js';
+import { MemoryContent } from '../../src/storage/memory/memory-file.js';
 import type { Completion, StorageLimits, StorageStatus } from '../../src/storage/storage.js';
 
 /** Choices after which a run that has not ended is taken for one that never will. */
@@ -366,6 +366,7 @@ function nextTurn(): Promise<void> {
 
 /** A file on a simulated device. Queues opened from one file share its content. */
 export class SimulatedFile extends BaseFile {
+  readonly protocol = 'simulated';
   readonly limits: StorageLimits;
   readonly bytes: DeviceContent;
   readonly #device: SimulatedDevice;

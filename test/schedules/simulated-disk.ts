@@ -16,7 +16,7 @@ import { formatFile } from '../../src/image/create.js';
 import { OpenedImage } from '../../src/image/opened-image.js';
 import { allocateSharedState } from '../../src/image/shared-state.js';
 import type { StorageFile } from '../../src/storage/storage.js';
-import { MemoryContent, MemoryFile } from '../../src/storage/memory.js';
+import { MemoryContent, MemoryFile } from '../../src/storage/memory/memory-file.js';
 import { contentOf } from '../crash/open-over.js';
 import { snapshotName, withRealSnapshot } from '../crash/real-tools.js';
 import { run, temporaryFolder } from '../support/tools.js';
@@ -435,6 +435,7 @@ async function openOver(
     dataFile: undefined,
     readOnly: file.readOnly,
     forCheck: false,
+    forInfo: false,
     onFinding: undefined,
     cacheBytes: 0,
     overlapCheck: 'all',
@@ -442,7 +443,7 @@ async function openOver(
     inOrder: false,
     snapshot,
   });
-  const parts = { dataFile: undefined, options: {} };
+  const parts = { children: [], formatName: 'qcow2', options: {} };
   const backing = isBacked ? await openBacking(backingFile) : undefined;
   const image = new OpenedImage({ ...parts, file, format, backing, shared, counters });
   return { image, format };
@@ -452,7 +453,7 @@ async function openBacking(file: StorageFile): Promise<OpenedImage> {
   const format = await openRaw(file);
   const shared = allocateSharedState();
   const counters = QueueCounters.take(shared.counters);
-  const parts = { dataFile: undefined, options: {}, backing: undefined };
+  const parts = { children: [], formatName: 'raw', options: {}, backing: undefined };
   return new OpenedImage({ ...parts, file, format, shared, counters });
 }
 

@@ -4,9 +4,9 @@ import path from 'node:path';
 import type { TestContext } from 'node:test';
 import { addon } from '../../src/native/addon.js';
 import type { EngineName } from '../../src/native/ring.js';
-import { createFileNode } from '../../src/storage/file-node.js';
-import { createFilePosix } from '../../src/storage/file-posix.js';
-import { MemoryFile } from '../../src/storage/memory.js';
+import { createFileNode } from '../../src/storage/file/file-node.js';
+import { createFilePosix } from '../../src/storage/file/file-posix.js';
+import { MemoryFile } from '../../src/storage/memory/memory-file.js';
 import type { CacheMode, StorageFile } from '../../src/storage/storage.js';
 import { projectFolder } from '../support/tools.js';
 

@@ -24,7 +24,7 @@ for (const name of names) {
   };
 }
 // Only now, since it keeps some of these functions.
-const { createFileNode, openFileNode } = await import('../../src/storage/file-node.js');
+const { createFileNode, openFileNode } = await import('../../src/storage/file/file-node.js');
 
 function failure(): NodeJS.ErrnoException {
   return Object.assign(new Error('EIO: i/o error'), { code: 'EIO' });

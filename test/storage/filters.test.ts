@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { FaultFile, FaultPlan } from '../../src/storage/filters/fault.js';
 import type { StorageOperation } from '../../src/storage/filters/filter-file.js';
 import { TraceFile } from '../../src/storage/filters/trace.js';
-import { MemoryFile } from '../../src/storage/memory.js';
+import { MemoryFile } from '../../src/storage/memory/memory-file.js';
 
 const buffer = new Uint8Array(512).fill(1);
 

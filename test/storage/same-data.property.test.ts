@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { addon } from '../../src/native/addon.js';
-import { FilePosix } from '../../src/storage/file-posix.js';
+import { FilePosix } from '../../src/storage/file/file-posix.js';
 import { haveSameData } from '../../src/storage/same-data.js';
 import type { CopySegment, StorageFile } from '../../src/storage/storage.js';
 import { backends, createOrSkip } from './backends.js';

@@ -179,7 +179,7 @@ async function prepare(scenario: Scenario, folder: string, place: string): Promi
     format: 'qcow2',
     size,
     ...(options.dataFile !== undefined && { dataFile: path.join(folder, options.dataFile) }),
-    ...(below !== undefined && { backingFile: below, backingFormat: backing as 'raw' | 'qcow2' }),
+    ...(below !== undefined && { backingFile: below, backingFormat: backing }),
   });
   const first = await openImage(place, { format: 'qcow2', cache: 'unsafe' });
   const clusters = Math.ceil((size / first.clusterSize!) * filledShare);

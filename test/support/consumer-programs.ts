@@ -129,8 +129,9 @@ export async function main(): Promise<void> {
   const { identical } = await compare('a.qcow2', 'a.raw');
   const same: boolean = identical;
   try {
-    // @ts-expect-error a format that does not exist
-    await openImage('a', { format: 'floppy' });
+    await openImage('a', { format: 'registered elsewhere' });
+    // @ts-expect-error what is no name of a format
+    await openImage('a', { format: 5 });
     // @ts-expect-error what no image has given
     await attachImage({});
   } catch (error) {

@@ -32,7 +32,9 @@ export async function unpackFixtures(
   wanted: readonly Fixture[] = fixtures,
 ): Promise<string> {
   const folder = await temporaryFolder(t);
-  for (const each of withNeeds(wanted)) await unpack(each, folder);
+  for (const each of withNeeds(wanted)) {
+    for (const part of [each, ...(each.parts ?? [])]) await unpack(part, folder);
+  }
   return folder;
 }
 
@@ -43,7 +45,10 @@ function withNeeds(wanted: readonly Fixture[]): ReadonlySet<Fixture> {
   return result;
 }
 
-async function unpack({ file, stored }: Fixture, folder: string): Promise<void> {
+async function unpack(
+  { file, stored }: Pick<Fixture, 'file' | 'stored'>,
+  folder: string,
+): Promise<void> {
   const raw = await readFile(path.join(projectFolder, 'fixtures', 'images', stored));
   const bytes = stored === file ? raw : gunzipSync(raw);
   const target = path.join(folder, file);

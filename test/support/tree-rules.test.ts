@@ -5,6 +5,7 @@ import type { SourceText } from './source-tree.js';
 import {
   deadExports,
   importCircles,
+  namedOutside,
   upwardBetweenRooms,
   upwardImports,
   wrongDependencies,
@@ -53,6 +54,22 @@ test('an import of a room above is found, and a file that lies in no room', () =
     'src/house/cellar/a.ts imports src/house/hall/b.ts',
     'src/house/hall/b.ts imports src/house/door.ts',
     'src/house/shed/e.ts lies in no known room',
+  ]);
+});
+
+test('a name that only one folder may know is found elsewhere, and an import from its rooms', () => {
+  const sources = tree({
+    'src/format/registry.ts': `import './raw/a.js';`,
+    'src/format/raw/a.ts': `export const name = 'raw';`,
+    'src/image/b.ts': `import '../format/raw/a.js'; const isRaw = name === 'raw';`,
+    'src/image/c.ts': 'type Format = `raw` | "qcow2"; const text = "raw data";',
+    'src/image/d.ts': `import '../format/registry.js';`,
+  });
+  assert.deepEqual(namedOutside(sources, 'src/format/', ['raw'], ['raw', 'qcow2']), [
+    'src/image/b.ts imports src/format/raw/a.ts',
+    'src/image/b.ts names raw',
+    'src/image/c.ts names raw',
+    'src/image/c.ts names qcow2',
   ]);
 });
 

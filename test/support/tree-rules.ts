@@ -72,6 +72,36 @@ export function upwardBetweenRooms(
   return wrong;
 }
 
+/**
+ * Where sources outside a folder name what only the folder may name, or import from a room of it.
+ *
+ * @param folder ends with a slash
+ * @param rooms of it, from which nobody else imports
+ * @param names texts that no string outside may be
+ */
+export function namedOutside(
+  sources: readonly SourceText[],
+  folder: string,
+  rooms: readonly string[],
+  names: readonly string[],
+): string[] {
+  const wrong: string[] = [];
+  for (const source of sources) {
+    if (source.name.startsWith(folder)) continue;
+    for (const imported of projectImports(source)) {
+      if (rooms.some((room) => imported.startsWith(`${folder}${room}/`))) {
+        wrong.push(`${source.name} imports ${imported}`);
+      }
+    }
+    visit(parse(source), (node) => {
+      if (ts.isStringLiteralLike(node) && names.includes(node.text)) {
+        wrong.push(`${source.name} names ${node.text}`);
+      }
+    });
+  }
+  return wrong;
+}
+
 /** Files that import each other in a circle, types included: each circle as its files, from the first. */
 export function importCircles(sources: readonly SourceText[]): string[] {
   const imports = new Map(sources.map((source) => [source.name, projectImports(source)]));

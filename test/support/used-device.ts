@@ -1,7 +1,7 @@
 /** A disk in memory that is like a device someone else has used: of a fixed size, and full of their bytes. */
 import { CowherdError } from '../../src/errors.js';
 import { FilterFile, type StorageOperation } from '../../src/storage/filters/filter-file.js';
-import { MemoryContent, MemoryFile } from '../../src/storage/memory.js';
+import { MemoryContent, MemoryFile } from '../../src/storage/memory/memory-file.js';
 import type { StorageFile, StorageLimits } from '../../src/storage/storage.js';
 
 /** What the device is full of. */

@@ -6,7 +6,18 @@ import { heldByQueues } from '../../engine/queue-line.js';
 import { CowherdError, type CowherdErrorCode } from '../../errors.js';
 import { maxL1TableBytes, maxOffset } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
-import type { BackingReader, FormatImage, FormatQueue, StoredExtent } from '../driver.js';
+import type { CheckOptions, CheckReport } from '../check.js';
+import type {
+  BackingReader,
+  BackingReference,
+  FormatHandle,
+  FormatImage,
+  FormatOpenOptions,
+  FormatQueue,
+  ImageFiles,
+  StoredExtent,
+} from '../driver.js';
+import type { FormatFacts } from '../facts.js';
 import { EncryptedQueue, encryptedRefusal } from './contents/encryption.js';
 import { storedExtents } from './report/stored-extents.js';
 import {
@@ -15,11 +26,11 @@ import {
   CryptMethod,
   Incompatible,
   type Qcow2Header,
+  backingFormatOf,
   decodeHeader,
 } from './layout/header.js';
-import { type CheckOptions, checkQcow2 } from './check/check.js';
-import type { CheckReport, Finding } from './check/findings/findings.js';
-import { type Qcow2Facts, qcow2Facts } from './report/info.js';
+import { checkQcow2 } from './check/check.js';
+import { qcow2Facts } from './report/info.js';
 import {
   type Qcow2Memory,
   Qcow2Metadata,
@@ -27,41 +38,18 @@ import {
   loadQcow2Memory,
 } from './metadata/metadata.js';
 import { Qcow2Queue } from './requests/queue.js';
-import {
-  type SnapshotChoice,
-  describeChoice,
-  findSnapshot,
-  readSnapshots,
-} from './contents/snapshots.js';
+import { describeChoice, findSnapshot, readSnapshots } from './contents/snapshots.js';
 import { reclaimAll } from './requests/reclaim.js';
-import type { OverlapLevel } from './overlap/levels.js';
 
 /** How an image is to be opened. */
-export interface Qcow2OpenOptions {
+export interface Qcow2OpenOptions extends FormatOpenOptions {
   readonly dataFile: StorageFile | undefined;
-  readonly readOnly: boolean;
-  /** Opened to be checked: what else would be refused or repaired first is let be. */
-  readonly forCheck: boolean;
-  /** Opened to be described: the data of an encrypted image need not be readable. */
-  readonly forInfo?: boolean;
-  /** Told what the repair of an image that was not closed cleanly finds and does. */
-  readonly onFinding: ((finding: Finding) => void) | undefined;
-  /** Budget of the metadata cache in bytes. */
-  readonly cacheBytes: number;
-  /** Which metadata writes are kept off. */
-  readonly overlapCheck: OverlapLevel;
-  /** Whether reference counts reach the disk late; undefined for what the header says. */
-  readonly lazyRefcounts: boolean | undefined;
-  /** Whether writes of a queue take clusters in the order in which they begin. */
-  readonly inOrder: boolean;
-  /** Id or name of the internal snapshot to read. */
-  readonly snapshot: SnapshotChoice | undefined;
   /** Of this thread's first queue; what its requests share is counted there too. */
   readonly counters: QueueCounters;
 }
 
 /** What another thread needs to have an image open too; can be cloned by structuredClone. */
-export interface Qcow2Handle {
+export interface Qcow2Handle extends FormatHandle {
   readonly format: 'qcow2';
   readonly header: Qcow2Header;
   readonly memory: Qcow2Memory;
@@ -101,7 +89,7 @@ export async function openQcow2(
   const refuse = (code: CowherdErrorCode, why: string): never => {
     throw new CowherdError(code, `Could not open '${filename}': ${why}`, { filename });
   };
-  const isDescribed = options.forInfo === true && options.readOnly;
+  const isDescribed = options.forInfo && options.readOnly;
   if (header.cryptMethod !== CryptMethod.none && !isDescribed) throw encryptedRefusal(filename);
   const has = (bit: number): boolean => (header.incompatibleFeatures & bit) !== 0;
   const forWriting = !options.readOnly && !options.forCheck;
@@ -158,6 +146,7 @@ export async function openQcow2(
     format: 'qcow2',
     header,
     memory,
+    control: memory.control,
     size,
     readOnly,
     lazyRefcounts,
@@ -196,14 +185,21 @@ export class Qcow2Image implements FormatImage {
     this.#handle = handle;
   }
 
+  get backing(): BackingReference | undefined {
+    const { header } = this.metadata.headerFile;
+    const { backingFile } = header;
+    return backingFile === undefined
+      ? undefined
+      : { name: backingFile, format: backingFormatOf(header) };
+  }
+
   /** What `attachQcow2` needs on another thread, as long as some thread has the image open. */
   handle(): Qcow2Handle {
     return this.#handle;
   }
 
   openQueue(
-    file: StorageFile,
-    dataFile: StorageFile | undefined,
+    [file, dataFile]: ImageFiles,
     backing: BackingReader | undefined,
     counters: QueueCounters,
   ): FormatQueue {
@@ -242,7 +238,7 @@ export class Qcow2Image implements FormatImage {
   }
 
   /** The facts that `info` reports. */
-  facts(): Promise<Qcow2Facts> {
+  facts(): Promise<FormatFacts> {
     return qcow2Facts(this.metadata.file, this.metadata.headerFile.header);
   }
 

@@ -9,16 +9,19 @@ import {
   type BackingReader,
   type DataCopy,
   type FillRule,
+  type FormatHandle,
   type FormatImage,
   type FormatQueue,
+  type ImageFiles,
   type StoredExtent,
   copiedBytes,
 } from '../driver.js';
+import type { FormatFacts } from '../facts.js';
 
 const sectorSize = 512;
 
 /** What another thread needs to have a raw image open too. */
-export interface RawHandle {
+export interface RawHandle extends FormatHandle {
   readonly format: 'raw';
   /** Virtual size in bytes. */
   readonly size: number;
@@ -34,6 +37,8 @@ export async function openRaw(file: StorageFile): Promise<RawImage> {
 export class RawImage implements FormatImage {
   readonly size: number;
   readonly clusterSize = undefined;
+  readonly isFlat = true;
+  readonly backing = undefined;
   readonly #file: StorageFile;
 
   constructor(file: StorageFile, size: number) {
@@ -46,8 +51,7 @@ export class RawImage implements FormatImage {
   }
 
   openQueue(
-    file: StorageFile,
-    _dataFile: StorageFile | undefined,
+    [file]: ImageFiles,
     _backing: BackingReader | undefined,
     counters: QueueCounters,
   ): FormatQueue {
@@ -77,6 +81,10 @@ export class RawImage implements FormatImage {
       };
       start += part;
     }
+  }
+
+  facts(): Promise<FormatFacts> {
+    return Promise.resolve({ dirty: false, snapshots: [] });
   }
 
   async close(): Promise<void> {

@@ -60,6 +60,10 @@ export abstract class FilterFile implements StorageFile {
     return this.inner.readOnly;
   }
 
+  get protocol(): string {
+    return this.inner.protocol;
+  }
+
   get limits(): StorageLimits {
     return this.inner.limits;
   }

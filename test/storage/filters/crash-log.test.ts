@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CrashLog, CrashLogFile, durableFrom } from '../../../src/storage/filters/crash-log.js';
 import { FaultFile, FaultPlan } from '../../../src/storage/filters/fault.js';
-import { MemoryFile } from '../../../src/storage/memory.js';
+import { MemoryFile } from '../../../src/storage/memory/memory-file.js';
 import type { StorageFile } from '../../../src/storage/storage.js';
 
 const buffer = new Uint8Array(512).fill(1);

@@ -14,14 +14,9 @@
 import { nameMemoryError } from '../../../errors.js';
 import { TurnOfOthers } from '../../../turn-of-others.js';
 import type { StorageFile } from '../../../storage/storage.js';
+import type { CheckFailure, CheckOptions, CheckReport } from '../../check.js';
 import { checkCopiedFlags } from './copied-flags.js';
-import {
-  type CheckFailure,
-  CheckGivenUp,
-  type CheckReport,
-  type Finding,
-  Findings,
-} from './findings/findings.js';
+import { CheckGivenUp, Findings } from './findings/findings.js';
 import { type References, countReferences, refuseBrokenBitmaps } from './references.js';
 import {
   type CheckedSnapshots,
@@ -35,16 +30,7 @@ import { RefcountEditor, rebuildRefcounts } from './repair/refcounts.js';
 import { StoredCounts, readCount, readStoredCounts } from './counts/stored-counts.js';
 
 /** How a check is observed and cancelled, and what it repairs. */
-export interface CheckOptions {
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?:
-    ((progress: { readonly doneBytes: number; readonly totalBytes: number }) => void) | undefined;
-  /** Told each finding when it is made. */
-  readonly onFinding?: ((finding: Finding) => void) | undefined;
-  /** How many threads read L2 tables, each with a queue of its own; 1 if left out. */
-  readonly queues?: number | undefined;
-  /** `leaks` frees what nothing refers to; `all` puts right whatever can be. */
-  readonly repair?: 'leaks' | 'all' | undefined;
+export interface Qcow2CheckOptions extends CheckOptions {
   /**
    * Runs of clusters that a program at work holds a reference to, which no table shows: in reserve, or
    * not given back yet.
@@ -60,7 +46,7 @@ export interface CheckOptions {
 export function checkQcow2(
   file: StorageFile,
   header: Qcow2Header,
-  options: CheckOptions,
+  options: Qcow2CheckOptions,
 ): Promise<CheckReport> {
   return new Check(new CheckedImage(file, header), options).run();
 }
@@ -75,7 +61,7 @@ const nothing: Fixes = { leaks: false, errors: false };
 
 class Check {
   readonly #image: CheckedImage;
-  readonly #options: CheckOptions;
+  readonly #options: Qcow2CheckOptions;
   readonly #fixes: Fixes;
   readonly #findings: Findings;
   #fileLength = 0;
@@ -85,7 +71,7 @@ class Check {
   /** References to L2 tables, by cluster: made when it is first needed. */
   #tableReferences: ReadonlyMap<number, number> | undefined;
 
-  constructor(image: CheckedImage, options: CheckOptions) {
+  constructor(image: CheckedImage, options: Qcow2CheckOptions) {
     this.#image = image;
     this.#options = options;
     const { repair } = options;

@@ -5,7 +5,6 @@
  */
 import { CowherdError, printable } from '../../../errors.js';
 import { maxBitmapTableEntries, maxFileLength, maxL1TableBytes } from '../../../limits.js';
-import { storageHandle } from '../../../storage/open-file.js';
 import { readBitmaps } from '../contents/bitmaps.js';
 import { CheckGivenUp, type Findings, entryHex } from './findings/findings.js';
 import { L2Checker, type DroppablePlace } from './tables/l2-table.js';
@@ -210,7 +209,7 @@ class ReferenceCounter implements References {
     if (threads < 2 || (l1.byteLength / 8) * geometry.clusterSize < leastThreadedBytes) {
       return undefined;
     }
-    const handle = storageHandle(file);
+    const handle = file.handle?.();
     if (handle === undefined) return undefined;
     // Loaded only here: few checks have threads, and no other command does.
     const { TableThreads, tableThreadModule } = await import('./threads/check-tables.js');

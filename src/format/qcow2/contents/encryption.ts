@@ -14,85 +14,87 @@ const slotsAt = 208;
 const slotBytes = 48;
 const slotActive = 0x00ac71f3;
 
-/** A place for a key in a LUKS header; offsets in bytes. */
-export interface LuksSlot {
-  readonly active: boolean;
-  readonly iterations: number;
-  readonly stripes: number;
-  readonly keyOffset: number;
+/** How an image is encrypted, as `info` reports it; of LUKS what its header says. */
+export interface EncryptionInfo {
+  readonly ivgenAlg?: string;
+  /** Whether the header lies in another file. */
+  readonly detachedHeader?: boolean;
+  readonly hashAlg?: string;
+  readonly cipherAlg?: string;
+  readonly uuid?: string;
+  readonly ivgenHashAlg?: string | undefined;
+  readonly format: 'aes' | 'luks';
+  readonly cipherMode?: string;
+  readonly slots?: readonly EncryptionSlotInfo[];
+  /** Bytes. */
+  readonly payloadOffset?: number;
+  readonly masterKeyIterations?: number;
 }
 
-/** What is told of the encryption of an image. */
-export type EncryptionFacts =
-  | { readonly format: 'aes' }
-  | {
-      readonly format: 'luks';
-      /** Undefined where the header cannot be made sense of. */
-      readonly header:
-        | {
-            readonly cipherAlg: string;
-            readonly cipherMode: string;
-            readonly ivgenAlg: string;
-            readonly ivgenHashAlg: string | undefined;
-            readonly hashAlg: string;
-            readonly uuid: string;
-            /** Bytes. */
-            readonly payloadOffset: number;
-            readonly masterKeyIterations: number;
-            readonly slots: readonly LuksSlot[];
-          }
-        | undefined;
-    };
+/** A place for a key; its offset in bytes. */
+export interface EncryptionSlotInfo {
+  readonly active: boolean;
+  /** Of one that is active. */
+  readonly iterations?: number;
+  readonly keyOffset: number;
+  /** Of one that is active. */
+  readonly stripes?: number;
+}
 
 /** Reads what is told of an image's encryption; undefined for one that is not encrypted. */
 export async function encryptionFacts(
   file: StorageFile,
   { cryptMethod, extensions }: Qcow2Header,
-): Promise<EncryptionFacts | undefined> {
+): Promise<EncryptionInfo | undefined> {
   if (cryptMethod === CryptMethod.none) return undefined;
   if (cryptMethod === CryptMethod.aes) return { format: 'aes' };
   const extension = findExtension(extensions, ExtensionType.fullDiskEncryption);
   if (extension === undefined || extension.data.length < 16) {
-    return { format: 'luks', header: undefined };
+    return { format: 'luks' };
   }
   const place = new DataView(extension.data.buffer, extension.data.byteOffset, 16);
   const bytes = new Uint8Array(headerBytes);
   const hostOffset = Number(place.getBigUint64(0));
   if (hostOffset <= maxOffset - headerBytes) await file.read(bytes, hostOffset);
-  return { format: 'luks', header: decodeLuks(bytes) };
+  return decodeLuks(bytes);
 }
 
-/** The header of LUKS 1, whose numbers are big-endian. */
-function decodeLuks(bytes: Uint8Array): (EncryptionFacts & { format: 'luks' })['header'] {
+/** What the header of LUKS 1 says, whose numbers are big-endian, where it can be made sense of. */
+function decodeLuks(bytes: Uint8Array): EncryptionInfo {
   const view = new DataView(bytes.buffer);
   const text = (at: number, length: number): string => decodeText(bytes.subarray(at, at + length));
   const isLuks = [0x4c554b53, 0xbabe0001].every(
     (word, index) => view.getUint32(index * 4) === word,
   );
-  if (!isLuks) return undefined;
+  if (!isLuks) return { format: 'luks' };
   const [cipherMode = '', ivgen = ''] = text(40, 32).split('-');
   const [ivgenAlg, ivgenHashAlg] = ivgen.split(':') as [string, string?];
   // Half of the key of XTS is for the tweak.
   const keyBits = (view.getUint32(108) * 8) / (cipherMode === 'xts' ? 2 : 1);
   const slots = Array.from({ length: slotCount }, (_, index) => {
     const at = slotsAt + index * slotBytes;
+    const active = view.getUint32(at) === slotActive;
+    const keyOffset = view.getUint32(at + 40) * sectorSize;
+    if (!active) return { active, keyOffset };
     return {
-      active: view.getUint32(at) === slotActive,
+      active,
       iterations: view.getUint32(at + 4),
-      keyOffset: view.getUint32(at + 40) * sectorSize,
+      keyOffset,
       stripes: view.getUint32(at + 44),
     };
   });
   return {
-    cipherAlg: `${text(8, 32)}-${keyBits}`,
-    cipherMode,
     ivgenAlg,
-    ivgenHashAlg,
+    detachedHeader: false,
     hashAlg: text(72, 32),
+    cipherAlg: `${text(8, 32)}-${keyBits}`,
+    uuid: text(168, 40),
+    ...(ivgenHashAlg !== undefined && { ivgenHashAlg }),
+    format: 'luks',
+    cipherMode,
+    slots,
     payloadOffset: view.getUint32(104) * sectorSize,
     masterKeyIterations: view.getUint32(164),
-    uuid: text(168, 40),
-    slots,
   };
 }
 

@@ -2,6 +2,8 @@
 import { CowherdError } from '../../../errors.js';
 import { maxSnapshotExtraBytes } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
+import type { SnapshotChoice } from '../../driver.js';
+import type { SnapshotFacts } from '../../facts.js';
 import type { Qcow2Header } from '../layout/header.js';
 import { TableReader, isTableTooLong } from './snapshot-reader.js';
 import { decodeText } from '../layout/stored-text.js';
@@ -11,21 +13,12 @@ const noIcount = 2n ** 64n - 1n;
 const nanosecondsPerSecond = 1_000_000_000n;
 
 /** One internal snapshot. */
-export interface Snapshot {
-  readonly id: string;
-  readonly name: string;
+export interface Snapshot extends SnapshotFacts {
   /** Host offset in bytes and entry count of its L1 table, whatever they are. */
   readonly l1Offset: number;
   readonly l1Entries: number;
   /** Virtual size in bytes when it was taken. */
   readonly size: number;
-  readonly vmStateSize: number;
-  readonly dateSeconds: number;
-  readonly dateNanoseconds: number;
-  /** How long the machine had run: whole seconds, and nanoseconds below one. */
-  readonly vmClockSeconds: number;
-  readonly vmClockNanoseconds: number;
-  readonly icount: number | undefined;
 }
 
 /** The snapshots of an image, and the bytes their table takes. */
@@ -98,9 +91,6 @@ function decodeSnapshot(
     icount: icount === noIcount ? undefined : Number(icount),
   };
 }
-
-/** Which snapshot is meant: the one with an id, or else with a name; or all that is said of it. */
-export type SnapshotChoice = string | { readonly id?: string; readonly name?: string };
 
 /** The snapshot that is meant, as qemu-img looks it up. */
 export function findSnapshot(

@@ -1,8 +1,10 @@
 /** The facts of a qcow2 image that `info` reports. */
 import { CowherdError } from '../../../errors.js';
 import type { StorageFile } from '../../../storage/storage.js';
+import type { FormatFacts } from '../../facts.js';
 import { readBitmaps } from '../contents/bitmaps.js';
-import { type EncryptionFacts, encryptionFacts } from '../contents/encryption.js';
+import { type EncryptionInfo, encryptionFacts } from '../contents/encryption.js';
+import { readSnapshots } from '../contents/snapshots.js';
 import {
   Autoclear,
   Compatible,
@@ -10,37 +12,33 @@ import {
   type Qcow2Header,
   dataFileNameOf,
 } from '../layout/header.js';
-import { type Snapshot, readSnapshots } from '../contents/snapshots.js';
 
-/** A persistent bitmap as reported. */
-export interface ReportedBitmap {
-  readonly name: string;
-  /** Bytes of guest data that one bit covers. */
-  readonly granularity: number;
+/** A persistent dirty bitmap as `info` reports it. */
+export interface BitmapInfo {
   readonly flags: readonly ('in-use' | 'auto')[];
+  readonly name: string;
+  /** Bytes one bit covers. */
+  readonly granularity: number;
 }
 
-/** What the format says of an image; facts that version 2 lacks are undefined there. */
-export interface Qcow2Facts {
+/** Facts of the qcow2 format as `info` reports them. */
+export interface Qcow2Info {
+  readonly type: 'qcow2';
   readonly compat: '0.10' | '1.1';
-  readonly clusterSize: number;
   readonly compressionType: 'zlib' | 'zstd';
+  /** Of version 3 only, as are the others that may be left out. */
+  readonly lazyRefcounts?: boolean | undefined;
+  readonly bitmaps?: readonly BitmapInfo[] | undefined;
   readonly refcountBits: number;
-  readonly lazyRefcounts: boolean | undefined;
-  readonly corrupt: boolean | undefined;
-  readonly extendedL2: boolean | undefined;
-  readonly dirty: boolean;
-  readonly dataFile: string | undefined;
-  readonly dataFileRaw: boolean | undefined;
-  readonly snapshots: readonly Snapshot[];
-  readonly bitmaps: readonly ReportedBitmap[];
-  /** Why the bitmaps are not told, where their directory is damaged. */
-  readonly bitmapsFailure: CowherdError | undefined;
-  readonly encryption: EncryptionFacts | undefined;
+  readonly encrypt?: EncryptionInfo | undefined;
+  readonly dataFile?: string | undefined;
+  readonly dataFileRaw?: boolean | undefined;
+  readonly corrupt?: boolean | undefined;
+  readonly extendedL2?: boolean | undefined;
 }
 
 /** Gathers the facts of an image from its header and the tables it names. */
-export async function qcow2Facts(file: StorageFile, header: Qcow2Header): Promise<Qcow2Facts> {
+export async function qcow2Facts(file: StorageFile, header: Qcow2Header): Promise<FormatFacts> {
   const version3 = header.version === 3;
   const has = (bit: number): boolean => (header.incompatibleFeatures & bit) !== 0;
   const { snapshots } = await readSnapshots(file, header);
@@ -48,34 +46,49 @@ export async function qcow2Facts(file: StorageFile, header: Qcow2Header): Promis
     if (error instanceof CowherdError && error.code === 'ERR_COWHERD_INVALID_IMAGE') return error;
     throw error;
   });
-  const bitmapsFailure = directory instanceof CowherdError ? directory : undefined;
+  const bitmapsFailure = directory instanceof CowherdError ? directory.message : undefined;
   const bitmaps = directory instanceof CowherdError ? [] : (directory?.bitmaps ?? []);
   const externalData = has(Incompatible.externalDataFile);
-  return {
+  const encrypt = await encryptionFacts(file, header);
+  const specific: Qcow2Info = {
+    type: 'qcow2',
     compat: version3 ? '1.1' : '0.10',
-    clusterSize: 2 ** header.clusterBits,
     compressionType: header.compressionType,
-    refcountBits: 2 ** header.refcountOrder,
     lazyRefcounts: version3
       ? (header.compatibleFeatures & Compatible.lazyRefcounts) !== 0
       : undefined,
-    corrupt: version3 ? has(Incompatible.corrupt) : undefined,
-    extendedL2: version3 ? has(Incompatible.extendedL2) : undefined,
-    dirty: has(Incompatible.dirty),
+    bitmaps:
+      bitmaps.length === 0
+        ? undefined
+        : bitmaps.map(({ inUse, auto, name, granularityBits }) => ({
+            flags: [...(inUse ? ['in-use' as const] : []), ...(auto ? ['auto' as const] : [])],
+            name,
+            granularity: 2 ** granularityBits,
+          })),
+    refcountBits: 2 ** header.refcountOrder,
+    encrypt,
     dataFile: externalData ? dataFileNameOf(header) : undefined,
     dataFileRaw: externalData
       ? (header.autoclearFeatures & Autoclear.rawExternalData) !== 0
       : undefined,
-    snapshots,
-    bitmaps: bitmaps.map((bitmap) => ({
-      name: bitmap.name,
-      granularity: 2 ** bitmap.granularityBits,
-      flags: [
-        ...(bitmap.inUse ? ['in-use' as const] : []),
-        ...(bitmap.auto ? ['auto' as const] : []),
-      ],
+    corrupt: version3 ? has(Incompatible.corrupt) : undefined,
+    extendedL2: version3 ? has(Incompatible.extendedL2) : undefined,
+  };
+  return {
+    clusterSize: 2 ** header.clusterBits,
+    encrypted: encrypt === undefined ? undefined : true,
+    dirty: has(Incompatible.dirty),
+    snapshots: snapshots.map((snapshot) => ({
+      id: snapshot.id,
+      name: snapshot.name,
+      vmStateSize: snapshot.vmStateSize,
+      dateSeconds: snapshot.dateSeconds,
+      dateNanoseconds: snapshot.dateNanoseconds,
+      vmClockSeconds: snapshot.vmClockSeconds,
+      vmClockNanoseconds: snapshot.vmClockNanoseconds,
+      icount: snapshot.icount,
     })),
-    bitmapsFailure,
-    encryption: await encryptionFacts(file, header),
+    specific,
+    ...(bitmapsFailure !== undefined && { warnings: [bitmapsFailure] }),
   };
 }

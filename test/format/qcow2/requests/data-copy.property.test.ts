@@ -69,7 +69,12 @@ test('what is copied is there, in order, and what is not is left', async (t) => 
       const filler = ImageFiller.of(target, { sparseSize: block, offload: false });
       assert.ok(filler !== undefined);
       const extent = { start: 0, length: size, depth: 0, present: true, zero: false, data: true };
-      const bytes = plainBytes(source, { ...extent, compressed: false, offset: 0 });
+      const bytes = plainBytes(source, {
+        ...extent,
+        compressed: false,
+        offset: 0,
+        filename: source.filename,
+      });
       assert.ok(bytes !== undefined);
       const under = new Set<Promise<unknown>>();
       let cluster = 0;

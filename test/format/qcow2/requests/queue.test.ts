@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { ControlWord, GateState } from '../../../../src/engine/control-block.js';
 import type { Qcow2Image } from '../../../../src/format/qcow2/image.js';
 import { formatFile } from '../../../../src/image/create.js';
-import { MemoryFile } from '../../../../src/storage/memory.js';
+import { MemoryFile } from '../../../../src/storage/memory/memory-file.js';
 import { openOver } from '../../../crash/open-over.js';
 
 const clusterBytes = 65_536;

@@ -9,7 +9,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import type { Image } from '../../../../src/image/api.js';
 import { openImageOn } from '../../../../src/image/open.js';
-import { MemoryContent, MemoryFile } from '../../../../src/storage/memory.js';
+import { MemoryContent, MemoryFile } from '../../../../src/storage/memory/memory-file.js';
 import { CorruptionBases, imageName } from '../../../support/corruption-bases.js';
 import { type CorruptionBase, DamagedImage, plain } from '../../../support/damaged-image.js';
 import { needsTool, run, temporaryFolder } from '../../../support/tools.js';

@@ -1,47 +1,9 @@
 /** What a check has found and repaired so far: findings in qemu-img's words and order, and counts. */
+import type { CheckFailure, CheckReport, Finding } from '../../../check.js';
 import { type FindingTopic, explanations } from './explanations.js';
 
 /** Findings kept for the report; beyond them only counts go on, and each is still told as it comes. */
 const maxKeptFindings = 10_000;
-
-/** One finding, or one step of a repair. */
-export interface Finding {
-  readonly kind: 'corruption' | 'leak' | 'error' | 'repair' | 'note';
-  /** What it is about, by a name that stays the same. */
-  readonly topic: FindingTopic;
-  /** In qemu-img's words. */
-  readonly message: string;
-  /** What it means for the user's data, in one sentence. */
-  readonly explanation: string;
-}
-
-/** Numbers of findings by kind, as a report has them. */
-export interface FindingCounts {
-  readonly checkErrors: number;
-  readonly corruptions: number;
-  readonly leaks: number;
-  /** What a repair has put right, and is not among the others any more. */
-  readonly corruptionsFixed: number;
-  readonly leaksFixed: number;
-}
-
-/** The outcome of a check. */
-export interface CheckReport extends FindingCounts {
-  readonly filename: string;
-  readonly format: 'qcow2';
-  readonly findings: readonly Finding[];
-  /** Why the check was given up before its end, as the system names such an error. */
-  readonly failure: CheckFailure | undefined;
-  /** Host offset in bytes after the last cluster in use. */
-  readonly imageEndOffset: number;
-  readonly totalClusters: number;
-  readonly allocatedClusters: number;
-  readonly fragmentedClusters: number;
-  readonly compressedClusters: number;
-}
-
-/** Why a check was given up: damage that leaves no way on, or a table that makes no sense. */
-export type CheckFailure = 'EIO' | 'EINVAL' | 'EFBIG';
 
 /** Ends a check whose findings so far leave no way on. */
 export class CheckGivenUp extends Error {

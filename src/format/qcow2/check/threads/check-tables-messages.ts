@@ -1,5 +1,5 @@
 /** What a check and its threads tell each other. */
-import type { StorageHandle } from '../../../../storage/open-file.js';
+import type { StorageHandle } from '../../../../storage/storage.js';
 import type { Qcow2Header } from '../../layout/header.js';
 
 /** What a thread is told at its start. */

@@ -3,7 +3,7 @@
  * which anything is wrong it says only that, and whoever asked looks at that table itself.
  */
 import { parentPort, workerData } from 'node:worker_threads';
-import { attachStorageFile } from '../../../../storage/open-file.js';
+import { attachStorageFile } from '../../../../storage/registry.js';
 import type { StorageFile } from '../../../../storage/storage.js';
 import { L2Checker, type L2Findings } from '../tables/l2-table.js';
 import { CheckedImage } from '../tables/checked-image.js';

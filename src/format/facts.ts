@@ -1,0 +1,28 @@
+/** The facts of an image that `info` reports, of whichever format. */
+
+/** An internal snapshot. */
+export interface SnapshotFacts {
+  readonly id: string;
+  readonly name: string;
+  readonly vmStateSize: number;
+  readonly dateSeconds: number;
+  readonly dateNanoseconds: number;
+  readonly vmClockSeconds: number;
+  readonly vmClockNanoseconds: number;
+  /** Guest instructions executed, where the snapshot records it. */
+  readonly icount?: number | undefined;
+}
+
+/** What a format says of an image, besides its size and what lies below it. */
+export interface FormatFacts {
+  /** Bytes. */
+  readonly clusterSize?: number | undefined;
+  readonly encrypted?: boolean | undefined;
+  /** Whether it was not closed cleanly; undefined for formats of which QEMU does not tell it. */
+  readonly dirty?: boolean | undefined;
+  readonly snapshots: readonly SnapshotFacts[];
+  /** Why something is not told that the image has, such as where the record of it is damaged. */
+  readonly warnings?: readonly string[] | undefined;
+  /** What only this format has to tell: members in QEMU's order, left out where they are undefined. */
+  readonly specific?: { readonly type: string } | undefined;
+}

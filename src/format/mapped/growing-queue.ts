@@ -1,0 +1,233 @@
+/**
+ * A queue that writes to an image of a mapping: data go where their blocks lie, and blocks that have no
+ * place get one, with what is around the data as it reads. An entry is linked once its data are written.
+ */
+import type { QueueCounters } from '../../engine/counters.js';
+import { CowherdError } from '../../errors.js';
+import type { BackingReader, ImageFiles } from '../driver.js';
+import { MappedQueue } from './mapped-queue.js';
+import type { BlockRun, GrowingMapping } from './mapping.js';
+import { OneAtATime } from './one-at-a-time.js';
+
+/** Blocks that get a place at once at most. */
+const mostBlocks = 256;
+/** Bytes of zeroes that are written at once at most. */
+const zeroBytes = 1024 * 1024;
+
+/** What the queues of one image share. */
+export class Growth {
+  /** Blocks that are getting a place, and when they have it. */
+  readonly #claims = new Map<number, Promise<void>>();
+  readonly #allocating = new OneAtATime();
+
+  constructor(readonly mapping: GrowingMapping) {}
+
+  /** What to wait for before blocks can be claimed, if any of them is. */
+  claimOf(block: number, count: number): Promise<void> | undefined {
+    for (let index = block; index < block + count; index++) {
+      const claim = this.#claims.get(index);
+      if (claim !== undefined) return claim;
+    }
+    return undefined;
+  }
+
+  /** Claims blocks for as long as work on them lasts. */
+  async claim<Result>(block: number, count: number, work: () => Promise<Result>): Promise<Result> {
+    let end = (): void => undefined;
+    const claim = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    for (let index = block; index < block + count; index++) this.#claims.set(index, claim);
+    try {
+      return await work();
+    } finally {
+      for (let index = block; index < block + count; index++) this.#claims.delete(index);
+      end();
+    }
+  }
+
+  /** Takes places, one after the other in the order of the calls. */
+  allocate(block: number, count: number): Promise<BlockRun> {
+    return this.#allocating.run(() => this.mapping.allocate(block, count));
+  }
+
+  /** Makes durable what was written before, and then how it is found. */
+  async flush(files: ImageFiles): Promise<void> {
+    for (const file of files) await file.flush();
+    await this.mapping.flush();
+    await files[0].flush();
+  }
+}
+
+/** See the file's comment. */
+export class GrowingQueue extends MappedQueue {
+  readonly #growth: Growth;
+  readonly #size: number;
+
+  constructor(
+    format: string,
+    growth: Growth,
+    size: number,
+    files: ImageFiles,
+    backing: BackingReader | undefined,
+    counters: QueueCounters,
+  ) {
+    super(format, growth.mapping, files, backing, counters);
+    this.#growth = growth;
+    this.#size = size;
+  }
+
+  override write(buffer: Uint8Array, offset: number): Promise<void> {
+    return this.run(() => this.#write(buffer, offset));
+  }
+
+  override writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
+    return this.run(() => this.#writeZeroes(offset, length, unmap));
+  }
+
+  /** The formats have no way to give space back that others would understand. */
+  override discard(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  override writeCompressed(buffer: Uint8Array, offset: number): Promise<void> {
+    const { mapping } = this.#growth;
+    if (mapping.writeCompressed === undefined) return super.writeCompressed();
+    const block = offset / mapping.blockSize;
+    return this.run(async () => {
+      for (;;) {
+        const claim = this.#growth.claimOf(block, 1);
+        if (claim === undefined) break;
+        await claim;
+      }
+      await this.#growth.claim(block, 1, async () => {
+        const place = await mapping.find(offset, buffer.length);
+        if (place.kind === 'data' || place.kind === 'compressed') throw this.#alreadyThere(offset);
+        await mapping.writeCompressed?.(block, buffer);
+      });
+    });
+  }
+
+  override flush(): Promise<void> {
+    return this.run(() => this.#growth.flush(this.files));
+  }
+
+  async #write(buffer: Uint8Array, offset: number): Promise<void> {
+    const { mapping } = this.#growth;
+    const writes: Promise<void>[] = [];
+    try {
+      for (let done = 0; done < buffer.length;) {
+        const left = buffer.length - done;
+        const place = await mapping.find(offset + done, left);
+        if (place.kind === 'compressed') throw this.#alreadyThere(offset + done);
+        if (place.kind !== 'data') {
+          done += await this.#grow(buffer.subarray(done, done + place.length), offset + done);
+          continue;
+        }
+        const part = buffer.subarray(done, done + place.length);
+        const writing = this.files[place.file].write(part, place.offset);
+        // Its failure is met below, after all of them have ended: the buffer is theirs until then.
+        writing.catch(() => undefined);
+        writes.push(writing);
+        done += place.length;
+      }
+    } finally {
+      await Promise.allSettled(writes);
+    }
+    await Promise.all(writes);
+  }
+
+  /**
+   * Writes data whose blocks have no place yet.
+   *
+   * @returns bytes that were written; none where somebody else was about to give the block a place
+   */
+  async #grow(part: Uint8Array, offset: number): Promise<number> {
+    const { blockSize } = this.#growth.mapping;
+    const first = Math.floor(offset / blockSize);
+    const end = Math.ceil((offset + part.length) / blockSize);
+    const wanted = Math.min(end - first, mostBlocks);
+    const claim = this.#growth.claimOf(first, wanted);
+    if (claim !== undefined) {
+      await claim;
+      return 0;
+    }
+    return await this.#growth.claim(first, wanted, async () => {
+      const run = await this.#growth.allocate(first, wanted);
+      const stop = Math.min((first + run.count) * blockSize - offset, part.length);
+      await this.#fill(part.subarray(0, stop), offset, first, run);
+      await this.#growth.mapping.link(first, run);
+      return stop;
+    });
+  }
+
+  /** Writes data to blocks that just got their place, and around them what they read as. */
+  async #fill(part: Uint8Array, offset: number, first: number, run: BlockRun): Promise<void> {
+    const [file] = this.files;
+    const { blockSize } = this.#growth.mapping;
+    const blocksAt = first * blockSize;
+    const head = await this.#surroundings(blocksAt, offset);
+    const tailEnd = blocksAt + run.count * blockSize;
+    const tail = await this.#surroundings(offset + part.length, tailEnd);
+    const at = run.hostOffset + (head === undefined ? offset - blocksAt : 0);
+    const pieces = [head, part, tail].filter((piece) => piece !== undefined);
+    await file.writeVector(pieces, at);
+  }
+
+  /** What a part of new blocks has to hold; undefined where the file's zeroes are right already. */
+  async #surroundings(start: number, end: number): Promise<Uint8Array | undefined> {
+    if (start >= end) return undefined;
+    const shown = Math.max(0, Math.min(end, this.#size, this.backing?.size ?? 0) - start);
+    if (shown === 0 && this.files[0].limits.zeroInit) return undefined;
+    const bytes = new Uint8Array(end - start);
+    if (shown > 0) await this.backing?.read(bytes.subarray(0, shown), start);
+    return bytes;
+  }
+
+  async #writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
+    const { mapping } = this.#growth;
+    const end = offset + length;
+    for (let at = offset; at < end;) {
+      const place = await mapping.find(at, end - at);
+      const stop = at + place.length;
+      if (place.kind === 'data') {
+        await this.files[place.file].writeZeroes(place.offset, place.length, unmap);
+      } else if (place.kind !== 'zero' && at < (this.backing?.size ?? 0)) {
+        at = await this.#coverBelow(at, stop);
+        continue;
+      }
+      at = stop;
+    }
+  }
+
+  /** Makes zeroes of what the image below shows. @returns how far that is done */
+  async #coverBelow(start: number, end: number): Promise<number> {
+    const { mapping } = this.#growth;
+    const { blockSize } = mapping;
+    const first = Math.ceil(start / blockSize);
+    const isLast = end === this.#size;
+    const stop = isLast ? Math.ceil(end / blockSize) : Math.floor(end / blockSize);
+    if (mapping.linkZeroes !== undefined && first * blockSize === start && stop > first) {
+      const count = Math.min(stop - first, mostBlocks);
+      const claim = this.#growth.claimOf(first, count);
+      if (claim !== undefined) {
+        await claim;
+        return start;
+      }
+      await this.#growth.claim(first, count, () => mapping.linkZeroes!(first, count));
+      return Math.min(end, (first + count) * blockSize);
+    }
+    const edge = Math.min(end, (Math.floor(start / blockSize) + 1) * blockSize, start + zeroBytes);
+    await this.#write(new Uint8Array(edge - start), start);
+    return edge;
+  }
+
+  #alreadyThere(offset: number): CowherdError {
+    const { filename } = this.files[0];
+    return new CowherdError(
+      'ERR_COWHERD_UNSUPPORTED',
+      `'${filename}': what is stored compressed cannot be written again`,
+      { filename, offset },
+    );
+  }
+}

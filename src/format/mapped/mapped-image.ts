@@ -1,0 +1,188 @@
+/** An image that is read by a mapping: its queues and reports, the same for every such format. */
+import type { QueueCounters } from '../../engine/counters.js';
+import { CowherdError } from '../../errors.js';
+import type {
+  BackingReader,
+  BackingReference,
+  FormatDriver,
+  FormatHandle,
+  FormatImage,
+  FormatQueue,
+  ImageFiles,
+  StoredExtent,
+} from '../driver.js';
+import type { FormatFacts } from '../facts.js';
+import { Growth, GrowingQueue } from './growing-queue.js';
+import { MappedQueue } from './mapped-queue.js';
+import type { GrowingMapping, MappedFormat, MappedLayout, Mapping, Place } from './mapping.js';
+
+/** The handle of an image that is read by a mapping. */
+interface MappedHandle extends FormatHandle {
+  readonly layout: MappedLayout;
+}
+
+/** The driver of a format that is read by a mapping. */
+export function mappedDriver<Layout extends MappedLayout>(
+  format: MappedFormat<Layout>,
+): FormatDriver {
+  return {
+    name: format.name,
+    isReadOnly: format.growing === undefined,
+    hasBacking: format.hasBacking === true,
+    async open(opening) {
+      const { layout, children } = await format.readLayout(opening);
+      const files: ImageFiles = [opening.file, ...children.map(({ file }) => file)];
+      const { readOnly, forCheck } = opening.options;
+      const isWritten = !readOnly && !forCheck && !opening.file.readOnly;
+      const growing = isWritten ? await format.growing?.(layout, files) : undefined;
+      return new MappedImage(format, layout, files, growing);
+    },
+    attach: (files, handle) =>
+      new MappedImage(format, (handle as MappedHandle).layout as Layout, files, undefined),
+    ...(format.creation !== undefined && { creation: format.creation }),
+  };
+}
+
+class MappedImage<Layout extends MappedLayout> implements FormatImage {
+  readonly size: number;
+  readonly clusterSize: number | undefined;
+  readonly backing: BackingReference | undefined;
+  readonly #format: MappedFormat<Layout>;
+  readonly #layout: Layout;
+  readonly #files: ImageFiles;
+  readonly #mapping: Mapping;
+  /** Of an image that is written to. */
+  readonly #growth: Growth | undefined;
+
+  constructor(
+    format: MappedFormat<Layout>,
+    layout: Layout,
+    files: ImageFiles,
+    growing: GrowingMapping | undefined,
+  ) {
+    this.size = layout.size;
+    this.clusterSize = layout.clusterSize;
+    this.backing = layout.backing;
+    this.#format = format;
+    this.#layout = layout;
+    this.#files = files;
+    this.#growth = growing && new Growth(growing);
+    this.#mapping = growing ?? format.mapping(layout, files);
+  }
+
+  get needsCompressedWrites(): boolean {
+    return this.#growth?.mapping.needsCompressedWrites === true;
+  }
+
+  /** @throws ERR_COWHERD_UNSUPPORTED for an image that is written to: its tables are this thread's alone */
+  handle(): MappedHandle {
+    if (this.#growth !== undefined) {
+      const { filename } = this.#files[0];
+      const message = `'${filename}': images of the ${this.#format.name} format are written by one thread only`;
+      throw new CowherdError('ERR_COWHERD_UNSUPPORTED', message, { filename });
+    }
+    return { format: this.#format.name, layout: this.#layout };
+  }
+
+  openQueue(
+    files: ImageFiles,
+    backing: BackingReader | undefined,
+    counters: QueueCounters,
+  ): FormatQueue {
+    const { name } = this.#format;
+    if (this.#growth === undefined) {
+      return new MappedQueue(name, this.#mapping, files, backing, counters);
+    }
+    return new GrowingQueue(name, this.#growth, this.size, files, backing, counters);
+  }
+
+  async *extents(
+    offset: number,
+    length: number,
+    signal?: AbortSignal,
+  ): AsyncGenerator<StoredExtent> {
+    const end = offset + length;
+    let last: StoredExtent | undefined;
+    for (let start = offset; start < end;) {
+      signal?.throwIfAborted();
+      let place: Place | Promise<Place>;
+      try {
+        place = this.#mapping.find(start, end - start);
+        if (place instanceof Promise) place = await place;
+      } catch (error) {
+        // What is known so far is told, and then that the rest is not.
+        if (last !== undefined) yield last;
+        throw error;
+      }
+      for await (const next of this.#extentsOf(start, place)) {
+        if (last !== undefined && joins(last, next)) {
+          last = { ...last, length: last.length + next.length };
+        } else {
+          if (last !== undefined) yield last;
+          last = next;
+        }
+      }
+      start += place.length;
+    }
+    if (last !== undefined) yield last;
+  }
+
+  /** The extents of one place: more than one where holes of its file tell. */
+  async *#extentsOf(start: number, place: Place): AsyncGenerator<StoredExtent> {
+    const extent = this.#extentOf(start, place);
+    if (place.kind !== 'data' || place.hasHoles !== true) {
+      yield extent;
+      return;
+    }
+    for (let done = 0; done < place.length;) {
+      const offset = place.offset + done;
+      const status = await this.#files[place.file].status(offset, place.length - done);
+      const length = Math.min(status.length, place.length - done);
+      yield { ...extent, start: start + done, length, offset, zero: !status.data };
+      done += length;
+    }
+  }
+
+  #extentOf(start: number, place: Place): StoredExtent {
+    const { kind, length } = place;
+    const isData = kind === 'data' || kind === 'compressed';
+    return {
+      start,
+      length,
+      present: kind !== 'unallocated',
+      zero: !isData,
+      data: isData,
+      compressed: kind === 'compressed',
+      ...(kind === 'data' && {
+        offset: place.offset,
+        filename: this.#files[place.file].filename,
+      }),
+    };
+  }
+
+  async facts(): Promise<FormatFacts> {
+    const own = await this.#format.facts?.(this.#layout, this.#files);
+    return { clusterSize: this.clusterSize, dirty: false, snapshots: [], ...own };
+  }
+
+  async close(): Promise<void> {
+    if (this.#growth === undefined) return;
+    const [file] = this.#files;
+    await this.#growth.flush(this.#files);
+    await this.#growth.mapping.close();
+    await file.flush();
+  }
+}
+
+function joins(last: StoredExtent, next: StoredExtent): boolean {
+  return (
+    last.present === next.present &&
+    last.zero === next.zero &&
+    last.data === next.data &&
+    last.compressed === next.compressed &&
+    last.filename === next.filename &&
+    (last.offset === undefined
+      ? next.offset === undefined
+      : last.offset + last.length === next.offset)
+  );
+}

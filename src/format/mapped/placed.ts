@@ -1,0 +1,28 @@
+/** Writing to images in which all bytes of the disk have their place from the start. */
+import type { BlockRun, GrowingMapping, Mapping } from './mapping.js';
+
+/** The mapping of such an image, by that for reading it. */
+export class PlacedMapping implements GrowingMapping {
+  readonly blockSize = 512;
+  readonly find: Mapping['find'];
+
+  constructor(mapping: Mapping) {
+    this.find = (offset, length) => mapping.find(offset, length);
+  }
+
+  allocate(block: number): Promise<BlockRun> {
+    return Promise.reject(new Error(`block ${block} has its place`));
+  }
+
+  link(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  flush(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+}

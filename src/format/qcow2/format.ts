@@ -1,0 +1,101 @@
+/** The format that this package is for. */
+import { backingOptions, fileOptions, preallocationOption, sizeOption } from '../create-options.js';
+import type { Format } from '../format.js';
+import { isQcow2, qcow2Magic } from './layout/header.js';
+
+const noEncryption = 'Creating encrypted images is not supported';
+
+/** The format. */
+export const qcow2Format = {
+  name: 'qcow2',
+  title: 'qcow2',
+  recognises: (begin) => isQcow2(begin.bytes),
+  resembles: (begin) => qcow2Magic.every((byte, index) => begin.bytes[index] === byte),
+  openOptions: [
+    'lazy-refcounts',
+    'cache-size',
+    'l2-cache-size',
+    'refcount-cache-size',
+    'l2-cache-entry-size',
+    'cache-clean-interval',
+    'pass-discard-request',
+    'pass-discard-snapshot',
+    'pass-discard-other',
+    'discard-no-unref',
+    'overlap-check',
+    'overlap-check.template',
+    'data-file.',
+    'backing.',
+  ],
+  creation: {
+    compresses: true,
+    options: [
+      {
+        name: 'cluster_size',
+        key: 'clusterSize',
+        type: 'size',
+        help: 'qcow2 cluster size',
+        initial: '65536',
+      },
+      {
+        name: 'extended_l2',
+        key: 'extendedL2',
+        type: 'switch',
+        help: 'Extended L2 tables',
+        initial: 'off',
+      },
+      preallocationOption(['off', 'metadata', 'falloc', 'full'], { label: 'preallocation' }),
+      {
+        name: 'compression_type',
+        key: 'compressionType',
+        type: 'string',
+        help: 'Compression method used for image cluster compression',
+        initial: 'zlib',
+        values: ['zlib', 'zstd'],
+        label: 'compression-type',
+      },
+      sizeOption,
+      {
+        name: 'compat',
+        key: 'compat',
+        type: 'string',
+        help: 'Compatibility level (v2 [0.10] or v3 [1.1])',
+        values: ['1.1', '0.10', 'v2', 'v3'],
+        label: 'version',
+      },
+      ...backingOptions,
+      {
+        name: 'data_file',
+        key: 'dataFile',
+        type: 'string',
+        help: 'File name of an external data file',
+      },
+      {
+        name: 'data_file_raw',
+        key: 'dataFileRaw',
+        type: 'switch',
+        help: 'The external data file must stay valid as a raw image',
+      },
+      {
+        name: 'lazy_refcounts',
+        key: 'lazyRefcounts',
+        type: 'switch',
+        help: 'Postpone refcount updates',
+        initial: 'off',
+      },
+      {
+        name: 'refcount_bits',
+        key: 'refcountBits',
+        type: 'number',
+        help: 'Width of a reference count entry in bits',
+        initial: '16',
+      },
+      ...fileOptions,
+    ],
+    refused: [
+      { name: 'encryption', why: noEncryption },
+      { name: 'encrypt', why: noEncryption },
+    ],
+  },
+  load: async () => (await import('./driver.js')).qcow2Driver,
+} as const satisfies Format;

@@ -1,0 +1,102 @@
+/** Writing to a QED image: clusters and L2 tables are appended, and the tables say where. */
+import type { StorageFile } from '../../storage/storage.js';
+import { unsupportedImage } from '../failures.js';
+import type { BlockRun, GrowingMapping } from '../mapped/mapping.js';
+import { TableCache } from '../mapped/table-cache.js';
+import { OneAtATime } from '../mapped/one-at-a-time.js';
+import { qedEntryBytes } from './header.js';
+import { type QedLayout, QedMapping, qedZeroEntry } from './mapping.js';
+
+/**
+ * The mapping of an image that is written to.
+ *
+ * @throws ERR_COWHERD_UNSUPPORTED for an image that was not closed cleanly, which has to be checked first
+ */
+export function growingQed(layout: QedLayout, file: StorageFile): GrowingMapping {
+  if (layout.needsCheck) {
+    throw unsupportedImage(
+      file.filename,
+      'the image was not closed cleanly, and has to be checked',
+    );
+  }
+  return new GrowingQed({ ...layout }, file, new TableCache(file));
+}
+
+class GrowingQed extends QedMapping implements GrowingMapping {
+  readonly blockSize: number;
+  readonly #layout: { -readonly [Key in keyof QedLayout]: QedLayout[Key] };
+  readonly #file: StorageFile;
+  readonly #tables: TableCache;
+  readonly #appending = new OneAtATime();
+  /** A table that is missing is made once. */
+  readonly #linking = new OneAtATime();
+
+  /** @param layout changes as the file grows */
+  constructor(layout: QedLayout, file: StorageFile, tables: TableCache) {
+    super(layout, file.filename, tables);
+    this.blockSize = layout.clusterSize;
+    this.#layout = layout;
+    this.#file = file;
+    this.#tables = tables;
+  }
+
+  async allocate(_block: number, count: number): Promise<BlockRun> {
+    const hostOffset = await this.#append(count * this.blockSize);
+    return { hostOffset, count };
+  }
+
+  /** Makes the file longer, once at a time: a shorter length must not come after a longer one. */
+  #append(bytes: number): Promise<number> {
+    return this.#appending.run(async () => {
+      const hostOffset = this.#layout.clustersEnd;
+      await this.#file.truncate(hostOffset + bytes);
+      this.#layout.clustersEnd += bytes;
+      return hostOffset;
+    });
+  }
+
+  link(block: number, { hostOffset, count }: BlockRun): Promise<void> {
+    return this.#linking.run(async () => {
+      for (let index = 0; index < count; index++) {
+        await this.#setEntry(block + index, hostOffset + index * this.blockSize);
+      }
+    });
+  }
+
+  linkZeroes(block: number, count: number): Promise<void> {
+    return this.#linking.run(async () => {
+      for (let index = 0; index < count; index++) await this.#setEntry(block + index, qedZeroEntry);
+    });
+  }
+
+  async #setEntry(block: number, value: number): Promise<void> {
+    const { l1TableOffset, tableBytes } = this.#layout;
+    const entries = tableBytes / qedEntryBytes;
+    const l1At = l1TableOffset + Math.floor(block / entries) * qedEntryBytes;
+    let table = numberAt(await this.#tables.view(l1At));
+    if (table === 0) {
+      table = await this.#append(tableBytes);
+      if (!this.#file.limits.zeroInit) await this.#file.write(new Uint8Array(tableBytes), table);
+      await this.#edit(l1At, table);
+    }
+    await this.#edit(table + (block % entries) * qedEntryBytes, value);
+  }
+
+  #edit(at: number, value: number): Promise<void> {
+    return this.#tables.edit(at, qedEntryBytes, (view) => {
+      view.setBigUint64(0, BigInt(value), true);
+    });
+  }
+
+  flush(): Promise<void> {
+    return this.#tables.flush();
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+function numberAt(view: DataView): number {
+  return Number(view.getBigUint64(0, true));
+}

@@ -1,0 +1,108 @@
+/**
+ * The formats there are: the one list of them. A file is of the first of these that recognises it, and
+ * else of `defaultFormat`.
+ */
+import type { StorageFile } from '../storage/storage.js';
+import { bochsFormat } from './bochs/format.js';
+import { cloopFormat } from './cloop/format.js';
+import { dmgFormat } from './dmg/format.js';
+import type { Format } from './format.js';
+import { luksFormat } from './luks/format.js';
+import { parallelsFormat } from './parallels/format.js';
+import { Beginning, probeBytes } from './probe.js';
+import { qcowFormat } from './qcow/format.js';
+import { qcow2Format } from './qcow2/format.js';
+import { qedFormat } from './qed/format.js';
+import { rawFormat } from './raw/format.js';
+import { vdiFormat } from './vdi/format.js';
+import { vhdxFormat } from './vhdx/format.js';
+import { vmdkFormat } from './vmdk/format.js';
+import { vpcFormat } from './vpc/format.js';
+
+const builtIn = [
+  qcow2Format,
+  qcowFormat,
+  qedFormat,
+  vmdkFormat,
+  vhdxFormat,
+  vpcFormat,
+  vdiFormat,
+  luksFormat,
+  parallelsFormat,
+  bochsFormat,
+  cloopFormat,
+  dmgFormat,
+  rawFormat,
+] as const;
+
+/** The name of a format, as QEMU has it. */
+export type FormatName = (typeof builtIn)[number]['name'];
+
+const formats: Format[] = [...builtIn];
+
+/** What a file is that no format recognises: the disk's bytes, as they are. */
+export const defaultFormat: Format = rawFormat;
+
+/** Adds a format, which is asked before those that are there already. */
+export function registerFormat(format: Format): void {
+  formats.unshift(format);
+}
+
+/** The format of a name; undefined if there is none. */
+export function formatNamed(name: string): Format | undefined {
+  return formats.find((format) => format.name === name);
+}
+
+/** The names of all formats that can be opened, in alphabetical order. */
+export function formatNames(): readonly string[] {
+  return formats
+    .filter(({ load }) => load !== undefined)
+    .map(({ name }) => name)
+    .sort();
+}
+
+/**
+ * Whether images of a format are opened with an option.
+ *
+ * @param name of the format; undefined for one that is to be probed, which may be any
+ * @param option QEMU's name
+ */
+export function takesOption(name: string | undefined, option: string): boolean {
+  const asked = name === undefined ? formats : formats.filter((format) => format.name === name);
+  return asked.some(({ openOptions = [] }) =>
+    openOptions.some((each) => (each.endsWith('.') ? option.startsWith(each) : option === each)),
+  );
+}
+
+/** The formats in which images can be made. */
+export function creatableFormats(): readonly (Format & Required<Pick<Format, 'creation'>>)[] {
+  return formats.filter(
+    (format): format is Format & Required<Pick<Format, 'creation'>> =>
+      format.creation !== undefined,
+  );
+}
+
+/** The format of a file that begins with these bytes; undefined if they tell of none. */
+export function recogniseFormat(bytes: Uint8Array): Format | undefined {
+  const begin = new Beginning(bytes);
+  return formats.find((format) => format.recognises?.(begin));
+}
+
+/** The format for which a program that is less careful could take these bytes, if there is one. */
+export function mistakenFormat(bytes: Uint8Array): Format | undefined {
+  const begin = new Beginning(bytes);
+  return recogniseFormat(bytes) ?? formats.find((format) => format.resembles?.(begin));
+}
+
+/** The format of a file. */
+export async function probeFormat(file: StorageFile): Promise<Format> {
+  const bytes = new Uint8Array(probeBytes);
+  await file.read(bytes, 0);
+  const format = recogniseFormat(bytes);
+  if (format !== undefined) return format;
+  if (file.isSequential === true) return defaultFormat;
+  for (const each of formats) {
+    if (await each.recognisesFile?.(file)) return each;
+  }
+  return defaultFormat;
+}

@@ -1,0 +1,85 @@
+/** Digests of an image: of the bytes of its file, as publishers give them, and of the disk it holds. */
+import { createHash, getHashes } from 'node:crypto';
+import { CowherdError } from '../errors.js';
+import type { LongOperationOptions, OpenImageOptions } from '../image/api.js';
+import { readFileBytes } from '../image/file-bytes.js';
+import { openImage } from '../image/open.js';
+import { openImageRules } from '../image/open-options.js';
+import {
+  type OptionRules,
+  abortSignal,
+  callback,
+  checkOptions,
+  options as optionsBy,
+  text,
+} from '../image/option-check.js';
+import { type PathLike, pathOf } from '../image/path.js';
+import { readSparseContent } from './content.js';
+
+/** Options of `checksum`. */
+export interface ChecksumOptions extends LongOperationOptions {
+  /** A digest that Node knows, such as `sha256`, `sha512` or `sha1`. */
+  readonly algorithm: string;
+  /** How the image is opened; it is only read. */
+  readonly image?: OpenImageOptions | undefined;
+}
+
+/** Digests in hexadecimal. */
+export interface ChecksumResult {
+  /** Of the bytes of the image's own file. */
+  readonly file: string;
+  /** Of the disk as its guest sees it. */
+  readonly content: string;
+}
+
+const rules: OptionRules<ChecksumOptions> = {
+  algorithm: text,
+  image: optionsBy(openImageRules),
+  signal: abortSignal,
+  onProgress: callback,
+};
+
+const zeroes = new Uint8Array(1024 * 1024);
+
+/** Whether there is a digest of that name. */
+export function isDigest(algorithm: string): boolean {
+  return getHashes().includes(algorithm);
+}
+
+/**
+ * Reads an image twice, as a file and as a disk, and digests both.
+ *
+ * @throws CowherdError ERR_COWHERD_INVALID_ARGUMENT for a digest that there is not, ERR_COWHERD_ABORTED, or
+ *   what opening and reading throws
+ */
+export async function checksum(name: PathLike, options: ChecksumOptions): Promise<ChecksumResult> {
+  const path = pathOf(name);
+  checkOptions(options, rules, path, ['algorithm']);
+  const { algorithm, signal, onProgress, image: opening = {} } = options;
+  if (!isDigest(algorithm)) {
+    const message = `There is no digest '${algorithm}'`;
+    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename: path });
+  }
+  try {
+    const ofFile = createHash(algorithm);
+    for await (const piece of readFileBytes(path, opening, signal)) ofFile.update(piece);
+    await using image = await openImage(path, { shareWriting: false, ...opening, readOnly: true });
+    const ofContent = createHash(algorithm);
+    for await (const piece of readSparseContent(image, { signal, onProgress })) {
+      if (typeof piece !== 'number') {
+        ofContent.update(piece);
+        continue;
+      }
+      for (let left = piece; left > 0; left -= zeroes.length) {
+        ofContent.update(zeroes.subarray(0, Math.min(left, zeroes.length)));
+      }
+    }
+    return { file: ofFile.digest('hex'), content: ofContent.digest('hex') };
+  } catch (error) {
+    if (signal?.aborted !== true) throw error;
+    throw new CowherdError('ERR_COWHERD_ABORTED', `Work on '${path}' was cancelled`, {
+      filename: path,
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,27 @@
+/** A protocol: how files are opened, made and told apart by their names. */
+import type {
+  StorageCreateOptions,
+  StorageFile,
+  StorageHandle,
+  StorageOpenOptions,
+} from './storage.js';
+
+/** See the file's comment. What it is given last does the same for names of any protocol. */
+export interface Protocol {
+  /** QEMU's name of the driver. */
+  readonly name: string;
+  /** What its names begin with; `NAME://` if left out. */
+  readonly prefix?: string;
+  /** @throws CowherdError naming the file, if it cannot be opened so */
+  open(
+    name: string,
+    options: StorageOpenOptions,
+    openFile: (name: string, options: StorageOpenOptions) => Promise<StorageFile>,
+  ): Promise<StorageFile>;
+  /** Creates a file, or empties one; absent where that cannot be. */
+  create?(name: string, options: StorageCreateOptions): Promise<StorageFile>;
+  /** Opens, on this thread, the file of another thread's handle; absent where there are no handles. */
+  attach?(handle: StorageHandle): Promise<StorageFile>;
+  /** A text that is the same for all names of one file. */
+  identify(name: string, identifyFile: (name: string) => Promise<string>): Promise<string>;
+}

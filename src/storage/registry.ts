@@ -1,0 +1,103 @@
+/** The protocols there are: the one list of them. A name without one is a path. */
+import { CowherdError } from '../errors.js';
+import { fileProtocol } from './file/protocol.js';
+import { WindowFile, isWindow } from './filters/window.js';
+import { httpProtocol, httpsProtocol } from './http/protocol.js';
+import { ovaProtocol } from './ova/protocol.js';
+import type { Protocol } from './protocol.js';
+import { s3Protocol } from './s3/protocol.js';
+import type {
+  StorageCreateOptions,
+  StorageFile,
+  StorageHandle,
+  StorageOpenOptions,
+} from './storage.js';
+
+export { locksFiles } from './file/open-file.js';
+
+const protocols: Protocol[] = [fileProtocol, httpProtocol, httpsProtocol, s3Protocol, ovaProtocol];
+
+/** Adds a protocol, which is asked before those that are there already. */
+export function registerProtocol(protocol: Protocol): void {
+  protocols.unshift(protocol);
+}
+
+/** Whether a name begins as those of a protocol do, other than paths. */
+export function isUrl(name: string): boolean {
+  return protocolOf(name) !== fileProtocol;
+}
+
+/** QEMU's driver of files, which it assumes where none is said. */
+export const fileDriverName = 'file';
+/** QEMU's drivers of what lies in a file or on a device of the host. */
+const fileDrivers: readonly string[] = [fileDriverName, 'host_device'];
+
+/**
+ * The option that names the file to QEMU's driver of a protocol.
+ *
+ * @returns undefined for what is no such driver, or not known
+ */
+export function nameOption(driver: string): 'filename' | 'url' | undefined {
+  if (fileDrivers.includes(driver)) return 'filename';
+  return protocols.some(({ name }) => name === driver) ? 'url' : undefined;
+}
+
+function protocolOf(name: string): Protocol {
+  const lower = name.toLowerCase();
+  const found = protocols.find(
+    (each) => each !== fileProtocol && lower.startsWith(each.prefix ?? `${each.name}://`),
+  );
+  return found ?? fileProtocol;
+}
+
+/**
+ * Opens a file, device, or whatever else a name names.
+ *
+ * @param name a path, or a URL of a protocol that is known
+ * @throws CowherdError ERR_COWHERD_NOT_FOUND, ERR_COWHERD_ACCESS, ERR_COWHERD_LOCKED,
+ *   ERR_COWHERD_UNSUPPORTED or ERR_COWHERD_IO
+ */
+export function openStorageFile(
+  name: string,
+  options: StorageOpenOptions = {},
+): Promise<StorageFile> {
+  return protocolOf(name).open(name, options, openStorageFile);
+}
+
+/**
+ * Creates a file, or empties one that nobody else has locked, and opens it for writing.
+ *
+ * @throws CowherdError as `openStorageFile` does
+ */
+export async function createStorageFile(
+  name: string,
+  options: StorageCreateOptions = {},
+): Promise<StorageFile> {
+  const protocol = protocolOf(name);
+  if (protocol.create !== undefined) return await protocol.create(name, options);
+  throw new CowherdError(
+    'ERR_COWHERD_UNSUPPORTED',
+    `'${name}': Protocol driver '${protocol.name}' does not support image creation`,
+    { filename: name },
+  );
+}
+
+/** The open file of a handle, for this thread. */
+export async function attachStorageFile(handle: StorageHandle): Promise<StorageFile> {
+  if (isWindow(handle)) {
+    return new WindowFile(await attachStorageFile(handle.whole), handle, handle.window);
+  }
+  const protocol = protocols.find(({ name }) => name === handle.protocol);
+  if (protocol?.attach !== undefined) return await protocol.attach(handle);
+  const { filename } = handle;
+  throw new CowherdError(
+    'ERR_COWHERD_UNSUPPORTED',
+    `Could not attach to '${filename}': there is no protocol '${handle.protocol}' on this thread`,
+    { filename },
+  );
+}
+
+/** A text that is the same for all names of one file. */
+export function identifyFile(name: string): Promise<string> {
+  return protocolOf(name).identify(name, identifyFile);
+}
