@@ -15,7 +15,7 @@ export const convertOptions = {
     short: 'f',
     long: 'source-format',
     argument: 'FORMAT',
-    help: 'format of the sources, raw or qcow2; left out, it is probed',
+    help: 'format of the sources, such as raw or qcow2; left out, it is probed',
   },
   imageOpts: {
     long: 'image-opts',
@@ -53,7 +53,11 @@ export const convertOptions = {
     argument: 'LIST',
     help: 'options of the new image as name=value,name=value; `-o help` lists them',
   },
-  compress: { short: 'c', long: 'compress', help: 'store clusters compressed (qcow2 only)' },
+  compress: {
+    short: 'c',
+    long: 'compress',
+    help: 'store clusters compressed (qcow2, streamOptimized vmdk)',
+  },
   targetCache: {
     short: 't',
     long: 'output-cache',

@@ -19,7 +19,7 @@ import * as shared from './shared-options.js';
 const options = {
   ...shared.helpOption,
   ...shared.quietOption,
-  format: { short: 'f', long: 'format', argument: 'FORMAT', help: 'raw (the default) or qcow2' },
+  format: { short: 'f', long: 'format', argument: 'FORMAT', help: 'such as qcow2; default raw' },
   options: {
     short: 'o',
     long: 'options',

@@ -1,6 +1,7 @@
 /** The program as a function: finds the subcommand, runs it, and says how it ended. */
 import { readFileSync } from 'node:fs';
 import { CowherdError } from '../errors.js';
+import { formatNames } from '../image/formats.js';
 import { packageFolder } from '../package-folder.js';
 import { describeErrno } from '../system-errors.js';
 import { CliError } from './cli-error.js';
@@ -76,7 +77,8 @@ function programHelp(program: string): string {
   const list = commands.map(({ name, summary }) => `  ${name.padEnd(9)} ${summary}\n`).join('');
   return `Usage: ${program} [--help | --version] COMMAND [options] ...
 
-Makes, reads, checks and converts disk images in the formats qcow2 and raw.
+Makes, reads, checks and converts disk images.
+Formats: ${formatNames().join(' ')}
 
 Commands (${program} COMMAND --help tells more):
 ${list}`;

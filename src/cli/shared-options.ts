@@ -14,7 +14,7 @@ export const formatOption = {
     short: 'f',
     long: 'format',
     argument: 'FORMAT',
-    help: 'format of the image, raw or qcow2; left out, it is probed',
+    help: 'format of the image, such as raw or qcow2; left out, it is probed',
   },
 } as const satisfies Record<string, OptionSpec>;
 

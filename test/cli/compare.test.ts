@@ -17,6 +17,9 @@ test('fixtures of like size with each other, plainly and strictly', async (t) =>
     await t.test(`${a.file} ${b.file}`, async () => {
       const stderr = !warnedAbout.has(a.file) && !warnedAbout.has(b.file);
       await assertSame(['compare', a.file, b.file], folder, { stderr });
+      // Of VHDX images the real tool does not know what is stored, and it asks for a VDI block at a time:
+      // whether an extent lasts to the end, which counts as a difference, is told of a disk's last block only.
+      if ([a, b].some(({ format }) => format === 'vhdx' || format === 'vdi')) return;
       await assertSame(['compare', '-s', b.file, a.file], folder, { stderr });
     });
   }
@@ -30,7 +33,8 @@ test('an image is identical to its raw content', async (t) => {
     await runOk('qemu-img', ['convert', '-f', format, '-O', 'raw', file, 'content'], {
       cwd: folder,
     });
-    const { stdout, code } = await assertSame(['compare', file, 'content'], folder, {
+    const words = ['compare', '-f', format, '-F', 'raw', file, 'content'];
+    const { stdout, code } = await assertSame(words, folder, {
       stderr: !warnedAbout.has(file),
     });
     assert.deepEqual([stdout, code], ['Images are identical.\n', 0], file);

@@ -8,8 +8,9 @@ import { needsTool } from '../support/tools.js';
 test('map of every fixture that can be read, for people and programs', async (t) => {
   if (!needsTool(t, 'qemu-img')) return;
   const folder = await unpackFixtures(t);
-  for (const { file, refused } of fixtures) {
-    if (refused !== undefined) continue;
+  for (const { file, format, refused } of fixtures) {
+    // Of VHDX images the real tool does not know where anything lies.
+    if (refused !== undefined || format === 'vhdx') continue;
     await t.test(file, async () => {
       const stderr = !warnedAbout.has(file);
       await assertSame(['map', file], folder, { stderr });

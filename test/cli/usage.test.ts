@@ -144,7 +144,7 @@ test('the version is that of the package', async () => {
 });
 
 test('names that QEMU would open over a network or from JSON are refused', async () => {
-  for (const name of ['json:{"driver":"raw"}', 'nbd://localhost', 'http://localhost/a']) {
+  for (const name of ['json:{"driver":"raw"}', 'nbd://localhost', 'ftp://localhost/a']) {
     const { code, stderr } = await runCowherd(['info', name], '.');
     assert.equal(code, 1);
     assert.match(stderr, /^cowherd: Could not open '.*': (?:Unknown protocol|Names that begin)/);
