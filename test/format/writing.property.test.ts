@@ -160,7 +160,17 @@ test('zeroes and writes above a backing file, in QED', async (t) => {
       await runOk('qemu-img', ['compare', '-F', 'raw', 'top.qed', 'expected.raw'], { cwd: folder });
       await runOk('qemu-img', ['check', 'top.qed'], { cwd: folder });
     }),
-    { numRuns: 12 },
+    {
+      numRuns: 12,
+      examples: [
+        [
+          [
+            { kind: 'zero', at: 0, length: 64 * kib, unmap: false },
+            { kind: 'write', at: 512, length: 512, fill: 1 },
+          ],
+        ],
+      ],
+    },
   );
 });
 

@@ -59,6 +59,14 @@ export class Growth {
   }
 }
 
+/** Blocks that just got their place. */
+interface NewBlocks {
+  readonly first: number;
+  readonly run: BlockRun;
+  /** Whether they read as what is below until then, rather than as zeroes. */
+  readonly showsBelow: boolean;
+}
+
 /** See the file's comment. */
 export class GrowingQueue extends MappedQueue {
   readonly #growth: Growth;
@@ -121,7 +129,8 @@ export class GrowingQueue extends MappedQueue {
         const place = await mapping.find(offset + done, left);
         if (place.kind === 'compressed') throw this.#alreadyThere(offset + done);
         if (place.kind !== 'data') {
-          done += await this.#grow(buffer.subarray(done, done + place.length), offset + done);
+          const part = buffer.subarray(done, done + place.length);
+          done += await this.#grow(part, offset + done, place.kind === 'unallocated');
           continue;
         }
         const part = buffer.subarray(done, done + place.length);
@@ -140,9 +149,10 @@ export class GrowingQueue extends MappedQueue {
   /**
    * Writes data whose blocks have no place yet.
    *
+   * @param showsBelow whether the blocks read as what is below, rather than as zeroes
    * @returns bytes that were written; none where somebody else was about to give the block a place
    */
-  async #grow(part: Uint8Array, offset: number): Promise<number> {
+  async #grow(part: Uint8Array, offset: number, showsBelow: boolean): Promise<number> {
     const { blockSize } = this.#growth.mapping;
     const first = Math.floor(offset / blockSize);
     const end = Math.ceil((offset + part.length) / blockSize);
@@ -155,29 +165,38 @@ export class GrowingQueue extends MappedQueue {
     return await this.#growth.claim(first, wanted, async () => {
       const run = await this.#growth.allocate(first, wanted);
       const stop = Math.min((first + run.count) * blockSize - offset, part.length);
-      await this.#fill(part.subarray(0, stop), offset, first, run);
+      await this.#fill(part.subarray(0, stop), offset, { first, run, showsBelow });
       await this.#growth.mapping.link(first, run);
       return stop;
     });
   }
 
   /** Writes data to blocks that just got their place, and around them what they read as. */
-  async #fill(part: Uint8Array, offset: number, first: number, run: BlockRun): Promise<void> {
+  async #fill(
+    part: Uint8Array,
+    offset: number,
+    { first, run, showsBelow }: NewBlocks,
+  ): Promise<void> {
     const [file] = this.files;
     const { blockSize } = this.#growth.mapping;
     const blocksAt = first * blockSize;
-    const head = await this.#surroundings(blocksAt, offset);
+    const head = await this.#surroundings(blocksAt, offset, showsBelow);
     const tailEnd = blocksAt + run.count * blockSize;
-    const tail = await this.#surroundings(offset + part.length, tailEnd);
+    const tail = await this.#surroundings(offset + part.length, tailEnd, showsBelow);
     const at = run.hostOffset + (head === undefined ? offset - blocksAt : 0);
     const pieces = [head, part, tail].filter((piece) => piece !== undefined);
     await file.writeVector(pieces, at);
   }
 
   /** What a part of new blocks has to hold; undefined where the file's zeroes are right already. */
-  async #surroundings(start: number, end: number): Promise<Uint8Array | undefined> {
+  async #surroundings(
+    start: number,
+    end: number,
+    showsBelow: boolean,
+  ): Promise<Uint8Array | undefined> {
     if (start >= end) return undefined;
-    const shown = Math.max(0, Math.min(end, this.#size, this.backing?.size ?? 0) - start);
+    const below = showsBelow ? (this.backing?.size ?? 0) : 0;
+    const shown = Math.max(0, Math.min(end, this.#size, below) - start);
     if (shown === 0 && this.files[0].limits.zeroInit) return undefined;
     const bytes = new Uint8Array(end - start);
     if (shown > 0) await this.backing?.read(bytes.subarray(0, shown), start);
