@@ -95,7 +95,7 @@ test('bursts of cached reads end, each with its own bytes', { skip }, async (t) 
 test('a request keeps the process alive until it ends, an idle ring does not', { skip }, async (t) => {
   const filename = path.join(diskFolder(t), 'file');
   writeFileSync(filename, new Uint8Array(1 << 20).fill(5));
-  const module = path.join(projectFolder, 'dist/src/storage/open-file.js');
+  const module = path.join(projectFolder, 'dist/src/storage/registry.js');
   for (const aio of ['auto', 'io_uring', 'threads']) {
     const script = `
       const { openStorageFile } = await import(${JSON.stringify(module)});
