@@ -2,12 +2,12 @@
  * A queue that writes to an image of a mapping: data go where their blocks lie, and blocks that have no
  * place get one, with what is around the data as it reads. An entry is linked once its data are written.
  */
+import { Mutex } from 'async-mutex';
 import type { QueueCounters } from '../../engine/counters.js';
 import { CowherdError } from '../../errors.js';
 import type { BackingReader, ImageFiles } from '../driver.js';
 import { MappedQueue } from './mapped-queue.js';
 import type { BlockRun, GrowingMapping } from './mapping.js';
-import { OneAtATime } from './one-at-a-time.js';
 
 /** Blocks that get a place at once at most. */
 const mostBlocks = 256;
@@ -18,7 +18,7 @@ const zeroBytes = 1024 * 1024;
 export class Growth {
   /** Blocks that are getting a place, and when they have it. */
   readonly #claims = new Map<number, Promise<void>>();
-  readonly #allocating = new OneAtATime();
+  readonly #allocating = new Mutex();
 
   constructor(readonly mapping: GrowingMapping) {}
 
@@ -48,7 +48,7 @@ export class Growth {
 
   /** Takes places, one after the other in the order of the calls. */
   allocate(block: number, count: number): Promise<BlockRun> {
-    return this.#allocating.run(() => this.mapping.allocate(block, count));
+    return this.#allocating.runExclusive(() => this.mapping.allocate(block, count));
   }
 
   /** Makes durable what was written before, and then how it is found. */

@@ -102,29 +102,13 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
     signal?: AbortSignal,
   ): AsyncGenerator<StoredExtent> {
     const end = offset + length;
-    let last: StoredExtent | undefined;
     for (let start = offset; start < end;) {
       signal?.throwIfAborted();
-      let place: Place | Promise<Place>;
-      try {
-        place = this.#mapping.find(start, end - start);
-        if (place instanceof Promise) place = await place;
-      } catch (error) {
-        // What is known so far is told, and then that the rest is not.
-        if (last !== undefined) yield last;
-        throw error;
-      }
-      for await (const next of this.#extentsOf(start, place)) {
-        if (last !== undefined && joins(last, next)) {
-          last = { ...last, length: last.length + next.length };
-        } else {
-          if (last !== undefined) yield last;
-          last = next;
-        }
-      }
+      let place = this.#mapping.find(start, end - start);
+      if (place instanceof Promise) place = await place;
+      yield* this.#extentsOf(start, place);
       start += place.length;
     }
-    if (last !== undefined) yield last;
   }
 
   /** The extents of one place: more than one where holes of its file tell. */
@@ -172,17 +156,4 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
     await this.#growth.mapping.close();
     await file.flush();
   }
-}
-
-function joins(last: StoredExtent, next: StoredExtent): boolean {
-  return (
-    last.present === next.present &&
-    last.zero === next.zero &&
-    last.data === next.data &&
-    last.compressed === next.compressed &&
-    last.filename === next.filename &&
-    (last.offset === undefined
-      ? next.offset === undefined
-      : last.offset + last.length === next.offset)
-  );
 }

@@ -1,9 +1,9 @@
 /** Writing to a QED image: clusters and L2 tables are appended, and the tables say where. */
+import { Mutex } from 'async-mutex';
 import type { StorageFile } from '../../storage/storage.js';
 import { unsupportedImage } from '../failures.js';
 import type { BlockRun, GrowingMapping } from '../mapped/mapping.js';
 import { TableCache } from '../mapped/table-cache.js';
-import { OneAtATime } from '../mapped/one-at-a-time.js';
 import { qedEntryBytes } from './header.js';
 import { type QedLayout, QedMapping, qedZeroEntry } from './mapping.js';
 
@@ -27,9 +27,9 @@ class GrowingQed extends QedMapping implements GrowingMapping {
   readonly #layout: { -readonly [Key in keyof QedLayout]: QedLayout[Key] };
   readonly #file: StorageFile;
   readonly #tables: TableCache;
-  readonly #appending = new OneAtATime();
+  readonly #appending = new Mutex();
   /** A table that is missing is made once. */
-  readonly #linking = new OneAtATime();
+  readonly #linking = new Mutex();
 
   /** @param layout changes as the file grows */
   constructor(layout: QedLayout, file: StorageFile, tables: TableCache) {
@@ -47,7 +47,7 @@ class GrowingQed extends QedMapping implements GrowingMapping {
 
   /** Makes the file longer, once at a time: a shorter length must not come after a longer one. */
   #append(bytes: number): Promise<number> {
-    return this.#appending.run(async () => {
+    return this.#appending.runExclusive(async () => {
       const hostOffset = this.#layout.clustersEnd;
       await this.#file.truncate(hostOffset + bytes);
       this.#layout.clustersEnd += bytes;
@@ -56,7 +56,7 @@ class GrowingQed extends QedMapping implements GrowingMapping {
   }
 
   link(block: number, { hostOffset, count }: BlockRun): Promise<void> {
-    return this.#linking.run(async () => {
+    return this.#linking.runExclusive(async () => {
       for (let index = 0; index < count; index++) {
         await this.#setEntry(block + index, hostOffset + index * this.blockSize);
       }
@@ -64,7 +64,7 @@ class GrowingQed extends QedMapping implements GrowingMapping {
   }
 
   linkZeroes(block: number, count: number): Promise<void> {
-    return this.#linking.run(async () => {
+    return this.#linking.runExclusive(async () => {
       for (let index = 0; index < count; index++) await this.#setEntry(block + index, qedZeroEntry);
     });
   }

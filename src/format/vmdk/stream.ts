@@ -4,10 +4,10 @@
  */
 import { promisify } from 'node:util';
 import zlib from 'node:zlib';
+import { Mutex } from 'async-mutex';
 import type { StorageFile } from '../../storage/storage.js';
 import { unsupportedImage } from '../failures.js';
 import type { BlockRun, GrowingMapping, Place } from '../mapped/mapping.js';
-import { OneAtATime } from '../mapped/one-at-a-time.js';
 import { ReadBuffers, compressedGrain } from './grain.js';
 import { type VmdkLayout, sectorBytes } from './layout.js';
 import { decodeHostedHeader } from './sparse-header.js';
@@ -38,7 +38,7 @@ class StreamMapping implements GrowingMapping {
   readonly #header: ReturnType<typeof decodeHostedHeader>;
   /** Sectors of the grains of each table that has any; 0 of those that are not there. */
   readonly #tables = new Map<number, Uint32Array>();
-  readonly #appending = new OneAtATime();
+  readonly #appending = new Mutex();
   readonly #buffers = new ReadBuffers();
   /** Where the next part goes, in sectors. */
   #next: number;
@@ -87,7 +87,7 @@ class StreamMapping implements GrowingMapping {
     }
     const compressing = deflate(whole);
     compressing.catch(() => undefined);
-    await this.#appending.run(async () => {
+    await this.#appending.runExclusive(async () => {
       const grainSectors = this.blockSize / sectorBytes;
       const bytes = encodeGrain(block * grainSectors, await compressing);
       const sector = await this.#append(bytes);
