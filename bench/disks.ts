@@ -1,6 +1,6 @@
 /** The disks that are converted, checked and measured. */
 import { spawnSync } from 'node:child_process';
-import { open, readdir, readFile, stat } from 'node:fs/promises';
+import { access, open, readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { createImage, openImage } from '../src/index.js';
 import { timeQemu } from './programs.js';
@@ -86,4 +86,13 @@ export async function makeOfFiles(file: string, sizeMib: number): Promise<void> 
   await disk.truncate(end);
   await disk.close();
   spawnSync('sync');
+}
+
+/** Makes a file that no other case has made. */
+export async function unlessThere(file: string, make: () => Promise<unknown>): Promise<void> {
+  const there = await access(file).then(
+    () => true,
+    () => false,
+  );
+  if (!there) await make();
 }

@@ -14,6 +14,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { readArguments } from '../scripts/arguments.js';
 import { convertDuels } from './cases/convert.js';
+import { formatDuels } from './cases/formats.js';
 import { memoryDuels } from './cases/memory.js';
 import { metadataDuels } from './cases/metadata.js';
 import { queueDuels } from './cases/queues.js';
@@ -24,7 +25,7 @@ import { takeNode } from './programs.js';
 import { picture, tableLine } from './report.js';
 
 const values = readArguments(
-  'Races cowherd against qemu-img (groups requests, queues, convert, metadata, memory); with --micro\n' +
+  'Races cowherd against qemu-img (groups requests, queues, convert, formats, metadata, memory); with --micro\n' +
     'measures parts of the engine by themselves.',
   {
     group: { type: 'string' },
@@ -45,6 +46,7 @@ const groups: readonly (readonly [string, (folder: string) => Promise<Duel[]>])[
   ['requests', requestDuels],
   ['queues', queueDuels],
   ['convert', convertDuels],
+  ['formats', formatDuels],
   ['metadata', metadataDuels],
   ['memory', memoryDuels],
 ];

@@ -1,58 +1,28 @@
 /** Conversions and comparisons against qemu-img, with the better of its defaults and its best options. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { availableParallelism } from 'node:os';
-import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { compile } from '../bare-program.js';
 import { filesMib, halfFullMib, makeChain, makeHalfFull, makeOfFiles, smallMib } from '../disks.js';
-import type { Duel, Figure, Runner } from '../duel.js';
+import type { Duel, Runner } from '../duel.js';
+import { type Taken, settle, take, takeCowherd, takeQemu, timeQemu } from '../programs.js';
 import {
-  type Taken,
-  runProgram,
-  settle,
-  take,
-  takeCowherd,
-  takeNode,
-  takeQemu,
-  timeQemu,
-} from '../programs.js';
+  type Conversion,
+  Target,
+  best,
+  bestLabel,
+  convertOnce,
+  converting,
+  figureOf,
+  rounds,
+  runBest,
+  secondsBeyondStart,
+} from './conversion.js';
 
-const best = ['-m', '16', '-W'];
 const there = ['-f', 'raw', '-O', 'qcow2'];
 const back = ['-f', 'qcow2', '-O', 'raw'];
 const direct = ['-t', 'none', '-T', 'none'];
 const zstd = ['-o', 'compression_type=zstd'];
-const rounds = 9;
-/** Of the host's memory, what is at hand before each conversion; the largest target takes 2 GiB. */
-const memoryMib = 5120;
-
-/** What is converted, and into what. */
-interface Conversion {
-  readonly words: readonly string[];
-  readonly source: string;
-  readonly target: Target;
-}
-
-/** A new file for each conversion. */
-class Target {
-  readonly filename: string;
-  readonly #hostMemory: string | undefined;
-
-  /** @param hostMemory the program `host-memory` */
-  constructor(filename: string, hostMemory: string | undefined) {
-    this.filename = filename;
-    this.#hostMemory = hostMemory;
-  }
-
-  /**
-   * Removes it, and sees to memory for the next: in a virtual machine that gives free memory back to its
-   * host, getting that costs several times what copying does, and who pays is a matter of luck.
-   */
-  async makeRoom(): Promise<void> {
-    await rm(this.filename, { force: true });
-    if (this.#hostMemory !== undefined) await runProgram(this.#hostMemory, [String(memoryMib)]);
-  }
-}
 
 /** Duels over a 4 GiB disk half full, a small one, 1 GiB of files, and an empty TiB. */
 export async function convertDuels(folder: string): Promise<Duel[]> {
@@ -106,43 +76,6 @@ export async function convertDuels(folder: string): Promise<Duel[]> {
   return duels;
 }
 
-function figureOf({ seconds, processorSeconds }: Taken): Figure {
-  return { figure: seconds, processorSeconds };
-}
-
-/** What our program takes. */
-async function convertOnce({ words, source, target }: Conversion): Promise<Taken> {
-  await target.makeRoom();
-  return takeCowherd('convert', ...words, source, target.filename);
-}
-
-function runConversion(conversion: Conversion): Runner {
-  return { label: 'cowherd', run: async () => figureOf(await convertOnce(conversion)) };
-}
-
-/** The better of both ways, run by run. */
-function runBest({ words, source, target }: Conversion): () => Promise<Taken> {
-  return async () => {
-    const ways: Taken[] = [];
-    for (const way of [[], best]) {
-      await target.makeRoom();
-      ways.push(await takeQemu('convert', ...words, ...way, source, target.filename));
-    }
-    return ways[0].seconds <= ways[1].seconds ? ways[0] : ways[1];
-  };
-}
-
-const bestLabel = `qemu-img, the better of its defaults and ${best.join(' ')}`;
-
-function converting(name: string, goal: number, conversion: Conversion): Duel {
-  const theirs = runBest(conversion);
-  return {
-    ...{ name, unit: 's', goal, rounds, countsProcessor: true },
-    ours: runConversion(conversion),
-    peer: { label: bestLabel, run: async () => figureOf(await theirs()) },
-  };
-}
-
 function comparing(name: string, goal: number, raw: string, qcow2: string): Duel {
   const words = ['compare', '-f', 'raw', '-F', 'qcow2', raw, qcow2];
   return {
@@ -152,11 +85,6 @@ function comparing(name: string, goal: number, raw: string, qcow2: string): Duel
   };
 }
 
-async function secondsBeyondStart(taken: () => Promise<Taken>): Promise<number> {
-  const { seconds: start } = await takeNode();
-  return (await taken()).seconds - start;
-}
-
 /** What is converted so soon that Node's start is much of it: what comes beyond that is compared. */
 function beyondStart(name: string, conversion: Conversion): Duel {
   const ours = (): Promise<Taken> => convertOnce(conversion);
@@ -164,7 +92,7 @@ function beyondStart(name: string, conversion: Conversion): Duel {
   return {
     ...{ name: `${name}, beyond Node’s start`, unit: 's', goal: 1, rounds },
     ours: { label: 'cowherd', run: () => secondsBeyondStart(ours) },
-    peer: { label: bestLabel, run: async () => (await theirs()).seconds },
+    peer: { label: bestLabel(conversion), run: async () => (await theirs()).seconds },
   };
 }
 

@@ -1,7 +1,13 @@
 /** Peak memory of the long commands, above what Node itself takes. */
-import { access } from 'node:fs/promises';
 import path from 'node:path';
-import { filesMib, halfFullMib, makeHalfFull, makeMetadata, makeOfFiles } from '../disks.js';
+import {
+  filesMib,
+  halfFullMib,
+  makeHalfFull,
+  makeMetadata,
+  makeOfFiles,
+  unlessThere,
+} from '../disks.js';
 import type { Duel } from '../duel.js';
 import { peakMemory, timeQemu } from '../programs.js';
 
@@ -50,12 +56,4 @@ export async function memoryDuels(folder: string): Promise<Duel[]> {
     ours: { label: 'cowherd', run: async () => (await peakMemory(...parameters)) - bare },
     peer: { label: 'the bound', run: () => Promise.resolve(boundMib) },
   }));
-}
-
-async function unlessThere(file: string, make: () => Promise<unknown>): Promise<void> {
-  const there = await access(file).then(
-    () => true,
-    () => false,
-  );
-  if (!there) await make();
 }
