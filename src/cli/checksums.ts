@@ -1,9 +1,6 @@
 /** Digests of a conversion's sources: printed, or compared with one that is expected. */
-import type { OpenImageOptions } from '../image/api.js';
-import { checksum, isDigest } from '../jobs/checksum.js';
+import { type ChecksumResult, isDigest } from '../jobs/checksum.js';
 import { CliError } from './cli-error.js';
-import type { ImageName } from './image-name.js';
-import type { Session } from './session.js';
 
 /** What `--checksum` asks for. */
 export interface WantedChecksum {
@@ -25,30 +22,11 @@ export function parseChecksum(given: string | undefined): WantedChecksum | undef
   return { algorithm, expected: expected.toLowerCase() };
 }
 
-/**
- * Digests the sources before anything is made of them: the bytes of their files, and their disks.
- *
- * @throws CliError if a source is none of what is expected
- */
-export async function checkSources(
-  { algorithm, expected }: WantedChecksum,
-  sources: readonly ImageName[],
-  opening: OpenImageOptions,
-  session: Session,
-): Promise<void> {
-  for (const { path, given, format, opening: own } of sources) {
-    const { file, content } = await checksum(path, {
-      algorithm,
-      image: { ...opening, ...own, format },
-      signal: session.signal,
-    });
-    if (expected === undefined) {
-      await session.print(`${algorithm} of the file ${given}: ${file}\n`);
-      await session.print(`${algorithm} of the disk ${given}: ${content}\n`);
-    } else if (expected !== file && expected !== content) {
-      throw new CliError(
-        `'${given}' is not what was expected: the ${algorithm} of the file is ${file}, that of the disk ${content}`,
-      );
-    }
-  }
+/** The digests of a source, as they are printed. */
+export function checksumLines(
+  algorithm: string,
+  given: string,
+  { file, content }: ChecksumResult,
+): string {
+  return `${algorithm} of the file ${given}: ${file}\n${algorithm} of the disk ${given}: ${content}\n`;
 }

@@ -1,10 +1,12 @@
 /** `cowherd convert`: copies the content of images into a new or existing one. */
 import { CowherdError } from '../errors.js';
-import type { CreateOptions, Image, ImageFormat, OpenImageOptions } from '../image/api.js';
+import type { CreateOptions, ImageFormat } from '../image/api.js';
 import { canCompress, defaultFormatName, isReadableFormat } from '../image/formats.js';
 import { BlockStatusError } from '../jobs/block-status.js';
 import { convert } from '../jobs/convert.js';
-import { checkSources, parseChecksum } from './checksums.js';
+import type { ConvertOptions } from '../jobs/convert-options.js';
+import { readDisk } from '../jobs/read-disk.js';
+import { checksumLines, parseChecksum } from './checksums.js';
 import { CliError } from './cli-error.js';
 import type { Command } from './command.js';
 import * as parse from './convert-options.js';
@@ -12,7 +14,7 @@ import { CreateOptionValues, createOptionsHelp } from './create-options.js';
 import { creatableFormat } from './formats.js';
 import type { ImageName } from './image-name.js';
 import { parseImageName, pathOfName } from './image-name.js';
-import { openFailure, openNamed } from './open.js';
+import { openFailure } from './open.js';
 import { asksForHelp, joinOptionLists } from './option-list.js';
 import type { ParsedCommandLine } from './options.js';
 import { parseCommandLine } from './options.js';
@@ -20,7 +22,13 @@ import { progressDisplay } from './progress.js';
 import type { Session } from './session.js';
 import * as shared from './shared-options.js';
 import { statsTable } from './stats-table.js';
-import { spoolStandardInput, standardStream, writeStandardOutput } from './standard-streams.js';
+import {
+  standardInput,
+  standardInputName,
+  standardInputPath,
+  standardStream,
+  writeStandardOutput,
+} from './standard-streams.js';
 
 type Line = ParsedCommandLine<keyof typeof parse.convertOptions>;
 
@@ -55,20 +63,18 @@ export const convertCommand: Command = {
       stepPercent: 1,
     });
     try {
-      await using input = given.includes(standardStream) ? await spoolStandardInput(session) : null;
-      const sources = given.map((name) => sourceName(line, name, input?.path));
-      if (wanted !== undefined) {
-        if (toOutput && wanted.expected === undefined) {
-          throw new CliError('Digests are not printed where the disk is');
-        }
-        await failingFor(sources, () =>
-          checkSources(wanted, sources, openingOf(plan, session), session),
-        );
+      const sources = given.map((name) => sourceName(line, name));
+      if (given.filter((name) => name === standardStream).length > 1) {
+        throw new CliError('Standard input can be read only once');
+      }
+      if (toOutput && wanted !== undefined && wanted.expected === undefined) {
+        throw new CliError('Digests are not printed where the disk is');
       }
       const hooks = {
         signal: session.signal,
         onProgress: progress.update,
         roughProgress: progress.onDemand,
+        checksum: wanted,
       };
       if (toOutput) await convertToOutput(line, plan, sources, session, hooks);
       else await convertToFile(line, list, plan, sources, target, session, hooks);
@@ -82,7 +88,7 @@ export const convertCommand: Command = {
 
 type Hooks = Pick<
   NonNullable<Parameters<typeof convert>[2]>,
-  'signal' | 'onProgress' | 'roughProgress'
+  'signal' | 'onProgress' | 'roughProgress' | 'checksum'
 >;
 
 /** The options whose arguments are checked before anything is opened. */
@@ -141,42 +147,23 @@ function refuseContradictions(line: Line, list: string | undefined): void {
   );
 }
 
-function sourceName(line: Line, name: string, inputPath: string | undefined): ImageName {
+function sourceName(line: Line, name: string): ImageName {
   const format = line.last('format');
-  if (name === standardStream && inputPath !== undefined) {
-    // It is a file by now, and may be of any format.
+  if (name === standardStream) {
     const { format: known } = parseImageName(name, { format });
-    return { given: name, path: inputPath, format: known };
+    return { given: name, path: standardInputPath() ?? standardInputName, format: known };
   }
   const imageOpts = line.has('imageOpts') || line.has('sourceImageOpts');
   return parseImageName(name, { format, imageOpts });
 }
 
+/** What the library reads of a source: a name, or standard input as it comes. */
+function sourceOf({ path }: ImageName, session: Session): string | AsyncIterable<Uint8Array> {
+  return path === standardInputName ? standardInput(session) : path;
+}
+
 function targetFormat(line: Line): ImageFormat {
   return creatableFormat(line.last('targetFormat') ?? defaultFormatName);
-}
-
-/** How a source is opened. */
-function openingOf(plan: Plan, { signal }: Session): OpenImageOptions {
-  return {
-    signal,
-    readOnly: true,
-    cache: plan.sourceCache,
-    aio: plan.aio,
-    forceShare: plan.forceShare,
-    untrusted: plan.untrusted,
-    snapshot: plan.snapshot,
-  };
-}
-
-/** Does something with the sources, whose failures are told as those of reading them. */
-async function failingFor(sources: readonly ImageName[], work: () => Promise<void>): Promise<void> {
-  try {
-    await work();
-  } catch (error) {
-    if (!(error instanceof CowherdError)) throw error;
-    throw failure(error, sources);
-  }
 }
 
 async function convertToOutput(
@@ -192,20 +179,32 @@ async function convertToOutput(
   if (targetFormat(line) !== defaultFormatName || other !== undefined) {
     throw new CliError('Standard output can only be written as a new raw image');
   }
-  const opening = openingOf(plan, session);
   if (session.stdout.isTTY === true) {
     throw new CliError('A disk is not written to a terminal; give a file name, or redirect');
   }
-  const images: Image[] = [];
   try {
-    for (const name of sources) images.push(await openNamed(name, opening));
-    await writeStandardOutput(images, session, hooks);
+    await readDisk(
+      sources.map((source) => sourceOf(source, session)),
+      { ...plan, ...hooks, ...sourceOptions(sources) },
+      (disk) => writeStandardOutput(disk, session),
+    );
   } catch (error) {
     if (session.signal.aborted || !(error instanceof CowherdError)) throw error;
     throw failure(error, sources);
-  } finally {
-    for (const image of images) await image.close();
   }
+}
+
+/** What the sources' names say of how they are opened. */
+function sourceOptions(
+  sources: readonly ImageName[],
+): Pick<ConvertOptions, 'from' | 'sourceOptions' | 'streamName'> {
+  const formats = new Set(sources.map((source) => source.format));
+  if (formats.size > 1) throw new CliError('All sources have to be of one format');
+  return {
+    from: sources[0].format,
+    sourceOptions: sources.map(({ opening }) => opening),
+    streamName: standardInputName,
+  };
 }
 
 async function convertToFile(
@@ -227,19 +226,22 @@ async function convertToFile(
   if (line.has('compress') && !canCompress(format)) {
     throw new CliError('Compression not supported for this file format');
   }
-  const formats = new Set(sources.map((source) => source.format));
-  if (formats.size > 1) throw new CliError('All sources have to be of one format');
+  const how = sourceOptions(sources);
   let tables = '';
+  let digests = '';
   try {
     await convert(
-      sources.map(({ path }) => path),
+      sources.map((source) => sourceOf(source, session)),
       target.path,
       {
         ...plan,
         ...hooks,
-        from: sources[0].format,
+        ...how,
         to: format,
-        sourceOptions: sources.map(({ opening }) => opening),
+        onChecksum: (result, index) => {
+          if (hooks.checksum === undefined || hooks.checksum.expected !== undefined) return;
+          digests += checksumLines(hooks.checksum.algorithm, sources[index].given, result);
+        },
         targetOptions: target.opening,
         onTargetFinding: ({ message }) => {
           session.complain(`${message}\n`);
@@ -271,6 +273,7 @@ async function convertToFile(
     if (session.signal.aborted || !(error instanceof CowherdError)) throw error;
     throw failure(error, sources, { ...target, format, created: !line.has('skipCreate') });
   }
+  if (digests !== '') await session.print(digests);
   if (line.has('stats')) await session.print(tables);
 }
 
@@ -350,6 +353,7 @@ function failure(
     return bare === message ? openFailure(target, error) : wrap(bare);
   }
   const source = sources.find(({ path }) => path === filename);
+  if (error.code === 'ERR_COWHERD_CHECKSUM' || filename === standardInputName) return wrap(message);
   if (offset !== undefined) {
     // Sources are only read, so this is about the target's data file.
     const isWrite = /^Could not (?:write|allocate|resize|discard|flush)/.test(message);

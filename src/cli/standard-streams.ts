@@ -1,104 +1,47 @@
 /** Standard input as a source of convert, and standard output as its target. */
 import { constants, fstatSync, ftruncateSync, readFileSync } from 'node:fs';
-import { mkdtemp, open, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import { addAbortSignal } from 'node:stream';
-import { describeErrno, errnoName } from '../system-errors.js';
-import type { Image, LongOperationOptions } from '../image/api.js';
-import { readContent, readSparseContent, sparsePieces } from '../jobs/content.js';
 import { movePosition } from '../native/file-position.js';
-import { CliError } from './cli-error.js';
+import { errnoName } from '../system-errors.js';
 import type { Session } from './session.js';
+
+const zeroes = new Uint8Array(1024 * 1024);
 
 /** The name that stands for standard input or output. */
 export const standardStream = '-';
 
-/** Standard input as a file that can be read at any offset. */
-export interface SpooledInput extends AsyncDisposable {
-  readonly path: string;
+/** What failures call standard input. */
+export const standardInputName = 'standard input';
+
+/** The path by which standard input can be read at any offset, where it is a file. */
+export function standardInputPath(): string | undefined {
+  return fstatSync(0).isFile() ? '/dev/stdin' : undefined;
 }
 
-/**
- * Makes standard input a file: a disk's size has to be known before it is converted, and a pipe
- * does not tell. What is a file already is used where it lies.
- */
-export async function spoolStandardInput(session: Session): Promise<SpooledInput> {
-  if (fstatSync(0).isFile()) {
-    return { path: '/dev/stdin', [Symbol.asyncDispose]: () => Promise.resolve() };
-  }
-  const folder = await makeSpoolFolder();
-  const remove = (): Promise<void> => rm(folder, { recursive: true, force: true });
-  const file = path.join(folder, 'standard-input');
-  try {
-    await spool(session, file);
-  } catch (error) {
-    await remove();
-    if (session.signal.aborted) throw error;
-    throw spoolFailure(error, file);
-  }
-  return { path: file, [Symbol.asyncDispose]: remove };
+/** The bytes of standard input as they come. */
+export function standardInput(session: Session): AsyncIterable<Uint8Array> {
+  return addAbortSignal(session.signal, session.stdin) as AsyncIterable<Uint8Array>;
 }
 
-async function makeSpoolFolder(): Promise<string> {
-  const parent = tmpdir();
-  try {
-    return await mkdtemp(path.join(parent, 'cowherd-'));
-  } catch (error) {
-    throw spoolFailure(error, parent);
-  }
-}
-
-/** Copies standard input to a file, of which zeroes become holes. */
-async function spool(session: Session, file: string): Promise<void> {
-  await using target = await open(file, 'wx', 0o600);
-  let end = 0;
-  const input = addAbortSignal(session.signal, session.stdin) as AsyncIterable<Uint8Array>;
-  for await (const chunk of input) {
-    for (const piece of sparsePieces(chunk)) {
-      if (typeof piece === 'number') {
-        end += piece;
-        continue;
-      }
-      for (let at = 0; at < piece.length;) {
-        const { bytesWritten } = await target.write(piece, at, piece.length - at, end);
-        at += bytesWritten;
-        end += bytesWritten;
-      }
-    }
-  }
-  await target.truncate(end);
-}
-
-function spoolFailure(error: unknown, place: string): CliError {
-  const { code, syscall, message } = error as NodeJS.ErrnoException;
-  const reason = code === undefined ? message : describeErrno(code);
-  const attempt = syscall === 'read' ? 'read standard input' : `keep standard input in '${place}'`;
-  return new CliError(`Could not ${attempt}: ${reason}`, { cause: error });
-}
-
-/** Writes the content of images, one after the other, to standard output. */
+/** Writes a disk to standard output. @param disk as `readDisk` gives it */
 export async function writeStandardOutput(
-  images: readonly Image[],
+  disk: (isSparse: boolean) => AsyncIterable<Uint8Array | number>,
   session: Session,
-  { signal, onProgress }: LongOperationOptions,
 ): Promise<void> {
-  const totalBytes = images.reduce((sum, image) => sum + image.size, 0);
   const descriptor = sparseOutput(session);
-  const read = descriptor !== undefined ? readSparseContent : readContent;
-  let before = 0;
-  for (const image of images) {
-    const progress = ({ doneBytes }: { readonly doneBytes: number }): void => {
-      onProgress?.({ doneBytes: before + doneBytes, totalBytes });
-    };
-    for await (const piece of read(image, { signal, onProgress: progress })) {
-      if (typeof piece !== 'number') await session.print(piece);
-      else if (descriptor !== undefined) await leaveHole(session, descriptor, piece);
-    }
-    before += image.size;
+  for await (const piece of disk(descriptor !== undefined)) {
+    if (typeof piece !== 'number') await session.print(piece);
+    else if (descriptor !== undefined) await leaveHole(session, descriptor, piece);
+    else await printZeroes(session, piece);
   }
   // A hole at the end has made nothing longer yet.
   if (descriptor !== undefined) await endOutput(session, descriptor);
+}
+
+async function printZeroes(session: Session, lengthBytes: number): Promise<void> {
+  for (let left = lengthBytes; left > 0; left -= zeroes.length) {
+    await session.print(zeroes.subarray(0, Math.min(left, zeroes.length)));
+  }
 }
 
 /**

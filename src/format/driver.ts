@@ -5,9 +5,11 @@
 import type { AbortSignalLike } from '../abort-signal.js';
 import type { QueueCounters } from '../engine/counters.js';
 import type { CopiedPart, CopySegment, StorageFile } from '../storage/storage.js';
+import type { ByteStream } from '../storage/stream/byte-stream.js';
 import type { CheckOptions, CheckReport, Finding } from './check.js';
 import type { CreateOptions } from './create-options.js';
 import type { FormatFacts } from './facts.js';
+import type { StreamedDisk } from './streamed.js';
 
 /** The image below another one, as a queue of the upper one reads it. */
 export interface BackingReader {
@@ -144,6 +146,8 @@ export interface FormatOpenOptions {
   readonly inOrder: boolean;
   /** The internal snapshot to read. */
   readonly snapshot: SnapshotChoice | undefined;
+  /** Whether it was just made open-ended. */
+  readonly isOpenEnded?: boolean;
 }
 
 /** What a format opens an image with. */
@@ -196,6 +200,13 @@ export interface FormatImage {
   /** Checks the image while no queue of any thread runs a request; absent where there is no check. */
   check?(options: CheckOptions): Promise<CheckReport>;
   /**
+   * Ends the disk of an open-ended image, beyond which nothing was written, while no queue runs a request;
+   * the image is only closed after that. Absent where images are never open-ended.
+   *
+   * @param size bytes, a multiple of 512
+   */
+  endAt?(size: number): Promise<void>;
+  /**
    * Ends this thread's use, after its queues have left.
    *
    * @param last whether no other thread has the image open: then everything becomes durable
@@ -209,6 +220,8 @@ export interface NewImage {
   readonly file: StorageFile;
   /** Virtual size in bytes, a multiple of 512. */
   readonly size: number;
+  /** Whether that is only what it may come to; `endAt` says what it is. */
+  readonly isOpenEnded: boolean;
   /** Checked by the driver's `check`. */
   readonly options: CreateOptions;
   readonly signal: AbortSignalLike | undefined;
@@ -218,6 +231,11 @@ export interface NewImage {
 
 /** How a driver makes images. */
 export interface ImageCreation {
+  /**
+   * Bytes that a disk may come to whose size is not known when its image is made; undefined where that
+   * cannot be with these options. Absent where it never can.
+   */
+  openEndedBytes?(options: CreateOptions): number | undefined;
   /**
    * Looks at the options of a new image and its size in bytes, before a file is touched.
    *
@@ -246,6 +264,13 @@ export interface FormatDriver {
   open(opening: FormatOpening): Promise<FormatImage>;
   /** Opens, on this thread, the image of another thread's handle. */
   attach(files: ImageFiles, handle: FormatHandle, counters: QueueCounters): FormatImage;
+  /**
+   * Reads an image once, from its begin to its end; absent where that cannot be.
+   *
+   * @returns undefined, with nothing taken from the stream, for an image that has to be a file
+   * @throws CowherdError naming the stream and what is wrong with it
+   */
+  readonly stream?: (stream: ByteStream) => Promise<StreamedDisk | undefined>;
   /** Absent where its images are only read. */
   readonly creation?: ImageCreation;
 }

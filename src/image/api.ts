@@ -123,6 +123,11 @@ export interface OpenImageOptions {
    * always.
    */
   readonly signal?: AbortSignalLike | undefined;
+  /**
+   * Whether a file whose name and first bytes say that it is packed (gzip, xz, zstd, bzip2) is read as what
+   * is packed in it, which is kept in the folder for temporary files meanwhile; default true.
+   */
+  readonly unpack?: boolean | undefined;
   /** Of images that lie on web servers, and files that they name there. */
   readonly http?: HttpOptions | undefined;
   /** Limits of all queues of the image together, on whichever threads they are. */

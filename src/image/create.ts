@@ -23,7 +23,28 @@ import { dataFilePath, resolveReference } from './reference.js';
  * @throws CowherdError naming the file or option that is wrong, or ERR_COWHERD_ABORTED; a file begun
  *   is then removed again
  */
-export async function createImage(name: PathLike, options: CreateImageOptions): Promise<void> {
+export function createImage(name: PathLike, options: CreateImageOptions): Promise<void> {
+  return createTarget(name, options, false);
+}
+
+/**
+ * Bytes that a disk may come to whose size is not known when its image is made.
+ *
+ * @returns undefined where that cannot be in this format, or with these options
+ */
+export async function openEndedBytes(
+  format: string,
+  options: CreateOptions,
+): Promise<number | undefined> {
+  return (await creationOf(format)).openEndedBytes?.(options);
+}
+
+/** As `createImage`. @param isOpenEnded whether the size is only what it may come to */
+export async function createTarget(
+  name: PathLike,
+  options: CreateImageOptions,
+  isOpenEnded: boolean,
+): Promise<void> {
   const path = pathOf(name);
   checkOptions(options, createImageRules(), path, ['format']);
   const creation = await creationOf(options.format);
@@ -32,7 +53,7 @@ export async function createImage(name: PathLike, options: CreateImageOptions): 
   await refuseSharedFile(path, options);
   const file = await createStorageFile(path, opening);
   try {
-    await formatFile(file, { ...options, size });
+    await formatFile(file, { ...options, size }, isOpenEnded);
     await file.close();
   } catch (error) {
     await file.close().catch(() => undefined);
@@ -85,6 +106,7 @@ async function creationOf(format: string): Promise<ImageCreation> {
 export async function formatFile(
   file: StorageFile,
   options: CreateImageOptions & { readonly size: number },
+  isOpenEnded = false,
 ): Promise<void> {
   const { size, signal } = options;
   const creation = await creationOf(options.format);
@@ -95,7 +117,7 @@ export async function formatFile(
     return child;
   };
   try {
-    await creation.create({ file, size, options, signal, createChild });
+    await creation.create({ file, size, isOpenEnded, options, signal, createChild });
     for (const child of children) await child.close();
   } catch (error) {
     for (const child of children) {

@@ -34,6 +34,11 @@ export function needsCompressedWrites(image: Image): boolean {
   return image instanceof OpenedImage && image.needsCompressedWrites;
 }
 
+/** Ends the disk of an image that was made open-ended, at a size in bytes; it is only closed after that. */
+export async function endImage(image: Image, size: number): Promise<void> {
+  if (image instanceof OpenedImage) await image.endAt(size);
+}
+
 /** Where the bytes of an extent of `map` lie; undefined where they lie nowhere as they are. */
 export function plainBytes(image: Image, extent: Extent): PlainBytes | undefined {
   return image instanceof OpenedImage ? image.bytesOf(extent) : undefined;

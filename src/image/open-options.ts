@@ -89,6 +89,7 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   shareWriting: flag,
   snapshot: snapshotChoice,
   window: options({ offset: wholeNumber(0), size: wholeNumber(0) }),
+  unpack: flag,
   http: options(httpRules),
   signal: abortSignal,
   throttle: options(throttleRules),

@@ -27,6 +27,11 @@ import { allocateSharedState } from './shared-state.js';
 
 const sectorSize = 512;
 
+/** Options that not every caller can give. */
+interface LinkOptions extends OpenImageOptions {
+  readonly isOpenEnded?: boolean;
+}
+
 export { locksFiles } from '../storage/registry.js';
 
 /**
@@ -35,10 +40,19 @@ export { locksFiles } from '../storage/registry.js';
  * @param path name of the image file
  * @throws CowherdError naming the file, if an option is wrong, or any of them cannot be opened or is no valid image
  */
-export async function openImage(path: PathLike, options: OpenImageOptions = {}): Promise<Image> {
+export function openImage(path: PathLike, options: OpenImageOptions = {}): Promise<Image> {
+  return openTarget(path, options, false);
+}
+
+/** The same of an image that was just made, which may be open-ended; `endImage` says how large it became. */
+export async function openTarget(
+  path: PathLike,
+  options: OpenImageOptions,
+  isOpenEnded: boolean,
+): Promise<Image> {
   const filename = pathOf(path);
   checkOpenOptions(filename, options);
-  const image = await openLink(filename, options, []);
+  const image = await openLink(filename, { ...options, isOpenEnded }, []);
   image.onClosed(noteOpen(image, !image.readOnly));
   return image;
 }
@@ -58,7 +72,7 @@ export async function openImageOn(
 
 async function openLink(
   path: string,
-  options: OpenImageOptions,
+  options: LinkOptions,
   above: readonly string[],
 ): Promise<OpenedImage> {
   if (options.format !== undefined) await loadDriver(options.format);
@@ -99,13 +113,15 @@ async function openImageFile(path: string, options: OpenImageOptions): Promise<S
     aio: options.aio ?? 'auto',
     forceShare: options.forceShare ?? false,
     locking: options.locking ?? 'auto',
+    unpack: options.unpack ?? true,
     http: options.http,
     signal: options.signal,
   } as const;
   const isBare = format === undefined || formatNamed(format)?.isBare === true;
   const sharesWriting = shareWriting && isBare;
   const file = await openStorageFile(path, { ...opening, sharesWriting });
-  if (!readOnly || !sharesWriting || format !== undefined) return file;
+  const isSettled = !sharesWriting || format !== undefined || file.isPrivate === true;
+  if (!readOnly || isSettled) return file;
   let again: StorageFile;
   try {
     if ((await probeFormat(file)).isBare === true) return file;
@@ -121,7 +137,7 @@ async function openImageFile(path: string, options: OpenImageOptions): Promise<S
 
 async function openOn(
   whole: StorageFile,
-  options: OpenImageOptions,
+  options: LinkOptions,
   chain: readonly string[],
 ): Promise<OpenedImage> {
   const driver = await driverFor(whole, options.format);
@@ -145,6 +161,7 @@ async function openOn(
         lazyRefcounts: options.lazyRefcounts,
         inOrder: options.inOrder ?? false,
         snapshot: options.snapshot,
+        isOpenEnded: options.isOpenEnded === true,
       },
       openChild: async (reference) => {
         const child = await openChild(file, reference, options);
@@ -293,6 +310,7 @@ async function openBacking(
         backingFormat: undefined,
         dataFile: undefined,
         window: undefined,
+        isOpenEnded: false,
         forCheck: false,
         forInfo: false,
       },
@@ -346,8 +364,10 @@ function openChildAt(
     aio = 'auto',
     forceShare = false,
     locking = 'auto',
+    unpack = true,
     http,
     signal,
   } = options;
-  return openStorageFile(path, { readOnly, cache, aio, forceShare, locking, http, signal });
+  const opening = { readOnly, cache, aio, forceShare, locking, unpack, http, signal };
+  return openStorageFile(path, opening);
 }

@@ -155,6 +155,11 @@ export class OpenedImage implements Image {
     return this.#own.dataCopy(rule);
   }
 
+  /** @internal Ends the disk of an image that was made open-ended; it is only closed after that. */
+  async endAt(size: number): Promise<void> {
+    await this.#parts.format.endAt?.(size);
+  }
+
   /** @internal Whether the file of this image can share blocks of the other's, which share its layout. */
   canCloneFrom(source: OpenedImage): boolean {
     return this.isFlat && source.isFlat && this.#parts.file.canCloneFrom(source.#parts.file);

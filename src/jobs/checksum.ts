@@ -1,7 +1,7 @@
 /** Digests of an image: of the bytes of its file, as publishers give them, and of the disk it holds. */
 import { createHash, getHashes } from 'node:crypto';
 import { CowherdError } from '../errors.js';
-import type { LongOperationOptions, OpenImageOptions } from '../image/api.js';
+import type { Image, LongOperationOptions, OpenImageOptions } from '../image/api.js';
 import { readFileBytes } from '../image/file-bytes.js';
 import { openImage } from '../image/open.js';
 import { openImageRules } from '../image/open-options.js';
@@ -14,6 +14,7 @@ import {
   text,
 } from '../image/option-check.js';
 import { type PathLike, pathOf } from '../image/path.js';
+import { DiskDigest } from './disk-digest.js';
 import { readSparseContent } from './content.js';
 
 /** Options of `checksum`. */
@@ -39,8 +40,6 @@ const rules: OptionRules<ChecksumOptions> = {
   onProgress: callback,
 };
 
-const zeroes = new Uint8Array(1024 * 1024);
-
 /** Whether there is a digest of that name. */
 export function isDigest(algorithm: string): boolean {
   return getHashes().includes(algorithm);
@@ -61,20 +60,9 @@ export async function checksum(name: PathLike, options: ChecksumOptions): Promis
     throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename: path });
   }
   try {
-    const ofFile = createHash(algorithm);
-    for await (const piece of readFileBytes(path, opening, signal)) ofFile.update(piece);
+    const file = await digestFile(path, algorithm, opening, signal);
     await using image = await openImage(path, { shareWriting: false, ...opening, readOnly: true });
-    const ofContent = createHash(algorithm);
-    for await (const piece of readSparseContent(image, { signal, onProgress })) {
-      if (typeof piece !== 'number') {
-        ofContent.update(piece);
-        continue;
-      }
-      for (let left = piece; left > 0; left -= zeroes.length) {
-        ofContent.update(zeroes.subarray(0, Math.min(left, zeroes.length)));
-      }
-    }
-    return { file: ofFile.digest('hex'), content: ofContent.digest('hex') };
+    return { file, content: await digestContent(image, algorithm, { signal, onProgress }) };
   } catch (error) {
     if (signal?.aborted !== true) throw error;
     throw new CowherdError('ERR_COWHERD_ABORTED', `Work on '${path}' was cancelled`, {
@@ -82,4 +70,30 @@ export async function checksum(name: PathLike, options: ChecksumOptions): Promis
       cause: error,
     });
   }
+}
+
+/** The digest of the bytes of a file. */
+export async function digestFile(
+  path: string,
+  algorithm: string,
+  opening: OpenImageOptions,
+  signal: AbortSignal | undefined,
+): Promise<string> {
+  const digest = createHash(algorithm);
+  for await (const piece of readFileBytes(path, opening, signal)) digest.update(piece);
+  return digest.digest('hex');
+}
+
+/** The digest of an image's disk. */
+export async function digestContent(
+  image: Image,
+  algorithm: string,
+  options: LongOperationOptions,
+): Promise<string> {
+  const digest = new DiskDigest(algorithm);
+  for await (const piece of readSparseContent(image, options)) {
+    if (typeof piece === 'number') digest.addZeroes(piece);
+    else digest.add(piece);
+  }
+  return digest.end();
 }

@@ -112,8 +112,27 @@ export async function* readSparseContent(
   yield* handOut(image.size);
 }
 
+/** The content of images, one after the other. @param isSparse as `readSparseContent` gives it */
+export async function* readParts(
+  parts: readonly { readonly image: Image }[],
+  isSparse: boolean,
+  { signal, onProgress }: ContentOptions,
+): AsyncGenerator<Uint8Array | number> {
+  const totalBytes = parts.reduce((sum, { image }) => sum + image.size, 0);
+  const read = isSparse ? readSparseContent : readContent;
+  let before = 0;
+  for (const { image } of parts) {
+    const base = before;
+    yield* read(image, {
+      signal,
+      onProgress: ({ doneBytes }) => onProgress?.({ doneBytes: base + doneBytes, totalBytes }),
+    });
+    before += image.size;
+  }
+}
+
 /** Bytes as the parts that are to be written, and the lengths of the zeroes in between. */
-export function* sparsePieces(bytes: Uint8Array): Generator<Uint8Array | number> {
+function* sparsePieces(bytes: Uint8Array): Generator<Uint8Array | number> {
   let at = 0;
   let isData = true;
   for (const length of zeroRuns(bytes, holeBytes)) {

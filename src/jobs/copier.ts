@@ -32,8 +32,6 @@ export interface CopyPlan {
   readonly filler: ImageFiller | undefined;
   /** Whether writes may begin in any order; otherwise they begin in guest order. */
   readonly outOfOrder: boolean;
-  /** Bytes to copy. */
-  readonly size: number;
   /** Pieces under way at a time; if left out, what the processors and the memory are good for. */
   readonly parallel: number | undefined;
   /** Bytes that pieces of data are aligned to. */
@@ -94,13 +92,13 @@ export class Copier {
 
   /** Copies everything; after a failure nothing is under way any more. */
   async run(): Promise<void> {
-    const { compress, salvage, onProgress, roughProgress, size } = this.#plan;
+    const { compress, salvage, onProgress, roughProgress, source } = this.#plan;
     const parallel = this.#plan.parallel ?? piecesAtOnce(this.#chunkBytes, compress);
     const onFailure = (failure: CowherdError): void => {
       this.#warn('reading block status at', failure.offset ?? 0, failure);
     };
     if (roughProgress === true) {
-      this.#totalBytes = size;
+      this.#totalBytes = source.size;
     } else if (onProgress !== undefined) {
       for await (const piece of this.#pieces(salvage ? () => undefined : undefined)) {
         if (piece.kind === 'data') this.#totalBytes += piece.length;
@@ -116,25 +114,31 @@ export class Copier {
   }
 
   #pieces(onFailure: ((failure: CowherdError) => void) | undefined): AsyncGenerator<Piece> {
-    const { source, size, granularity, leaveBacking, sparseSize, signal } = this.#plan;
+    const { source, granularity, leaveBacking, sparseSize, signal } = this.#plan;
     return cutPieces(source.map(signal, onFailure), {
       granularity,
       chunkBytes: this.#chunkBytes,
-      size,
+      size: source.size,
       leaveBacking,
       copyZeroes: sparseSize === 0,
     });
   }
 
   async *#gather(pieces: AsyncIterable<Piece>): AsyncGenerator<Step> {
-    const { filler, size, zeroFrom } = this.#plan;
+    const { filler, source, zeroFrom } = this.#plan;
     if (filler === undefined) {
       for await (const piece of pieces) yield stepOf(piece);
       return;
     }
     const { mostBytes, granule } = filler;
     const portionBytes = this.#chunkBytes;
-    const rule = { windowBytes: mostBytes, portionBytes, granule, size, from: zeroFrom };
+    const rule = {
+      windowBytes: mostBytes,
+      portionBytes,
+      granule,
+      size: source.size,
+      from: zeroFrom,
+    };
     yield* gatherWindows(pieces, rule);
   }
 

@@ -4,6 +4,8 @@ import { fileProtocol } from './file/protocol.js';
 import { WindowFile, isWindow } from './filters/window.js';
 import { httpProtocol, httpsProtocol } from './http/protocol.js';
 import { ovaProtocol } from './ova/protocol.js';
+import { hasPackedName } from './packed/packings.js';
+import { packingOfFile, unpackFile } from './packed/unpacked.js';
 import type { Protocol } from './protocol.js';
 import { s3Protocol } from './s3/protocol.js';
 import type {
@@ -12,6 +14,8 @@ import type {
   StorageHandle,
   StorageOpenOptions,
 } from './storage.js';
+import type { ByteStream } from './stream/byte-stream.js';
+import { spool } from './stream/spooled-file.js';
 
 export { locksFiles } from './file/open-file.js';
 
@@ -57,11 +61,56 @@ function protocolOf(name: string): Protocol {
  * @throws CowherdError ERR_COWHERD_NOT_FOUND, ERR_COWHERD_ACCESS, ERR_COWHERD_LOCKED,
  *   ERR_COWHERD_UNSUPPORTED or ERR_COWHERD_IO
  */
-export function openStorageFile(
+export async function openStorageFile(
   name: string,
   options: StorageOpenOptions = {},
 ): Promise<StorageFile> {
-  return protocolOf(name).open(name, options, openStorageFile);
+  const file = await protocolOf(name).open(name, options, openStorageFile);
+  const stream = await unpackedOf(file, name, options);
+  return stream === undefined ? file : await spool(stream, { ...options, protocol: file.protocol });
+}
+
+/**
+ * What is packed in the file of a name, from its begin to its end.
+ *
+ * @param onBytes is given the bytes of the file itself, one after the other
+ * @returns undefined if it is not packed
+ * @throws CowherdError as `openStorageFile` does
+ */
+export async function openPackedStream(
+  name: string,
+  options: StorageOpenOptions,
+  onBytes?: (bytes: Uint8Array) => void,
+): Promise<ByteStream | undefined> {
+  if (options.unpack === false || !hasPackedName(name)) return undefined;
+  const file = await protocolOf(name).open(name, options, openStorageFile);
+  const stream = await unpackedOf(file, name, options, onBytes);
+  if (stream === undefined) await file.close();
+  return stream;
+}
+
+/** @returns undefined if the file is not packed; else the stream owns it */
+async function unpackedOf(
+  file: StorageFile,
+  name: string,
+  { unpack = true }: StorageOpenOptions,
+  onBytes?: (bytes: Uint8Array) => void,
+): Promise<ByteStream | undefined> {
+  if (!unpack || !hasPackedName(name)) return undefined;
+  try {
+    const packing = await packingOfFile(file);
+    if (packing === undefined) return undefined;
+    if (file.readOnly) return await unpackFile(file, packing, onBytes);
+    const { filename } = file;
+    throw new CowherdError(
+      'ERR_COWHERD_UNSUPPORTED',
+      `'${filename}' is packed (${packing.name}): it can only be read`,
+      { filename },
+    );
+  } catch (error) {
+    await file.close().catch(() => undefined);
+    throw error;
+  }
 }
 
 /**

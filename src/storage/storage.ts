@@ -24,6 +24,12 @@ export interface StorageHandle {
   readonly filename: string;
 }
 
+/** How much has been read of how many bytes. */
+export interface ByteProgress {
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
 /** How a storage file is to be opened. */
 export interface StorageOpenOptions {
   readonly readOnly?: boolean;
@@ -43,6 +49,11 @@ export interface StorageOpenOptions {
   readonly locking?: LockingMode;
   /** Of a file of a web server. */
   readonly http?: HttpOptions | undefined;
+  /**
+   * Whether a file whose name and first bytes say that it is packed (gzip, xz, zstd, bzip2) is read as what
+   * is packed in it; default true.
+   */
+  readonly unpack?: boolean;
   /** Ends waits for others, such as web servers. */
   readonly signal?: AbortSignalLike | undefined;
 }
@@ -177,6 +188,8 @@ export interface StorageFile {
   readonly protocol: string;
   /** Whether it can be read only once, about from its begin to its end. */
   readonly isSequential?: boolean;
+  /** Whether nobody else can write to it. */
+  readonly isPrivate?: boolean;
 
   /** Length of the file in bytes. */
   size(): Promise<number>;

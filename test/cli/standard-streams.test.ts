@@ -1,6 +1,6 @@
 /** Pipes and files as standard input and output: zeroes take no room, and what cannot be kept is told. */
 import assert from 'node:assert/strict';
-import { mkdir, readFile, stat, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, readdir, stat, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { addon } from '../../src/native/addon.js';
@@ -32,12 +32,32 @@ async function makeDisk(file: string): Promise<Buffer> {
 
 const bytesTaken = async (file: string): Promise<number> => (await stat(file)).blocks * 512;
 
-test('a pipe is kept without its zeroes, in a folder that has no room for them', async (t) => {
+test('a raw pipe is not kept anywhere', async (t) => {
+  const folder = await temporaryFolder(t);
+  const content = await makeDisk(path.join(folder, 'disk.raw'));
+  for (const [words, file] of [
+    ['- out', 'out'],
+    ['- - >through', 'through'],
+    ['-f raw -O qcow2 - out.qcow2; COWHERD convert out.qcow2 read', 'read'],
+    ['-O qcow2 -c - c.qcow2; COWHERD convert c.qcow2 read-c', 'read-c'],
+  ]) {
+    const script = `cat disk.raw | COWHERD convert ${words}`;
+    const { code, stderr } = await shell(script, folder, '/nowhere');
+    assert.deepEqual([code, stderr], [0, ''], script);
+    assert.ok((await readFile(path.join(folder, file))).equals(content), script);
+  }
+});
+
+test('an image in a pipe is kept without its zeroes, in a folder that has no room for them', async (t) => {
   const disk = await smallDisk(t, 4 * mib);
   if (disk === undefined) return;
   const folder = await temporaryFolder(t);
   const content = await makeDisk(path.join(folder, 'disk.raw'));
-  const { code, stderr } = await shell('cat disk.raw | COWHERD convert - out', folder, disk);
+  // Of clusters that are all there, most are zeroes.
+  const make = `COWHERD convert -S 0 -O qcow2 disk.raw disk.qcow2`;
+  await shell(make, folder);
+  const script = 'cat disk.qcow2 | COWHERD convert - out';
+  const { code, stderr } = await shell(script, folder, disk);
   assert.deepEqual([code, stderr], [0, '']);
   assert.ok((await readFile(path.join(folder, 'out'))).equals(content));
 });
@@ -47,20 +67,22 @@ test('a pipe that cannot be kept is told with the place where there is no room',
   if (disk === undefined) return;
   const folder = await temporaryFolder(t);
   await writeFile(path.join(folder, 'disk.raw'), Buffer.alloc(3 * mib, 1));
-  const { code, stderr } = await shell('COWHERD convert - out <disk.raw', folder, disk);
+  await shell('COWHERD convert -O qcow2 disk.raw disk.qcow2', folder);
+  const { code, stderr } = await shell('COWHERD convert - out <disk.qcow2', folder, disk);
   assert.deepEqual([code, stderr], [0, ''], 'a file needs no room');
-  const full = await shell('cat disk.raw | COWHERD convert - out2', folder, disk);
+  const full = await shell('cat disk.qcow2 | COWHERD convert - out2', folder, disk);
   assert.equal(full.code, 1);
   assert.match(
     full.stderr,
     /^cowherd: Could not keep standard input in '[^']+': No space left on device\n$/,
   );
   assert.ok(full.stderr.includes(`'${disk}/`), full.stderr);
-  const none = await shell('cat disk.raw | COWHERD convert - out2', folder, '/nowhere');
+  const none = await shell('cat disk.qcow2 | COWHERD convert - out2', folder, '/nowhere');
   assert.deepEqual(
     [none.code, none.stderr],
     [1, "cowherd: Could not keep standard input in '/nowhere': No such file or directory\n"],
   );
+  assert.deepEqual((await readdir(folder)).sort(), ['disk.qcow2', 'disk.raw', 'out']);
 });
 
 test('zeroes become holes where standard output is a file', async (t) => {

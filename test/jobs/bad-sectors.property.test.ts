@@ -74,7 +74,6 @@ test(`what cannot be read is lost by the sector, each stretch with a warning (se
         targets: [{ write } as RequestTarget],
         filler: undefined,
         outOfOrder: false,
-        size,
         parallel: 3,
         granularity: 1,
         compress: false,

@@ -58,7 +58,6 @@ async function copy(outOfOrder: boolean, fails?: number): Promise<Target> {
     targets: [target.writes as RequestTarget],
     filler: undefined,
     outOfOrder,
-    size: from.size,
     parallel: 16,
     granularity: 1,
     compress: false,

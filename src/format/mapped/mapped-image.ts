@@ -40,6 +40,7 @@ export function mappedDriver<Layout extends MappedLayout>(
     attach: (files, handle) =>
       new MappedImage(format, (handle as MappedHandle).layout as Layout, files, undefined),
     ...(format.creation !== undefined && { creation: format.creation }),
+    ...(format.stream !== undefined && { stream: format.stream }),
   };
 }
 

@@ -4,6 +4,7 @@
  */
 import type { StorageFile } from '../../storage/storage.js';
 import type {
+  FormatDriver,
   BackingReference,
   ChildFile,
   FormatOpening,
@@ -145,6 +146,8 @@ export interface MappedFormat<Layout extends MappedLayout> {
   growing?(layout: Layout, files: ImageFiles): GrowingMapping | Promise<GrowingMapping>;
   /** How images are made; absent where they are only read. */
   readonly creation?: ImageCreation;
+  /** As a driver's. */
+  readonly stream?: FormatDriver['stream'];
   /** What `info` reports beside size, cluster size and backing file. */
   facts?(layout: Layout, files: ImageFiles): Partial<FormatFacts> | Promise<Partial<FormatFacts>>;
 }

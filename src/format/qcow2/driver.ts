@@ -1,9 +1,13 @@
 /** The driver of qcow2: how an image is opened from its file, and on further threads. */
+import type { CreateOptions } from '../create-options.js';
 import type { FormatDriver } from '../driver.js';
 import { decideCreateOptions } from './change/create-options.js';
-import { createQcow2, refuseTooLarge } from './change/create.js';
+import { createQcow2, oneL1ClusterBytes, refuseTooLarge } from './change/create.js';
 import { type Qcow2Handle, attachQcow2, openQcow2, readQcow2Header } from './image.js';
 import { Incompatible, dataFileNameOf } from './layout/header.js';
+
+/** A disk of which nothing is known shall have as much room at least; images are kept as files before. */
+const leastOpenEnded = 2 ** 40;
 
 /** The driver. */
 export const qcow2Driver: FormatDriver = {
@@ -24,6 +28,7 @@ export const qcow2Driver: FormatDriver = {
     return openQcow2(file, header, { ...options, dataFile, counters });
   },
   creation: {
+    openEndedBytes,
     check: (options, size) => {
       refuseTooLarge(decideCreateOptions(options, size));
     },
@@ -39,3 +44,11 @@ export const qcow2Driver: FormatDriver = {
     return image;
   },
 };
+
+/** As much as an L1 table of one cluster maps: it takes a cluster however small the disk becomes. */
+function openEndedBytes(options: CreateOptions): number | undefined {
+  const { dataFileName, preallocation, ...decided } = decideCreateOptions(options, 0);
+  if (preallocation !== 'off' || dataFileName !== undefined) return undefined;
+  const most = oneL1ClusterBytes(decided);
+  return most < leastOpenEnded ? undefined : most;
+}

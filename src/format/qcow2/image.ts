@@ -263,6 +263,13 @@ export class Qcow2Image implements FormatImage {
     });
   }
 
+  async endAt(size: number): Promise<void> {
+    const { headerFile, flushOrder, geometry } = this.metadata;
+    await flushOrder.flush();
+    // The table's cluster is counted, and so has to be that of something.
+    await headerFile.endAt(size, Math.max(1, geometry.l1Entries(size)));
+  }
+
   async close(last: boolean): Promise<void> {
     const { metadata } = this;
     const { allocator, control, corruptMark, flushOrder, headerFile, poison } = metadata;

@@ -2,20 +2,24 @@
 import { CowherdError } from '../../errors.js';
 import type { FormatDriver } from '../driver.js';
 import { createRaw } from './create.js';
-import { RawImage, type RawHandle, openRaw } from './image.js';
+import { RawImage, type RawHandle, mostBytes, openRaw } from './image.js';
+import { streamRaw } from './stream.js';
 
 /** The driver. */
 export const rawDriver: FormatDriver = {
   name: 'raw',
-  open: ({ file }) => openRaw(file),
+  open: ({ file, options }) => openRaw(file, options.isOpenEnded === true),
+  stream: streamRaw,
   creation: {
+    openEndedBytes: ({ preallocation = 'off' }) =>
+      preallocation === 'off' ? mostBytes : undefined,
     check: ({ preallocation }) => {
       if (preallocation !== 'metadata') return;
       const message = 'Unsupported preallocation mode: metadata';
       throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message);
     },
-    create: ({ file, size, options, signal }) =>
-      createRaw(file, size, options.preallocation ?? 'off', signal),
+    create: ({ file, size, isOpenEnded, options, signal }) =>
+      createRaw(file, isOpenEnded ? 0 : size, options.preallocation ?? 'off', signal),
   },
   attach: ([file], handle) => new RawImage(file, (handle as RawHandle).size),
 };

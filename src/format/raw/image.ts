@@ -27,9 +27,12 @@ export interface RawHandle extends FormatHandle {
   readonly size: number;
 }
 
-/** Opens a file as a raw image. */
-export async function openRaw(file: StorageFile): Promise<RawImage> {
-  const length = await file.size();
+/** Bytes that a disk can have. */
+export const mostBytes = Math.floor(Number.MAX_SAFE_INTEGER / sectorSize) * sectorSize;
+
+/** Opens a file as a raw image, or one that becomes a disk of whatever size is written. */
+export async function openRaw(file: StorageFile, isOpenEnded = false): Promise<RawImage> {
+  const length = isOpenEnded && !file.limits.blockDevice ? mostBytes : await file.size();
   return new RawImage(file, Math.ceil(length / sectorSize) * sectorSize);
 }
 
@@ -56,6 +59,10 @@ export class RawImage implements FormatImage {
     counters: QueueCounters,
   ): FormatQueue {
     return new RawQueue(file, counters);
+  }
+
+  async endAt(size: number): Promise<void> {
+    if (!this.#file.limits.blockDevice) await this.#file.truncate(size);
   }
 
   async *extents(

@@ -6,6 +6,7 @@ import { vmdkCreation } from './create.js';
 import { growingVmdk } from './growing.js';
 import { VmdkMapping } from './mapping.js';
 import { readLayout } from './open.js';
+import { streamVmdk } from './stream-reader.js';
 
 /** What `info` reports of an extent. */
 interface VmdkExtentFacts {
@@ -36,6 +37,7 @@ export const vmdkDriver: FormatDriver = mappedDriver<VmdkLayout>({
   readLayout,
   mapping: (layout, files) => new VmdkMapping(layout, files),
   growing: growingVmdk,
+  stream: streamVmdk,
   creation: vmdkCreation,
   facts: (layout, files) => ({ specific: factsOf(layout, files) }),
 });

@@ -71,13 +71,28 @@ export function compressedGrain(
       const buffer = buffers.take(most);
       try {
         const data = await readGrain(file, stored, buffer.subarray(0, most));
-        if (size === stored.grainBytes && (await fills(data, into))) return;
-        into.set(await inflated(file.filename, data, stored, size));
+        await inflateGrain(file.filename, data, stored, into.subarray(0, size));
       } finally {
         buffers.giveBack(buffer);
       }
     },
   };
+}
+
+/**
+ * Inflates a grain.
+ *
+ * @param into as many bytes as the disk has of it: the last one may be stored whole, beyond its end
+ * @throws CowherdError ERR_COWHERD_CORRUPT
+ */
+export async function inflateGrain(
+  filename: string,
+  data: Uint8Array,
+  stored: Pick<StoredGrain, 'offset' | 'grainBytes'>,
+  into: Uint8Array,
+): Promise<void> {
+  if (into.length === stored.grainBytes && (await fills(data, into))) return;
+  into.set(await inflated(filename, data, stored, into.length));
 }
 
 /** Inflates a grain; what is wrong with one that does not fill `into` is found out in another way. */
@@ -94,7 +109,7 @@ async function fills(data: Uint8Array, into: Uint8Array): Promise<boolean> {
 async function inflated(
   filename: string,
   data: Uint8Array,
-  { offset, grainBytes }: StoredGrain,
+  { offset, grainBytes }: Pick<StoredGrain, 'offset' | 'grainBytes'>,
   size: number,
 ): Promise<Uint8Array> {
   let bytes: Uint8Array;

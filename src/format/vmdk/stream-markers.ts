@@ -8,7 +8,7 @@ import { type NewHostedHeader, encodeHostedHeader } from './sparse-header.js';
 const MarkerType = { end: 0, table: 1, directory: 2, footer: 3 } as const;
 
 /** Bytes before a compressed grain: its first sector, and the length of what follows. */
-const grainMarkerBytes = 12;
+export const grainMarkerBytes = 12;
 
 /** A grain as it stands in a stream, in whole sectors. @param sector of the disk that it begins with */
 export function encodeGrain(sector: number, compressed: Uint8Array): Uint8Array {
@@ -61,6 +61,7 @@ function bytesOf(entries: Uint32Array): Uint8Array {
   return bytes;
 }
 
-function wholeSectors(length: number): number {
+/** Bytes in whole sectors. */
+export function wholeSectors(length: number): number {
   return Math.ceil(length / sectorBytes) * sectorBytes;
 }

@@ -42,20 +42,20 @@ interface WindowName {
 export class WindowFile extends BaseFile {
   readonly protocol: string;
   readonly limits: StorageLimits;
-  readonly #inner: StorageFile;
-  readonly #window: Window;
+  protected readonly inner: StorageFile;
+  protected readonly window: Window;
 
   constructor(inner: StorageFile, { protocol, filename }: WindowName, window: Window) {
     super(filename, inner.readOnly);
     this.protocol = protocol;
     // Its size is fixed as that of a device is.
     this.limits = { ...inner.limits, zeroInit: false, blockDevice: !inner.readOnly };
-    this.#inner = inner;
-    this.#window = window;
+    this.inner = inner;
+    this.window = window;
   }
 
   size(): Promise<number> {
-    return Promise.resolve(this.#window.length);
+    return Promise.resolve(this.window.length);
   }
 
   allocatedSize(): Promise<undefined> {
@@ -63,30 +63,30 @@ export class WindowFile extends BaseFile {
   }
 
   get isSequential(): boolean {
-    return this.#inner.isSequential === true;
+    return this.inner.isSequential === true;
   }
 
   override handle(): WindowHandle | undefined {
-    const whole = this.#inner.handle?.();
+    const whole = this.inner.handle?.();
     if (whole === undefined) return undefined;
     const { protocol, filename } = this;
-    return { protocol, filename, whole, window: this.#window };
+    return { protocol, filename, whole, window: this.window };
   }
 
   openQueue(): WindowFile {
-    return new WindowFile(this.#inner.openQueue(), this, this.#window);
+    return new WindowFile(this.inner.openQueue(), this, this.window);
   }
 
   place(offset: number): FilePlace {
-    const at = this.#window.start + offset;
-    return this.#inner.place?.(at) ?? { file: this.#inner, offset: at };
+    const at = this.window.start + offset;
+    return this.inner.place?.(at) ?? { file: this.inner, offset: at };
   }
 
   protected startRead(buffer: Uint8Array, offset: number, completion: Completion): void {
-    const within = Math.max(0, Math.min(buffer.length, this.#window.length - offset));
+    const within = Math.max(0, Math.min(buffer.length, this.window.length - offset));
     const part = buffer.subarray(0, within);
     buffer.fill(0, within);
-    this.#inner.submitRead(part, this.#window.start + offset, {
+    this.inner.submitRead(part, this.window.start + offset, {
       complete: (error) => {
         this.end();
         completion.complete(error);
@@ -110,19 +110,19 @@ export class WindowFile extends BaseFile {
   protected async doReadVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
     let at = offset;
     for (const buffer of buffers) {
-      const within = Math.max(0, Math.min(buffer.length, this.#window.length - at));
+      const within = Math.max(0, Math.min(buffer.length, this.window.length - at));
       buffer.fill(0, within);
-      if (within > 0) await this.#inner.read(buffer.subarray(0, within), this.#window.start + at);
+      if (within > 0) await this.inner.read(buffer.subarray(0, within), this.window.start + at);
       at += buffer.length;
     }
   }
 
   protected doWriteVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
-    return this.#within(offset, totalLength(buffers), (at) => this.#inner.writeVector(buffers, at));
+    return this.#within(offset, totalLength(buffers), (at) => this.inner.writeVector(buffers, at));
   }
 
   protected doFlush(): Promise<void> {
-    return this.#inner.flush();
+    return this.inner.flush();
   }
 
   protected doTruncate(size: number): Promise<void> {
@@ -130,21 +130,21 @@ export class WindowFile extends BaseFile {
   }
 
   protected doAllocate(offset: number, length: number, mode: AllocateMode): Promise<void> {
-    return this.#within(offset, length, (at) => this.#inner.allocate(at, length, mode));
+    return this.#within(offset, length, (at) => this.inner.allocate(at, length, mode));
   }
 
   protected doWriteZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
-    return this.#within(offset, length, (at) => this.#inner.writeZeroes(at, length, unmap));
+    return this.#within(offset, length, (at) => this.inner.writeZeroes(at, length, unmap));
   }
 
   protected doDiscard(offset: number, length: number): Promise<boolean> {
-    return this.#within(offset, length, (at) => this.#inner.discard(at, length));
+    return this.#within(offset, length, (at) => this.inner.discard(at, length));
   }
 
   protected async doStatus(offset: number, length: number): Promise<StorageStatus> {
-    const within = this.#window.length - offset;
+    const within = this.window.length - offset;
     if (within <= 0) return { data: false, length };
-    return await this.#inner.status(this.#window.start + offset, Math.min(within, length));
+    return await this.inner.status(this.window.start + offset, Math.min(within, length));
   }
 
   protected doCopyFrom(
@@ -154,12 +154,12 @@ export class WindowFile extends BaseFile {
     length: number,
   ): Promise<boolean> {
     return this.#within(offset, length, (at) =>
-      this.#inner.copyFrom(source, sourceOffset, at, length),
+      this.inner.copyFrom(source, sourceOffset, at, length),
     );
   }
 
   protected doClose(): Promise<void> {
-    return this.#inner.close();
+    return this.inner.close();
   }
 
   /** Does something to a range, if all of it lies within the window. */
@@ -168,9 +168,9 @@ export class WindowFile extends BaseFile {
     length: number,
     action: (at: number) => Promise<Result>,
   ): Promise<Result> {
-    if (offset + length > this.#window.length) {
+    if (offset + length > this.window.length) {
       throw operationError('write to', this.filename, offset, 'ENOSPC');
     }
-    return await action(this.#window.start + offset);
+    return await action(this.window.start + offset);
   }
 }

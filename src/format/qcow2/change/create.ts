@@ -27,6 +27,8 @@ import { refcountWidth } from '../layout/refcount-width.js';
 const chunkBytes = 4 * 1024 * 1024;
 const writesAhead = 4;
 const copiedHigh = 0x80000000;
+/** The largest multiple of a sector that is a safe integer. */
+const maxDiskBytes = Number.MAX_SAFE_INTEGER - 511;
 
 /** The options of a new image; every one decided and valid. */
 export interface Qcow2CreateOptions {
@@ -115,6 +117,14 @@ export async function createQcow2(
 /** @throws ERR_COWHERD_INVALID_ARGUMENT for a disk that its largest L1 table cannot map */
 export function refuseTooLarge(options: Qcow2CreateOptions): void {
   if (new Geometry(options).l1Entries(options.size) * 8 > maxL1TableBytes) throw tooLarge();
+}
+
+/** Bytes of a disk that an L1 table of one cluster maps, in whole sectors as numbers tell them. */
+export function oneL1ClusterBytes(
+  options: Pick<Qcow2CreateOptions, 'clusterBits' | 'refcountOrder' | 'extendedL2'>,
+): number {
+  const { clusterSize, tableReach } = new Geometry(options);
+  return Math.min((clusterSize / 8) * tableReach, maxDiskBytes);
 }
 
 function tooLarge(): CowherdError {

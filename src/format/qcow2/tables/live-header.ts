@@ -8,6 +8,8 @@ import type { StorageFile } from '../../../storage/storage.js';
 import { type Qcow2Header, Incompatible, featureWordsOffset } from '../layout/header.js';
 
 const sectorSize = 512;
+const sizeAt = 24;
+const l1EntriesAt = 36;
 const refcountTableOffsetAt = 48;
 
 /** Shared words of what a header may change to. */
@@ -130,6 +132,16 @@ export class HeaderFile {
       this.#changeSector((sector) => {
         sector.setBigUint64(refcountTableOffsetAt, BigInt(place.hostOffset));
         sector.setUint32(refcountTableOffsetAt + 8, place.clusters);
+      }),
+    );
+  }
+
+  /** Gives the disk another size in bytes, durably; the image is only closed after that. */
+  async endAt(size: number, l1Entries: number): Promise<void> {
+    await this.#mutex.runExclusive(() =>
+      this.#changeSector((sector) => {
+        sector.setBigUint64(sizeAt, BigInt(size));
+        sector.setUint32(l1EntriesAt, l1Entries);
       }),
     );
   }
