@@ -90,14 +90,23 @@ export class Arena {
   }
 
   /**
-   * Gives back clusters that were taken last.
+   * Gives back clusters that were taken last, or that lie in front of what `take` gives next.
    *
-   * @returns whether they were; others may have been taken since
+   * @param run as it was taken, of this reservation or one before
+   * @returns whether they are here again; others may have been taken since
    */
-  giveBack(cluster: number, count: number): boolean {
+  giveBack({ cluster, length, knownZero }: ReservedRun): boolean {
+    const { memory, line } = this.#options;
     const taken = this.#memory.load(this.#taken);
-    if (taken < count || this.#first + taken !== cluster + count) return false;
-    this.#memory.store(this.#taken, taken - count);
+    if (this.#first + taken !== cluster + length || this.#refill !== undefined) return false;
+    if (taken >= length) {
+      this.#memory.store(this.#taken, taken - length);
+      return true;
+    }
+    this.#first = cluster;
+    this.#length += length - taken;
+    this.#knownZero &&= knownZero;
+    publishReserved(memory, line, { cluster, length: this.#length });
     return true;
   }
 

@@ -1,13 +1,9 @@
 /** Several source images read as one disk, one after the other, as `qemu-img convert` takes them. */
 import type { CowherdError } from '../errors.js';
-import type { Extent, Image, RequestTarget } from '../image/api.js';
-import { type PlainBytes, plainBytes } from '../image/data-copy.js';
+import type { Image, RequestTarget } from '../image/api.js';
+import { isFlat, plainBytes } from '../image/data-copy.js';
 import { blockStatus, salvagedStatus } from './block-status.js';
-
-/** An extent, and where its bytes lie as the guest sees them, if they do. */
-export interface SourceExtent extends Extent {
-  readonly bytes?: PlainBytes | undefined;
-}
+import { HostHoles, type SourceExtent } from './host-holes.js';
 
 /** What convert reads from. */
 export interface Source {
@@ -50,8 +46,13 @@ export function concatenate(parts: readonly SourcePart[]): Source {
           onFailure === undefined
             ? blockStatus(image, signal)
             : salvagedStatus(image, signal, onFailure);
+        const holes = new HostHoles();
         for await (const extent of extents) {
-          yield { ...extent, start: extent.start + base, bytes: plainBytes(image, extent) };
+          const bytes = plainBytes(image, extent);
+          const moved = { ...extent, start: extent.start + base, bytes };
+          const mayHaveHoles = !isFlat(image) && holes.mayBeIn(moved);
+          if (mayHaveHoles !== false && (await mayHaveHoles)) yield* holes.without(moved);
+          else yield moved;
         }
       }
     },

@@ -1,6 +1,6 @@
 /** Cutting a disk into the pieces that convert copies, from the extents of its source. */
 import type { DataSegment } from '../image/data-copy.js';
-import type { SourceExtent } from './concatenation.js';
+import type { SourceExtent } from './host-holes.js';
 
 /** Bytes zeroed at a time, so that progress and cancelling stay lively. */
 const zeroBytes = 1024 * 1024 * 1024;

@@ -2,7 +2,8 @@
 import { Mutex } from 'async-mutex';
 import { CowherdError } from '../errors.js';
 import type { ByteStream, StreamedDisk, StreamedPiece } from '../image/source-stream.js';
-import type { Source, SourceExtent } from './concatenation.js';
+import type { Source } from './concatenation.js';
+import type { SourceExtent } from './host-holes.js';
 import type { DiskDigest } from './disk-digest.js';
 
 const sectorSize = 512;

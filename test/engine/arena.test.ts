@@ -129,3 +129,28 @@ test('what is said to be needed is reserved so many clusters at a time, but no m
   await arena.obtain();
   assert.deepEqual(wants, [300, 300, (128 * 1024 * 1024) / clusterSize]);
 });
+
+test('what lies in front of the rest comes back to it, of this reservation or one before', async () => {
+  let next = 100;
+  const lengths = [10, 20];
+  const known = [false, true];
+  const reserve: Reserve = () => {
+    const length = lengths.shift()!;
+    next += length;
+    return Promise.resolve({ cluster: next - length, length, knownZero: known.shift()! });
+  };
+  const { arena } = newArena(reserve);
+  await arena.refill();
+  const first = { cluster: arena.take(10), length: 10, knownZero: false };
+  await arena.refill();
+  assert.ok(arena.knownZero);
+  const second = { cluster: arena.take(5), length: 5, knownZero: true };
+  assert.ok(!arena.giveBack({ ...first, length: 9 }), 'there is one between');
+  assert.ok(arena.giveBack({ cluster: 102, length: 8 + 3, knownZero: false }) === false);
+  assert.ok(arena.giveBack(second));
+  assert.ok(arena.giveBack({ cluster: 104, length: 6, knownZero: false }));
+  assert.deepEqual([arena.available, arena.knownZero], [26, false]);
+  assert.equal(arena.take(26), 104);
+  assert.ok(arena.giveBack({ cluster: 104, length: 26, knownZero: false }));
+  assert.deepEqual(arena.drain(), { cluster: 104, length: 26 });
+});

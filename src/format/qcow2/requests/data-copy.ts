@@ -28,6 +28,7 @@ interface Claim {
 interface Room {
   cluster: number;
   count: number;
+  readonly knownZero: boolean;
 }
 
 /** Runs a change of the image from its begin to its end. */
@@ -165,7 +166,7 @@ class ClusterCopy implements DataCopy {
       const { knownZero } = arena;
       const cluster = arena.take(count);
       this.#copier.offer(cluster * clusterSize, count * clusterSize, knownZero);
-      this.#room.push({ cluster, count });
+      this.#room.push({ cluster, count, knownZero });
     }
     return true;
   }
@@ -190,8 +191,8 @@ class ClusterCopy implements DataCopy {
   /** Gives back what no copy has used, once none is under way. */
   #giveBackRoom(): void {
     if (this.#room.length === 0) return;
-    for (const { cluster, count } of this.#room.reverse()) {
-      if (this.#context.arena.giveBack(cluster, count)) continue;
+    for (const { cluster, count, knownZero } of this.#room.reverse()) {
+      if (this.#context.arena.giveBack({ cluster, length: count, knownZero })) continue;
       intoLimbo(this.#context, [{ cluster, count }], false);
     }
     this.#room.length = 0;
