@@ -146,7 +146,7 @@ test('what lies in front of the rest comes back to it, of this reservation or on
   assert.ok(arena.knownZero);
   const second = { cluster: arena.take(5), length: 5, knownZero: true };
   assert.ok(!arena.giveBack({ ...first, length: 9 }), 'there is one between');
-  assert.ok(arena.giveBack({ cluster: 102, length: 8 + 3, knownZero: false }) === false);
+  assert.ok(!arena.giveBack({ cluster: 102, length: 8 + 3, knownZero: false }));
   assert.ok(arena.giveBack(second));
   assert.ok(arena.giveBack({ cluster: 104, length: 6, knownZero: false }));
   assert.deepEqual([arena.available, arena.knownZero], [26, false]);
