@@ -12,6 +12,7 @@ export { bench, type BenchOptions, type BenchResult } from './jobs/bench.js';
 export { checksum, type ChecksumOptions, type ChecksumResult } from './jobs/checksum.js';
 export { compare, type CompareOptions, type CompareResult } from './jobs/compare.js';
 export { convert } from './jobs/convert.js';
+export type { ConversionSource } from './jobs/conversion-source.js';
 export type { ConvertOptions } from './jobs/convert-options.js';
 export { alignedBuffer } from './native/aligned-buffer.js';
 export type { Protocol } from './storage/protocol.js';

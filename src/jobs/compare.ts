@@ -13,6 +13,8 @@ import type {
   RequestTarget,
 } from '../image/api.js';
 import { type DataSegment, plainBytes, sameData } from '../image/data-copy.js';
+import { closeEach } from '../image/cleanup-steps.js';
+import { isImage } from '../image/is-image.js';
 import { openImage } from '../image/open.js';
 import { aioMode, cacheMode, imageFormat, queueCount } from '../image/open-options.js';
 import {
@@ -78,21 +80,30 @@ export interface CompareResult {
 }
 
 /**
- * Compares the content of two image files.
+ * Compares the content of two images, which are files, or open and stay so.
  *
  * @throws CowherdError if one of them cannot be opened or read
  */
 export async function compare(
-  a: PathLike,
-  b: PathLike,
+  a: PathLike | Image,
+  b: PathLike | Image,
   options: CompareOptions = {},
 ): Promise<CompareResult> {
-  checkOptions(options, compareRules, pathOf(a));
-  const { cache, aio, forceShare } = options;
+  const { cache, aio, forceShare, formatA, formatB } = options;
+  checkOptions(options, compareRules, isImage(a) ? a.filename : pathOf(a));
   const common = { readOnly: true, cache, aio, forceShare };
-  await using imageA = await openImage(a, { ...common, format: options.formatA });
-  await using imageB = await openImage(b, { ...common, format: options.formatB });
-  return await compareImages(imageA, imageB, options);
+  const opened: Image[] = [];
+  const open = async (given: PathLike | Image, format: ImageFormat | undefined): Promise<Image> => {
+    if (isImage(given)) return given;
+    const image = await openImage(given, { ...common, format });
+    opened.push(image);
+    return image;
+  };
+  try {
+    return await compareImages(await open(a, formatA), await open(b, formatB), options);
+  } finally {
+    await closeEach(opened);
+  }
 }
 
 /** Compares the content of two open images, which stay open. */

@@ -48,7 +48,8 @@ export function concatenate(parts: readonly SourcePart[]): Source {
             : salvagedStatus(image, signal, onFailure);
         const holes = new HostHoles();
         for await (const extent of extents) {
-          const bytes = plainBytes(image, extent);
+          // Of one that is written to meanwhile, only its queues know where they lie.
+          const bytes = image.readOnly ? plainBytes(image, extent) : undefined;
           const moved = { ...extent, start: extent.start + base, bytes };
           const mayHaveHoles = !isFlat(image) && holes.mayBeIn(moved);
           if (mayHaveHoles !== false && (await mayHaveHoles)) yield* holes.without(moved);

@@ -1,8 +1,9 @@
 /** What a conversion reads from: images, one after the other as one disk, or a disk that comes only once. */
 import { type Hash, createHash } from 'node:crypto';
 import { CowherdError } from '../errors.js';
-import type { Image, ImageStats, OpenImageOptions, Progress } from '../image/api.js';
+import type { Image, ImageStats, OpenImageOptions, Progress, RequestTarget } from '../image/api.js';
 import { closeEach } from '../image/cleanup-steps.js';
+import { isImage } from '../image/is-image.js';
 import { openImage } from '../image/open.js';
 import { type PathLike, pathOf } from '../image/path.js';
 import {
@@ -19,8 +20,8 @@ import { DiskDigest } from './disk-digest.js';
 import { openQueues } from './queues.js';
 import { StreamSource } from './stream-source.js';
 
-/** A name of an image, or its bytes as they come. */
-export type ConversionSource = PathLike | AsyncIterable<Uint8Array>;
+/** The name of an image, an image that is open, and stays so, or the bytes of one as they come. */
+export type ConversionSource = PathLike | Image | AsyncIterable<Uint8Array>;
 
 /** How sources are opened. */
 export interface SourceOpening {
@@ -76,7 +77,7 @@ export async function openConversionSource(
       parts.push(await openOne(source, index, opening));
     }
   } catch (error) {
-    await closeEach(parts.map(({ image }) => image)).catch(() => undefined);
+    await leave(parts).catch(() => undefined);
     throw error;
   }
   return new OpenedParts(parts, opening);
@@ -109,10 +110,13 @@ interface Once {
 
 /** An image of a source. */
 interface CheckedPart extends SourcePart {
+  readonly queues: readonly (RequestTarget & { close(): Promise<void> })[];
   /** The digest of its file, which cannot be read again. */
   readonly fileHash?: Hash | undefined;
   /** How it was opened. */
   readonly options: OpenImageOptions;
+  /** Whether it is the caller's, and stays open. */
+  readonly isBorrowed?: boolean;
 }
 
 /** What comes only once, of a source; undefined for one that can be read at any offset. */
@@ -124,6 +128,7 @@ async function comingOnce(
   const options = optionsOf(index);
   const fileHash = algorithm === undefined ? undefined : createHash(algorithm);
   const onBytes = fileHash && ((bytes: Uint8Array): void => void fileHash.update(bytes));
+  if (isImage(source)) return undefined;
   if (isStream(source)) {
     return { stream: await sourceStream(source, streamName, options.signal, onBytes), fileHash };
   }
@@ -155,6 +160,7 @@ async function openOne(
 ): Promise<CheckedPart> {
   if (isStream(source)) return openPart(await comingOnce(source, index, opening), index, opening);
   const options = opening.optionsOf(index);
+  if (isImage(source)) return withQueues(source, { options, isBorrowed: true }, opening);
   return withQueues(await openNamed(pathOf(source), options), { options }, opening);
 }
 
@@ -177,9 +183,18 @@ async function withQueues(
   try {
     return { ...how, image, queues: await openQueues(image, queues) };
   } catch (error) {
-    await image.close().catch(() => undefined);
+    if (how.isBorrowed !== true) await image.close().catch(() => undefined);
     throw error;
   }
+}
+
+/** Ends the use of images: those of the caller stay open. */
+function leave(parts: readonly CheckedPart[]): Promise<void> {
+  return closeEach(
+    parts.flatMap(({ image, queues, isBorrowed = false }) =>
+      isBorrowed ? queues.slice(1) : [image],
+    ),
+  );
 }
 
 /** Images, one after the other. */
@@ -228,7 +243,7 @@ class OpenedParts implements OpenedSource {
   }
 
   close(): Promise<void> {
-    return closeEach(this.parts.map(({ image }) => image));
+    return leave(this.parts);
   }
 }
 

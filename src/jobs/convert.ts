@@ -12,6 +12,7 @@ import {
   isFlat,
   needsCompressedWrites,
 } from '../image/data-copy.js';
+import { isImage } from '../image/is-image.js';
 import { locksFiles, openImage, openTarget } from '../image/open.js';
 import { checkOptions } from '../image/option-check.js';
 import { type PathLike, pathOf } from '../image/path.js';
@@ -28,41 +29,70 @@ import {
 import { type ConvertOptions, convertRules, sourceOpening } from './convert-options.js';
 import { checkDigests } from './source-digests.js';
 import { Copier, type CopyPlan } from './copier.js';
-import { openQueues } from './queues.js';
+import { withQueues } from './queues.js';
 
 const defaultSparseBytes = 4096;
 
 /**
  * Copies the guest content of one or several images, one after the other, into a target image.
- * If it fails or is cancelled, a target that it created is removed.
+ * If it fails or is cancelled, a target that it created is removed. Images that are open stay so; what is
+ * written to a source meanwhile may be in the target or not.
  *
  * @throws CowherdError; ERR_COWHERD_ABORTED if the signal said so
  */
 export async function convert(
   source: ConversionSource | readonly ConversionSource[],
-  targetName: PathLike,
+  target: PathLike | Image,
   options: ConvertOptions = {},
 ): Promise<void> {
-  const target = pathOf(targetName);
+  const name = isImage(target) ? target.filename : pathOf(target);
   const sources = (Array.isArray(source) ? source : [source]) as readonly ConversionSource[];
-  checkOptions(options, convertRules, target);
-  checkCombination(sources.length, target, options);
+  checkOptions(options, convertRules, name);
+  if (sources.every(isImage)) refuseOpening(options, openingOfSources, sources[0]?.filename);
+  if (isImage(target)) refuseOpening(options, openingOfTarget, name);
+  const isCreated = options.skipCreate !== true && !isImage(target);
+  checkCombination(sources.length, name, { ...options, skipCreate: !isCreated });
   let opened: OpenedSource | undefined;
   try {
     opened = await openConversionSource(sources, sourceOpening(options));
     await refuseOverwriting(opened, target, options);
-    const isCreated = options.skipCreate !== true;
     if (isCreated && opened.size === undefined && (await openEndedSize(options)) === undefined) {
       opened = await opened.spooled();
     }
     if (opened.progress === undefined) await checkDigests(opened, options);
-    if (isCreated) await createAndCopy(opened, target, options);
-    else await copyInto(opened, target, options, 'existing');
+    if (isImage(target)) await copyInto(opened, target, options, 'existing');
+    else if (isCreated) await createAndCopy(opened, name, options);
+    else await openAndCopy(opened, name, options, 'existing');
   } catch (error) {
-    throw options.signal?.aborted === true ? aborted(target, error) : error;
+    throw options.signal?.aborted === true ? aborted(name, error) : error;
   } finally {
     await opened?.close();
   }
+}
+
+/** What says how sources are opened, and a target is opened or made. */
+const openingOfSources = [
+  'from',
+  'snapshot',
+  'sourceCache',
+  'sourceOptions',
+  'forceShare',
+] as const;
+const openingOfTarget = [
+  ...(['to', 'options', 'backing', 'backingFormat', 'skipCreate'] as const),
+  ...(['targetCache', 'targetOptions', 'onTargetFinding'] as const),
+] as const;
+
+/** @throws ERR_COWHERD_INVALID_ARGUMENT if it is said how an image is opened that is open */
+function refuseOpening(
+  options: ConvertOptions,
+  keys: readonly (keyof ConvertOptions)[],
+  filename: string | undefined,
+): void {
+  const given = keys.find((key) => options[key] !== undefined);
+  if (given === undefined) return;
+  const message = `'${filename ?? ''}' is open already: '${given}' says how an image is opened or made`;
+  throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename });
 }
 
 /** Bytes that a target can come to that is made before its size is known; undefined if none can. */
@@ -107,12 +137,14 @@ function checkCombination(sources: number, target: string, options: ConvertOptio
 /** Refuses a target that is a source, or a file a source stands on, before it is touched. */
 async function refuseOverwriting(
   source: OpenedSource,
-  target: string,
+  target: PathLike | Image,
   { skipCreate, options }: ConvertOptions,
 ): Promise<void> {
-  const written = [target];
+  const name = isImage(target) ? target.filename : pathOf(target);
+  if (source.parts.some(({ image }) => image === target)) throw overwritten(name);
+  const written = [name];
   if (skipCreate !== true && options?.dataFile !== undefined) {
-    written.push(dataFilePath(target, options.dataFile));
+    written.push(dataFilePath(name, options.dataFile));
   }
   for (const path of written) {
     const existing = await stat(hostPath(path)).catch(() => undefined);
@@ -120,14 +152,15 @@ async function refuseOverwriting(
     for (const read of await filesBelow(source)) {
       const file = await stat(hostPath(read)).catch(() => undefined);
       if (file?.dev === existing.dev && file.ino === existing.ino) {
-        throw new CowherdError(
-          'ERR_COWHERD_INVALID_ARGUMENT',
-          `'${path}' is the source, or part of its backing chain; it would be overwritten`,
-          { filename: path },
-        );
+        throw overwritten(path);
       }
     }
   }
+}
+
+function overwritten(filename: string): CowherdError {
+  const message = `'${filename}' is the source, or part of its backing chain; it would be overwritten`;
+  return new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename });
 }
 
 /** Every file that the sources are read from. */
@@ -166,7 +199,7 @@ async function createAndCopy(
   // Removes what it made if it fails; what it has not touched stays.
   await createTarget(target, creation, isOpenEnded);
   try {
-    await copyInto(source, target, options, isOpenEnded ? 'open-ended' : 'new');
+    await openAndCopy(source, target, options, isOpenEnded ? 'open-ended' : 'new');
   } catch (error) {
     // Nothing half-written may be taken for the result.
     await removeImage(target, options.options);
@@ -190,7 +223,7 @@ async function tryBacking(target: string, options: ConvertOptions): Promise<void
 /** What a target was before. */
 type TargetState = 'existing' | 'new' | 'open-ended';
 
-async function copyInto(
+async function openAndCopy(
   opened: OpenedSource,
   path: string,
   options: ConvertOptions,
@@ -210,63 +243,76 @@ async function copyInto(
     unpack: false,
     ...options.targetOptions,
   });
-  let failed = true;
   try {
-    if (target.size < (opened.size ?? 0)) {
-      throw new CowherdError(
-        'ERR_COWHERD_INVALID_ARGUMENT',
-        `'${path}': output file is smaller than input file`,
-        { filename: path },
-      );
-    }
-    const source = opened.source(target.size);
-    const { parts } = opened;
-    const compress = options.compress === true || needsCompressedWrites(target);
-    const { outOfOrder = false } = options;
-    const isFilledInOrder = created && !isPreallocated(options) && !outOfOrder;
-    if (isFilledInOrder && !isFlat(target) && parts.length > 0) {
-      await target.reserve(0, Math.min(source.size, await storedBytes(parts)));
-    }
-    const sparseSize = options.sparseSize ?? defaultSparseBytes;
-    const isFilled = isFilledInOrder && parts.length > 0 && canFill(options);
-    const isCloned =
-      isFilled &&
-      options.sparseSize === undefined &&
-      parts.every(({ image }) => canClone(image, target));
-    const offload = isCloned || options.copyOffload === true;
-    const copier = new Copier({
-      source,
-      targets: await openQueues(target, outOfOrder ? options.queues : 1),
-      filler: isFilled ? ImageFiller.of(target, { sparseSize, offload }) : undefined,
-      outOfOrder,
-      parallel: options.parallel,
-      granularity: compress ? (target.clusterSize ?? 1) : 1,
-      compress,
-      sparseSize,
-      zeroFrom: await zeroesFrom(target, options, created),
-      reserveAhead: isFilledInOrder && parts.length > 0 && isFlat(target) && !isCloned,
-      leaveBacking: backingOf(options) !== undefined,
-      salvage: options.salvage ?? false,
-      rateLimit: options.rateLimit,
-      onWarning: options.onWarning,
-      ...progressOf(opened, options),
-      signal: options.signal,
-    });
-    await copier.run();
-    await target.flush();
-    if (opened.progress !== undefined) await checkDigests(opened, options);
-    if (state === 'open-ended') await endImage(target, opened.wholeSize);
-    if (opened.progress !== undefined) {
-      options.onProgress?.({ doneBytes: opened.wholeSize, totalBytes: opened.wholeSize });
-    }
-    options.onStats?.(target.stats(), opened.stats());
-    failed = false;
-  } finally {
+    await copyInto(opened, target, options, state);
+  } catch (error) {
     // After a failure it is the failure that counts, not what closing has to say.
-    await target.close().catch((error: unknown) => {
-      if (!failed) throw error;
-    });
+    await target.close().catch(() => undefined);
+    throw error;
   }
+  await target.close();
+}
+
+/** Copies into an image that is open, and stays so. */
+async function copyInto(
+  opened: OpenedSource,
+  target: Image,
+  options: ConvertOptions,
+  state: TargetState,
+): Promise<void> {
+  const { filename } = target;
+  if (target.size < (opened.size ?? 0)) {
+    const message = `'${filename}': output file is smaller than input file`;
+    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename });
+  }
+  const created = state !== 'existing';
+  await withQueues(
+    target,
+    options.outOfOrder === true ? (options.queues ?? 1) : 1,
+    async (targets) => {
+      const source = opened.source(target.size);
+      const { parts } = opened;
+      const compress = options.compress === true || needsCompressedWrites(target);
+      const { outOfOrder = false } = options;
+      const isFilledInOrder = created && !isPreallocated(options) && !outOfOrder;
+      if (isFilledInOrder && !isFlat(target) && parts.length > 0) {
+        await target.reserve(0, Math.min(source.size, await storedBytes(parts)));
+      }
+      const sparseSize = options.sparseSize ?? defaultSparseBytes;
+      const isFilled = isFilledInOrder && parts.length > 0 && canFill(options);
+      const isCloned =
+        isFilled &&
+        options.sparseSize === undefined &&
+        parts.every(({ image }) => canClone(image, target));
+      const offload = isCloned || options.copyOffload === true;
+      const copier = new Copier({
+        source,
+        targets,
+        filler: isFilled ? ImageFiller.of(target, { sparseSize, offload }) : undefined,
+        outOfOrder,
+        parallel: options.parallel,
+        granularity: compress ? (target.clusterSize ?? 1) : 1,
+        compress,
+        sparseSize,
+        zeroFrom: await zeroesFrom(target, options, created),
+        reserveAhead: isFilledInOrder && parts.length > 0 && isFlat(target) && !isCloned,
+        leaveBacking: backingOf(options) !== undefined,
+        salvage: options.salvage ?? false,
+        rateLimit: options.rateLimit,
+        onWarning: options.onWarning,
+        ...progressOf(opened, options),
+        signal: options.signal,
+      });
+      await copier.run();
+      await target.flush();
+      if (opened.progress !== undefined) await checkDigests(opened, options);
+      if (state === 'open-ended') await endImage(target, opened.wholeSize);
+      if (opened.progress !== undefined) {
+        options.onProgress?.({ doneBytes: opened.wholeSize, totalBytes: opened.wholeSize });
+      }
+      options.onStats?.(target.stats(), opened.stats());
+    },
+  );
 }
 
 /** What comes once tells by itself how far it is, if anything does. */

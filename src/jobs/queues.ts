@@ -3,7 +3,10 @@ import type { Image, ImageQueue, RequestTarget } from '../image/api.js';
 import { closeEach } from '../image/cleanup-steps.js';
 
 /** The image's own queue and others beside it, `count` in all. They end with the image. */
-export async function openQueues(image: Image, count = 1): Promise<RequestTarget[]> {
+export async function openQueues(
+  image: Image,
+  count = 1,
+): Promise<readonly [Image, ...ImageQueue[]]> {
   return [image, ...(await openMore(image, count - 1))];
 }
 
