@@ -32,8 +32,9 @@ export async function findAccess(): Promise<S3Access> {
     ...(await section(configFile, [profile, `profile ${profile}`])),
     ...(await section(credentialsFile, [profile])),
   };
+  // What is empty is taken as not there, as AWS's tools do.
   const value = (variable: string, key: string): string | undefined =>
-    process.env[variable] ?? stored[key];
+    [process.env[variable], stored[key]].find((each) => each !== undefined && each !== '');
   const accessKeyId = value('AWS_ACCESS_KEY_ID', 'aws_access_key_id');
   const secretAccessKey = value('AWS_SECRET_ACCESS_KEY', 'aws_secret_access_key');
   return {
