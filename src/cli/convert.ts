@@ -3,7 +3,9 @@ import { CowherdError } from '../errors.js';
 import type { CreateOptions, ImageFormat } from '../image/api.js';
 import { canCompress, defaultFormatName, isReadableFormat } from '../image/formats.js';
 import { BlockStatusError } from '../jobs/block-status.js';
+import { isSequential } from '../image/create.js';
 import { convert } from '../jobs/convert.js';
+import { convertToStream } from '../jobs/convert-to-stream.js';
 import type { ConvertOptions } from '../jobs/convert-options.js';
 import { readDisk } from '../jobs/read-disk.js';
 import { checksumLines, parseChecksum } from './checksums.js';
@@ -26,6 +28,7 @@ import {
   standardInput,
   standardInputName,
   standardInputPath,
+  standardOutputName,
   standardStream,
   writeStandardOutput,
 } from './standard-streams.js';
@@ -76,7 +79,7 @@ export const convertCommand: Command = {
         roughProgress: progress.onDemand,
         checksum: wanted,
       };
-      if (toOutput) await convertToOutput(line, plan, sources, session, hooks);
+      if (toOutput) await convertToOutput(line, list, plan, sources, session, hooks);
       else await convertToFile(line, list, plan, sources, target, session, hooks);
       progress.finish();
     } finally {
@@ -168,26 +171,34 @@ function targetFormat(line: Line): ImageFormat {
 
 async function convertToOutput(
   line: Line,
+  list: string | undefined,
   plan: Plan,
   sources: readonly ImageName[],
   session: Session,
   hooks: Hooks,
 ): Promise<void> {
-  const other = (['skipCreate', 'compress', 'options', 'backing'] as const).find((key) =>
-    line.has(key),
-  );
-  if (targetFormat(line) !== defaultFormatName || other !== undefined) {
-    throw new CliError('Standard output can only be written as a new raw image');
+  const format = targetFormat(line);
+  const isRaw = format === defaultFormatName && list === undefined;
+  const created = isRaw ? {} : createOptions(line, format, list, standardOutputName);
+  const other = (['skipCreate', 'compress', 'backing'] as const).some((key) => line.has(key));
+  if (other || !(isRaw || (await isSequential(format, created)))) {
+    throw new CliError(
+      'Standard output can only be written as a new raw or stream-optimized image',
+    );
   }
   if (session.stdout.isTTY === true) {
     throw new CliError('A disk is not written to a terminal; give a file name, or redirect');
   }
   try {
-    await readDisk(
-      sources.map((source) => sourceOf(source, session)),
-      { ...plan, ...hooks, ...sourceOptions(sources) },
-      (disk) => writeStandardOutput(disk, session),
-    );
+    const read = sources.map((source) => sourceOf(source, session));
+    const options = { ...plan, ...hooks, ...sourceOptions(sources) };
+    if (isRaw) {
+      await readDisk(read, options, (disk) => writeStandardOutput(disk, session));
+    } else {
+      const print = (bytes: Uint8Array): Promise<void> => session.print(bytes);
+      const target = { ...options, to: format, options: created };
+      await convertToStream(read, standardOutputName, print, target);
+    }
   } catch (error) {
     if (session.signal.aborted || !(error instanceof CowherdError)) throw error;
     throw failure(error, sources);

@@ -10,8 +10,9 @@ const zeroes = new Uint8Array(1024 * 1024);
 /** The name that stands for standard input or output. */
 export const standardStream = '-';
 
-/** What failures call standard input. */
+/** What failures call them. */
 export const standardInputName = 'standard input';
+export const standardOutputName = 'standard output';
 
 /** The path by which standard input can be read at any offset, where it is a file. */
 export function standardInputPath(): string | undefined {

@@ -236,6 +236,8 @@ export interface ImageCreation {
    * cannot be with these options. Absent where it never can.
    */
   openEndedBytes?(options: CreateOptions): number | undefined;
+  /** Whether images are written from their begin to their end, if the disk is; absent where they never are. */
+  isSequential?(options: CreateOptions): boolean;
   /**
    * Looks at the options of a new image and its size in bytes, before a file is touched.
    *

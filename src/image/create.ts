@@ -9,10 +9,11 @@ import { creatableFormats, formatNamed } from '../format/registry.js';
 import { diskSize, sizeInBytes } from '../size.js';
 import { createStorageFile } from '../storage/registry.js';
 import type { StorageCreateOptions, StorageFile } from '../storage/storage.js';
-import type { CreateImageOptions, CreateOptions } from './api.js';
+import { type Send, SinkFile } from '../storage/stream/sink-file.js';
+import type { CreateImageOptions, CreateOptions, Image } from './api.js';
 import { createImageRules } from './create-options.js';
 import { loadDriver } from './formats.js';
-import { openImage } from './open.js';
+import { openImage, openImageOn } from './open.js';
 import { checkOptions } from './option-check.js';
 import { type PathLike, pathOf } from './path.js';
 import { dataFilePath, resolveReference } from './reference.js';
@@ -37,6 +38,32 @@ export async function openEndedBytes(
   options: CreateOptions,
 ): Promise<number | undefined> {
   return (await creationOf(format)).openEndedBytes?.(options);
+}
+
+/** Whether images of a format are written from their begin to their end, if the disk is. */
+export async function isSequential(format: string, options: CreateOptions): Promise<boolean> {
+  return (await creationOf(format)).isSequential?.(options) ?? false;
+}
+
+/**
+ * Makes an image that goes to where bytes are taken in order only.
+ *
+ * @param name what failures call it
+ * @param options of a format for which `isSequential` holds; their size is decided, in bytes
+ * @returns the image, open, to be filled in the order of its disk; complete when it is closed
+ */
+export async function createSequential(
+  name: string,
+  send: Send,
+  options: CreateImageOptions & { readonly size: number },
+): Promise<Image> {
+  const { format, size } = options;
+  (await creationOf(format)).check(options, size);
+  const file = new SinkFile(name, send);
+  await formatFile(file, options);
+  const image = await openImageOn(file, { format, inOrder: true });
+  file.flow();
+  return image;
 }
 
 /** As `createImage`. @param isOpenEnded whether the size is only what it may come to */

@@ -254,7 +254,7 @@ async function openAndCopy(
 }
 
 /** Copies into an image that is open, and stays so. */
-async function copyInto(
+export async function copyInto(
   opened: OpenedSource,
   target: Image,
   options: ConvertOptions,

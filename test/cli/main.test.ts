@@ -54,10 +54,13 @@ test('a qcow2 image comes through a pipe as one, unless it is said to be raw', a
 
 test('standard output takes nothing but a new raw image', async (t) => {
   const folder = await unpackFixtures(t, [fixture('base.raw')]);
-  for (const words of [['-O', 'qcow2'], ['-n'], ['-o', 'preallocation=off']]) {
+  for (const words of [['-O', 'qcow2'], ['-n'], ['-o', 'preallocation=off'], ['-O', 'vmdk']]) {
     const { code, stderr } = await cowherd(['convert', ...words, 'base.raw', '-'], folder);
     assert.equal(code, 1);
-    assert.equal(stderr, 'cowherd: Standard output can only be written as a new raw image\n');
+    assert.equal(
+      stderr,
+      'cowherd: Standard output can only be written as a new raw or stream-optimized image\n',
+    );
   }
 });
 

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { addon } from '../../src/native/addon.js';
 import { smallDisk } from '../support/small-disk.js';
-import { needsTool, cowherdForShells, run, temporaryFolder } from '../support/tools.js';
+import { needsTool, cowherdForShells, run, runOk, temporaryFolder } from '../support/tools.js';
 
 const mib = 1024 * 1024;
 
@@ -46,6 +46,27 @@ test('a raw pipe is not kept anywhere', async (t) => {
     assert.deepEqual([code, stderr], [0, ''], script);
     assert.ok((await readFile(path.join(folder, file))).equals(content), script);
   }
+});
+
+test('a stream-optimized image goes into a pipe and comes out of one', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const folder = await temporaryFolder(t);
+  await makeDisk(path.join(folder, 'disk.raw'));
+  await shell('COWHERD convert -O qcow2 disk.raw disk.qcow2', folder);
+  const options = '-O vmdk -o subformat=streamOptimized';
+  for (const script of [
+    `COWHERD convert ${options} disk.qcow2 - | cat >out.vmdk`,
+    `COWHERD convert ${options} disk.qcow2 - >out.vmdk`,
+    `COWHERD convert ${options} disk.raw - | COWHERD convert ${options} - - | cat >out.vmdk`,
+  ]) {
+    const { code, stderr } = await shell(script, folder, '/nowhere');
+    assert.deepEqual([code, stderr], [0, ''], script);
+    await runOk('qemu-img', ['compare', '-f', 'vmdk', 'out.vmdk', 'disk.raw'], { cwd: folder });
+  }
+  const cut = `yes | head -c 3000000 >bad.raw; COWHERD convert --checksum sha256:00 ${options} bad.raw -`;
+  const { code, stdout, stderr } = await shell(cut, folder);
+  assert.deepEqual([code, stdout], [1, ''], 'nothing that looks like an image');
+  assert.match(stderr, /^cowherd: 'bad.raw' is not what was expected: [^\n]*\n$/);
 });
 
 test('an image in a pipe is kept without its zeroes, in a folder that has no room for them', async (t) => {

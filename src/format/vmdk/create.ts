@@ -20,6 +20,7 @@ const subformats = ['monolithicSparse', 'streamOptimized'] as const;
 
 /** The creation. */
 export const vmdkCreation: ImageCreation = {
+  isSequential: (options) => decide(options).isStream,
   check(options, size) {
     const { isStream } = decide(options);
     // Sectors are counted in 32 bits.
