@@ -118,7 +118,8 @@ export class MappedQueue implements FormatQueue {
     return Promise.resolve();
   }
 
-  close(): Promise<void> {
-    return this.#underWay.idle();
+  async close(): Promise<void> {
+    await this.#underWay.idle();
+    await this.backing?.close();
   }
 }
