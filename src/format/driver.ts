@@ -122,6 +122,8 @@ export interface BackingReference {
   readonly name: string;
   /** Undefined where it is to be probed. */
   readonly format: string | undefined;
+  /** Of the image that it was made over, any of these; absent where the image does not say. */
+  readonly identities?: readonly string[];
 }
 
 /** An internal snapshot: by its id or else its name, or by what both have to be. */
@@ -185,6 +187,8 @@ export interface FormatImage {
   readonly needsCompressedWrites?: boolean;
   /** What it names as the image below it. */
   readonly backing: BackingReference | undefined;
+  /** Tells what it holds from what other images hold, and it at other times; of formats that say so. */
+  readonly identity?: string | undefined;
   /** What `attach` needs on another thread, as long as some thread has the image open. */
   handle(): FormatHandle;
   /** Adds a queue, which reads what is not here through `backing`. */

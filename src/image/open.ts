@@ -175,6 +175,7 @@ async function openOn(
     if (below !== undefined) {
       backing = await openBacking(below, options, chain);
       opened.push(backing);
+      if (options.forCheck !== true) refuseStranger(file.filename, format.backing, backing);
     }
     return new OpenedImage({
       file,
@@ -323,6 +324,27 @@ async function openBacking(
       cause: error,
     });
   }
+}
+
+/**
+ * Refuses a backing file that is another one than the image was made over, or was changed since: what the
+ * image shows of it would be no disk that ever was.
+ *
+ * @throws ERR_COWHERD_BACKING
+ */
+function refuseStranger(
+  filename: string,
+  stored: BackingReference | undefined,
+  backing: OpenedImage,
+): void {
+  const expected = stored?.identities;
+  const { identity = 'none' } = backing;
+  if (expected === undefined || expected.includes(identity)) return;
+  throw new CowherdError(
+    'ERR_COWHERD_BACKING',
+    `Could not open '${filename}': the backing file '${printable(backing.filename)}' is another one than the image was made over, or was changed since (its identity is ${identity}, not ${expected.join(' or ')})`,
+    { filename },
+  );
 }
 
 /** Opens another file of an image, the one that the caller says or the image names. */

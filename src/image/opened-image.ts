@@ -170,6 +170,11 @@ export class OpenedImage implements Image {
     return this.#parts.format.isFlat === true;
   }
 
+  /** @internal As `FormatImage.identity`. */
+  get identity(): string | undefined {
+    return this.#parts.format.identity;
+  }
+
   /** @internal Whether it can only be written by whole clusters, compressed. */
   get needsCompressedWrites(): boolean {
     return this.#parts.format.needsCompressedWrites === true;

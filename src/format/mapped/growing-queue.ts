@@ -19,8 +19,24 @@ export class Growth {
   /** Blocks that are getting a place, and when they have it. */
   readonly #claims = new Map<number, Promise<void>>();
   readonly #allocating = new Mutex();
+  #renewed: Promise<void> | undefined;
 
   constructor(readonly mapping: GrowingMapping) {}
+
+  /** To be awaited before the disk is changed: images above know by it that this one has. */
+  renewIdentity(): Promise<void> {
+    this.#renewed ??= this.#renew();
+    return this.#renewed;
+  }
+
+  async #renew(): Promise<void> {
+    try {
+      await this.mapping.renewIdentity?.();
+    } catch (error) {
+      this.#renewed = undefined;
+      throw error;
+    }
+  }
 
   /** What to wait for before blocks can be claimed, if any of them is. */
   claimOf(block: number, count: number): Promise<void> | undefined {
@@ -86,11 +102,11 @@ export class GrowingQueue extends MappedQueue {
   }
 
   override write(buffer: Uint8Array, offset: number): Promise<void> {
-    return this.run(() => this.#write(buffer, offset));
+    return this.#change(() => this.#write(buffer, offset));
   }
 
   override writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
-    return this.run(() => this.#writeZeroes(offset, length, unmap));
+    return this.#change(() => this.#writeZeroes(offset, length, unmap));
   }
 
   /** The formats have no way to give space back that others would understand. */
@@ -102,7 +118,7 @@ export class GrowingQueue extends MappedQueue {
     const { mapping } = this.#growth;
     if (mapping.writeCompressed === undefined) return super.writeCompressed();
     const block = offset / mapping.blockSize;
-    return this.run(async () => {
+    return this.#change(async () => {
       for (;;) {
         const claim = this.#growth.claimOf(block, 1);
         if (claim === undefined) break;
@@ -118,6 +134,14 @@ export class GrowingQueue extends MappedQueue {
 
   override flush(): Promise<void> {
     return this.run(() => this.#growth.flush(this.files));
+  }
+
+  /** Runs a request that changes the disk. */
+  #change(request: () => Promise<void>): Promise<void> {
+    return this.run(async () => {
+      await this.#growth.renewIdentity();
+      await request();
+    });
   }
 
   async #write(buffer: Uint8Array, offset: number): Promise<void> {

@@ -48,6 +48,7 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
   readonly size: number;
   readonly clusterSize: number | undefined;
   readonly backing: BackingReference | undefined;
+  readonly identity: string | undefined;
   readonly #format: MappedFormat<Layout>;
   readonly #layout: Layout;
   readonly #files: ImageFiles;
@@ -64,6 +65,7 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
     this.size = layout.size;
     this.clusterSize = layout.clusterSize;
     this.backing = layout.backing;
+    this.identity = layout.identity;
     this.#format = format;
     this.#layout = layout;
     this.#files = files;

@@ -85,6 +85,11 @@ export interface GrowingMapping extends Mapping {
   /** Whether blocks can only be written by `writeCompressed`. */
   readonly needsCompressedWrites?: boolean;
   /**
+   * Says in the file, durably, that the disk is no longer what it was; called before the first write since
+   * the image was opened. Absent where the format has nothing that says so.
+   */
+  readonly renewIdentity?: (() => Promise<void>) | undefined;
+  /**
    * Takes places for blocks that have none, and makes the file as long as that needs. Called for one
    * write after the other; the blocks are found there only after `link`.
    *
@@ -115,6 +120,8 @@ export interface MappedLayout {
   readonly clusterSize: number | undefined;
   /** What the image names as the one below it. */
   readonly backing?: BackingReference | undefined;
+  /** As `FormatImage.identity`. */
+  readonly identity?: string | undefined;
 }
 
 /** An image that was just opened. */

@@ -5,9 +5,12 @@ import type { BlockRun, GrowingMapping, Mapping } from './mapping.js';
 export class PlacedMapping implements GrowingMapping {
   readonly blockSize = 512;
   readonly find: Mapping['find'];
+  readonly renewIdentity: GrowingMapping['renewIdentity'];
 
-  constructor(mapping: Mapping) {
+  /** @param renewIdentity as that of `GrowingMapping`, where the format has it */
+  constructor(mapping: Mapping, renewIdentity?: () => Promise<void>) {
     this.find = (offset, length) => mapping.find(offset, length);
+    this.renewIdentity = renewIdentity;
   }
 
   allocate(block: number): Promise<BlockRun> {

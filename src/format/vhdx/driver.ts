@@ -63,7 +63,8 @@ async function readLayout(file: StorageFile): Promise<GrowingVhdxLayout> {
     chunkBlocks: blocksOfChunk(disk.sectorSize, disk.blockSize),
     isDifferencing,
     replayed,
-    backing: parent === undefined ? undefined : { name: parent, format: 'vhdx' },
+    backing: parent === undefined ? undefined : { ...parent, format: 'vhdx' },
+    identity: header.dataWriteId,
   };
   const fileLength = Math.max(await file.size(), log?.lastLength ?? 0);
   const structures = { ...regions, log: header.log };

@@ -20,10 +20,7 @@ import {
  *
  * @throws ERR_COWHERD_UNSUPPORTED for a differencing image, and for one that was not closed
  */
-export async function growingVhdx(
-  layout: GrowingVhdxLayout,
-  file: StorageFile,
-): Promise<GrowingMapping> {
+export function growingVhdx(layout: GrowingVhdxLayout, file: StorageFile): GrowingMapping {
   const { filename } = file;
   if (layout.isDifferencing) {
     throw unsupportedImage(filename, 'differencing VHDX images can only be read');
@@ -32,7 +29,6 @@ export async function growingVhdx(
     const why = 'the VHDX image has a log that needs to be replayed, and can only be read';
     throw unsupportedImage(filename, why);
   }
-  await renewHeaders(file, layout.header);
   return new GrowingVhdx(layout, file, new TableCache(file));
 }
 
@@ -72,6 +68,10 @@ class GrowingVhdx extends VhdxMapping implements GrowingMapping {
     this.#file = file;
     this.#tables = tables;
     this.#next = Math.ceil(layout.end / vhdxAlignment) * vhdxAlignment;
+  }
+
+  renewIdentity(): Promise<void> {
+    return renewHeaders(this.#file, this.#layout.header);
   }
 
   async allocate(_block: number, count: number): Promise<BlockRun> {

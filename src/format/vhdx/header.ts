@@ -42,6 +42,8 @@ export interface VhdxHeader {
   /** Which of the two headers it is. */
   readonly index: number;
   readonly sequenceNumber: bigint;
+  /** The GUID of what the disk holds. */
+  readonly dataWriteId: string;
 }
 
 /** Where the regions lie that every image has. */
@@ -78,7 +80,12 @@ export function decodeVhdxHeaders(headers: readonly Uint8Array[], filename: stri
     throw invalidImage(filename, 'Invalid VHDX log offset');
   }
   const log = { offset, length };
-  const facts = { log, index: headers.indexOf(current), sequenceNumber: sequenceNumber(current) };
+  const facts = {
+    log,
+    index: headers.indexOf(current),
+    sequenceNumber: sequenceNumber(current),
+    dataWriteId: guidAt(view, 32),
+  };
   if (logId === noGuid || length === 0) return { ...facts, logId: undefined };
   if (logVersion !== 0) {
     throw unsupportedImage(filename, `Unsupported VHDX log version ${logVersion}`);

@@ -34,8 +34,10 @@ const parentLocatorId = 'A8D35F2D-B30B-454D-ABF7-D3D84834AB0C';
 const vhdxParentId = 'B04AEFB7-D19E-4A81-B789-25B8E9445913';
 const locatorHeaderBytes = 20;
 const locatorEntryBytes = 12;
-/** Keys under which it says where the parent is, and bytes of the longest. */
+/** Keys under which it says where the parent is, and which it is; and bytes of the longest. */
 const pathKeys = ['relative_path', 'absolute_win32_path', 'volume_path'];
+/** While disks are merged either of these may be the right one ([MS-VHDX] 2.6.2.6.3). */
+const linkageKeys = ['parent_linkage', 'parent_linkage2'];
 const longestKey = 2 * 'absolute_win32_path'.length;
 
 /** What the metadata say, in bytes. */
@@ -44,8 +46,16 @@ export interface VhdxMetadata {
   /** Of a payload block, a power of two. */
   readonly blockSize: number;
   readonly sectorSize: number;
-  /** Name of the parent's file, relative to the image's folder; undefined if it has none. */
-  readonly parent: string | undefined;
+  /** Undefined if it has none. */
+  readonly parent: VhdxParent | undefined;
+}
+
+/** What a parent locator says. */
+export interface VhdxParent {
+  /** Name of the parent's file, relative to the image's folder. */
+  readonly name: string;
+  /** GUIDs, one of which the parent has as that of its data; absent where it says none. */
+  readonly identities?: readonly string[];
 }
 
 /**
@@ -89,7 +99,7 @@ export async function readVhdxMetadata(
   if (locator === undefined || locator.length > maxParentLocatorBytes) {
     throw invalidImage(filename, 'The VHDX image has a parent, and does not say where it is');
   }
-  const parent = parentName(await readItem(file, locator), filename);
+  const parent = parseLocator(await readItem(file, locator), filename);
   return { size, blockSize, sectorSize, parent };
 }
 
@@ -182,8 +192,8 @@ async function readItem(file: StorageFile, { offset, length }: FileRange): Promi
   return new DataView(bytes.buffer);
 }
 
-/** The parent's name in a parent locator: pairs of keys and values, in UTF-16. */
-function parentName(locator: DataView, filename: string): string {
+/** What a parent locator says in pairs of keys and values, in UTF-16. */
+function parseLocator(locator: DataView, filename: string): VhdxParent {
   const invalid = (why: string): Error => invalidImage(filename, why);
   if (locator.byteLength < locatorHeaderBytes) throw invalid('Invalid VHDX parent locator');
   const kind = guidAt(locator, 0);
@@ -198,19 +208,27 @@ function parentName(locator: DataView, filename: string): string {
     if (offset + length > locator.byteLength) throw invalid('Invalid VHDX parent locator');
     return decodeUtf16(new Uint8Array(locator.buffer, offset, length));
   };
-  const paths = new Map<string, string>();
+  const values = new Map<string, string>();
+  const knownKeys = [...pathKeys, ...linkageKeys];
   for (let index = 0; index < count; index++) {
     const at = locatorHeaderBytes + index * locatorEntryBytes;
     const keyLength = locator.getUint16(at + 8, true);
     // A value that nobody asks for is not looked at: there may be many, and each the same long bytes.
     if (keyLength > longestKey) continue;
     const key = text(locator.getUint32(at, true), keyLength);
-    if (!pathKeys.includes(key) || paths.has(key)) continue;
-    paths.set(key, text(locator.getUint32(at + 4, true), locator.getUint16(at + 10, true)));
+    if (!knownKeys.includes(key) || values.has(key)) continue;
+    values.set(key, text(locator.getUint32(at + 4, true), locator.getUint16(at + 10, true)));
   }
-  const [relative = '', absolute = '', volume = ''] = pathKeys.map((key) => paths.get(key));
-  if (relative !== '') return nameOfRelativePath(relative);
-  const name = nameOfAbsolutePath(absolute === '' ? volume : absolute);
+  const name = nameOf(values);
   if (name === '') throw invalid('The VHDX image has a parent, and does not say where it is');
-  return name;
+  const linkages = linkageKeys.map((key) => values.get(key)).filter((id) => id !== undefined);
+  if (linkages.length === 0) return { name };
+  return { name, identities: linkages.map((id) => id.replace(/^\{|\}$/g, '').toUpperCase()) };
+}
+
+/** The parent's name, from a locator's values by their keys; empty if it says none. */
+function nameOf(values: ReadonlyMap<string, string>): string {
+  const [relative = '', absolute = '', volume = ''] = pathKeys.map((key) => values.get(key));
+  if (relative !== '') return nameOfRelativePath(relative);
+  return nameOfAbsolutePath(absolute === '' ? volume : absolute);
 }

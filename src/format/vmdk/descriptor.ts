@@ -1,4 +1,5 @@
 /** The text that describes a VMDK image: which disk it is, and the extents it consists of. */
+import { randomBytes } from 'node:crypto';
 import { nameOfBytes } from '../../byte-names.js';
 import { printable } from '../../errors.js';
 import { maxOffset, maxVmdkExtents, maxVmdkParentNameBytes } from '../../limits.js';
@@ -7,6 +8,11 @@ import { sectorBytes } from './layout.js';
 
 /** The parent's `cid` in the descriptor of a disk that has no parent. */
 export const noParent = 0xffffffff;
+
+/** A `cid` as descriptors have it. */
+export function shownCid(cid: number): string {
+  return cid.toString(16).padStart(8, '0');
+}
 
 /** Which disk an image is. */
 export interface Identity {
@@ -53,13 +59,36 @@ export function parseIdentity(text: string, filename: string): Identity {
 }
 
 function hexadecimal(text: string, key: string, filename: string): number {
-  const found = new RegExp(`^[ \\t]*${key}[ \\t]*=[ \\t]*(?:0x)?([0-9a-f]{1,8})\\b`, 'im').exec(
-    text,
-  );
-  if (found === null) {
+  const found = findDigits(text, key);
+  if (found === undefined) {
     throw invalidImage(filename, `invalid VMDK image descriptor: ${key} is missing or no number`);
   }
-  return Number.parseInt(found[1], 16);
+  return Number.parseInt(text.slice(found.start, found.end), 16);
+}
+
+/** Where the hexadecimal digits of a key's value begin and end. */
+function findDigits(text: string, key: string): { start: number; end: number } | undefined {
+  const line = new RegExp(`^[ \\t]*${key}[ \\t]*=[ \\t]*(?:0x)?([0-9a-f]{1,8})\\b`, 'dim');
+  const [start, end] = line.exec(text)?.indices?.[1] ?? [];
+  return start === undefined || end === undefined ? undefined : { start, end };
+}
+
+/**
+ * Another `cid` for the disk, in as many digits as the text has: nothing else moves, and one write changes
+ * it.
+ *
+ * @param text as `descriptorText` gives it
+ * @returns the digits, and where in the text they belong; undefined if it has none
+ */
+export function renewedCid(text: string): { at: number; digits: string } | undefined {
+  const found = findDigits(text, 'CID');
+  if (found === undefined) return undefined;
+  const old = text.slice(found.start, found.end);
+  for (;;) {
+    const digits = randomBytes(4).toString('hex').slice(0, old.length);
+    const cid = Number.parseInt(digits, 16);
+    if (cid !== Number.parseInt(old, 16) && cid !== noParent) return { at: found.start, digits };
+  }
 }
 
 function parseParentName(text: string, filename: string): string | undefined {
@@ -173,7 +202,7 @@ export function encodeDescriptor(descriptor: NewDescriptor): Uint8Array {
   const lines = [
     '# Disk DescriptorFile',
     'version=1',
-    `CID=${cid.toString(16).padStart(8, '0')}`,
+    `CID=${shownCid(cid)}`,
     'parentCID=ffffffff',
     `createType="${createType}"`,
     '',

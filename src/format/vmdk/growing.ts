@@ -5,6 +5,7 @@ import { damagedImage, unsupportedImage } from '../failures.js';
 import type { BlockRun, GrowingMapping, Place } from '../mapped/mapping.js';
 import { PlacedMapping } from '../mapped/placed.js';
 import { TableCache } from '../mapped/table-cache.js';
+import { descriptorText, renewedCid } from './descriptor.js';
 import { SparseTables } from './grain-tables.js';
 import { type VmdkLayout, sectorBytes } from './layout.js';
 import { VmdkMapping } from './mapping.js';
@@ -24,7 +25,7 @@ export async function growingVmdk(layout: VmdkLayout, files: ImageFiles): Promis
   const { extents } = layout;
   const [file] = files;
   if (extents.every(({ kind }) => kind === 'flat')) {
-    return new PlacedMapping(new VmdkMapping(layout, files));
+    return new PlacedMapping(new VmdkMapping(layout, files), () => renewCid(layout, file));
   }
   const [extent, ...others] = extents;
   if (extent.kind !== 'sparse' || extent.file !== 0 || others.length > 0) {
@@ -38,11 +39,23 @@ export async function growingVmdk(layout: VmdkLayout, files: ImageFiles): Promis
   await file.read(header, 0);
   const spare = spareDirectoryOf(new DataView(header.buffer));
   const end = Math.ceil((await file.size()) / extent.grainBytes) * extent.grainBytes;
-  return new GrowingSparse(extent, file, { spare, end });
+  return new GrowingSparse(layout, extent, file, { spare, end });
+}
+
+/** Gives the disk another identity, which is durable before anything else changes. */
+async function renewCid({ descriptor }: VmdkLayout, file: StorageFile): Promise<void> {
+  if (descriptor === undefined) return;
+  const bytes = new Uint8Array(descriptor.length);
+  await file.read(bytes, descriptor.offset);
+  const renewed = renewedCid(descriptorText(bytes));
+  if (renewed === undefined) return;
+  await file.write(Buffer.from(renewed.digits, 'latin1'), descriptor.offset + renewed.at);
+  await file.flush();
 }
 
 class GrowingSparse implements GrowingMapping {
   readonly blockSize: number;
+  readonly #layout: VmdkLayout;
   readonly #extent: Sparse;
   readonly #file: StorageFile;
   readonly #tables: TableCache;
@@ -53,17 +66,23 @@ class GrowingSparse implements GrowingMapping {
   #end: number;
 
   constructor(
+    layout: VmdkLayout,
     extent: Sparse,
     file: StorageFile,
     { spare, end }: { readonly spare: number | undefined; readonly end: number },
   ) {
     this.blockSize = extent.grainBytes;
+    this.#layout = layout;
     this.#extent = extent;
     this.#file = file;
     this.#tables = new TableCache(file);
     this.#grains = new SparseTables(extent, file.filename, this.#tables);
     this.#directories = [extent.directoryOffset, ...(spare === undefined ? [] : [spare])];
     this.#end = end;
+  }
+
+  renewIdentity(): Promise<void> {
+    return renewCid(this.#layout, this.#file);
   }
 
   find(offset: number, length: number): Place | Promise<Place> {

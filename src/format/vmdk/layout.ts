@@ -67,6 +67,12 @@ export interface Placement {
 /** An extent of the disk. */
 export type VmdkExtent = ExtentContent & Placement;
 
+/** A part of the image's own file, in bytes. */
+export interface DescriptorPlace {
+  readonly offset: number;
+  readonly length: number;
+}
+
 /** The layout. */
 export interface VmdkLayout extends MappedLayout {
   /** Changed by every session that writes to the disk. */
@@ -74,6 +80,8 @@ export interface VmdkLayout extends MappedLayout {
   /** The `cid` that the image below has to have; `noParent` if there is none. */
   readonly parentCid: number;
   readonly createType: string;
+  /** Where the image's own file has its descriptor; undefined where it has none. */
+  readonly descriptor: DescriptorPlace | undefined;
   /** In guest order, without gaps. */
   readonly extents: readonly VmdkExtent[];
 }

@@ -12,8 +12,10 @@ import {
   parseCreateType,
   parseExtents,
   parseIdentity,
+  shownCid,
 } from './descriptor.js';
 import {
+  type DescriptorPlace,
   type ExtentContent,
   type SeSparseExtent,
   type SparseExtent,
@@ -47,16 +49,15 @@ export async function readLayout(opening: FormatOpening): Promise<OpenedLayout<V
       const { capacity, descriptorOffset } = header;
       // An extent of nothing is a wrapping for the descriptor.
       if (capacity === 0 && descriptorOffset > 0) {
-        return readDescribed(opening, await readText(file, header, size));
+        return readDescribed(opening, descriptorPlace(header, size, image));
       }
       return readMonolithic(file, header, size);
     }
     case cowdMagic:
       throw unsupportedImage(image, 'A COWD extent is opened by the descriptor that names it');
     default: {
-      const bytes = new Uint8Array(Math.min(size, maxVmdkDescriptorBytes));
-      await file.read(bytes, 0);
-      return readDescribed(opening, descriptorText(bytes));
+      const length = Math.min(size, maxVmdkDescriptorBytes);
+      return readDescribed(opening, { offset: 0, length });
     }
   }
 }
@@ -69,23 +70,30 @@ async function readMonolithic(
 ): Promise<OpenedLayout<VmdkLayout>> {
   const image = file.filename;
   const content = await readHosted(file, header, { image, filename: image, size });
-  const text = header.descriptorOffset > 0 ? await readText(file, header, size) : '';
+  const place = header.descriptorOffset > 0 ? descriptorPlace(header, size, image) : undefined;
+  const text = place === undefined ? '' : await readText(file, place);
   const identity: Identity =
     text === ''
       ? { cid: 0, parentCid: noParent, parentName: undefined }
       : parseIdentity(text, image);
   const extents = [{ ...content, start: 0, file: 0, type: '' }];
-  return { layout: layoutOf(extents, identity, 'monolithicSparse'), children: [] };
+  const descriptor = text === '' ? undefined : place;
+  const layout = layoutOf(extents, identity, { createType: 'monolithicSparse', descriptor });
+  return { layout, children: [] };
 }
 
-/** The descriptor within a hosted extent. */
-async function readText(file: StorageFile, header: HostedHeader, size: number): Promise<string> {
+/** Where a hosted extent has its descriptor. @param size of the file, in bytes */
+function descriptorPlace(header: HostedHeader, size: number, image: string): DescriptorPlace {
   const offset = header.descriptorOffset * sectorBytes;
   if (offset > maxOffset - maxVmdkDescriptorBytes) {
-    throw invalidImage(file.filename, 'Could not read from file');
+    throw invalidImage(image, 'Could not read from file');
   }
   const described = header.capacity === 0 ? size : header.descriptorSize * sectorBytes;
-  const bytes = new Uint8Array(Math.min(described, size, maxVmdkDescriptorBytes));
+  return { offset, length: Math.min(described, size, maxVmdkDescriptorBytes) };
+}
+
+async function readText(file: StorageFile, { offset, length }: DescriptorPlace): Promise<string> {
+  const bytes = new Uint8Array(length);
   await file.read(bytes, offset);
   return descriptorText(bytes);
 }
@@ -93,9 +101,10 @@ async function readText(file: StorageFile, header: HostedHeader, size: number): 
 /** An image whose extents a descriptor names. */
 async function readDescribed(
   opening: FormatOpening,
-  text: string,
+  descriptor: DescriptorPlace,
 ): Promise<OpenedLayout<VmdkLayout>> {
   const image = opening.file.filename;
+  const text = await readText(opening.file, descriptor);
   const createType = parseCreateType(text, image);
   const lines = parseExtents(text, image);
   if (lines.length === 0) {
@@ -119,7 +128,7 @@ async function readDescribed(
     start += content.length;
     if (start > maxOffset) throw invalidImage(image, 'Image is too big');
   }
-  return { layout: layoutOf(extents, identity, createType), children };
+  return { layout: layoutOf(extents, identity, { createType, descriptor }), children };
 }
 
 /** What an extent's file holds. A sparse extent's header, not the descriptor, says how large it is. */
@@ -172,7 +181,7 @@ async function readView(file: StorageFile, offset: number, length: number): Prom
 function layoutOf(
   extents: readonly VmdkExtent[],
   { cid, parentCid, parentName }: Identity,
-  createType: string,
+  { createType, descriptor }: Pick<VmdkLayout, 'createType' | 'descriptor'>,
 ): VmdkLayout {
   const isCompressed = extents.some(
     (extent) => extent.kind === 'sparse' && extent.compression !== 'none',
@@ -180,10 +189,15 @@ function layoutOf(
   return {
     size: extents.reduce((size, { length }) => size + length, 0),
     clusterSize: commonGrain(extents),
-    backing: parentName === undefined ? undefined : { name: parentName, format: 'vmdk' },
+    backing:
+      parentName === undefined
+        ? undefined
+        : { name: parentName, format: 'vmdk', identities: [shownCid(parentCid)] },
+    identity: shownCid(cid),
     cid,
     parentCid,
     createType: isCompressed ? 'streamOptimized' : createType,
+    descriptor,
     extents,
   };
 }

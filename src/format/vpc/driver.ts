@@ -33,9 +33,9 @@ export const vpcDriver: FormatDriver = mappedDriver<VhdLayout>({
 
 async function readLayout(file: StorageFile): Promise<VhdLayout> {
   const { filename } = file;
-  const { kind, size, headerOffset } = await readFooter(file);
+  const { kind, size, headerOffset, uuid: identity } = await readFooter(file);
   if (kind === 'fixed') {
-    return { size, clusterSize: undefined, blocks: undefined, isDifferencing: false };
+    return { size, clusterSize: undefined, blocks: undefined, isDifferencing: false, identity };
   }
   if (headerOffset + vhdHeaderBytes > (await file.size())) {
     throw invalidImage(filename, 'Error reading dynamic VHD header');
@@ -48,10 +48,10 @@ async function readLayout(file: StorageFile): Promise<VhdLayout> {
   if (isDifferencing && blocks.bitmapBytes === 0) {
     throw invalidImage(filename, `Invalid block size ${blocks.blockSize}`);
   }
-  const name = isDifferencing ? await findVhdParent(file, bytes) : undefined;
+  const parent = isDifferencing ? await findVhdParent(file, bytes) : undefined;
   // Fixed disks are not recognised by their begin, so that the parent's format has to be said.
-  const backing = name === undefined ? undefined : { name, format: 'vpc' };
-  return { size, clusterSize: blocks.blockSize, blocks, isDifferencing, backing };
+  const backing = parent === undefined ? undefined : { ...parent, format: 'vpc' };
+  return { size, clusterSize: blocks.blockSize, blocks, isDifferencing, backing, identity };
 }
 
 /** The footer: its copy at the begin, or of a fixed disk the one at the end. */

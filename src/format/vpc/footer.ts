@@ -25,6 +25,8 @@ export interface VhdFooter {
   readonly size: number;
   /** Host offset of the header, in bytes; not for fixed disks. */
   readonly headerOffset: number;
+  /** The image's unique id, in hexadecimal. */
+  readonly uuid: string;
 }
 
 /** What the header says, in bytes if nothing else is said. */
@@ -61,7 +63,12 @@ export function decodeVhdFooter(bytes: Uint8Array, filename: string): VhdFooter 
   const currentSize = Number(view.getBigUint64(48));
   const sectors = meansGeometry ? geometry : Math.floor(currentSize / vhdSectorBytes);
   if (sectors > maxVhdSectors) throw invalidImage(filename, 'File too large');
-  return { kind, size: sectors * vhdSectorBytes, headerOffset: Number(view.getBigUint64(16)) };
+  return {
+    kind,
+    size: sectors * vhdSectorBytes,
+    headerOffset: Number(view.getBigUint64(16)),
+    uuid: Buffer.from(bytes.subarray(68, 84)).toString('hex'),
+  };
 }
 
 /**

@@ -19,13 +19,33 @@ const Locator = {
   url: codeOf('MacX'),
 } as const;
 
+/** Where the header has the parent's unique id, and bytes of it. */
+const parentIdAt = 40;
+const parentIdBytes = 16;
+
+/** What the header says of the parent. */
+interface VhdParent {
+  /** Relative to the image's folder. */
+  readonly name: string;
+  /** Its unique id, in hexadecimal; absent where the header has none. */
+  readonly identities?: readonly string[];
+}
+
 /**
- * The name of the parent, relative to the image's folder.
+ * The parent: where it is, and which it is. The time of its last change, which is there as well, is not
+ * looked at: copying changes it.
  *
  * @param header `vhdHeaderBytes` of them
- * @throws ERR_COWHERD_INVALID_IMAGE if there is none
+ * @throws ERR_COWHERD_INVALID_IMAGE if it does not say where
  */
-export async function findVhdParent(file: StorageFile, header: Uint8Array): Promise<string> {
+export async function findVhdParent(file: StorageFile, header: Uint8Array): Promise<VhdParent> {
+  const name = await findName(file, header);
+  const id = header.subarray(parentIdAt, parentIdAt + parentIdBytes);
+  if (id.every((byte) => byte === 0)) return { name };
+  return { name, identities: [Buffer.from(id).toString('hex')] };
+}
+
+async function findName(file: StorageFile, header: Uint8Array): Promise<string> {
   const paths = new Map<number, Uint8Array>();
   for (let index = 0; index < locatorCount; index++) {
     const locator = header.subarray(locatorsAt + index * locatorBytes);

@@ -352,7 +352,7 @@ for (const [part, damages] of [
 
 const differencing: BuiltImage = {
   ...dynamic,
-  parent: { relative_path: 'parent.vhdx', parent_linkage: '{0}' },
+  parent: { relative_path: 'parent.vhdx' },
   blocks: [
     { index: 0, state: 7, data: pattern(1, mib), isPresent: (sector) => sector < 100 },
     { index: 2, state: 6, data: pattern(2, mib) },

@@ -174,7 +174,7 @@ function differing(sectorSize: number, parent: Readonly<Record<string, string>>)
     size: 9 * mib + 4096,
     blockSize: mib,
     sectorSize,
-    parent: { parent_linkage: '{83ed0ec3-24c8-49a6-a959-5e4bf1288bfb}', ...parent },
+    parent,
     blocks: [
       { index: 0, state: 6, data: all(1) },
       { index: 2, state: 1 },

@@ -299,13 +299,15 @@ test('both headers are renewed before anything is written', async (t) => {
   assert.equal(one.log, other.log);
   assert.ok(other.number > one.number);
   const image = await openImage(file, { format: 'vhdx' });
+  assert.deepEqual(await headers(), [one, other], 'nothing is renewed by opening');
+  await image.write(pattern(1, 1000), 0);
   const [newOne, newOther] = await headers();
   assert.deepEqual([newOne.number, newOther.number], [other.number + 1n, other.number + 2n]);
   assert.equal(newOne.ids, newOther.ids);
   assert.notEqual(newOne.ids.slice(0, 32), one.ids.slice(0, 32));
   assert.notEqual(newOne.ids.slice(32), one.ids.slice(32));
   assert.deepEqual([newOne.log, newOther.log], [one.log, one.log]);
-  await image.write(pattern(1, 1000), 0);
+  await image.write(pattern(2, 1000), 1000);
   await image.close();
   await assertCheckedByQemu(file);
   await (await openImage(file, { format: 'vhdx', readOnly: true })).close();

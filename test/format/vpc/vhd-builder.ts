@@ -67,6 +67,8 @@ export interface DifferencingImage {
   readonly parentName: string;
   /** Host offset of the table, in bytes. */
   readonly tableOffset?: number;
+  /** The parent's unique id, of 16 bytes; zeroes by default. */
+  readonly parentId?: Buffer;
 }
 
 /** The file of a differencing image. */
@@ -81,6 +83,7 @@ export function differencingImage(image: DifferencingImage): Buffer {
   header.writeUInt32BE(0x00010000, 24);
   header.writeUInt32BE(entries, 28);
   header.writeUInt32BE(blockSize, 32);
+  image.parentId?.copy(header, 40);
   Buffer.from(parentName, 'utf16le').swap16().copy(header, 64);
   const front = Buffer.alloc(
     Math.ceil(Math.max(locatorsAt + 8 * 1024, tableOffset + entries * 4) / sectorSize) * sectorSize,
