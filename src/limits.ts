@@ -59,6 +59,15 @@ export const defaultCacheBytes = 32 * mib;
 /** Smallest metadata cache in bytes that is granted, so that every request can make progress. */
 export const minCacheBytes = 512 * kib;
 
+/** Findings of a check that are kept for its report; beyond them only counts go on. */
+export const maxKeptFindings = 10_000;
+
+/**
+ * Most clusters of a file of which a check keeps which are in use, a bit each: 1 GiB of bits, 512 TiB of
+ * clusters of 64 KiB.
+ */
+export const maxCheckedClusters = 2 ** 33;
+
 /** Largest compressed part, inflated, of a format that has such; QEMU's bound for cloop and dmg. */
 export const maxChunkBytes = 64 * mib;
 

@@ -99,7 +99,7 @@ async function checkImage(image: Image, options: CheckOptions): Promise<CheckRes
     return await image.check(options);
   } catch (error) {
     if (!(error instanceof CowherdError) || error.code !== 'ERR_COWHERD_UNSUPPORTED') throw error;
-    throw new CliError('This image format does not support checks', {
+    throw new CliError(error.message, {
       exitCode: exitCodes.unsupported,
       cause: error,
     });

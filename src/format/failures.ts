@@ -16,6 +16,15 @@ export function unsupportedImage(filename: string, why: string): CowherdError {
   });
 }
 
+/** The image's format has checks, and no repair. */
+export function unrepairedFormat(filename: string, format: string): CowherdError {
+  return new CowherdError(
+    'ERR_COWHERD_UNSUPPORTED',
+    `'${filename}': images of the ${format} format are checked, and not repaired`,
+    { filename },
+  );
+}
+
 /**
  * A table or compressed data of an open image is damaged.
  *

@@ -421,7 +421,7 @@ export interface Image extends RequestTarget, AsyncDisposable {
    * Checks the image while no request of any queue runs. What other threads have freed, and not flushed,
    * still counts as leaked.
    *
-   * @throws ERR_COWHERD_UNSUPPORTED for a format without checks
+   * @throws ERR_COWHERD_UNSUPPORTED for a format without checks, or without the repair that is asked for
    */
   check(options?: CheckOptions): Promise<CheckResult>;
   /** Opens another queue on this thread, with limits of its own if wanted. */

@@ -250,7 +250,9 @@ function refuseUnfit(
   if (options.backingFile !== undefined && hasBacking !== true) {
     refuse(`Could not open '${filename}': Driver doesn't support backing files`);
   }
-  const isWritten = !readOnly && options.readOnly !== true && options.snapshot === undefined;
+  // What is opened to be checked may be repaired, and nothing else is written to it.
+  const isForReading = options.readOnly === true || options.snapshot !== undefined;
+  const isWritten = !readOnly && !isForReading && options.forCheck !== true;
   if (isWritten && isReadOnly === true) {
     refuse(`Could not open '${filename}': images of the ${name} format can only be read`);
   }

@@ -5,21 +5,14 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { checkJson, checkText } from '../../src/cli/check.js';
 import type { CheckResult } from '../../src/image/api.js';
-import { assertSame, runCowherd } from '../support/both-tools.js';
+import { assertSame } from '../support/both-tools.js';
 import { fixture, fixtures, unpackFixtures } from '../support/fixtures.js';
 import { needsTool } from '../support/tools.js';
 
 test('check of every fixture that can be opened', async (t) => {
   if (!needsTool(t, 'qemu-img')) return;
   const folder = await unpackFixtures(t);
-  for (const { file, format, checkExitCode } of fixtures) {
-    if (checkExitCode !== undefined && format !== 'qcow2') {
-      // QEMU checks some formats that are not checked here.
-      const { code, stdout, stderr } = await runCowherd(['check', file, '-f', format], folder);
-      const refusal = 'cowherd: This image format does not support checks\n';
-      assert.deepEqual([code, stdout, stderr], [63, '', refusal], file);
-      continue;
-    }
+  for (const { file, checkExitCode } of fixtures) {
     if (checkExitCode === undefined || /^(?:encrypted-|backing-missing)/.test(file)) continue;
     await t.test(file, async () => {
       // What a table of text means is found in another order; of the other QEMU says one line more.

@@ -92,13 +92,14 @@ async function readAll(image: Image): Promise<string> {
 }
 
 async function check(image: Image): Promise<string> {
-  if (image.format !== 'qcow2') return '-';
   try {
     const { corruptions, leaks, checkErrors } = await image.check();
     if (checkErrors > 0) return 'errors';
     if (corruptions > 0) return 'corrupt';
     return leaks > 0 ? 'leaks' : 'clean';
   } catch (error) {
+    // The format has no checks.
+    if (error instanceof CowherdError && error.code === 'ERR_COWHERD_UNSUPPORTED') return '-';
     return codeOf(error);
   }
 }

@@ -1,6 +1,7 @@
 /** An image that is read by a mapping: its queues and reports, the same for every such format. */
 import type { QueueCounters } from '../../engine/counters.js';
-import { CowherdError } from '../../errors.js';
+import { CowherdError, nameMemoryError } from '../../errors.js';
+import type { CheckOptions, CheckReport } from '../check.js';
 import type {
   BackingReader,
   BackingReference,
@@ -49,6 +50,7 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
   readonly clusterSize: number | undefined;
   readonly backing: BackingReference | undefined;
   readonly identity: string | undefined;
+  readonly check?: (options: CheckOptions) => Promise<CheckReport>;
   readonly #format: MappedFormat<Layout>;
   readonly #layout: Layout;
   readonly #files: ImageFiles;
@@ -71,6 +73,7 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
     this.#files = files;
     this.#growth = growing && new Growth(growing);
     this.#mapping = growing ?? format.mapping(layout, files);
+    if (format.check !== undefined) this.check = (options) => this.#check(options);
   }
 
   get needsCompressedWrites(): boolean {
@@ -150,6 +153,16 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
   async facts(): Promise<FormatFacts> {
     const own = await this.#format.facts?.(this.#layout, this.#files);
     return { clusterSize: this.clusterSize, dirty: false, snapshots: [], ...own };
+  }
+
+  async #check(options: CheckOptions): Promise<CheckReport> {
+    const check = (): Promise<CheckReport> =>
+      this.#format.check!(this.#layout, this.#files, options);
+    try {
+      return await (this.#growth?.atRest(this.#files, check) ?? check());
+    } catch (error) {
+      throw nameMemoryError(error, this.#files[0].filename);
+    }
   }
 
   async close(): Promise<void> {

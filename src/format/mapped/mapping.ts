@@ -3,6 +3,7 @@
  * open image does follows.
  */
 import type { StorageFile } from '../../storage/storage.js';
+import type { CheckOptions, CheckReport } from '../check.js';
 import type {
   FormatDriver,
   BackingReference,
@@ -155,6 +156,14 @@ export interface MappedFormat<Layout extends MappedLayout> {
   readonly creation?: ImageCreation;
   /** As a driver's. */
   readonly stream?: FormatDriver['stream'];
+  /**
+   * Checks the image as it stands in its files, which nobody changes meanwhile, and repairs it; absent where
+   * there is nothing to check.
+   *
+   * @param files open for writing if something is to be repaired
+   * @throws ERR_COWHERD_UNSUPPORTED for a repair that the format does not have
+   */
+  check?(layout: Layout, files: ImageFiles, options: CheckOptions): Promise<CheckReport>;
   /** What `info` reports beside size, cluster size and backing file. */
   facts?(layout: Layout, files: ImageFiles): Partial<FormatFacts> | Promise<Partial<FormatFacts>>;
 }

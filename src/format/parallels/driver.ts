@@ -2,6 +2,7 @@
 import type { FormatDriver } from '../driver.js';
 import { invalidImage } from '../failures.js';
 import { mappedDriver } from '../mapped/mapped-image.js';
+import { checkParallels } from './check.js';
 import { decodeParallelsHeader, parallelsHeaderBytes } from './header.js';
 import { type ParallelsLayout, ParallelsMapping } from './mapping.js';
 
@@ -20,6 +21,7 @@ export const parallelsDriver: FormatDriver = mappedDriver<ParallelsLayout>({
     return { layout: { ...header, clusterSize: undefined }, children: [] };
   },
   mapping: (layout, [file]) => new ParallelsMapping(layout, file),
+  check: (_layout, [file], options) => checkParallels(file, options),
   // QEMU tells of no such mark for this format.
   facts: () => ({ dirty: undefined }),
 });

@@ -17,10 +17,22 @@ export interface ParallelsHeader {
   readonly offsetUnit: number;
   /** Entries of the catalog; the disk may be larger than they reach. */
   readonly catalogEntries: number;
+  /** Where data begin; 0 where an old image does not say. */
+  readonly dataOffset: number;
+  /** Whether the program that wrote to it last has not closed it. */
+  readonly isInUse: boolean;
+  /** Whether it is of the older kind, whose offsets are counted in sectors. */
+  readonly isOld: boolean;
 }
 
+/** Where in the header words lie that a repair changes. */
+export const parallelsWord = { inUse: 44, dataOffset: 48 } as const;
+
+/** The word of an image that is in use. */
+const inUse = 0x746f6e59;
+
 /**
- * Parses a header. An image that its writer did not close (byte 44) is read as it is, as QEMU does.
+ * Parses a header. An image that its writer did not close is read as it is, as QEMU does.
  *
  * @param bytes `parallelsHeaderBytes` of them, zeroes beyond the end of the file
  * @throws ERR_COWHERD_INVALID_IMAGE
@@ -49,5 +61,19 @@ export function decodeParallelsHeader(bytes: Uint8Array, filename: string): Para
     clusterBytes,
     offsetUnit: isOld ? sectorSize : clusterBytes,
     catalogEntries,
+    dataOffset: view.getUint32(parallelsWord.dataOffset, true) * sectorSize,
+    isInUse: view.getUint32(parallelsWord.inUse, true) === inUse,
+    isOld,
   };
+}
+
+/**
+ * Host offset in bytes where data begin: what the header says if that can be, behind the catalog and within
+ * the file; else the first place behind the catalog.
+ */
+export function parallelsDataOffset(header: ParallelsHeader, fileLength: number): number {
+  const { catalogEntries, clusterBytes, dataOffset, isOld } = header;
+  const unit = isOld ? sectorSize : clusterBytes;
+  const least = Math.ceil((parallelsHeaderBytes + catalogEntries * 4) / unit) * unit;
+  return dataOffset < least || dataOffset > fileLength ? least : dataOffset;
 }

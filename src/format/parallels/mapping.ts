@@ -10,7 +10,7 @@ import { type ParallelsHeader, parallelsHeaderBytes } from './header.js';
 export interface ParallelsLayout extends MappedLayout, ParallelsHeader {}
 
 /** Bytes of an entry of the catalog: an offset in units, 0 for a cluster that is not there. */
-const entryBytes = 4;
+export const parallelsEntryBytes = 4;
 
 /** See the file's comment. */
 export class ParallelsMapping implements Mapping {
@@ -27,7 +27,7 @@ export class ParallelsMapping implements Mapping {
   find(offset: number, length: number): Place | Promise<Place> {
     const cluster = Math.floor(offset / this.#layout.clusterBytes);
     if (cluster >= this.#layout.catalogEntries) return { kind: 'unallocated', length };
-    const entries = this.#tables.view(parallelsHeaderBytes + cluster * entryBytes);
+    const entries = this.#tables.view(parallelsHeaderBytes + cluster * parallelsEntryBytes);
     return entries instanceof Promise
       ? entries.then((loaded) => this.#place(loaded, cluster, offset, length))
       : this.#place(entries, cluster, offset, length);
@@ -40,13 +40,16 @@ export class ParallelsMapping implements Mapping {
     const most = Math.min(
       Math.ceil((within + length) / clusterBytes),
       maxJoinedEntries,
-      entries.byteLength / entryBytes,
+      entries.byteLength / parallelsEntryBytes,
       catalogEntries - cluster,
     );
     const first = entries.getUint32(0, true);
     const step = first === 0 ? 0 : clusterBytes / offsetUnit;
     let count = 1;
-    while (count < most && entries.getUint32(count * entryBytes, true) === first + count * step) {
+    while (
+      count < most &&
+      entries.getUint32(count * parallelsEntryBytes, true) === first + count * step
+    ) {
       count++;
     }
     const found = Math.min(length, count * clusterBytes - within);
@@ -54,7 +57,11 @@ export class ParallelsMapping implements Mapping {
     const hostOffset = first * offsetUnit + within;
     if (hostOffset + found > maxOffset) {
       const why = `cluster ${cluster} is outside image`;
-      throw damagedImage(this.#file.filename, why, parallelsHeaderBytes + cluster * entryBytes);
+      throw damagedImage(
+        this.#file.filename,
+        why,
+        parallelsHeaderBytes + cluster * parallelsEntryBytes,
+      );
     }
     return { kind: 'data', length: found, file: 0, offset: hostOffset };
   }

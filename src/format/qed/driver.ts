@@ -2,6 +2,7 @@
 import type { FormatDriver } from '../driver.js';
 import { mappedDriver } from '../mapped/mapped-image.js';
 import { TableCache } from '../mapped/table-cache.js';
+import { checkQed } from './check.js';
 import { qedCreation } from './create.js';
 import { growingQed } from './growing.js';
 import { readQedHeader } from './header.js';
@@ -15,4 +16,5 @@ export const qedDriver: FormatDriver = mappedDriver<QedLayout>({
   mapping: (layout, [file]) => new QedMapping(layout, file.filename, new TableCache(file)),
   growing: (layout, [file]) => growingQed(layout, file),
   creation: qedCreation,
+  check: (_layout, [file], options) => checkQed(file, options),
 });

@@ -11,6 +11,8 @@ export const qedEntryBytes = 8;
 const headerBytes = 64;
 const magic = 0x00444551;
 const sectorSize = 512;
+/** Where the 64 bits of the features lie. */
+const featuresAt = 16;
 /** Bytes of a cluster, and clusters of a table: powers of two. */
 export const qedBounds = {
   minClusterSize: 2 ** 12,
@@ -49,7 +51,7 @@ export async function readQedHeader(file: StorageFile): Promise<QedHeader> {
   const view = new DataView(bytes.buffer);
   const word = (at: number): number => view.getUint32(at, true);
   if (word(0) !== magic) throw invalidImage(filename, 'Image not in QED format');
-  const unknown = view.getBigUint64(16, true) & ~BigInt(Feature.known);
+  const unknown = view.getBigUint64(featuresAt, true) & ~BigInt(Feature.known);
   if (unknown !== 0n) {
     throw unsupportedImage(filename, `Unsupported QED features: ${unknown.toString(16)}`);
   }
@@ -73,12 +75,21 @@ export async function readQedHeader(file: StorageFile): Promise<QedHeader> {
   if (!areClusters(header, l1TableOffset, tableBytes)) {
     throw invalidImage(filename, 'QED table offset is invalid');
   }
-  const features = word(16);
+  const features = word(featuresAt);
   const hasBacking = (features & Feature.backingFile) !== 0;
   const isRaw = (features & Feature.backingIsRaw) !== 0;
   const name = hasBacking ? await readName(file, word(56), word(60), clustersStart) : '';
   const backing = name === '' ? undefined : { name, format: isRaw ? 'raw' : undefined };
   return { ...header, needsCheck: (features & Feature.needsCheck) !== 0, backing };
+}
+
+/** Says in the header, durably, that the image was checked. Its tables are durable by then. */
+export async function markQedChecked(file: StorageFile): Promise<void> {
+  const features = new Uint8Array(8);
+  await file.read(features, featuresAt);
+  features[0] &= ~Feature.needsCheck;
+  await file.write(features, featuresAt);
+  await file.flush();
 }
 
 /** Whether a range of the file, in bytes, is whole clusters of it that lie after the header. */
@@ -140,7 +151,7 @@ export function encodeQedHeader(header: NewQedHeader): Uint8Array {
     [4, clusterSize],
     [8, tableClusters],
     [12, 1],
-    [16, features],
+    [featuresAt, features],
     [56, name.length > 0 ? headerBytes : 0],
     [60, name.length],
   ]) {

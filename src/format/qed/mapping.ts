@@ -41,12 +41,12 @@ export class QedMapping implements Mapping {
 
   /** @param entries of the L1 table, from host offset `at` on, where that of `offset` is */
   #findInL1(entries: DataView, at: number, offset: number, length: number): Place | Promise<Place> {
-    const table = entryOf(entries, 0);
+    const table = qedEntryOf(entries, 0);
     const within = offset % this.#reach;
     if (table === unallocated) {
       const most = mostJoined(entries, within + length, this.#reach);
       let count = 1;
-      while (count < most && entryOf(entries, count) === unallocated) count++;
+      while (count < most && qedEntryOf(entries, count) === unallocated) count++;
       return { kind: 'unallocated', length: Math.min(length, count * this.#reach - within) };
     }
     const { clusterSize, tableBytes } = this.#layout;
@@ -64,7 +64,7 @@ export class QedMapping implements Mapping {
     const { clusterSize, clustersEnd } = this.#layout;
     const within = offset % clusterSize;
     const most = mostJoined(entries, within + length, clusterSize);
-    const first = entryOf(entries, 0);
+    const first = qedEntryOf(entries, 0);
     const isOffset = first !== unallocated && first !== qedZeroEntry;
     if (isOffset && !areClusters(this.#layout, first, clusterSize)) {
       this.#refuse('Data cluster', first, at);
@@ -73,7 +73,7 @@ export class QedMapping implements Mapping {
     let count = 1;
     while (count < most) {
       const next = first + count * step;
-      if (entryOf(entries, count) !== next || next + step > clustersEnd) break;
+      if (qedEntryOf(entries, count) !== next || next + step > clustersEnd) break;
       count++;
     }
     const found = Math.min(length, count * clusterSize - within);
@@ -93,7 +93,7 @@ function mostJoined(entries: DataView, length: number, unit: number): number {
 }
 
 /** An entry; one that is no exact number is beyond every file all the same. */
-function entryOf(entries: DataView, index: number): number {
+export function qedEntryOf(entries: DataView, index: number): number {
   const at = index * qedEntryBytes;
   return entries.getUint32(at, true) + entries.getUint32(at + 4, true) * 2 ** 32;
 }

@@ -37,6 +37,7 @@ export const vdiCreation: ImageCreation = {
       mapOffset: vdiHeaderBytes,
       dataOffset,
       isStatic,
+      blocks,
       allocatedBlocks: isStatic ? blocks : 0,
       uuids: [randomBytes(uuidBytes), randomBytes(uuidBytes)],
     });

@@ -3,6 +3,7 @@ import { invalidImage } from '../failures.js';
 import type { FormatDriver } from '../driver.js';
 import { mappedDriver } from '../mapped/mapped-image.js';
 import { TableCache } from '../mapped/table-cache.js';
+import { checkVdi } from './check.js';
 import { vdiCreation } from './create.js';
 import { growingVdi } from './growing.js';
 import { decodeVdiHeader, vdiBlockBytes, vdiHeaderBytes } from './header.js';
@@ -24,4 +25,5 @@ export const vdiDriver: FormatDriver = mappedDriver<VdiLayout>({
   mapping: (layout, [file]) => new VdiMapping(layout, new TableCache(file)),
   growing: (layout, [file]) => growingVdi(layout, file),
   creation: vdiCreation,
+  check: (_layout, [file], options) => checkVdi(file, options),
 });

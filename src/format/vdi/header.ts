@@ -8,6 +8,9 @@ export const vdiHeaderBytes = 512;
 /** Bytes of a block: those of VirtualBox, and the only ones that QEMU reads. */
 export const vdiBlockBytes = 1024 * 1024;
 
+/** Where the number of blocks that have a place lies. */
+export const vdiAllocatedAt = 0x184;
+
 const sectorSize = 512;
 const signature = 0xbeda107f;
 const version = 0x00010001;
@@ -26,6 +29,10 @@ export interface VdiHeader {
   readonly dataOffset: number;
   /** Whether every block was given its place at creation. */
   readonly isStatic: boolean;
+  /** Entries of the map. */
+  readonly blocks: number;
+  /** Of the entries, those that say they have a place. */
+  readonly allocatedBlocks: number;
 }
 
 /**
@@ -77,7 +84,14 @@ export function decodeVdiHeader(bytes: Uint8Array, filename: string): VdiHeader 
   if (blocks > maxVdiBlocks) {
     throw unsupported(`too many blocks ${blocks}, max is ${maxVdiBlocks}`);
   }
-  return { size, mapOffset, dataOffset, isStatic: word(0x4c) === staticType };
+  return {
+    size,
+    mapOffset,
+    dataOffset,
+    isStatic: word(0x4c) === staticType,
+    blocks,
+    allocatedBlocks: word(vdiAllocatedAt),
+  };
 }
 
 function isZero(bytes: Uint8Array, uuidAt: number): boolean {
@@ -86,13 +100,9 @@ function isZero(bytes: Uint8Array, uuidAt: number): boolean {
 
 /** What a new header says. */
 export interface NewVdiHeader extends VdiHeader {
-  readonly allocatedBlocks: number;
   /** Of the image, and of its last snapshot. */
   readonly uuids: readonly [Uint8Array, Uint8Array];
 }
-
-/** Where the number of blocks that have a place lies. */
-export const vdiAllocatedAt = 0x184;
 
 /** The bytes of a header. */
 export function encodeVdiHeader(header: NewVdiHeader): Uint8Array {
@@ -108,7 +118,7 @@ export function encodeVdiHeader(header: NewVdiHeader): Uint8Array {
     [0x158, header.dataOffset],
     [0x168, sectorSize],
     [0x178, vdiBlockBytes],
-    [0x180, Math.ceil(header.size / vdiBlockBytes)],
+    [0x180, header.blocks],
     [vdiAllocatedAt, header.allocatedBlocks],
   ]) {
     view.setUint32(at, value, true);

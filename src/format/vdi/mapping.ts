@@ -9,8 +9,8 @@ export interface VdiLayout extends MappedLayout, VdiHeader {}
 
 /** Bytes of an entry: the number of the block in the file, or one of two marks. */
 export const vdiEntryBytes = 4;
-/** Of a block that was discarded; the next and last value is of one that was never allocated. */
-const discarded = 0xfffffffe;
+/** The entry of a block that was discarded; the next and last value is of one that was never allocated. */
+export const vdiDiscarded = 0xfffffffe;
 
 /** See the file's comment. */
 export class VdiMapping implements Mapping {
@@ -38,11 +38,11 @@ export class VdiMapping implements Mapping {
     const entry = (index: number): number => entries.getUint32(index * vdiEntryBytes, true);
     const first = entry(0);
     let count = 1;
-    if (first >= discarded) {
-      while (count < most && entry(count) >= discarded) count++;
+    if (first >= vdiDiscarded) {
+      while (count < most && entry(count) >= vdiDiscarded) count++;
       return { kind: 'zero', length: Math.min(length, count * vdiBlockBytes - within) };
     }
-    while (count < most && first + count < discarded && entry(count) === first + count) count++;
+    while (count < most && first + count < vdiDiscarded && entry(count) === first + count) count++;
     return {
       kind: 'data',
       length: Math.min(length, count * vdiBlockBytes - within),

@@ -4,7 +4,7 @@ import { unsupportedImage } from '../failures.js';
 import type { BlockRun, GrowingMapping } from '../mapped/mapping.js';
 import { TableCache } from '../mapped/table-cache.js';
 import { newGuid } from './guid.js';
-import { type VhdxHeader, encodeVhdxHeader, vhdxAlignment, vhdxHeaderOffsets } from './header.js';
+import { renewVhdxHeaders, vhdxAlignment } from './header.js';
 import {
   BlockState,
   type GrowingVhdxLayout,
@@ -32,27 +32,6 @@ export function growingVhdx(layout: GrowingVhdxLayout, file: StorageFile): Growi
   return new GrowingVhdx(layout, file, new TableCache(file));
 }
 
-/**
- * Says in both headers, in the older one first, that the file is no longer the one that it was: before
- * anything of it is changed ([MS-VHDX] 2.2.2.1).
- */
-async function renewHeaders(
-  file: StorageFile,
-  { index, sequenceNumber, log }: VhdxHeader,
-): Promise<void> {
-  const [fileWriteId, dataWriteId] = [newGuid(), newGuid()];
-  for (const step of [1, 2]) {
-    const header = encodeVhdxHeader({
-      sequenceNumber: sequenceNumber + BigInt(step),
-      fileWriteId,
-      dataWriteId,
-      log,
-    });
-    await file.write(header, vhdxHeaderOffsets[(index + step) % vhdxHeaderOffsets.length]);
-    await file.flush();
-  }
-}
-
 class GrowingVhdx extends VhdxMapping implements GrowingMapping {
   readonly blockSize: number;
   readonly #layout: GrowingVhdxLayout;
@@ -71,7 +50,7 @@ class GrowingVhdx extends VhdxMapping implements GrowingMapping {
   }
 
   renewIdentity(): Promise<void> {
-    return renewHeaders(this.#file, this.#layout.header);
+    return renewVhdxHeaders(this.#file, this.#layout.header, newGuid());
   }
 
   async allocate(_block: number, count: number): Promise<BlockRun> {

@@ -2,7 +2,8 @@
 import { maxOffset } from '../../limits.js';
 import { invalidImage, unsupportedImage } from '../failures.js';
 import { crc32cAround } from './crc32c.js';
-import { encodeGuid, guidAt, guidBytes, noGuid } from './guid.js';
+import { encodeGuid, guidAt, guidBytes, newGuid, noGuid } from './guid.js';
+import type { StorageFile } from '../../storage/storage.js';
 
 /** What all structures are aligned to, in bytes, and the size of the header section. */
 export const vhdxAlignment = 1024 * 1024;
@@ -116,6 +117,31 @@ export function encodeVhdxHeader(header: NewVhdxHeader): Uint8Array {
   view.setUint32(68, header.log.length, true);
   view.setBigUint64(72, BigInt(header.log.offset), true);
   return sign(bytes);
+}
+
+/**
+ * Says in both headers, in the older one first, that the file is no longer the one that it was, and that
+ * nothing in its log counts: before anything else of it is changed ([MS-VHDX] 2.2.2.1), or once the log
+ * has been replayed.
+ *
+ * @param dataWriteId another one if what the disk holds is about to change
+ */
+export async function renewVhdxHeaders(
+  file: StorageFile,
+  { index, sequenceNumber, log }: VhdxHeader,
+  dataWriteId: Uint8Array,
+): Promise<void> {
+  const fileWriteId = newGuid();
+  for (const step of [1, 2]) {
+    const header = encodeVhdxHeader({
+      sequenceNumber: sequenceNumber + BigInt(step),
+      fileWriteId,
+      dataWriteId,
+      log,
+    });
+    await file.write(header, vhdxHeaderOffsets[(index + step) % vhdxHeaderOffsets.length]);
+    await file.flush();
+  }
 }
 
 function isHeader(bytes: Uint8Array): boolean {

@@ -36,6 +36,8 @@ export interface GrowingVhdxLayout extends VhdxLayout {
   readonly header: VhdxHeader;
   /** Host offset in bytes behind which nothing lies: the file's length, or where a last block would end. */
   readonly end: number;
+  /** Bytes of the file once the log has been replayed, at least; undefined if there is nothing to replay. */
+  readonly loggedLength: number | undefined;
 }
 
 /** Bytes of an entry. */

@@ -1,6 +1,7 @@
 /** Looks through a VHDX image's block allocation table, before anything is read by it. */
 import type { StorageFile } from '../../storage/storage.js';
 import { invalidImage } from '../failures.js';
+import { tablePieces } from '../mapped/table-pieces.js';
 import { type FileRange, overlapMessage, vhdxAlignment } from './header.js';
 import {
   BlockState,
@@ -11,8 +12,6 @@ import {
   vhdxEntryBytes,
 } from './mapping.js';
 
-/** Bytes of the table that are looked at at a time. */
-const scannedBytes = 1024 * 1024;
 const bitmapBytes = 1024 * 1024;
 const { fullyPresent, partiallyPresent } = BlockState;
 
@@ -24,20 +23,22 @@ export interface VhdxStructures {
 }
 
 /**
- * Refuses a table whose blocks lie beyond the end of the file, or over other structures.
+ * Finds blocks of the table that lie beyond the end of the file, or over other structures.
  *
  * @param file as it is once the log has been replayed
- * @param fileLength of it, in bytes
+ * @param surroundings where the structures lie that no block may overlap, and how long the file is, in bytes
+ * @param onDamage told why a block cannot be where it is said to be
  * @returns host offset in bytes behind which nothing lies, no block's end either
- * @throws ERR_COWHERD_INVALID_IMAGE
+ * @throws ERR_COWHERD_INVALID_IMAGE for a table that is too short
  */
 export async function checkVhdxTable(
   file: StorageFile,
   layout: VhdxLayout,
-  structures: VhdxStructures,
-  fileLength: number,
+  surroundings: { readonly structures: VhdxStructures; readonly fileLength: number },
+  onDamage: (why: string) => void,
 ): Promise<number> {
   const { filename } = file;
+  const { structures, fileLength } = surroundings;
   let end = fileLength;
   const { size, blockSize, chunkBlocks, tableOffset, isDifferencing } = layout;
   const blocks = Math.ceil(size / blockSize);
@@ -68,47 +69,29 @@ export async function checkVhdxTable(
     const offset = hostOffsetOf(low, high);
     // Images of QEMU's may end with a part of a block, as much of it as the disk has.
     const needed = isBitmap ? bitmapBytes : Math.min(blockSize, size - block * blockSize);
-    if (offset + needed > fileLength) throw beyondEnd(entry, offset, needed, fileLength, filename);
+    if (offset + needed > fileLength) {
+      onDamage(beyondEnd(entry, offset, needed, fileLength));
+      return;
+    }
     end = Math.max(end, offset + (isBitmap ? bitmapBytes : blockSize));
     if (offset >= free) return;
     const range = { offset, length: isBitmap ? bitmapBytes : blockSize };
     const other = taken.find((each) => overlap(range, each));
-    if (other !== undefined) throw invalidImage(filename, overlapMessage(range, other));
+    if (other !== undefined) onDamage(overlapMessage(range, other));
   };
-  await eachEntry(file, tableOffset, count, check);
+  for await (const { at, view } of tablePieces(file, tableOffset, count * vhdxEntryBytes)) {
+    for (let within = 0; within < view.byteLength; within += vhdxEntryBytes) {
+      const entry = (at + within) / vhdxEntryBytes;
+      check(entry, view.getUint32(within, true), view.getUint32(within + 4, true));
+    }
+  }
   return end;
 }
 
-async function eachEntry(
-  file: StorageFile,
-  tableOffset: number,
-  count: number,
-  visit: (entry: number, low: number, high: number) => void,
-): Promise<void> {
-  const tableBytes = count * vhdxEntryBytes;
-  const bytes = new Uint8Array(Math.min(tableBytes, scannedBytes));
-  for (let done = 0; done < tableBytes; done += bytes.length) {
-    const part = bytes.subarray(0, tableBytes - done);
-    await file.read(part, tableOffset + done);
-    const view = new DataView(part.buffer, 0, part.length);
-    for (let at = 0; at < part.length; at += vhdxEntryBytes) {
-      const entry = (done + at) / vhdxEntryBytes;
-      visit(entry, view.getUint32(at, true), view.getUint32(at + 4, true));
-    }
-  }
-}
-
-function beyondEnd(
-  entry: number,
-  offset: number,
-  needed: number,
-  fileLength: number,
-  filename: string,
-): Error {
+function beyondEnd(entry: number, offset: number, needed: number, fileLength: number): string {
   const [edge, at] = offset >= fileLength ? ['start', offset] : ['end', offset + needed - 1];
   const where = `${edge} offset ${at} points after end of file (${fileLength})`;
-  const why = `VHDX BAT entry ${entry} ${where}. Image has probably been truncated.`;
-  return invalidImage(filename, why);
+  return `VHDX BAT entry ${entry} ${where}. Image has probably been truncated.`;
 }
 
 function overlap(one: FileRange, other: FileRange): boolean {

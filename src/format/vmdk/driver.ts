@@ -2,6 +2,7 @@
 import type { FormatDriver, ImageFiles } from '../driver.js';
 import { mappedDriver } from '../mapped/mapped-image.js';
 import type { VmdkLayout } from './layout.js';
+import { checkVmdk } from './check.js';
 import { vmdkCreation } from './create.js';
 import { growingVmdk } from './growing.js';
 import { VmdkMapping } from './mapping.js';
@@ -39,6 +40,7 @@ export const vmdkDriver: FormatDriver = mappedDriver<VmdkLayout>({
   growing: growingVmdk,
   stream: streamVmdk,
   creation: vmdkCreation,
+  check: checkVmdk,
   facts: (layout, files) => ({ specific: factsOf(layout, files) }),
 });
 

@@ -3,7 +3,7 @@ import { maxJoinedEntries, maxOffset } from '../../limits.js';
 import { damagedImage } from '../failures.js';
 import type { Place } from '../mapped/mapping.js';
 import type { TableCache } from '../mapped/table-cache.js';
-import { ReadBuffers, compressedGrain } from './grain.js';
+import { ReadBuffers, CompressedGrain } from './grain.js';
 import { type Placement, type SeSparseExtent, type SparseExtent, sectorBytes } from './layout.js';
 
 /** What the lookups of both kinds of tables have in common. */
@@ -39,6 +39,23 @@ abstract class GrainTables<Extent extends (SparseExtent | SeSparseExtent) & Plac
     return view instanceof Promise
       ? view.then((loaded) => this.#findByDirectory(loaded, index, within, length))
       : this.#findByDirectory(view, index, within, length);
+  }
+
+  /**
+   * The entries of the directory whose tables do not lie within the file.
+   *
+   * @param fileLength of the extent's file, in bytes
+   */
+  async *tablesBeyond(fileLength: number): AsyncGenerator<number> {
+    const { directoryOffset, directoryEntries, tableEntries } = this.extent;
+    const there = Math.floor((fileLength - directoryOffset) / this.#entryBytes);
+    for (let index = 0; index < Math.min(directoryEntries, there); index += 1) {
+      const at = directoryOffset + index * this.#entryBytes;
+      let view = this.#tables.view(at);
+      if (view instanceof Promise) view = await view;
+      const table = this.tableAt(view, 0);
+      if (table > 0 && table + tableEntries * this.#entryBytes > fileLength) yield index;
+    }
   }
 
   /** @param view begins with the directory's entry */
@@ -159,7 +176,7 @@ export class SparseTables extends GrainTables<SparseExtent & Placement> {
       grainBytes,
       isMarked: compression === 'marked',
     };
-    const chunk = compressedGrain(stored, this.#buffers, this.extent.start + start, size);
+    const chunk = new CompressedGrain(stored, this.#buffers, this.extent.start + start, size);
     return { kind: 'compressed', length: Math.min(length, size - skipped), chunk, within: skipped };
   }
 }

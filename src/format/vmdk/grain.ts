@@ -49,34 +49,43 @@ export class ReadBuffers {
   }
 }
 
-/**
- * A compressed grain as a chunk.
- *
- * @param key its guest offset in bytes
- * @param size bytes of the disk in it
- */
-export function compressedGrain(
-  stored: StoredGrain,
-  buffers: ReadBuffers,
-  key: number,
-  size: number,
-): CompressedChunk {
-  return {
-    key,
-    size,
-    async inflate(files, into) {
-      const file = files[stored.file];
-      // QEMU reads no more of a grain either.
-      const most = stored.isMarked ? 2 * stored.grainBytes : stored.grainBytes;
-      const buffer = buffers.take(most);
-      try {
-        const data = await readGrain(file, stored, buffer.subarray(0, most));
-        await inflateGrain(file.filename, data, stored, into.subarray(0, size));
-      } finally {
-        buffers.giveBack(buffer);
-      }
-    },
-  };
+/** A compressed grain as a chunk. */
+export class CompressedGrain implements CompressedChunk {
+  readonly #stored: StoredGrain;
+  readonly #buffers: ReadBuffers;
+
+  /**
+   * @param key its guest offset in bytes
+   * @param size bytes of the disk in it
+   */
+  constructor(
+    stored: StoredGrain,
+    buffers: ReadBuffers,
+    readonly key: number,
+    readonly size: number,
+  ) {
+    this.#stored = stored;
+    this.#buffers = buffers;
+  }
+
+  /** Where in its file it lies, in bytes. */
+  get hostOffset(): number {
+    return this.#stored.offset;
+  }
+
+  async inflate(files: readonly StorageFile[], into: Uint8Array): Promise<void> {
+    const stored = this.#stored;
+    const file = files[stored.file];
+    // QEMU reads no more of a grain either.
+    const most = stored.isMarked ? 2 * stored.grainBytes : stored.grainBytes;
+    const buffer = this.#buffers.take(most);
+    try {
+      const data = await readGrain(file, stored, buffer.subarray(0, most));
+      await inflateGrain(file.filename, data, stored, into.subarray(0, this.size));
+    } finally {
+      this.#buffers.giveBack(buffer);
+    }
+  }
 }
 
 /**

@@ -43,7 +43,7 @@ export class VmdkMapping implements Mapping {
         return { kind: 'zero', length: most };
       case 'sparse':
       case 'seSparse':
-        return this.#tablesOf(this.#last, extent).find(within, most);
+        return this.tablesOf(this.#last, extent).find(within, most);
     }
   }
 
@@ -58,7 +58,8 @@ export class VmdkMapping implements Mapping {
     return first;
   }
 
-  #tablesOf(
+  /** The tables of an extent, by its number. */
+  tablesOf(
     number: number,
     extent: Extract<VmdkExtent, { kind: 'sparse' | 'seSparse' }>,
   ): SparseTables | SeSparseTables {

@@ -8,7 +8,7 @@ import { Mutex } from 'async-mutex';
 import type { StorageFile } from '../../storage/storage.js';
 import { unsupportedImage } from '../failures.js';
 import type { BlockRun, GrowingMapping, Place } from '../mapped/mapping.js';
-import { ReadBuffers, compressedGrain } from './grain.js';
+import { ReadBuffers, CompressedGrain } from './grain.js';
 import { type VmdkLayout, sectorBytes } from './layout.js';
 import { decodeHostedHeader } from './sparse-header.js';
 import { encodeGrain, encodeStreamEnd, encodeTable } from './stream-markers.js';
@@ -66,7 +66,7 @@ class StreamMapping implements GrowingMapping {
       grainBytes,
       isMarked: true,
     };
-    const chunk = compressedGrain(stored, this.#buffers, grain * grainBytes, size);
+    const chunk = new CompressedGrain(stored, this.#buffers, grain * grainBytes, size);
     return { kind: 'compressed', length: Math.min(length, size - within), chunk, within };
   }
 

@@ -96,7 +96,8 @@ test('one lookup finds clusters that follow one another, and no others', async (
   const size = entries.length * cluster;
   const geometry = { size, clusterSize: undefined, clusterBytes: cluster };
   const find = async (offsetUnit: number, start: number): Promise<unknown> => {
-    const layout = { ...geometry, offsetUnit, catalogEntries: entries.length };
+    const said = { dataOffset: 0, isInUse: false, isOld: offsetUnit === 512 };
+    const layout = { ...geometry, ...said, offsetUnit, catalogEntries: entries.length };
     const mapping = new ParallelsMapping(layout, file);
     const { kind, length, ...more } = await placeOf(mapping, start, size - start);
     return [kind, length, 'offset' in more ? more.offset : undefined];

@@ -97,7 +97,9 @@ test('one lookup finds blocks that follow one another, and no others', async () 
   const entries = [5, 6, 7, 7, 0xffffffff, 0xfffffffe, 0xffffffff, 0xfffffffd, 0xfffffffe];
   const file = memoryFile([[mapAt, numbers32(entries, 'LE')]]);
   const size = entries.length * mib;
-  const layout = { size, clusterSize: mib, mapOffset: mapAt, dataOffset: 4096, isStatic: false };
+  const places = { mapOffset: mapAt, dataOffset: 4096, isStatic: false };
+  const counts = { blocks: entries.length, allocatedBlocks: 5 };
+  const layout = { size, clusterSize: mib, ...places, ...counts };
   const mapping = new VdiMapping(layout, new TableCache(file));
   const place = async (start: number): Promise<unknown> => {
     const { kind, length, ...more } = await placeOf(mapping, start, size - start);

@@ -1,9 +1,7 @@
 /** What a check has found and repaired so far: findings in qemu-img's words and order, and counts. */
+import { maxKeptFindings } from '../../../../limits.js';
 import type { CheckFailure, CheckReport, Finding } from '../../../check.js';
 import { type FindingTopic, explanations } from './explanations.js';
-
-/** Findings kept for the report; beyond them only counts go on, and each is still told as it comes. */
-const maxKeptFindings = 10_000;
 
 /** Ends a check whose findings so far leave no way on. */
 export class CheckGivenUp extends Error {
@@ -88,6 +86,7 @@ export class Findings {
 
   #keep(kind: Finding['kind'], topic: FindingTopic, message: string): void {
     const finding = { kind, topic, message, explanation: explanations[topic] };
+    // Beyond those, each is still told as it comes.
     if (this.#findings.length < maxKeptFindings) this.#findings.push(finding);
     this.#tell?.(finding);
   }
