@@ -138,6 +138,8 @@ for (const [format, options] of kinds) {
         const check = await runQemuImg(['check', '-f', format, name], folder);
         // 63: the format has no check.
         assert.ok([0, 63].includes(check.code), check.stdout + check.stderr);
+        const ours = await runCowherd(['check', '-f', format, name], folder);
+        assert.deepEqual([ours.code, ours.stdout], [check.code, check.stdout], ours.stderr);
       }),
       { numRuns: runs },
     );

@@ -3,6 +3,7 @@ import { maxVhdxLogBytes } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
 import { invalidImage, unsupportedImage } from '../failures.js';
 import {
+  type FileRange,
   type VhdxHeader,
   decodeVhdxHeaders,
   decodeVhdxRegions,
@@ -23,10 +24,12 @@ import { checkVhdxTable } from './table-check.js';
  * Reads the layout.
  *
  * @param onDamage told of each block that cannot be where the table has it; by default the image is refused
+ * @param onBlock as that of `checkVhdxTable`
  */
 export async function readVhdxLayout(
   file: StorageFile,
   onDamage?: (why: string) => void,
+  onBlock?: (entry: number, range: FileRange) => void,
 ): Promise<GrowingVhdxLayout> {
   const { filename } = file;
   if (!hasSignature(await read(file, 0, 512), 'vhdxfile')) {
@@ -61,7 +64,8 @@ export async function readVhdxLayout(
   const refuse = (why: string): never => {
     throw invalidImage(filename, why);
   };
-  const end = await checkVhdxTable(shown, layout, { structures, fileLength }, onDamage ?? refuse);
+  const surroundings = { structures, fileLength };
+  const end = await checkVhdxTable(shown, layout, surroundings, onDamage ?? refuse, onBlock);
   return { ...layout, header, end, loggedLength: log?.lastLength };
 }
 

@@ -28,6 +28,7 @@ export interface VhdxStructures {
  * @param file as it is once the log has been replayed
  * @param surroundings where the structures lie that no block may overlap, and how long the file is, in bytes
  * @param onDamage told why a block cannot be where it is said to be
+ * @param onBlock told of each other block where it lies
  * @returns host offset in bytes behind which nothing lies, no block's end either
  * @throws ERR_COWHERD_INVALID_IMAGE for a table that is too short
  */
@@ -36,6 +37,7 @@ export async function checkVhdxTable(
   layout: VhdxLayout,
   surroundings: { readonly structures: VhdxStructures; readonly fileLength: number },
   onDamage: (why: string) => void,
+  onBlock: (entry: number, range: FileRange) => void = () => undefined,
 ): Promise<number> {
   const { filename } = file;
   const { structures, fileLength } = surroundings;
@@ -74,8 +76,9 @@ export async function checkVhdxTable(
       return;
     }
     end = Math.max(end, offset + (isBitmap ? bitmapBytes : blockSize));
-    if (offset >= free) return;
     const range = { offset, length: isBitmap ? bitmapBytes : blockSize };
+    onBlock(entry, range);
+    if (offset >= free) return;
     const other = taken.find((each) => overlap(range, each));
     if (other !== undefined) onDamage(overlapMessage(range, other));
   };

@@ -6,6 +6,7 @@ import type { ImageFiles } from '../driver.js';
 import { unrepairedFormat } from '../failures.js';
 import { CheckTally } from '../mapped/check-tally.js';
 import type { Place } from '../mapped/mapping.js';
+import { UsedClusters } from '../mapped/used-clusters.js';
 import { CompressedGrain } from './grain.js';
 import { type VmdkExtent, type VmdkLayout, sectorBytes } from './layout.js';
 import { VmdkMapping } from './mapping.js';
@@ -17,6 +18,8 @@ const explanations = {
     'A table lies where the file has ended: nothing says where the data of its range lie, and they read as if they had never been written.',
   grainBeyondEnd:
     'A part of the disk is said to lie where the file has ended, as if it had been cut off: that data is lost.',
+  shared:
+    'Two parts of the disk lie at one place: at least one of them reads as what the other holds, and writing to one changes both.',
   invalidEntry:
     'An entry of a table makes no sense: what it is about cannot be reached, and nothing behind it was looked at.',
 } as const;
@@ -94,6 +97,11 @@ class Check {
     fileLength: number,
   ): Promise<boolean> {
     const { signal, onProgress } = this.#options;
+    const used = UsedClusters.of(Math.ceil(fileLength / grainBytes));
+    if (used === undefined) {
+      this.tally.failure = 'EFBIG';
+      return false;
+    }
     const others = new TurnOfOthers();
     for (let at = start; at < start + length;) {
       if (others.due) await others.take();
@@ -111,10 +119,28 @@ class Check {
       }
       const beyond = grainBeyond(place, grainBytes, fileLength);
       if (beyond !== undefined) return this.#giveUpAt(at + beyond);
+      if (place.kind === 'data') this.#take(used, place, at, grainBytes);
       at += place.length;
       onProgress?.({ doneBytes: at, totalBytes: this.#layout.size });
     }
     return true;
+  }
+
+  /** Takes the grains of a place, which begins with one. Grains that do not overlap begin so far apart. */
+  #take(
+    used: UsedClusters,
+    { offset, length }: { readonly offset: number; readonly length: number },
+    guestOffset: number,
+    grainBytes: number,
+  ): void {
+    for (let within = 0; within < length; within += grainBytes) {
+      if (used.take(Math.floor((offset + within) / grainBytes))) continue;
+      const sector = (guestOffset + within) / sectorBytes;
+      this.tally.corruption(
+        'shared',
+        `ERROR: grain of sector ${sector} lies where another one does`,
+      );
+    }
   }
 
   #giveUpAt(guestOffset: number): false {

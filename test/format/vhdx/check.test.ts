@@ -58,6 +58,16 @@ for (const [what, at, entry, says] of [
   });
 }
 
+test('two blocks at one place, which QEMU does not look for', async (t) => {
+  const folder = await temporaryFolder(t);
+  const bytes = vhdxImage(image);
+  bytes.writeBigUInt64LE(BigInt(place.blocks + mib + 6), entryAt(image, 1));
+  await writeFile(path.join(folder, 'disk.vhdx'), bytes);
+  const { code, stderr } = await runCowherd(['check', '-f', 'vhdx', 'disk.vhdx'], folder);
+  const where = `offset ${place.blocks + mib} is where another block lies`;
+  assert.deepEqual([code, stderr], [2, `VHDX BAT entry 3 ${where}\n`]);
+});
+
 test('a file that was cut off', async (t) => {
   if (!needsTool(t, 'qemu-img')) return;
   const folder = await temporaryFolder(t);
