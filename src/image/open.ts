@@ -342,9 +342,11 @@ function refuseStranger(
   const expected = stored?.identities;
   const { identity = 'none' } = backing;
   if (expected === undefined || expected.includes(identity)) return;
+  const name = printable(backing.filename);
+  const difference = `its identity is ${identity}, not ${printable(expected.join(' or '))}`;
   throw new CowherdError(
     'ERR_COWHERD_BACKING',
-    `Could not open '${filename}': the backing file '${printable(backing.filename)}' is another one than the image was made over, or was changed since (its identity is ${identity}, not ${expected.join(' or ')})`,
+    `Could not open '${filename}': the backing file '${name}' is another one than the image was made over, or was changed since (${difference})`,
     { filename },
   );
 }

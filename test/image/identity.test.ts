@@ -107,6 +107,19 @@ for (const [index, { format, makeChild }] of families.entries()) {
   });
 }
 
+test('a linkage of nonsense is told in one line', async (t) => {
+  const folder = await temporaryFolder(t);
+  await createImage(path.join(folder, 'parent'), { format: 'vhdx', size: 4 * mib });
+  const file = path.join(folder, 'child');
+  const parent = { relative_path: 'parent', parent_linkage: `{a\n\u001b${'b'.repeat(20_000)}` };
+  const image = { size: 4 * mib, blockSize: mib, sectorSize: 512, parent, blocks: [] };
+  await writeFile(file, vhdxImage(image));
+  await assertStranger(file, { format: 'vhdx' });
+  await assert.rejects(openImage(file, { format: 'vhdx', readOnly: true }), {
+    message: /^\P{Cc}{1,400}$/u,
+  });
+});
+
 test('a parent that was written to is another one: VHDX', async (t) => {
   const folder = await temporaryFolder(t);
   const parent = path.join(folder, 'parent');

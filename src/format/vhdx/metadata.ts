@@ -3,7 +3,7 @@ import { maxParentLocatorBytes, maxVhdxDiskBytes } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
 import { invalidImage, unsupportedImage } from '../failures.js';
 import { decodeUtf16, nameOfAbsolutePath, nameOfRelativePath } from '../vpc/parent-path.js';
-import { encodeGuid, guidAt, guidBytes, newGuid } from './guid.js';
+import { encodeGuid, guidAt, guidBytes, newGuid, noGuid } from './guid.js';
 import { type FileRange, hasSignature } from './header.js';
 
 const tableBytes = 64 * 1024;
@@ -223,7 +223,15 @@ function parseLocator(locator: DataView, filename: string): VhdxParent {
   if (name === '') throw invalid('The VHDX image has a parent, and does not say where it is');
   const linkages = linkageKeys.map((key) => values.get(key)).filter((id) => id !== undefined);
   if (linkages.length === 0) return { name };
-  return { name, identities: linkages.map((id) => id.replace(/^\{|\}$/g, '').toUpperCase()) };
+  return { name, identities: linkages.map(idOfLinkage) };
+}
+
+/** The GUID that a linkage names in braces, as `guidAt` has it. */
+function idOfLinkage(linkage: string): string {
+  return linkage
+    .slice(0, '{}'.length + noGuid.length)
+    .replace(/^\{|\}$/g, '')
+    .toUpperCase();
 }
 
 /** The parent's name, from a locator's values by their keys; empty if it says none. */

@@ -3,6 +3,7 @@ import type { StorageFile } from '../../storage/storage.js';
 import type { FormatDriver } from '../driver.js';
 import { invalidImage } from '../failures.js';
 import { mappedDriver } from '../mapped/mapped-image.js';
+import { tablePieces } from '../mapped/table-pieces.js';
 import {
   type VhdFooter,
   type VhdHeader,
@@ -17,9 +18,6 @@ import { vpcCreation } from './create.js';
 import { growingVhd } from './growing.js';
 import { type VhdLayout, vhdEntryBytes, vhdMapping, vhdUnallocated } from './mapping.js';
 import { findVhdParent } from './parent.js';
-
-/** Bytes of the table that are looked at at a time. */
-const scannedBytes = 1024 * 1024;
 
 /** The driver. */
 export const vpcDriver: FormatDriver = mappedDriver<VhdLayout>({
@@ -82,12 +80,8 @@ async function checkTable(file: StorageFile, blocks: VhdHeader, count: number): 
   const { tableOffset, bitmapBytes, blockSize } = blocks;
   if (tableOffset + count * vhdEntryBytes > length) throw truncated();
   const lastStart = (length - bitmapBytes - blockSize) / vhdSectorBytes;
-  const bytes = new Uint8Array(Math.min(count * vhdEntryBytes, scannedBytes));
-  for (let done = 0; done < count * vhdEntryBytes; done += bytes.length) {
-    const part = bytes.subarray(0, count * vhdEntryBytes - done);
-    await file.read(part, tableOffset + done);
-    const view = new DataView(part.buffer, 0, part.length);
-    for (let at = 0; at < part.length; at += vhdEntryBytes) {
+  for await (const { view } of tablePieces(file, tableOffset, count * vhdEntryBytes)) {
+    for (let at = 0; at < view.byteLength; at += vhdEntryBytes) {
       const start = view.getUint32(at);
       if (start !== vhdUnallocated && start > lastStart) throw truncated();
     }
