@@ -39,6 +39,7 @@ const layers: Layers = {
     'src/engine/',
     'src/native/zero-scan',
     'src/native/thread-end',
+    'src/native/aligned-buffer',
   ],
   format: [
     'src/engine/',

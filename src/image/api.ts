@@ -2,6 +2,7 @@
  * What people hold: the types of an open image, its queues, and what they report.
  * Types only; `open.ts` and `create.ts` make these.
  */
+import type { Readable, Writable } from 'node:stream';
 import type { AbortSignalLike } from '../abort-signal.js';
 import type { CreateOptions } from '../format/create-options.js';
 import type { FormatName } from '../format/registry.js';
@@ -291,6 +292,26 @@ export interface Progress {
   readonly totalBytes: number;
 }
 
+/** Which part of a disk a stream reads, and how. */
+export interface ReadStreamOptions {
+  /** Guest offset of the first byte; default 0. */
+  readonly start?: number | undefined;
+  /** Guest offset of the last byte, which is read too; default, and with `Infinity`, that of the disk. */
+  readonly end?: number | undefined;
+  /** Bytes that are read ahead of the reader, in up to 16 requests of at most 1 MiB; default 4 MiB. */
+  readonly highWaterMark?: number | undefined;
+  /** Destroys the stream with ERR_COWHERD_ABORTED. */
+  readonly signal?: AbortSignalLike | undefined;
+}
+
+/** Where on a disk a stream writes. */
+export interface WriteStreamOptions {
+  /** Guest offset of the first byte; default 0. */
+  readonly start?: number | undefined;
+  /** Destroys the stream with ERR_COWHERD_ABORTED; what was written by then stays. */
+  readonly signal?: AbortSignalLike | undefined;
+}
+
 /** The request methods that an image and each of its queues share. */
 export interface RequestTarget {
   /**
@@ -329,6 +350,23 @@ export interface RequestTarget {
   reserve(offset: number, length: number): Promise<boolean>;
   /** Makes every request that completed before this call durable. */
   flush(): Promise<void>;
+  /**
+   * The content of the disk, or a part of it, as one of Node's streams of `Buffer`s. What is not stored is
+   * filled in as zeroes. What is written to the image meanwhile may be in it or not. The stream has closed
+   * when no request of it is under way any more, after `destroy()` too; its errors are `CowherdError`s.
+   *
+   * @throws ERR_COWHERD_OUT_OF_RANGE for what lies beyond the disk, ERR_COWHERD_CLOSED
+   */
+  createReadStream(options?: ReadStreamOptions): Readable;
+  /**
+   * One of Node's streams that fills the disk from an offset on. Chunks are copied and gathered: their
+   * callbacks come when they are taken, and at `finish` all of them are written and durable. What would lie
+   * beyond the disk fails the stream with ERR_COWHERD_OUT_OF_RANGE. A stream that is destroyed, or fails,
+   * may have written some of what it took; it has closed when no request of it is under way any more.
+   *
+   * @throws ERR_COWHERD_OUT_OF_RANGE, ERR_COWHERD_READ_ONLY or ERR_COWHERD_CLOSED
+   */
+  createWriteStream(options?: WriteStreamOptions): Writable;
 }
 
 /** How long requests took, in microseconds, from a sample of them (one in 16). */

@@ -1,4 +1,5 @@
 /** A queue as people hold it: requests are checked, counted and throttled before the format sees them. */
+import type { Readable, Writable } from 'node:stream';
 import { types } from 'node:util';
 import { Counter, type QueueCounters } from '../engine/counters.js';
 import type { Throttle } from '../engine/throttle.js';
@@ -7,8 +8,10 @@ import type { DataCopy, FillRule, FormatQueue } from '../format/driver.js';
 import { probeBytes } from '../format/probe.js';
 import { mistakenFormat } from '../format/registry.js';
 import { isZero } from '../native/zero-scan.js';
-import type { ImageQueue } from './api.js';
+import type { ImageQueue, ReadStreamOptions, WriteStreamOptions } from './api.js';
 import { type BufferLike, bytesOf } from './buffer.js';
+import { type StreamSource, createReadStream } from './streams/read-stream.js';
+import { createWriteStream } from './streams/write-stream.js';
 
 const sectorSize = 512;
 
@@ -24,6 +27,8 @@ export interface QueueRules {
   readonly detectZeroes: 'off' | 'on' | 'unmap';
   /** Of the image and of the queue. */
   readonly throttles: readonly Throttle[];
+  /** How the image is stored, for streams. */
+  readonly map: StreamSource['map'];
 }
 
 /** See the file's comment. */
@@ -147,6 +152,22 @@ export class CheckedQueue implements ImageQueue {
     if (this.#rules.readOnly) return Promise.resolve();
     this.#counters.add(Counter.flushes);
     return this.#queue.flush();
+  }
+
+  createReadStream(options: ReadStreamOptions = {}): Readable {
+    const refusal = this.#refusal(0, 0, false);
+    if (refusal !== undefined) throw refusal;
+    const { filename, size, map } = this.#rules;
+    const read: StreamSource['read'] = (buffer, offset) => this.read(buffer, offset);
+    return createReadStream({ filename, size, read, map }, options);
+  }
+
+  createWriteStream(options: WriteStreamOptions = {}): Writable {
+    const refusal = this.#refusal(0, 0, true);
+    if (refusal !== undefined) throw refusal;
+    const { filename, size } = this.#rules;
+    const write = (bytes: Uint8Array, offset: number): Promise<void> => this.write(bytes, offset);
+    return createWriteStream({ filename, size, write, flush: () => this.flush() }, options);
   }
 
   close(): Promise<void> {

@@ -1,4 +1,5 @@
 /** An open image as people hold it: request checks, queues, and reports, over a format driver. */
+import type { Readable, Writable } from 'node:stream';
 import { QueueCounters } from '../engine/counters.js';
 import { leave } from '../engine/members.js';
 import { SharedWords } from '../engine/shared-words.js';
@@ -24,7 +25,9 @@ import type {
   ImageQueue,
   ImageStats,
   OpenImageOptions,
+  ReadStreamOptions,
   ThrottleOptions,
+  WriteStreamOptions,
 } from './api.js';
 import type { BufferLike } from './buffer.js';
 import { CheckedQueue } from './checked-queue.js';
@@ -43,6 +46,7 @@ import {
 } from './option-check.js';
 import type { SharedState } from './shared-state.js';
 import { imageStats } from './stats.js';
+import type { StreamSource } from './streams/read-stream.js';
 
 /** Where bytes of an image lie as its guest sees them. */
 export interface PlainBytes {
@@ -148,6 +152,14 @@ export class OpenedImage implements Image {
 
   flush(): Promise<void> {
     return this.#own.flush();
+  }
+
+  createReadStream(options?: ReadStreamOptions): Readable {
+    return this.#own.createReadStream(options);
+  }
+
+  createWriteStream(options?: WriteStreamOptions): Writable {
+    return this.#own.createWriteStream(options);
   }
 
   /** @internal A way to fill this image from other files, if there is one. */
@@ -375,7 +387,12 @@ export class OpenedImage implements Image {
       throttles.push(new Throttle(new SharedWords(new Int32Array(throttleWords)), throttle));
     }
     const detectZeroes = options.detectZeroes ?? 'off';
-    const rules = { filename, size, clusterSize, readOnly, probed, detectZeroes, throttles };
+    // Of tables that change, all are flushed before they are told of, and reading knows them by itself.
+    const tells = readOnly || this.isFlat;
+    const map: StreamSource['map'] = tells
+      ? (offset, length) => this.map({ offset, length })
+      : undefined;
+    const rules = { filename, size, clusterSize, readOnly, probed, detectZeroes, throttles, map };
     const below = backing?.reader();
     const inner = openAbove(below, () => format.openQueue(files, below, counters));
     const queue = new CheckedQueue(rules, inner, counters, onClose);

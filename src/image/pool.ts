@@ -3,11 +3,20 @@
  * spread over the queues of all threads. Buffers cross in shared memory; one that lies there already
  * is used as it is, others are copied once.
  */
+import type { Readable, Writable } from 'node:stream';
 import { types } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { CowherdError, nameMemoryError } from '../errors.js';
 import { noWorkerModule, workerModule } from '../package-folder.js';
-import type { Image, ImageInfo, ImageStats, OpenImageOptions, RequestTarget } from './api.js';
+import type {
+  Image,
+  ImageInfo,
+  ImageStats,
+  OpenImageOptions,
+  ReadStreamOptions,
+  RequestTarget,
+  WriteStreamOptions,
+} from './api.js';
 import { type BufferLike, bytesOf } from './buffer.js';
 import { reviveError } from './error-transfer.js';
 import { noteOpen } from './left-open.js';
@@ -16,6 +25,8 @@ import { openImageRules, queueCount } from './open-options.js';
 import { type OptionRules, checkOptions, oneOf, wholeNumber } from './option-check.js';
 import { type PathLike, pathOf } from './path.js';
 import type { PoolAnswer, PoolOperation, PoolOrders, PoolRequest } from './pool-messages.js';
+import { createReadStream } from './streams/read-stream.js';
+import { createWriteStream } from './streams/write-stream.js';
 
 /** Arguments of `openPool`. */
 export interface PoolOptions extends OpenImageOptions {
@@ -297,6 +308,28 @@ class ThreadPool implements ImagePool {
     return this.#run('flush', 0, 0);
   }
 
+  createReadStream(options: ReadStreamOptions = {}): Readable {
+    if (this.#closing !== undefined) throw this.#closed();
+    const { filename, size } = this;
+    const image = this.#image;
+    const read = (buffer: Uint8Array, offset: number): Promise<void> => this.read(buffer, offset);
+    const map = image.readOnly
+      ? (offset: number, length: number) => image.map({ offset, length })
+      : undefined;
+    return createReadStream({ filename, size, read, map }, options);
+  }
+
+  createWriteStream(options: WriteStreamOptions = {}): Writable {
+    if (this.#closing !== undefined) throw this.#closed();
+    const { filename, size } = this;
+    if (this.#image.readOnly) {
+      const message = `'${filename}' is open read-only`;
+      throw new CowherdError('ERR_COWHERD_READ_ONLY', message, { filename });
+    }
+    const write = (bytes: Uint8Array, offset: number): Promise<void> => this.write(bytes, offset);
+    return createWriteStream({ filename, size, write, flush: () => this.flush() }, options);
+  }
+
   info(): Promise<ImageInfo> {
     return this.#image.info();
   }
@@ -328,15 +361,16 @@ class ThreadPool implements ImagePool {
     buffer?: Uint8Array,
     unmap = false,
   ): Promise<void> {
-    if (this.#closing !== undefined) {
-      const { filename } = this;
-      const error = new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
-      return Promise.reject(error);
-    }
+    if (this.#closing !== undefined) return Promise.reject(this.#closed());
     const region = this.#regionBytes;
     const choice = region === undefined ? this.#turn++ : Math.floor(offset / region);
     const { thread, queue } = this.#queues[Math.max(0, choice || 0) % this.#queues.length];
     return thread.run(operation, queue, offset, length, buffer, unmap);
+  }
+
+  #closed(): CowherdError {
+    const { filename } = this;
+    return new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
   }
 
   #lend(length: number): Uint8Array {

@@ -1,7 +1,7 @@
 /** An image's guest content as a stream of pieces in order, read ahead with several requests. */
 import { CowherdError } from '../errors.js';
-import { TurnOfOthers } from '../turn-of-others.js';
 import type { Image, LongOperationOptions } from '../image/api.js';
+import { inOrder } from '../image/in-order.js';
 import { alignedBuffer } from '../native/aligned-buffer.js';
 import { zeroRuns } from '../native/zero-scan.js';
 import { blockStatus } from './block-status.js';
@@ -34,39 +34,26 @@ export async function* readContent(
   options: RangeOptions = {},
 ): AsyncGenerator<Uint8Array> {
   const { parallel = 4, signal, onProgress, offset = 0, length = image.size - offset } = options;
-  const end = offset + length;
   const wanted = Math.min(Math.max(1, parallel), Math.ceil(length / pieceBytes));
   const bufferBytes = Math.min(pieceBytes, length);
   const buffers = Array.from({ length: wanted }, () => alignedBuffer(bufferBytes));
-  const reads: { readonly piece: Uint8Array; readonly done: Promise<void> }[] = [];
-  let next = offset;
-  const readAhead = (buffer: Uint8Array): void => {
-    if (next >= end) return;
-    const piece = buffer.subarray(0, Math.min(pieceBytes, end - next));
-    const done = image.read(piece, next);
-    // A failure is met when its turn comes; until then it must not end the program.
-    done.catch(() => undefined);
-    reads.push({ piece, done });
-    next += piece.length;
-  };
-  buffers.forEach(readAhead);
-  const others = new TurnOfOthers();
-  try {
-    for (let doneBytes = 0, index = 0; reads.length > 0; index++) {
-      if (others.due) await others.take();
-      if (signal?.aborted === true) {
-        throw new CowherdError('ERR_COWHERD_ABORTED', 'Reading was aborted');
-      }
-      const { piece, done } = reads[0];
-      await done;
-      reads.shift();
-      yield piece;
-      doneBytes += piece.length;
-      onProgress?.({ doneBytes, totalBytes: length });
-      readAhead(buffers[index % buffers.length]);
+  const read = async (at: number): Promise<Uint8Array> => {
+    if (signal?.aborted === true) {
+      throw new CowherdError('ERR_COWHERD_ABORTED', 'Reading was aborted');
     }
-  } finally {
-    await Promise.allSettled(reads.map(({ done }) => done));
+    const buffer = buffers[(at / pieceBytes) % wanted];
+    const piece = buffer.subarray(0, Math.min(pieceBytes, length - at));
+    await image.read(piece, offset + at);
+    return piece;
+  };
+  const begins = function* (): Generator<number> {
+    for (let at = 0; at < length; at += pieceBytes) yield at;
+  };
+  let doneBytes = 0;
+  for await (const piece of inOrder(begins(), wanted, read)) {
+    yield piece;
+    doneBytes += piece.length;
+    onProgress?.({ doneBytes, totalBytes: length });
   }
 }
 

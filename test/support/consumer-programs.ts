@@ -120,6 +120,7 @@ export async function main(): Promise<void> {
   for await (const extent of image.map({ offset: 0, length: image.size })) extents.push(extent);
   const queue = await image.openQueue();
   await queue.read(new Float64Array(64), 0);
+  queue.createReadStream({ start: 512, end: 1023 }).pipe(image.createWriteStream({ start: 0 }));
   await queue[Symbol.asyncDispose]();
   const handle: ImageHandle = image.handle();
   await (await attachImage(handle)).read(alignedBuffer(512), 0);
