@@ -6,7 +6,8 @@
  *   `index.cjs` is the library once more, for who cannot load ECMAScript modules. The program is
  *   `main.cjs`, with what it needs of other packages: Node starts CommonJS sooner, and finds a package
  *   slowly. `main.js` is another name for it.
- * - dist/index.d.ts and dist/index.d.cts: the library's types, for each kind of module.
+ * - dist/index.d.ts and dist/index.d.cts: the library's types, for each kind of module; `conformance` has
+ *   its own.
  */
 import { createHash } from 'node:crypto';
 import { chmodSync, existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -23,6 +24,12 @@ const compiled = path.join(root, 'dist', 'src');
 const outdir = path.join(root, 'dist', 'bundle');
 
 const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
+
+/** What programs may import: names in the package, and the modules they are. */
+const entries = {
+  index: 'index',
+  conformance: path.join('storage', 'conformance', 'conformance'),
+};
 
 const common = {
   outdir,
@@ -55,14 +62,15 @@ async function bundleLibrary() {
   const workers = readdirSync(path.join(root, 'src'), { recursive: true })
     .filter((name) => name.endsWith('-worker.ts'))
     .map((name) => name.replace(/\.ts$/, '.js'));
+  const modules = Object.values(entries).map((name) => path.join(compiled, `${name}.js`));
   await build({
     ...common,
-    entryPoints: ['index.js', ...workers].map((name) => path.join(compiled, name)),
+    entryPoints: [...modules, ...workers.map((name) => path.join(compiled, name))],
     // What they share must exist once in a thread.
     splitting: true,
     format: 'esm',
   });
-  await build({ ...commonJs, entryPoints: [path.join(compiled, 'index.js')] });
+  await build({ ...commonJs, entryPoints: modules });
 }
 
 async function bundleProgram() {
@@ -108,21 +116,21 @@ function bundleTypes() {
   const stampFile = path.join(root, 'dist', '.types-stamp');
   if (existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp) return;
 
-  const [types] = generateDtsBundle(
-    [
-      {
-        filePath: path.join(compiled, 'index.d.ts'),
-        output: { noBanner: true, exportReferencedTypes: false },
-      },
-    ],
+  const bundles = generateDtsBundle(
+    Object.values(entries).map((name) => ({
+      filePath: path.join(compiled, `${name}.d.ts`),
+      output: { noBanner: true, exportReferencedTypes: false },
+    })),
     { preferredConfigPath: path.join(root, 'tsconfig.json') },
   );
-  // Not every program's settings have the types of `await using`, or those of Node: streams are `any` there.
-  const known = types.replace(/^import .*'node:/gm, '// @ts-ignore\n$&');
-  const text = `/// <reference lib="esnext.disposable" />\n${known}`;
-  for (const name of ['index.d.ts', 'index.d.cts']) {
-    writeFileSync(path.join(root, 'dist', name), text);
-  }
+  Object.keys(entries).forEach((name, index) => {
+    // Not every program's settings have the types of `await using`, or those of Node: streams are `any` there.
+    const known = bundles[index].replace(/^import .*'node:/gm, '// @ts-ignore\n$&');
+    const text = `/// <reference lib="esnext.disposable" />\n${known}`;
+    for (const extension of ['d.ts', 'd.cts']) {
+      writeFileSync(path.join(root, 'dist', `${name}.${extension}`), text);
+    }
+  });
   writeFileSync(stampFile, stamp);
 }
 

@@ -122,7 +122,7 @@ test('a test of Jest, as Jest is by default', { skip }, async () => {
     cwd: project,
   });
   assert.equal(result.code, 0, result.stderr);
-  assert.match(result.stderr, /Tests: +1 passed, 1 total/);
+  assert.match(result.stderr, /Tests: +\d\d skipped, 1 passed, /);
 });
 
 /** Builds by a configuration of the bundler's, and runs what came of it where it was installed. */

@@ -15,6 +15,7 @@ export { convert } from './jobs/convert.js';
 export type { ConversionSource } from './jobs/conversion-source.js';
 export type { ConvertOptions } from './jobs/convert-options.js';
 export { alignedBuffer } from './native/aligned-buffer.js';
+export { BaseFile } from './storage/base-file.js';
 export type { Protocol } from './storage/protocol.js';
 export { registerProtocol } from './storage/registry.js';
-export type { StorageFile } from './storage/storage.js';
+export type * from './storage/storage.js';

@@ -28,6 +28,9 @@ const needsAddon = addon === undefined ? 'needs the addon' : false;
 /** The glibc 2.x that Node's own builds need, and the README states. */
 const oldestGlibcMinor = 28;
 
+/** Makes Node behave as what cannot require ECMAScript modules. */
+const noRequireOfModules = ['--no-experimental-require-module'];
+
 const notPacked = 'such an addon is not packed';
 
 test('the addon was built', { skip: process.env['CI'] ? false : needsAddon }, () => {
@@ -41,14 +44,15 @@ test('the tarball holds what runs and what explains it, nothing else', async (t)
   const [{ files }] = JSON.parse(listing) as { files: { path: string; mode: number }[] }[];
   const names = files.map((file) => file.path);
   const isProgram = (name: string): boolean =>
-    /^dist\/(?:bundle\/[^/]*\.c?js(?:\.map)?|index\.d\.c?ts)$/.test(name);
+    /^dist\/(?:bundle\/[^/]*\.c?js(?:\.map)?|(?:index|conformance)\.d\.c?ts)$/.test(name);
   assert.deepEqual(
     names.filter((name) => !isProgram(name) && !name.startsWith(`prebuilt/${platform}/`)).sort(),
     ['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json'],
   );
   for (const wanted of [
     ...['bundle/index.js', 'bundle/index.cjs', 'bundle/main.js', 'bundle/main.js.map'],
-    ...['index.d.ts', 'index.d.cts'],
+    ...['index.d.ts', 'index.d.cts', 'bundle/conformance.js', 'bundle/conformance.cjs'],
+    ...['conformance.d.ts', 'conformance.d.cts'],
   ]) {
     assert.ok(names.includes(`dist/${wanted}`), `the package lacks ${wanted}`);
   }
@@ -138,8 +142,21 @@ test('installed into an empty project, it converts an image without a compiler',
     const same = await runIn(consumer, process.execPath, ['same.cjs'], env);
     assert.equal(same.stdout, 'true\n');
     // As in Jest, and in whatever else cannot require ECMAScript modules.
-    const words = ['--no-experimental-require-module', 'program.cjs'];
+    const words = [...noRequireOfModules, 'program.cjs'];
     assertExercised(await runIn(consumer, process.execPath, words, env), how);
+  });
+
+  await t.test('the promises of storages, by either kind of module', async () => {
+    const count = 'storageConformance({ create: () => undefined }).length > 40';
+    for (const words of [
+      ['--eval', `import('cowherd/conformance').then((it) => console.log(it.${count}))`],
+      [...noRequireOfModules, '--input-type=commonjs', '--eval'].concat(
+        `console.log(require('cowherd/conformance').${count})`,
+      ),
+    ]) {
+      const result = await runIn(consumer, process.execPath, words);
+      assert.deepEqual(result, { stdout: 'true\n', stderr: '', code: 0 });
+    }
   });
 
   await t.test('inside a bundle, as long as it is installed too', async () => {

@@ -71,7 +71,10 @@ export function assertExercised(result: RunResult, how: 'addon' | 'portable'): v
 /** A test as people write it for Jest, which runs it in a realm of its own, by default in CommonJS. */
 export const jestTest = `
 const cowherd = require('cowherd');
+const { storageConformance } = require('cowherd/conformance');
 const { mkdtempSync } = require('node:fs');
+
+for (const { name, run } of storageConformance({ create: () => undefined })) test.skip(name, run);
 
 test('an image is written, read by a pool, converted and compared', async () => {
   const folder = mkdtempSync('run-');
@@ -106,7 +109,8 @@ test('an image is written, read by a pool, converted and compared', async () => 
 const typedProgram = `
 import { alignedBuffer, attachImage, bench, compare, convert } from 'cowherd';
 import { createImage, openImage, openPool, CowherdError } from 'cowherd';
-import type { ConvertOptions, Extent, Image, ImageHandle } from 'cowherd';
+import type { ConvertOptions, Extent, Image, ImageHandle, StorageFile } from 'cowherd';
+import { storageConformance } from 'cowherd/conformance';
 
 export async function main(): Promise<void> {
   const options: ConvertOptions = { from: 'raw', to: 'qcow2', compress: true };
@@ -127,6 +131,8 @@ export async function main(): Promise<void> {
   const { seconds }: { readonly seconds: number } = await bench(image, { count: 1, depth: 1, bufferBytes: 512 });
   await (await openPool('a.qcow2', { queues: 2 })).write(new ArrayBuffer(512), seconds);
   await image.close();
+  const create = (content: Uint8Array): StorageFile => { throw new Error(String(content.length)); };
+  for (const { name, run } of storageConformance({ create, resizing: false })) await run().catch(() => name);
   const { identical } = await compare('a.qcow2', 'a.raw');
   const same: boolean = identical;
   try {

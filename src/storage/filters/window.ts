@@ -117,8 +117,10 @@ export class WindowFile extends BaseFile {
     }
   }
 
-  protected doWriteVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
-    return this.#within(offset, totalLength(buffers), (at) => this.inner.writeVector(buffers, at));
+  protected async doWriteVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
+    const length = totalLength(buffers);
+    if (length === 0) return;
+    await this.#within(offset, length, (at) => this.inner.writeVector(buffers, at));
   }
 
   protected doFlush(): Promise<void> {
