@@ -137,6 +137,9 @@ const errors: readonly (readonly [number: number, name: string, text: string])[]
   [132, 'ERFKILL', 'Operation not possible due to RF-kill'],
 ];
 
+/** Symbolic names of all of them. */
+export const errnoNames: readonly string[] = errors.map(([, name]) => name);
+
 const byNumber = new Map(errors.map(([number, name]) => [number, name]));
 const texts = new Map(errors.map(([, name, text]) => [name, text]));
 

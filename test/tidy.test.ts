@@ -5,6 +5,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import ts from 'typescript';
 import { formatNames } from '../src/format/registry.js';
+import { filterList } from '../src/storage/filters/registry.js';
 import { type SourceText, filesBelow, isExported, parse, visit } from './support/source-tree.js';
 import { projectFolder } from './support/tools.js';
 import {
@@ -55,9 +56,11 @@ const layers: Layers = {
 const leaves = [
   'src/abort-signal.ts',
   'src/byte-names.ts',
+  'src/clock.ts',
   'src/errors.ts',
   'src/limits.ts',
   'src/package-folder.ts',
+  'src/rate-budget.ts',
   'src/size.ts',
   'src/system-errors.ts',
   'src/turn-of-others.ts',
@@ -93,15 +96,18 @@ test('imports between the rooms of a folder point downwards only', () => {
   assert.deepEqual(wrong, []);
 });
 
-test('nothing outside its folder names a format or a protocol', () => {
+test('nothing outside its folder names a format, a protocol or a filter', () => {
   const formats = ['luks', ...formatNames()];
   const protocols = ['host_device', 'https', 'nbd', 's3'];
-  assert.ok(formats.length > 2);
+  // It is the name of an option too.
+  const filters = filterList().flatMap(({ name }) => (name === 'rate' ? [] : [name]));
+  assert.ok(formats.length > 2 && filters.length > 2);
   const inside = sources.filter(({ name }) => name !== 'src/index.ts');
   assert.deepEqual(
     [
       ...namedOutside(inside, 'src/format/', [...formats, 'mapped'], formats),
       ...namedOutside(inside, 'src/storage/', ['file', 'http', 'memory'], protocols),
+      ...namedOutside(inside, 'src/storage/filters/', [], filters),
     ],
     [],
   );

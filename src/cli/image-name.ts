@@ -1,9 +1,9 @@
-/** Names of images as the command line has them: paths, `file:` in front of paths, lists of options. */
+/** Names of images as the command line has them: paths, `file:` in front of paths, lists of options, JSON. */
 import type { ImageFormat } from '../image/api.js';
 import { formatRefusal, isReadableFormat } from '../image/formats.js';
 import { isUrl } from '../image/path.js';
 import { CliError } from './cli-error.js';
-import { type OpeningOptions, parseImageOptions } from './image-options.js';
+import { type OpeningOptions, parseImageOptions, parseJsonOptions } from './image-options.js';
 
 /** An image to open. */
 export interface ImageName {
@@ -45,6 +45,11 @@ export function parseImageName(given: string, options: ImageNameOptions = {}): I
     return { given, ...parseImageOptions(given, refuse, options.forWriting ?? false) };
   }
   if (given === '') throw refuse("The 'file' block driver requires a file name");
+  if (given.startsWith('json:')) {
+    const listed = parseJsonOptions(given, refuse, options.forWriting ?? false);
+    if (format === undefined || listed.format === format) return { given, ...listed };
+    throw refuse(`the name says a format of its own, and -f ${format} another`);
+  }
   const path = pathOfName(given, refuse);
   if (format !== undefined && !isReadableFormat(format)) {
     throw refuse(formatRefusal(format, path));

@@ -2,14 +2,24 @@
  * Images named by lists of options, as QEMU's block layer takes them: `driver=qcow2,file.filename=NAME`.
  * What can be carried out is, what changes nothing that can be seen is taken, and the rest is refused.
  */
-import type { HttpOptions, ImageFormat, OpenImageOptions } from '../image/api.js';
+import type { FilterChoice, HttpOptions, ImageFormat, OpenImageOptions } from '../image/api.js';
 import {
   defaultFormatName,
   formatByBytes,
   isReadableFormat,
   takesOption,
 } from '../image/formats.js';
-import { fileDriverName, nameOption } from '../image/json-name.js';
+import {
+  type NamedFilter,
+  driverNames,
+  fileDriverName,
+  filterList,
+  filterNamed,
+  jsonOptions,
+  nameOption,
+  problemWithFilter,
+  shellName,
+} from '../image/json-name.js';
 import { parseSize } from '../size.js';
 import type { CliError } from './cli-error.js';
 import { parseOptionList, parseSwitch } from './option-list.js';
@@ -25,6 +35,7 @@ export interface OpeningOptions {
   readonly lazyRefcounts?: boolean;
   readonly overlapCheck?: OpenImageOptions['overlapCheck'];
   readonly http?: HttpOptions;
+  readonly filters?: readonly FilterChoice[];
   readonly window?: OpenImageOptions['window'];
   readonly dataFile?: string;
   readonly backingFile?: string;
@@ -49,7 +60,26 @@ type Refuse = (message: string) => CliError;
 export function parseImageOptions(given: string, refuse: Refuse, forWriting: boolean): ListedImage {
   // A single word would be the name of a node of a running machine, of which there is none here.
   if (!given.includes('=')) throw refuse(`Cannot find device='${given}' nor node-name='${given}'`);
-  return new OptionReader(given, refuse, forWriting).read();
+  const values = parseOptionList(given).map(({ name, value }) => [name, value] as const);
+  return new OptionReader(new Map(values), refuse, forWriting).read();
+}
+
+/**
+ * Understands a name that is such a list as JSON, `json:{"driver":"qcow2","file":{...}}`.
+ *
+ * @param forWriting whether the image is to be written to
+ * @throws CliError as `parseImageOptions` does
+ */
+export function parseJsonOptions(given: string, refuse: Refuse, forWriting: boolean): ListedImage {
+  const options = jsonOptions(given);
+  if (options === undefined) throw refuse('Could not parse the JSON options');
+  const values = new Map<string, string>();
+  for (const [name, value] of options) {
+    if (typeof value === 'boolean') values.set(name, value ? 'on' : 'off');
+    else if (typeof value === 'string' || typeof value === 'number') values.set(name, `${value}`);
+    else throw refuse(`The option '${name}' of the name has no value that is understood`);
+  }
+  return new OptionReader(values, refuse, forWriting).read();
 }
 
 /** QEMU has two names for it. */
@@ -63,27 +93,29 @@ class OptionReader {
   readonly #opening: { -readonly [Key in keyof OpeningOptions]: OpeningOptions[Key] } = {};
 
   constructor(
-    given: string,
+    values: Map<string, string>,
     private readonly refuse: Refuse,
     private readonly forWriting: boolean,
   ) {
-    this.#values = new Map(parseOptionList(given).map(({ name, value }) => [name, value]));
+    this.#values = values;
   }
 
   read(): ListedImage {
-    const driver = this.#take('driver');
-    const isFile = driver !== undefined && nameOption(driver) !== undefined;
+    const driver = this.#values.get('driver');
+    // What is opened as a file alone is its bytes.
+    const isFile = driver !== undefined && isOfFiles(driver);
+    if (!isFile) this.#take('driver');
     const format = this.#formatOf(isFile ? defaultFormatName : driver);
-    const filePrefix = isFile ? '' : 'file.';
-    const fileDriver = isFile ? driver : this.#takeDriver('file.driver');
+    const filePrefix = this.#takeFilters(isFile ? '' : 'file.');
+    const fileDriver = this.#takeDriver(`${filePrefix}driver`);
     const pathOption = nameOption(fileDriver);
     const path = this.#take(`${filePrefix}${pathOption ?? ''}`);
     if (path === undefined) {
-      const what = isFile ? `The '${driver}' block driver requires a file name` : noFile;
+      const what = isFile ? `The '${fileDriver}' block driver requires a file name` : noFile;
       throw this.refuse(what);
     }
-    this.#takeCommon('');
-    if (!isFile) this.#takeCommon('file.');
+    if (!isFile) this.#takeCommon('');
+    this.#takeCommon(filePrefix);
     if (pathOption === 'url') this.#takeWeb(filePrefix);
     else this.#takeFile(filePrefix);
     if (!isFile) this.#takeOwn(format);
@@ -96,6 +128,46 @@ class OptionReader {
       throw this.refuse('force-share=on can only be used with read-only images');
     }
     return { path, format, opening: this.#opening };
+  }
+
+  /**
+   * The filters over a file, from the outermost on; each has what is below it as its `file`.
+   *
+   * @returns the prefix of the options of what is below all of them
+   */
+  #takeFilters(prefix: string): string {
+    const filters: unknown[] = [];
+    let below = prefix;
+    for (;;) {
+      const filter = filterNamed(this.#values.get(`${below}driver`));
+      if (filter === undefined) break;
+      this.#take(`${below}driver`);
+      this.#takeCommon(below);
+      filters.push(this.#takeFilter(filter, below));
+      below = `${below}file.`;
+    }
+    // Each has been read by the definition that is its type.
+    if (filters.length > 0) this.#opening.filters = filters as FilterChoice[];
+    return below;
+  }
+
+  #takeFilter(filter: NamedFilter, prefix: string): unknown {
+    const choice: Record<string, unknown> = { name: filter.name };
+    for (const [key, { parse, expected }] of Object.entries(filter.options)) {
+      const name = `${prefix}${shellName(key)}`;
+      const text = this.#take(name);
+      if (text === undefined) continue;
+      const value = parse(text);
+      if (value === undefined) throw this.refuse(`Parameter '${name}' expects ${expected}`);
+      choice[key] = value;
+    }
+    const isOwn = (name: string): boolean =>
+      name.startsWith(prefix) && !name.slice(prefix.length).includes('.');
+    const further = [...this.#values.keys()].find(isOwn);
+    const unknown = further === undefined ? undefined : { [further.slice(prefix.length)]: '' };
+    const problem = problemWithFilter({ ...choice, ...unknown }, shellName);
+    if (problem !== undefined) throw this.refuse(problem);
+    return choice;
   }
 
   #formatOf(driver: string | undefined): ImageFormat | undefined {
@@ -244,7 +316,10 @@ class OptionReader {
   #takeDriver(name: string): string {
     const driver = this.#take(name) ?? fileDriverName;
     if (nameOption(driver) !== undefined) return driver;
-    throw this.refuse(`Unknown driver '${driver}'`);
+    const filters = filterList().map((filter) => filter.name);
+    throw this.refuse(
+      `Unknown driver '${driver}'; files have ${driverNames().join(', ')}, and the filters are ${filters.join(', ')}`,
+    );
   }
 
   #take(name: string): string | undefined {
@@ -281,6 +356,11 @@ class OptionReader {
   #cannot(what: string): CliError {
     return this.refuse(`${what} is not supported`);
   }
+}
+
+/** Whether a driver is one of files, or a filter of them. */
+function isOfFiles(driver: string): boolean {
+  return nameOption(driver) !== undefined || filterNamed(driver) !== undefined;
 }
 
 const noFile = 'A block device must be specified for "file"';

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { CowherdError } from '../errors.js';
 import { formatNames } from '../image/formats.js';
+import { filterList, shellName } from '../image/json-name.js';
 import { packageFolder } from '../package-folder.js';
 import { describeErrno } from '../system-errors.js';
 import { CliError } from './cli-error.js';
@@ -81,7 +82,21 @@ Makes, reads, checks and converts disk images.
 Formats: ${formatNames().join(' ')}
 
 Commands (${program} COMMAND --help tells more):
-${list}`;
+${list}
+Filters over files (--image-opts file.driver=FILTER,file.OPTION=...,file.file.filename=FILE):
+${filterHelp()}`;
+}
+
+/** Each filter with its options. */
+function filterHelp(): string {
+  const lines = filterList().flatMap(({ name, help, options: own }) => [
+    `  ${name.padEnd(9)} ${help}\n`,
+    ...Object.entries(own).map(([key, option]) => {
+      const form = `${shellName(key)}=${option.form}`;
+      return `    ${form.padEnd(22)} ${option.help}\n`;
+    }),
+  ]);
+  return lines.join('');
 }
 
 /** What went wrong first, where closing what was open has then failed too. */

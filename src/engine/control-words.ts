@@ -1,5 +1,5 @@
 /** The words of a control block, with notes of which thread holds its locks: for whoever waits in vain. */
-import { monotonicMs } from './clock.js';
+import { monotonicMs } from '../clock.js';
 import { ControlWord, QueueWord, holderWord, lineOf, queueWord } from './control-block.js';
 import type { Poison } from './poison.js';
 import { SharedWords } from './shared-words.js';

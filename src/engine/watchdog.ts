@@ -3,7 +3,7 @@
  * thread, by a process warning that names what is waited for and who holds it. Waiting goes on: whoever
  * holds it may be slow, and only a thread that has died is known not to come back (see poison).
  */
-import { monotonicMs } from './clock.js';
+import { monotonicMs } from '../clock.js';
 
 const defaultLimitSeconds = 60;
 /** A word that nobody has waited for in vain for so long is waited for anew. */

@@ -7,6 +7,7 @@ import type { AbortSignalLike } from '../abort-signal.js';
 import type { CreateOptions } from '../format/create-options.js';
 import type { FormatName } from '../format/registry.js';
 import type { FormatSpecificInfo } from '../format/specific.js';
+import type { FilterChoice } from '../storage/filters/registry.js';
 import type { HttpOptions } from '../storage/http-options.js';
 import type { AioMode, CacheMode, LockingMode } from '../storage/storage.js';
 import type { ThrottleOptions } from '../engine/throttle.js';
@@ -16,6 +17,7 @@ export type { AbortSignalLike } from '../abort-signal.js';
 export type { ThrottleOptions } from '../engine/throttle.js';
 export type { BufferLike } from './buffer.js';
 export type { PathLike } from './path.js';
+export type { FilterChoice } from '../storage/filters/registry.js';
 export type { HttpOptions } from '../storage/http-options.js';
 export type { AioMode, CacheMode, LockingMode } from '../storage/storage.js';
 export type { CreateOptions, Preallocation } from '../format/create-options.js';
@@ -131,6 +133,11 @@ export interface OpenImageOptions {
   readonly unpack?: boolean | undefined;
   /** Of images that lie on web servers, and files that they name there. */
   readonly http?: HttpOptions | undefined;
+  /**
+   * What is put over the image's own file, outermost first: filters by name, with their options. Files that
+   * the image names have none.
+   */
+  readonly filters?: readonly FilterChoice[] | undefined;
   /** Limits of all queues of the image together, on whichever threads they are. */
   readonly throttle?: ThrottleOptions | undefined;
   /**

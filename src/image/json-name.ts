@@ -3,7 +3,14 @@ import { fileDriverName, nameOption } from '../storage/registry.js';
 import type { ImageFormat } from './api.js';
 import { defaultFormatName, isReadableFormat } from './formats.js';
 
-export { fileDriverName, nameOption } from '../storage/registry.js';
+export {
+  type NamedFilter,
+  filterList,
+  filterNamed,
+  problemWithFilter,
+  shellName,
+} from '../storage/filters/registry.js';
+export { driverNames, fileDriverName, nameOption } from '../storage/registry.js';
 
 /** A file that such a name names. */
 export interface NamedFile {
@@ -20,12 +27,8 @@ export interface NamedFile {
  * @returns undefined for any other name
  */
 export function parseJsonName(name: string): NamedFile | undefined {
-  let options: ReadonlyMap<string, unknown>;
-  try {
-    options = new Map(flattened(JSON.parse(name.slice('json:'.length)), ''));
-  } catch {
-    return undefined;
-  }
+  const options = jsonOptions(name);
+  if (options === undefined) return undefined;
   const driver = options.get('driver');
   const isProtocol = typeof driver === 'string' && nameOption(driver) !== undefined;
   const prefix = isProtocol ? '' : 'file.';
@@ -42,6 +45,20 @@ export function parseJsonName(name: string): NamedFile | undefined {
   if (driver === undefined) return { path, format: undefined };
   if (typeof driver !== 'string' || !isReadableFormat(driver)) return undefined;
   return { path, format: driver };
+}
+
+/**
+ * The options of such a name, by their names with those they are part of in front: `file.filename`.
+ *
+ * @returns undefined for what is no JSON object
+ */
+export function jsonOptions(name: string): ReadonlyMap<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(name.slice('json:'.length));
+    return typeof value === 'object' ? new Map(flattened(value, '')) : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Options with the names of those they are part of in front, `file.filename`, as QEMU takes them too. */

@@ -3,6 +3,7 @@ import { maxQueues } from '../engine/control-block.js';
 import type { ThrottleOptions } from '../engine/throttle.js';
 import { CowherdError } from '../errors.js';
 import { formatNames } from '../format/registry.js';
+import { problemWithFilter } from '../storage/filters/registry.js';
 import type { HttpOptions, OpenImageOptions } from './api.js';
 import { isReadableFormat } from './formats.js';
 import {
@@ -69,6 +70,13 @@ const httpRules: OptionRules<HttpOptions> = {
 export const snapshotChoice: OptionRule = (value) =>
   typeof value === 'string' ? undefined : options({ id: anyText, name: anyText })(value);
 
+/** Filters of a file. */
+const filters: OptionRule = (value) => {
+  if (!Array.isArray(value)) return 'a list of filters is expected';
+  const problems = (value as readonly unknown[]).map((each) => problemWithFilter(each));
+  return problems.find((problem) => problem !== undefined);
+};
+
 /** Rules of `openImage`'s options. */
 export const openImageRules: OptionRules<OpenImageOptions> = {
   format: imageFormat,
@@ -92,6 +100,7 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   unpack: flag,
   http: options(httpRules),
   signal: abortSignal,
+  filters,
   throttle: options(throttleRules),
   forCheck: flag,
   forInfo: flag,

@@ -116,6 +116,7 @@ async function openImageFile(path: string, options: OpenImageOptions): Promise<S
     unpack: options.unpack ?? true,
     http: options.http,
     signal: options.signal,
+    filters: options.filters,
   } as const;
   const isBare = format === undefined || formatNamed(format)?.isBare === true;
   const sharesWriting = shareWriting && isBare;
@@ -314,6 +315,7 @@ async function openBacking(
         dataFile: undefined,
         window: undefined,
         isOpenEnded: false,
+        filters: undefined,
         forCheck: false,
         forInfo: false,
       },

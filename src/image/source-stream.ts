@@ -61,7 +61,7 @@ async function* readable(
 /** What is packed in the file of a name; undefined if it is not packed. */
 export function packedStream(
   path: string,
-  { cache, aio, forceShare, unpack, http, signal }: OpenImageOptions,
+  { cache, aio, forceShare, unpack, http, signal, filters }: OpenImageOptions,
   onBytes?: OnBytes,
 ): Promise<ByteStream | undefined> {
   const opening = {
@@ -73,6 +73,7 @@ export function packedStream(
     unpack: unpack ?? true,
     http,
     signal,
+    filters,
   } as const;
   return openPackedStream(path, opening, onBytes);
 }

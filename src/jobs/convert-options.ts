@@ -41,13 +41,14 @@ export type SourceOptions = Pick<
   | 'cacheSize'
   | 'unpack'
   | 'http'
+  | 'filters'
   | 'window'
   | 'dataFile'
   | 'backingFile'
   | 'backingFormat'
 >;
 
-/** What can be said of an existing target. */
+/** What can be said of a target; where it is made, of how it is opened then. */
 export type TargetOptions = Pick<
   OpenImageOptions,
   | 'readOnly'
@@ -56,6 +57,7 @@ export type TargetOptions = Pick<
   | 'cacheSize'
   | 'detectZeroes'
   | 'overlapCheck'
+  | 'filters'
   | 'window'
   | 'dataFile'
   | 'backingFile'
@@ -124,7 +126,7 @@ export interface ConvertOptions extends LongOperationOptions {
   readonly targetCache?: CacheMode | undefined;
   /** How the sources are opened beside that, each by itself. */
   readonly sourceOptions?: readonly (SourceOptions | undefined)[] | undefined;
-  /** How an existing target is opened beside that. */
+  /** How the target is opened beside that. */
   readonly targetOptions?: TargetOptions | undefined;
   /** Told what the repair of an existing target that was not closed cleanly finds and does. */
   readonly onTargetFinding?: ((finding: CheckFinding) => void) | undefined;

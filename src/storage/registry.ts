@@ -1,6 +1,7 @@
 /** The protocols there are: the one list of them. A name without one is a path. */
 import { CowherdError } from '../errors.js';
 import { fileProtocol } from './file/protocol.js';
+import { type FilterChoice, attachFilter, isFiltered, withFilters } from './filters/registry.js';
 import { WindowFile, isWindow } from './filters/window.js';
 import { httpProtocol, httpsProtocol } from './http/protocol.js';
 import { ovaProtocol } from './ova/protocol.js';
@@ -46,12 +47,23 @@ export function nameOption(driver: string): 'filename' | 'url' | undefined {
   return protocols.some(({ name }) => name === driver) ? 'url' : undefined;
 }
 
+/** QEMU's names of the drivers of files. */
+export function driverNames(): readonly string[] {
+  return [...new Set([...fileDrivers, ...protocols.map(({ name }) => name)])];
+}
+
 function protocolOf(name: string): Protocol {
   const lower = name.toLowerCase();
   const found = protocols.find(
     (each) => each !== fileProtocol && lower.startsWith(each.prefix ?? `${each.name}://`),
   );
   return found ?? fileProtocol;
+}
+
+/** How a file is to be opened, and what is put over it. */
+export interface FilteredOpenOptions extends StorageOpenOptions {
+  /** Outermost first. */
+  readonly filters?: readonly FilterChoice[] | undefined;
 }
 
 /**
@@ -63,11 +75,20 @@ function protocolOf(name: string): Protocol {
  */
 export async function openStorageFile(
   name: string,
-  options: StorageOpenOptions = {},
+  options: FilteredOpenOptions = {},
 ): Promise<StorageFile> {
-  const file = await protocolOf(name).open(name, options, openStorageFile);
-  const stream = await unpackedOf(file, name, options);
-  return stream === undefined ? file : await spool(stream, { ...options, protocol: file.protocol });
+  const { filters: _filters, ...opening } = options;
+  const file = await openFiltered(name, options);
+  const stream = await unpackedOf(file, name, opening);
+  return stream === undefined ? file : await spool(stream, { ...opening, protocol: file.protocol });
+}
+
+async function openFiltered(
+  name: string,
+  { filters, ...opening }: FilteredOpenOptions,
+): Promise<StorageFile> {
+  const file = await protocolOf(name).open(name, opening, openStorageFile);
+  return filters === undefined ? file : await withFilters(file, filters);
 }
 
 /**
@@ -79,11 +100,11 @@ export async function openStorageFile(
  */
 export async function openPackedStream(
   name: string,
-  options: StorageOpenOptions,
+  options: FilteredOpenOptions,
   onBytes?: (bytes: Uint8Array) => void,
 ): Promise<ByteStream | undefined> {
   if (options.unpack === false || !hasPackedName(name)) return undefined;
-  const file = await protocolOf(name).open(name, options, openStorageFile);
+  const file = await openFiltered(name, options);
   const stream = await unpackedOf(file, name, options, onBytes);
   if (stream === undefined) await file.close();
   return stream;
@@ -136,6 +157,7 @@ export async function attachStorageFile(handle: StorageHandle): Promise<StorageF
   if (isWindow(handle)) {
     return new WindowFile(await attachStorageFile(handle.whole), handle, handle.window);
   }
+  if (isFiltered(handle)) return await attachFilter(handle, await attachStorageFile(handle.inner));
   const protocol = protocols.find(({ name }) => name === handle.protocol);
   if (protocol?.attach !== undefined) return await protocol.attach(handle);
   const { filename } = handle;

@@ -27,6 +27,9 @@ test('a name says a file and its format, with no other option', () => {
       { path: '/a', format: 'vmdk' },
     ],
     [{ driver: 'luks', file }, undefined],
+    // An image may be anybody's, and a trace writes to files.
+    [{ driver: 'raw', file: { driver: 'trace', output: '/b', file } }, undefined],
+    [{ driver: 'trace', file }, undefined],
     [{ driver: 'qcow2', file: { driver: 'nbd', host: 'a' } }, undefined],
     [{ driver: 'qcow2', file: 'node' }, undefined],
     [{ driver: 'qcow2', file, backing: null }, undefined],

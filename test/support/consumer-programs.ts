@@ -137,6 +137,13 @@ export async function main(): Promise<void> {
   const same: boolean = identical;
   try {
     await openImage('a', { format: 'registered elsewhere' });
+    await openImage('a', { filters: ['trace', { name: 'rate', bytesPerSecond: 1e6 }, { name: 'readahead', window: '4M' }] });
+    // @ts-expect-error a rate has to be said
+    await openImage('a', { filters: ['rate'] });
+    // @ts-expect-error an option of another filter
+    await openImage('a', { filters: [{ name: 'readahead', bytesPerSecond: 1e6 }] });
+    // @ts-expect-error there is no such filter
+    await openImage('a', { filters: ['rates'] });
     // @ts-expect-error what is no name of a format
     await openImage('a', { format: 5 });
     // @ts-expect-error what no image has given

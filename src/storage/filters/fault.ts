@@ -1,8 +1,9 @@
-/** A filter that makes chosen operations fail, or be late, to test what happens then. */
+/** The filter `fault`: chosen operations fail, or are late, to test what happens then. */
 import { type CowherdError, errorFromErrno } from '../../errors.js';
 import { totalLength } from '../base-file.js';
-import { describeErrno } from '../../system-errors.js';
+import { describeErrno, errnoNames } from '../../system-errors.js';
 import type { StorageFile } from '../storage.js';
+import { type Filter, type FilterUse, count, flag, oneOf } from './filter.js';
 import {
   FilterFile,
   type Interception,
@@ -59,17 +60,19 @@ export interface FaultOptions {
 export class FaultPlan {
   readonly #options: FaultOptions;
   readonly #kinds: ReadonlySet<OperationKind>;
-  #seen = 0;
+  readonly #count: Int32Array;
   #lifted = false;
 
-  constructor(options: FaultOptions) {
+  /** @param count a word, zero at first, of all threads that count together */
+  constructor(options: FaultOptions, count: Int32Array = new Int32Array(1)) {
     this.#options = options;
     this.#kinds = new Set(options.kinds);
+    this.#count = count;
   }
 
   /** How many operations of the chosen kinds there have been: what a sweep enumerates. */
   get seen(): number {
-    return this.#seen;
+    return Atomics.load(this.#count, 0);
   }
 
   /** From now on nothing fails any more. */
@@ -83,9 +86,9 @@ export class FaultPlan {
     operation: StorageOperation,
   ): { readonly effect: FaultEffect; readonly error: CowherdError } | undefined {
     if (!this.#kinds.has(operation.kind)) return undefined;
-    this.#seen += 1;
+    const seen = Atomics.add(this.#count, 0, 1) + 1;
     const { nth, forever = false, errno = 'EIO', effect = 'none', onFault } = this.#options;
-    const chosen = forever ? this.#seen >= nth : this.#seen === nth;
+    const chosen = forever ? seen >= nth : seen === nth;
     if (!chosen || this.#lifted) return undefined;
     const { kind, offset } = operation;
     const error = errorFromErrno(
@@ -108,8 +111,8 @@ export class FaultPlan {
 export class FaultFile extends FilterFile {
   readonly #plan: FaultPlan;
 
-  constructor(inner: StorageFile, plan: FaultPlan) {
-    super(inner);
+  constructor(inner: StorageFile, plan: FaultPlan, use?: FilterUse) {
+    super(inner, use);
     this.#plan = plan;
   }
 
@@ -139,6 +142,31 @@ export class FaultFile extends FilterFile {
     else if (kind === 'allocate') await this.inner.allocate(offset, half, 'falloc');
   }
 }
+
+const options = {
+  /** Which operations fail; others pass. */
+  operation: oneOf('which operations fail', 'OPERATION', operationKinds),
+  /** The first that fails, counting from 1 since the file was opened; default 1. */
+  nth: count('the first that fails, counting from 1; default 1', 1),
+  /** Whether all later ones fail too; default false. */
+  always: flag('whether all later ones fail too; default off'),
+  /** What they fail with, by its symbolic name; default `EIO`. */
+  errno: oneOf('what they fail with; default EIO', 'ERRNO', errnoNames, 'an errno such as ENOSPC'),
+};
+
+/** See the file's comment. */
+export const faultFilter: Filter<'fault', typeof options, 'operation'> = {
+  name: 'fault',
+  help: 'has operations fail, to see what becomes of it',
+  options,
+  required: ['operation'],
+  words: 1,
+  wrap(inner, use) {
+    const { operation, nth = 1, always = false, errno = 'EIO' } = use.options;
+    const plan = new FaultPlan({ kinds: [operation], nth, forever: always, errno }, use.words);
+    return new FaultFile(inner, plan, use);
+  },
+};
 
 /** The first `length` bytes of buffers, which have that many. */
 function firstBytes(buffers: readonly Uint8Array[], length: number): Uint8Array[] {

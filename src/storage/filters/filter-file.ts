@@ -1,4 +1,4 @@
-/** What filters share: a file that shows each operation to a hook and hands it on. */
+/** What filters share: a file that shows each operation to a hook, hands it on, and tells when it has ended. */
 import type { CowherdError } from '../../errors.js';
 import { PromiseCompletion, totalLength } from '../base-file.js';
 import { BufferedCopier } from '../buffered-copier.js';
@@ -8,9 +8,11 @@ import type {
   CopyRule,
   DataCopier,
   StorageFile,
+  StorageHandle,
   StorageLimits,
   StorageStatus,
 } from '../storage.js';
+import type { FilterUse } from './filter.js';
 
 /** Kinds of operations that a filter tells apart; vectored transfers count as plain ones. */
 export type OperationKind =
@@ -39,18 +41,39 @@ export interface StorageOperation {
 /** An error to fail an operation with, or nothing to hand it on; a promise of it holds it back. */
 export type Interception = CowherdError | undefined | Promise<CowherdError | undefined>;
 
+/** The handle of a filtered file: that of the file below, and the filter. */
+export interface FilterHandle extends StorageHandle {
+  readonly inner: StorageHandle;
+  readonly filter: FilterUse;
+}
+
 /** See the file's comment. */
 export abstract class FilterFile implements StorageFile {
   /** The file that is filtered. */
   readonly inner: StorageFile;
+  readonly #use: FilterUse | undefined;
+  /** Operations that are held back, and what else `close` has to wait for. */
+  readonly #held = new Set<Promise<unknown>>();
+  #isClosing = false;
 
-  protected constructor(inner: StorageFile) {
+  /** @param use of a filter that users name, which other threads can have too */
+  protected constructor(inner: StorageFile, use?: FilterUse) {
     this.inner = inner;
+    this.#use = use;
   }
 
   /** Called before each operation. */
   protected abstract intercept(operation: StorageOperation): Interception;
+  /** Called when an operation has ended, before who asked for it knows. */
+  protected settled?(operation: StorageOperation, error: Error | null): void;
   abstract openQueue(): StorageFile;
+
+  handle(): FilterHandle | undefined {
+    const inner = this.inner.handle?.();
+    if (inner === undefined || this.#use === undefined) return undefined;
+    const { protocol, filename } = this;
+    return { protocol, filename, inner, filter: this.#use };
+  }
 
   get filename(): string {
     return this.inner.filename;
@@ -68,6 +91,19 @@ export abstract class FilterFile implements StorageFile {
     return this.inner.limits;
   }
 
+  /** Whether it is a filter that users name. */
+  get isNamed(): boolean {
+    return this.#use !== undefined;
+  }
+
+  get isSequential(): boolean {
+    return this.inner.isSequential === true;
+  }
+
+  extentSizeHint(): number | undefined {
+    return this.inner.extentSizeHint?.();
+  }
+
   submitRead(buffer: Uint8Array, offset: number, completion: Completion): void {
     const operation = {
       kind: 'read',
@@ -75,8 +111,8 @@ export abstract class FilterFile implements StorageFile {
       length: buffer.byteLength,
       buffers: [buffer],
     } as const;
-    this.#submit(operation, completion, () => {
-      this.inner.submitRead(buffer, offset, completion);
+    this.#submit(operation, completion, (told) => {
+      this.inner.submitRead(buffer, offset, told);
     });
   }
 
@@ -87,8 +123,8 @@ export abstract class FilterFile implements StorageFile {
       length: buffer.byteLength,
       buffers: [buffer],
     } as const;
-    this.#submit(operation, completion, () => {
-      this.inner.submitWrite(buffer, offset, completion);
+    this.#submit(operation, completion, (told) => {
+      this.inner.submitWrite(buffer, offset, told);
     });
   }
 
@@ -169,23 +205,61 @@ export abstract class FilterFile implements StorageFile {
   }
 
   close(): Promise<void> {
-    return this.#run('close', 0, 0, () => this.inner.close());
+    this.#isClosing = true;
+    return this.#run('close', 0, 0, () => this.#closeInner());
   }
 
-  #submit(operation: StorageOperation, completion: Completion, action: () => void): void {
+  /** Whether `close` has been called. */
+  protected get isClosing(): boolean {
+    return this.#isClosing;
+  }
+
+  /** Has `close` wait for work to end, which may go on below. */
+  protected hold<Result>(work: Promise<Result>): Promise<Result> {
+    this.#held.add(work);
+    const release = (): void => {
+      this.#held.delete(work);
+    };
+    work.then(release, release);
+    return work;
+  }
+
+  async #closeInner(): Promise<void> {
+    while (this.#held.size > 0) await Promise.allSettled(this.#held);
+    await this.inner.close();
+  }
+
+  #submit(
+    operation: StorageOperation,
+    completion: Completion,
+    action: (told: Completion) => void,
+  ): void {
     const intercepted = this.intercept(operation);
+    const told = this.settled === undefined ? completion : this.#telling(operation, completion);
     if (intercepted === undefined) {
-      action();
+      action(told);
       return;
     }
-    void Promise.resolve(intercepted).then((error) => {
-      if (error === undefined) action();
-      // In a turn of its own: what the completion throws is no rejection of this promise.
-      else
-        process.nextTick(() => {
-          completion.complete(error);
-        });
-    });
+    void this.hold(
+      Promise.resolve(intercepted).then((error) => {
+        if (error === undefined) action(told);
+        // In a turn of its own: what the completion throws is no rejection of this promise.
+        else
+          process.nextTick(() => {
+            told.complete(error);
+          });
+      }),
+    );
+  }
+
+  /** A completion that tells the filter before it tells who asked. */
+  #telling(operation: StorageOperation, completion: Completion): Completion {
+    return {
+      complete: (error) => {
+        this.settled?.(operation, error);
+        completion.complete(error);
+      },
+    };
   }
 
   #run<Result>(
@@ -201,14 +275,22 @@ export abstract class FilterFile implements StorageFile {
     operation: StorageOperation,
     action: () => Promise<Result>,
   ): Promise<Result> {
-    let error = this.intercept(operation);
-    if (error instanceof Promise) error = await error;
-    if (error !== undefined) throw error;
-    return await action();
+    try {
+      let error = this.intercept(operation);
+      if (error instanceof Promise)
+        error = await (operation.kind === 'close' ? error : this.hold(error));
+      if (error !== undefined) throw error;
+      const result = await action();
+      this.settled?.(operation, null);
+      return result;
+    } catch (error) {
+      this.settled?.(operation, error as Error);
+      throw error;
+    }
   }
 }
 
-/** The file under all filters. */
+/** The file under all filters, but for those that users have named: nothing goes around these. */
 function unfiltered(file: StorageFile): StorageFile {
-  return file instanceof FilterFile ? unfiltered(file.inner) : file;
+  return file instanceof FilterFile && !file.isNamed ? unfiltered(file.inner) : file;
 }

@@ -1,4 +1,4 @@
-/** A clock that all threads of a process share. */
+/** A clock that all threads of a process share. Nothing here may import another layer. */
 
 /** Milliseconds since some moment that is the same for all threads. */
 export function monotonicMs(): number {

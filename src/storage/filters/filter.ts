@@ -1,0 +1,149 @@
+/**
+ * What a filter is that users name: a file over a file, with options that are defined once, for their
+ * types in programs, their values at a shell, what is refused, and the help.
+ */
+import { parseSize } from '../../size.js';
+import type { StorageFile } from '../storage.js';
+
+/** One option of a filter. */
+export interface FilterOption<Given, Value> {
+  /** One line of help. */
+  readonly help: string;
+  /** What stands for its value in help: `SIZE`. */
+  readonly form: string;
+  /** What a value should be, for who gave something else. */
+  readonly expected: string;
+  /** What a program's value means; undefined for none that is one. */
+  readonly read: (given: Given | undefined) => Value | undefined;
+  /** The value that a text at a shell stands for. */
+  readonly parse: (text: string) => Value | undefined;
+}
+
+/** Options of a filter, by their names in programs; at a shell `bpsTotal` is `bps-total`. */
+export type FilterSchema = Readonly<Record<string, FilterOption<never, unknown>>>;
+
+/** The values of options, as the filter gets them. */
+export type ValuesOf<Schema extends FilterSchema, Required extends keyof Schema> = {
+  readonly [Key in Required]: ValueOf<Schema[Key]>;
+} & { readonly [Key in Exclude<keyof Schema, Required>]?: ValueOf<Schema[Key]> | undefined };
+
+type ValueOf<Option> = Option extends FilterOption<never, infer Value> ? Value : never;
+type GivenOf<Option> = Option extends FilterOption<infer Given, unknown> ? Given : never;
+
+/** The use of a filter on one file; what other threads need of it too. */
+export interface FilterUse<Values = unknown> {
+  readonly name: string;
+  readonly options: Values;
+  /** Memory that all threads with the file open share, zero at first. */
+  readonly words: Int32Array;
+}
+
+/** A filter that users name. */
+export interface Filter<
+  Name extends string,
+  Schema extends FilterSchema,
+  Required extends keyof Schema & string,
+> {
+  readonly name: Name;
+  /** One line of help. */
+  readonly help: string;
+  readonly options: Schema;
+  /** Options that may not be left out. */
+  readonly required: readonly Required[];
+  /** Words of shared memory that one use needs. */
+  readonly words: number;
+  /** What is wrong with options that are right one by one. @param spell the name of one, as it was given */
+  problem?(
+    options: ValuesOf<Schema, Required>,
+    spell: (name: string) => string,
+  ): string | undefined;
+  /**
+   * Puts the filter over a file, which it then owns.
+   *
+   * @throws CowherdError
+   */
+  wrap(inner: StorageFile, use: FilterUse<ValuesOf<Schema, Required>>): StorageFile;
+}
+
+/** What a program gives to have a filter. */
+export type SettingsOf<Some> =
+  Some extends Filter<infer Name, infer Schema, infer Required>
+    ? { readonly name: Name } & { readonly [Key in Required]: GivenOf<Schema[Key]> } & {
+        readonly [Key in Exclude<keyof Schema, Required>]?: GivenOf<Schema[Key]> | undefined;
+      }
+    : never;
+
+/** The name of a filter, if that is enough to have it. */
+export type NameAlone<Some> =
+  Some extends Filter<infer Name, FilterSchema, infer Required>
+    ? [Required] extends [never]
+      ? Name
+      : never
+    : never;
+
+/** A size in bytes within bounds, which count as allowed; a number, or a text with a suffix. */
+export function size(
+  help: string,
+  from: number,
+  to = Number.MAX_SAFE_INTEGER,
+): FilterOption<number | string, number> {
+  const within = (bytes: number): number | undefined =>
+    Number.isSafeInteger(bytes) && bytes >= from && bytes <= to ? bytes : undefined;
+  const parse = (text: string): number | undefined => {
+    const bytes = parseSize(text);
+    return typeof bytes === 'bigint' ? within(Number(bytes)) : undefined;
+  };
+  const range = to === Number.MAX_SAFE_INTEGER ? `of at least ${from}` : `from ${from} to ${to}`;
+  return {
+    help,
+    form: 'SIZE',
+    expected: `a size ${range} bytes`,
+    read: (given) => {
+      if (typeof given === 'string') return parse(given);
+      return given === undefined ? undefined : within(given);
+    },
+    parse,
+  };
+}
+
+/** A whole number of at least `from`. */
+export function count(help: string, from: number): FilterOption<number, number> {
+  const within = (value: number): number | undefined =>
+    Number.isSafeInteger(value) && value >= from ? value : undefined;
+  return {
+    help,
+    form: 'N',
+    expected: `a whole number of at least ${from}`,
+    read: (given) => (typeof given === 'number' ? within(given) : undefined),
+    parse: (text) => (/^\d+$/.test(text) ? within(Number(text)) : undefined),
+  };
+}
+
+/** One of some words. */
+export function oneOf<Word extends string>(
+  help: string,
+  form: string,
+  words: readonly Word[],
+  expected = `one of ${words.join(', ')}`,
+): FilterOption<Word, Word> {
+  const known = (text: string | undefined): Word | undefined => words.find((word) => word === text);
+  return { help, form, expected, read: known, parse: known };
+}
+
+/** Whether something is so; `on` or `off` at a shell. */
+export function flag(help: string): FilterOption<boolean, boolean> {
+  return {
+    help,
+    form: 'on|off',
+    expected: 'true or false (on or off)',
+    read: (given) => (typeof given === 'boolean' ? given : undefined),
+    parse: (text) => (text === 'on' ? true : text === 'off' ? false : undefined),
+  };
+}
+
+/** The name of a file. */
+export function path(help: string): FilterOption<string, string> {
+  const read = (given: string | undefined): string | undefined =>
+    typeof given === 'string' && given !== '' && !given.includes('\0') ? given : undefined;
+  return { help, form: 'FILE', expected: 'the name of a file', read, parse: read };
+}

@@ -1,0 +1,73 @@
+/** Runs what the documents in docs/ show. */
+import assert from 'node:assert/strict';
+import { chmod, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { filterList } from '../src/storage/filters/registry.js';
+import { runCowherd } from './support/both-tools.js';
+import { cowherdForShells, projectFolder, run, temporaryFolder } from './support/tools.js';
+
+/** A folder in which the package is installed. */
+async function workplace(t: TestContext): Promise<string> {
+  const folder = await temporaryFolder(t);
+  await mkdir(path.join(folder, 'node_modules'));
+  await symlink(projectFolder, path.join(folder, 'node_modules', 'cowherd'));
+  return folder;
+}
+
+/** The fenced blocks of a document in a language. */
+async function snippets(name: string, language: string): Promise<readonly string[]> {
+  const text = await readFile(path.join(projectFolder, 'docs', name), 'utf8');
+  const fenced = new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\`$`, 'gms');
+  return [...text.matchAll(fenced)].map(([, snippet]) => snippet);
+}
+
+test('a storage of a program’s own, as printed, keeps every promise', async (t) => {
+  const [program] = await snippets('extending.md', 'js');
+  const folder = await workplace(t);
+  await writeFile(path.join(folder, 'storage.mjs'), program);
+  const { stdout, code } = await run(process.execPath, ['storage.mjs'], {
+    cwd: folder,
+    // Otherwise it would take itself for a file of this run.
+    env: { NODE_TEST_CONTEXT: '' },
+  });
+  assert.equal(code, 0, stdout);
+  assert.match(stdout, /^# pass [3-9]\d$/m);
+  assert.match(stdout, /^# fail 0$/m);
+});
+
+test('filters, as printed', async (t) => {
+  const folder = await workplace(t);
+  await writeFile(path.join(folder, 'disk.raw'), Buffer.alloc(1 << 20, 'filters'));
+  const made = await runCowherd(['convert', '-O', 'qcow2', 'disk.raw', 'disk.qcow2'], folder);
+  assert.equal(made.code, 0, made.stderr);
+  const command = path.join(folder, 'cowherd');
+  await writeFile(command, `#!/bin/sh\nexec ${cowherdForShells} "$@"\n`);
+  await chmod(command, 0o755);
+  const env = { PATH: `${folder}${path.delimiter}${process.env['PATH'] ?? ''}` };
+  const [commands] = await snippets('filters.md', 'sh');
+  for (const line of commands.trim().split('\n')) {
+    const { code, stderr } = await run('sh', ['-c', line], { cwd: folder, env });
+    const expected = line.startsWith('! ') ? /^cowherd: [^\n]*No such device or address\n$/ : /^$/;
+    assert.deepEqual([line, code], [line, 0]);
+    assert.match(stderr, expected);
+  }
+  const [program] = await snippets('filters.md', 'js');
+  await writeFile(path.join(folder, 'filters.mjs'), program);
+  const { stdout, stderr, code } = await run(process.execPath, ['filters.mjs'], { cwd: folder });
+  assert.deepEqual([stdout, stderr, code], ['', '', 0]);
+  const [disk, copy] = await Promise.all(
+    ['disk.raw', 'copy.raw'].map((name) => readFile(path.join(folder, name))),
+  );
+  assert.ok(copy.equals(disk));
+});
+
+test('the page of filters has each, in the words of its help', async () => {
+  const text = await readFile(path.join(projectFolder, 'docs', 'filters.md'), 'utf8');
+  for (const { name, help } of filterList()) {
+    assert.ok(
+      text.split('\n').some((line) => line.startsWith(`| \`${name}\``) && line.includes(help)),
+      name,
+    );
+  }
+});
