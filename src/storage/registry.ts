@@ -77,10 +77,9 @@ export async function openStorageFile(
   name: string,
   options: FilteredOpenOptions = {},
 ): Promise<StorageFile> {
-  const { filters: _filters, ...opening } = options;
   const file = await openFiltered(name, options);
-  const stream = await unpackedOf(file, name, opening);
-  return stream === undefined ? file : await spool(stream, { ...opening, protocol: file.protocol });
+  const stream = await unpackedOf(file, name, options);
+  return stream === undefined ? file : await spool(stream, { ...options, protocol: file.protocol });
 }
 
 async function openFiltered(
