@@ -19,7 +19,7 @@ export async function serveFolder(folder: string): Promise<WebServer | undefined
   const settings = path.join(prefix, 'nginx.conf');
   await writeFile(
     settings,
-    `daemon off; worker_processes 1; pid ${prefix}/pid; error_log ${prefix}/errors;
+    `user root; daemon off; worker_processes 1; pid ${prefix}/pid; error_log ${prefix}/errors;
      events {}
      http {
        access_log off; sendfile on; keepalive_requests 1000000;
