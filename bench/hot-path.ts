@@ -5,7 +5,7 @@
  *
  *     node dist/bench/hot-path.js FILE
  */
-import { openImageOn } from '../src/image/open.js';
+import { openImageOn } from '../src/image/graph/open.js';
 import { openStorageFile } from '../src/storage/registry.js';
 import { NoTransfer } from './no-transfer.js';
 

@@ -1,12 +1,12 @@
 /** Parts of the engine by themselves: what one of their steps costs, with nothing transferred. */
 import { randomFillSync } from 'node:crypto';
-import { SliceCache, allocateSliceCache } from '../../src/engine/slice-cache.js';
+import { SliceCache, allocateSliceCache } from '../../src/engine/cache/slice-cache.js';
 import { Geometry } from '../../src/format/qcow2/layout/geometry.js';
 import { L2EntryView } from '../../src/format/qcow2/layout/l2-entry.js';
 import { ReadPlanner, Run } from '../../src/format/qcow2/layout/plan.js';
-import type { Image } from '../../src/image/api.js';
-import { formatFile } from '../../src/image/create.js';
-import { openImageOn } from '../../src/image/open.js';
+import type { Image } from '../../src/image/api/image.js';
+import { formatFile } from '../../src/image/graph/create.js';
+import { openImageOn } from '../../src/image/graph/open.js';
 import type { CodecName } from '../../src/native/codec.js';
 import { codecFor } from '../../src/native/codecs.js';
 import { MemoryFile } from '../../src/storage/memory/memory-file.js';

@@ -1,12 +1,12 @@
 /** The subcommands there are. */
-import { benchCommand } from './bench.js';
-import { checkCommand } from './check.js';
-import type { Command } from './command.js';
-import { compareCommand } from './compare.js';
-import { convertCommand } from './convert.js';
-import { createCommand } from './create.js';
-import { infoCommand } from './info.js';
-import { mapCommand } from './map.js';
+import { benchCommand } from './commands/bench.js';
+import { checkCommand } from './commands/check.js';
+import type { Command } from './commands/command.js';
+import { compareCommand } from './commands/compare.js';
+import { convertCommand } from './commands/convert.js';
+import { createCommand } from './commands/create.js';
+import { infoCommand } from './commands/info.js';
+import { mapCommand } from './commands/map.js';
 
 /** In the order in which the help text lists them. */
 export const commands: readonly Command[] = [

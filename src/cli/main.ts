@@ -2,12 +2,12 @@
 /** The executable `cowherd`: ties the program to this process's streams, signals and exit code. */
 import { constants } from 'node:os';
 import path from 'node:path';
-import { forgetOpen } from '../image/left-open.js';
-import { spareAddressSpace } from './address-space.js';
-import { givenArguments } from './given-arguments.js';
-import { optimiseLate } from './late-optimisation.js';
+import { forgetOpen } from '../image/graph/left-open.js';
+import { spareAddressSpace } from './process/address-space.js';
+import { givenArguments } from './options/given-arguments.js';
+import { optimiseLate } from './process/late-optimisation.js';
 import { runProgram } from './program.js';
-import { Session } from './session.js';
+import { Session } from './process/session.js';
 
 /** Signals this soon after the first one repeat it: timeout(1) signals a process and then its group. */
 const repetitionMs = 1000;

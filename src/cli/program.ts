@@ -1,18 +1,18 @@
 /** The program as a function: finds the subcommand, runs it, and says how it ended. */
 import { readFileSync } from 'node:fs';
 import { CowherdError } from '../errors.js';
-import { formatNames } from '../image/formats.js';
-import { filterList, shellName } from '../image/json-name.js';
+import { formatNames } from '../image/names/formats.js';
+import { filterList, shellName } from '../image/names/json-name.js';
 import { packageFolder } from '../package-folder.js';
 import { describeErrno } from '../system-errors.js';
-import { CliError } from './cli-error.js';
-import { commandHelp } from './command.js';
+import { CliError } from './process/cli-error.js';
+import { commandHelp } from './commands/command.js';
 import { commands } from './commands.js';
-import type { OptionSpecs } from './options.js';
-import { parseCommandLine } from './options.js';
-import type { Session } from './session.js';
-import { Interrupted, OutputFailed } from './session.js';
-import { helpOption } from './shared-options.js';
+import type { OptionSpecs } from './options/options.js';
+import { parseCommandLine } from './options/options.js';
+import type { Session } from './process/session.js';
+import { Interrupted, OutputFailed } from './process/session.js';
+import { helpOption } from './options/shared-options.js';
 
 const options = {
   ...helpOption,

@@ -1,7 +1,7 @@
 /** Throttling without a lock: the limits of requests, each a budget of shared memory. */
 import { monotonicMs } from '../clock.js';
 import { RateBudget } from '../rate-budget.js';
-import type { AtomicMemory } from './atomic-memory.js';
+import type { AtomicMemory } from './words/atomic-memory.js';
 
 /** What requests may use. Left out, a rate is unlimited. */
 export interface ThrottleOptions {

@@ -3,7 +3,7 @@
  * thread, its queues, and the reports about it. The image layer knows formats only through this.
  */
 import type { AbortSignalLike } from '../abort-signal.js';
-import type { QueueCounters } from '../engine/counters.js';
+import type { QueueCounters } from '../engine/queues/counters.js';
 import type { CopiedPart, CopySegment, StorageFile } from '../storage/storage.js';
 import type { ByteStream } from '../storage/stream/byte-stream.js';
 import type { CheckOptions, CheckReport, Finding } from './check.js';

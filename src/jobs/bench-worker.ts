@@ -1,8 +1,8 @@
 /** A thread of `bench`: joins the image, waits for the word to begin, and runs the load of its queue. */
 import { parentPort, workerData } from 'node:worker_threads';
-import type { ImageHandle } from '../image/api.js';
-import { attachImage } from '../image/attach.js';
-import { type ErrorMessage, describeError } from '../image/error-transfer.js';
+import type { ImageHandle } from '../image/api/image.js';
+import { attachImage } from '../image/threads/attach.js';
+import { type ErrorMessage, describeError } from '../image/threads/error-transfer.js';
 import { type LatencyCounts, type LoadOrders, RequestLoad } from './request-load.js';
 
 /** What a thread answers. */

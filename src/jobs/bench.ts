@@ -1,7 +1,7 @@
 /** Benchmarking an image: the same requests as `qemu-img bench` makes, on one or several queues. */
 import type { Worker } from 'node:worker_threads';
 import { CowherdError } from '../errors.js';
-import { queueCount } from '../image/open-options.js';
+import { queueCount } from '../image/options/open-options.js';
 import {
   type OptionRules,
   abortSignal,
@@ -9,9 +9,11 @@ import {
   flag,
   oneOf,
   wholeNumber,
-} from '../image/option-check.js';
-import type { AbortSignalLike, Image, ImageStats } from '../image/api.js';
-import { reviveError } from '../image/error-transfer.js';
+} from '../image/options/option-check.js';
+import type { Image } from '../image/api/image.js';
+import type { AbortSignalLike } from '../image/api/long-operation.js';
+import type { ImageStats } from '../image/api/stats.js';
+import { reviveError } from '../image/threads/error-transfer.js';
 import type { BenchAnswer } from './bench-worker.js';
 import { noWorkerModule, workerModule } from '../package-folder.js';
 import {

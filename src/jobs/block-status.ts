@@ -1,6 +1,7 @@
 /** How a disk is stored, as jobs walk it: failures tell where, or are got over. */
 import { CowherdError } from '../errors.js';
-import type { Extent, Image } from '../image/api.js';
+import type { Image } from '../image/api/image.js';
+import type { Extent } from '../image/api/reports.js';
 
 const sectorBytes = 512;
 const brand = Symbol('cowherd.blockStatus');

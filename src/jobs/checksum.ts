@@ -1,10 +1,12 @@
 /** Digests of an image: of the bytes of its file, as publishers give them, and of the disk it holds. */
 import { createHash, getHashes } from 'node:crypto';
 import { CowherdError } from '../errors.js';
-import type { Image, LongOperationOptions, OpenImageOptions } from '../image/api.js';
-import { readFileBytes } from '../image/file-bytes.js';
-import { openImage } from '../image/open.js';
-import { openImageRules } from '../image/open-options.js';
+import type { Image } from '../image/api/image.js';
+import type { LongOperationOptions } from '../image/api/long-operation.js';
+import type { OpenImageOptions } from '../image/api/options.js';
+import { readFileBytes } from '../image/report/file-bytes.js';
+import { openImage } from '../image/graph/open.js';
+import { openImageRules } from '../image/options/open-options.js';
 import {
   type OptionRules,
   abortSignal,
@@ -12,8 +14,8 @@ import {
   checkOptions,
   options as optionsBy,
   text,
-} from '../image/option-check.js';
-import { type PathLike, pathOf } from '../image/path.js';
+} from '../image/options/option-check.js';
+import { type PathLike, pathOf } from '../image/api/path.js';
 import { DiskDigest } from './disk-digest.js';
 import { readSparseContent } from './content.js';
 

@@ -3,20 +3,15 @@
  * zeroes, and compares the rest of both sides: where it lies as it is by the host, window by window, and
  * what differs there or lies otherwise by reading it with several requests in flight. Never writes.
  */
-import type {
-  AioMode,
-  CacheMode,
-  Extent,
-  Image,
-  ImageFormat,
-  LongOperationOptions,
-  RequestTarget,
-} from '../image/api.js';
-import { type DataSegment, plainBytes, sameData } from '../image/data-copy.js';
-import { closeEach } from '../image/cleanup-steps.js';
-import { isImage } from '../image/is-image.js';
-import { openImage } from '../image/open.js';
-import { aioMode, cacheMode, imageFormat, queueCount } from '../image/open-options.js';
+import type { Image, RequestTarget } from '../image/api/image.js';
+import type { LongOperationOptions } from '../image/api/long-operation.js';
+import type { AioMode, CacheMode } from '../image/api/options.js';
+import type { Extent, ImageFormat } from '../image/api/reports.js';
+import { type DataSegment, plainBytes, sameData } from '../image/graph/data-copy.js';
+import { closeEach } from '../image/graph/cleanup-steps.js';
+import { isImage } from '../image/graph/is-image.js';
+import { openImage } from '../image/graph/open.js';
+import { aioMode, cacheMode, imageFormat, queueCount } from '../image/options/open-options.js';
 import {
   type OptionRules,
   abortSignal,
@@ -24,8 +19,8 @@ import {
   checkOptions,
   flag,
   wholeNumber,
-} from '../image/option-check.js';
-import { type PathLike, pathOf } from '../image/path.js';
+} from '../image/options/option-check.js';
+import { type PathLike, pathOf } from '../image/api/path.js';
 import { alignedBuffer } from '../native/aligned-buffer.js';
 import { CowherdError } from '../errors.js';
 import { locateReadFailure } from './read-failure.js';

@@ -1,7 +1,7 @@
 /** Several source images read as one disk, one after the other, as `qemu-img convert` takes them. */
 import type { CowherdError } from '../errors.js';
-import type { Image, RequestTarget } from '../image/api.js';
-import { isFlat, plainBytes } from '../image/data-copy.js';
+import type { Image, RequestTarget } from '../image/api/image.js';
+import { isFlat, plainBytes } from '../image/graph/data-copy.js';
 import { blockStatus, salvagedStatus } from './block-status.js';
 import { HostHoles, type SourceExtent } from './host-holes.js';
 

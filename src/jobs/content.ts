@@ -1,7 +1,8 @@
 /** An image's guest content as a stream of pieces in order, read ahead with several requests. */
 import { CowherdError } from '../errors.js';
-import type { Image, LongOperationOptions } from '../image/api.js';
-import { inOrder } from '../image/in-order.js';
+import type { Image } from '../image/api/image.js';
+import type { LongOperationOptions } from '../image/api/long-operation.js';
+import { inOrder } from '../image/streams/in-order.js';
 import { alignedBuffer } from '../native/aligned-buffer.js';
 import { zeroRuns } from '../native/zero-scan.js';
 import { blockStatus } from './block-status.js';

@@ -1,11 +1,14 @@
 /** What a conversion reads from: images, one after the other as one disk, or a disk that comes only once. */
 import { type Hash, createHash } from 'node:crypto';
 import { CowherdError } from '../errors.js';
-import type { Image, ImageStats, OpenImageOptions, Progress, RequestTarget } from '../image/api.js';
-import { closeEach } from '../image/cleanup-steps.js';
-import { isImage } from '../image/is-image.js';
-import { openImage } from '../image/open.js';
-import { type PathLike, pathOf } from '../image/path.js';
+import type { Image, RequestTarget } from '../image/api/image.js';
+import type { Progress } from '../image/api/long-operation.js';
+import type { OpenImageOptions } from '../image/api/options.js';
+import type { ImageStats } from '../image/api/stats.js';
+import { closeEach } from '../image/graph/cleanup-steps.js';
+import { isImage } from '../image/graph/is-image.js';
+import { openImage } from '../image/graph/open.js';
+import { type PathLike, pathOf } from '../image/api/path.js';
 import {
   type ByteStream,
   type StreamedDisk,
@@ -13,7 +16,7 @@ import {
   packedStream,
   sourceStream,
   streamedDisk,
-} from '../image/source-stream.js';
+} from '../image/graph/source-stream.js';
 import { type ChecksumResult, digestContent, digestFile } from './checksum.js';
 import { type Source, type SourcePart, concatenate } from './concatenation.js';
 import { DiskDigest } from './disk-digest.js';

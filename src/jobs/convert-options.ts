@@ -1,15 +1,9 @@
 /** The options of `convert`, and what they say of how its sources are opened. */
-import type {
-  AioMode,
-  CacheMode,
-  CheckFinding,
-  CreateOptions,
-  ImageFormat,
-  ImageStats,
-  LongOperationOptions,
-  OpenImageOptions,
-} from '../image/api.js';
-import { createOptions } from '../image/create-options.js';
+import type { LongOperationOptions } from '../image/api/long-operation.js';
+import type { AioMode, CacheMode, CreateOptions, OpenImageOptions } from '../image/api/options.js';
+import type { CheckFinding, ImageFormat } from '../image/api/reports.js';
+import type { ImageStats } from '../image/api/stats.js';
+import { createOptions } from '../image/options/create-options.js';
 import {
   aioMode,
   cacheMode,
@@ -17,7 +11,7 @@ import {
   openImageRules,
   queueCount,
   snapshotChoice,
-} from '../image/open-options.js';
+} from '../image/options/open-options.js';
 import {
   type OptionRule,
   type OptionRules,
@@ -28,7 +22,7 @@ import {
   positive,
   text,
   wholeNumber,
-} from '../image/option-check.js';
+} from '../image/options/option-check.js';
 import { type ChecksumResult, isDigest } from './checksum.js';
 import type { SourceOpening } from './conversion-source.js';
 

@@ -1,6 +1,6 @@
 /** Conversions whose target takes bytes in order only, such as a pipe. */
-import { createSequential } from '../image/create.js';
-import { defaultFormatName } from '../image/formats.js';
+import { createSequential } from '../image/graph/create.js';
+import { defaultFormatName } from '../image/names/formats.js';
 import { type ConversionSource, openConversionSource } from './conversion-source.js';
 import { copyInto } from './convert.js';
 import { type ConvertOptions, sourceOpening } from './convert-options.js';

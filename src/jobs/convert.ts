@@ -2,21 +2,22 @@
 import { stat } from 'node:fs/promises';
 import { hostPath } from '../byte-names.js';
 import { CowherdError } from '../errors.js';
-import type { CacheMode, CreateImageOptions, Image, OpenImageOptions } from '../image/api.js';
-import { createTarget, openEndedBytes, removeImage } from '../image/create.js';
-import { canCompress, defaultFormatName } from '../image/formats.js';
+import type { Image } from '../image/api/image.js';
+import type { CacheMode, CreateImageOptions, OpenImageOptions } from '../image/api/options.js';
+import { createTarget, openEndedBytes, removeImage } from '../image/graph/create.js';
+import { canCompress, defaultFormatName } from '../image/names/formats.js';
 import {
   ImageFiller,
   canClone,
   endImage,
   isFlat,
   needsCompressedWrites,
-} from '../image/data-copy.js';
-import { isImage } from '../image/is-image.js';
-import { locksFiles, openImage, openTarget } from '../image/open.js';
-import { checkOptions } from '../image/option-check.js';
-import { type PathLike, pathOf } from '../image/path.js';
-import { dataFilePath, resolveReference } from '../image/reference.js';
+} from '../image/graph/data-copy.js';
+import { isImage } from '../image/graph/is-image.js';
+import { locksFiles, openImage, openTarget } from '../image/graph/open.js';
+import { checkOptions } from '../image/options/option-check.js';
+import { type PathLike, pathOf } from '../image/api/path.js';
+import { dataFilePath, resolveReference } from '../image/names/reference.js';
 import type { SourcePart } from './concatenation.js';
 import {
   type ConversionSource,

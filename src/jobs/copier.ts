@@ -1,7 +1,8 @@
 /** Copying a disk piece by piece, many pieces at a time: the engine of `convert`. */
 import { CowherdError } from '../errors.js';
-import type { Progress, RequestTarget } from '../image/api.js';
-import type { CopiedPart, ImageFiller } from '../image/data-copy.js';
+import type { RequestTarget } from '../image/api/image.js';
+import type { Progress } from '../image/api/long-operation.js';
+import type { CopiedPart, ImageFiller } from '../image/graph/data-copy.js';
 import { alignedBuffer } from '../native/aligned-buffer.js';
 import { isZero, zeroRuns } from '../native/zero-scan.js';
 import type { Source } from './concatenation.js';

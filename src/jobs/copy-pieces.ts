@@ -1,5 +1,5 @@
 /** Cutting a disk into the pieces that convert copies, from the extents of its source. */
-import type { DataSegment } from '../image/data-copy.js';
+import type { DataSegment } from '../image/graph/data-copy.js';
 import type { SourceExtent } from './host-holes.js';
 
 /** Bytes zeroed at a time, so that progress and cancelling stay lively. */

@@ -2,7 +2,7 @@
  * Gathering pieces into windows that are copied where they lie: pieces of data and the zeroes between them,
  * so that what a copy costs beside its bytes is not spent on every extent of a scattered source.
  */
-import type { DataSegment } from '../image/data-copy.js';
+import type { DataSegment } from '../image/graph/data-copy.js';
 import type { Piece } from './copy-pieces.js';
 
 /** A piece, or a window of several. */

@@ -2,8 +2,8 @@
  * Holes of the files that an image lies in, within what it says is data: they read as zeroes, and need not be
  * read to know it. Formats with large blocks, and images made with their space set aside, have many.
  */
-import type { Extent } from '../image/api.js';
-import type { PlainBytes } from '../image/data-copy.js';
+import type { Extent } from '../image/api/reports.js';
+import type { PlainBytes } from '../image/graph/data-copy.js';
 
 /** An extent, and where its bytes lie as the guest sees them, if they do. */
 export interface SourceExtent extends Extent {

@@ -1,6 +1,6 @@
 /** The queues of this thread that a job works on an image with. */
-import type { Image, ImageQueue, RequestTarget } from '../image/api.js';
-import { closeEach } from '../image/cleanup-steps.js';
+import type { Image, ImageQueue, RequestTarget } from '../image/api/image.js';
+import { closeEach } from '../image/graph/cleanup-steps.js';
 
 /** The image's own queue and others beside it, `count` in all. They end with the image. */
 export async function openQueues(

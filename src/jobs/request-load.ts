@@ -1,6 +1,6 @@
 /** A load of requests on one queue: so many at a time, timed, with flushes in between if wanted. */
 import { TurnOfOthers } from '../turn-of-others.js';
-import type { RequestTarget } from '../image/api.js';
+import type { RequestTarget } from '../image/api/image.js';
 import { alignedBuffer } from '../native/aligned-buffer.js';
 
 /** What one queue is to do; structured-cloneable. */

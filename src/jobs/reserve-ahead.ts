@@ -1,6 +1,6 @@
 /** Reserving the blocks of a target ahead of its data, so that they lie together and in guest order. */
-import type { RequestTarget } from '../image/api.js';
-import type { CopiedPart } from '../image/data-copy.js';
+import type { RequestTarget } from '../image/api/image.js';
+import type { CopiedPart } from '../image/graph/data-copy.js';
 import type { Step } from './copy-windows.js';
 
 /** Bytes reserved at once: as many as ext4 puts into one extent. */

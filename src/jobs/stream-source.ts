@@ -1,7 +1,7 @@
 /** A disk that is read once, in its order, as a source of a conversion. */
 import { Mutex } from 'async-mutex';
 import { CowherdError } from '../errors.js';
-import type { ByteStream, StreamedDisk, StreamedPiece } from '../image/source-stream.js';
+import type { ByteStream, StreamedDisk, StreamedPiece } from '../image/graph/source-stream.js';
 import type { Source } from './concatenation.js';
 import type { SourceExtent } from './host-holes.js';
 import type { DiskDigest } from './disk-digest.js';

@@ -1,5 +1,6 @@
 /** Walks the extents of two images side by side. */
-import type { Extent, Image } from '../image/api.js';
+import type { Image } from '../image/api/image.js';
+import type { Extent } from '../image/api/reports.js';
 import { blockStatus } from './block-status.js';
 
 /** A guest range within which neither image's state changes. */

@@ -1,8 +1,8 @@
 /** Files whose names are not UTF-8: found, made, named and printed as the real qemu-img does. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createImage } from '../../src/image/create.js';
-import { openImage } from '../../src/image/open.js';
+import { createImage } from '../../src/image/graph/create.js';
+import { openImage } from '../../src/image/graph/open.js';
 import { needsTool, cowherdForShells, run, runOk, temporaryFolder } from '../support/tools.js';
 
 /** Each with a name that is not UTF-8 in `$n`; what is printed is compared byte by byte. */

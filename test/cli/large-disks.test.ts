@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import path from 'node:path';
 import { test } from 'node:test';
-import { createImage } from '../../src/image/create.js';
-import { openImage } from '../../src/image/open.js';
+import { createImage } from '../../src/image/graph/create.js';
+import { openImage } from '../../src/image/graph/open.js';
 import { assertSame, runCowherd } from '../support/both-tools.js';
 import { DamagedImage } from '../support/damaged-image.js';
 import { needsTool, run, runOk, temporaryFolder } from '../support/tools.js';

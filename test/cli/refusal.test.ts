@@ -5,7 +5,7 @@ import { link, readFile, readdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { addon } from '../../src/native/addon.js';
-import { openImage } from '../../src/image/open.js';
+import { openImage } from '../../src/image/graph/open.js';
 import { runCowherd } from '../support/both-tools.js';
 import { cowherdProgram, run, runOk, temporaryFolder } from '../support/tools.js';
 

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { readFile, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { adviceOf } from '../../src/cli/cli-error.js';
+import { adviceOf } from '../../src/cli/process/cli-error.js';
 import { assertSame, runCowherd } from '../support/both-tools.js';
 import { DamagedImage } from '../support/damaged-image.js';
 import { needsTool, runOk, temporaryFolder } from '../support/tools.js';

@@ -6,9 +6,9 @@
  */
 import { Worker, isMainThread, parentPort, workerData } from 'node:worker_threads';
 import { fileURLToPath } from 'node:url';
-import type { ImageHandle } from '../../src/image/api.js';
-import { attachImage } from '../../src/image/attach.js';
-import { openImage } from '../../src/image/open.js';
+import type { ImageHandle } from '../../src/image/api/image.js';
+import { attachImage } from '../../src/image/threads/attach.js';
+import { openImage } from '../../src/image/graph/open.js';
 import { blockBytes, blocksOfThread } from './kill-layout.js';
 
 const depth = 16;

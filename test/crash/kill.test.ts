@@ -8,9 +8,9 @@ import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import type { CreateOptions } from '../../src/image/api.js';
-import { createImage } from '../../src/image/create.js';
-import { openImage } from '../../src/image/open.js';
+import type { CreateOptions } from '../../src/image/api/options.js';
+import { createImage } from '../../src/image/graph/create.js';
+import { openImage } from '../../src/image/graph/open.js';
 import { needsTool, run, temporaryFolder } from '../support/tools.js';
 import { blockBytes, blocksOfThread } from './kill-layout.js';
 

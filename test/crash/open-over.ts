@@ -1,10 +1,10 @@
 /** Opening an image whose files, backing file and data file lie in memory, as `openImageOn` does. */
-import { QueueCounters } from '../../src/engine/counters.js';
+import { QueueCounters } from '../../src/engine/queues/counters.js';
 import { type Qcow2Image, openQcow2, readQcow2Header } from '../../src/format/qcow2/image.js';
 import type { OverlapLevel } from '../../src/format/qcow2/overlap/levels.js';
 import { openRaw } from '../../src/format/raw/image.js';
-import { OpenedImage } from '../../src/image/opened-image.js';
-import { allocateSharedState } from '../../src/image/shared-state.js';
+import { OpenedImage } from '../../src/image/graph/opened-image.js';
+import { allocateSharedState } from '../../src/image/graph/shared-state.js';
 import { MemoryFile } from '../../src/storage/memory/memory-file.js';
 import { MemoryContent } from '../../src/storage/memory/memory-file.js';
 import type { StorageFile } from '../../src/storage/storage.js';

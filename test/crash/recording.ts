@@ -3,7 +3,8 @@
  * keeps what the crash logs and the promises to the guest say of it.
  */
 import { decideCreateOptions } from '../../src/format/qcow2/change/create-options.js';
-import type { CreateOptions, RequestTarget } from '../../src/image/api.js';
+import type { RequestTarget } from '../../src/image/api/image.js';
+import type { CreateOptions } from '../../src/image/api/options.js';
 import { createQcow2 } from '../../src/format/qcow2/change/create.js';
 import type { CheckReport } from '../../src/format/check.js';
 import { checkQcow2 } from '../../src/format/qcow2/check/check.js';

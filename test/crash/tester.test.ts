@@ -1,8 +1,8 @@
 /** The tester is tested: what it is to find is put there on purpose. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ControlWord } from '../../src/engine/control-block.js';
-import { LongMutex } from '../../src/engine/long-mutex.js';
+import { ControlWord } from '../../src/engine/words/control-block.js';
+import { LongMutex } from '../../src/engine/words/long-mutex.js';
 import { FlushOrder } from '../../src/format/qcow2/metadata/flush.js';
 import type { Qcow2Image } from '../../src/format/qcow2/image.js';
 import { FilterFile } from '../../src/storage/filters/filter-file.js';

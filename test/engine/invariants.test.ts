@@ -1,22 +1,22 @@
 /** What can only be a mistake of the engine's own is met where it is made, before it does harm. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ClaimMarks } from '../../src/engine/claim-marks.js';
-import { ControlWord, allocateControlBlock } from '../../src/engine/control-block.js';
-import { closeEpoch } from '../../src/engine/epochs.js';
-import { QueueGate } from '../../src/engine/gate.js';
-import { allocateMembers, leave } from '../../src/engine/members.js';
-import { releaseMutexWord, takeMutexWord } from '../../src/engine/mutex-word.js';
-import { takeQueueLine } from '../../src/engine/queue-line.js';
-import { SharedWords } from '../../src/engine/shared-words.js';
-import { SliceCache, allocateSliceCache } from '../../src/engine/slice-cache.js';
+import { ClaimMarks } from '../../src/engine/cache/claim-marks.js';
+import { ControlWord, allocateControlBlock } from '../../src/engine/words/control-block.js';
+import { closeEpoch } from '../../src/engine/queues/epochs.js';
+import { QueueGate } from '../../src/engine/queues/gate.js';
+import { allocateMembers, leave } from '../../src/engine/queues/members.js';
+import { releaseMutexWord, takeMutexWord } from '../../src/engine/words/mutex-word.js';
+import { takeQueueLine } from '../../src/engine/queues/queue-line.js';
+import { SharedWords } from '../../src/engine/words/shared-words.js';
+import { SliceCache, allocateSliceCache } from '../../src/engine/cache/slice-cache.js';
 import {
   lockExclusive,
   lockShared,
   unlockExclusive,
   unlockShared,
-} from '../../src/engine/spin-word.js';
-import { UnderWay } from '../../src/engine/under-way.js';
+} from '../../src/engine/words/spin-word.js';
+import { UnderWay } from '../../src/engine/queues/under-way.js';
 
 function newWords(): SharedWords {
   return new SharedWords(new Int32Array(new SharedArrayBuffer(64)));

@@ -1,7 +1,7 @@
 /** What a throttle lets through, and what it makes wait. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { SharedWords } from '../../src/engine/shared-words.js';
+import { SharedWords } from '../../src/engine/words/shared-words.js';
 import { Throttle, type ThrottleOptions, throttleWords } from '../../src/engine/throttle.js';
 
 function newThrottle(options: ThrottleOptions, clock: { now: number }): Throttle {

@@ -2,7 +2,7 @@
 import { createQcow2 } from '../../src/format/qcow2/change/create.js';
 import { CowherdError } from '../../src/errors.js';
 import { decideCreateOptions } from '../../src/format/qcow2/change/create-options.js';
-import { openImageOn } from '../../src/image/open.js';
+import { openImageOn } from '../../src/image/graph/open.js';
 import { FaultFile, FaultPlan, operationKinds } from '../../src/storage/filters/fault.js';
 import type { OperationKind } from '../../src/storage/filters/filter-file.js';
 import { TraceFile } from '../../src/storage/filters/trace.js';

@@ -2,7 +2,7 @@
  * The guest of a disk whose device fails: goes on after a failed request, keeps what failed and
  * when, and holds every read against what was asked before.
  */
-import type { RequestTarget } from '../../src/image/api.js';
+import type { RequestTarget } from '../../src/image/api/image.js';
 import type { LogClock } from '../../src/storage/filters/crash-log.js';
 import type { Promises } from '../crash/promises.js';
 import type { GuestDisk } from '../crash/recording.js';

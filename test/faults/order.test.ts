@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createQcow2 } from '../../src/format/qcow2/change/create.js';
-import type { CreateOptions } from '../../src/image/api.js';
+import type { CreateOptions } from '../../src/image/api/options.js';
 import { decideCreateOptions } from '../../src/format/qcow2/change/create-options.js';
-import type { OpenedImage } from '../../src/image/opened-image.js';
+import type { OpenedImage } from '../../src/image/graph/opened-image.js';
 import { CowherdError } from '../../src/errors.js';
 import {
   FilterFile,

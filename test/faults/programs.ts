@@ -2,11 +2,11 @@
 import { copyFile, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { CowherdError } from '../../src/errors.js';
-import { attachImage } from '../../src/image/attach.js';
-import type { OpenImageOptions } from '../../src/image/api.js';
-import { createImage } from '../../src/image/create.js';
-import { openImage } from '../../src/image/open.js';
-import { openPool } from '../../src/image/pool.js';
+import { attachImage } from '../../src/image/threads/attach.js';
+import type { OpenImageOptions } from '../../src/image/api/options.js';
+import { createImage } from '../../src/image/graph/create.js';
+import { openImage } from '../../src/image/graph/open.js';
+import { openPool } from '../../src/image/threads/pool.js';
 import { compare } from '../../src/jobs/compare.js';
 import { convert } from '../../src/jobs/convert.js';
 

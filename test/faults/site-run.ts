@@ -1,6 +1,6 @@
 /** One run of a guest's workload in which one operation of the device fails, and its judgement. */
-import type { OpenedImage } from '../../src/image/opened-image.js';
-import type { RequestTarget } from '../../src/image/api.js';
+import type { OpenedImage } from '../../src/image/graph/opened-image.js';
+import type { RequestTarget } from '../../src/image/api/image.js';
 import { CowherdError } from '../../src/errors.js';
 import { LogClock } from '../../src/storage/filters/crash-log.js';
 import { FaultFile, FaultPlan, operationKinds } from '../../src/storage/filters/fault.js';

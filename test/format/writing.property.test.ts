@@ -7,9 +7,9 @@ import { readFile, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
-import type { CreateOptions } from '../../src/image/api.js';
-import { createImage } from '../../src/image/create.js';
-import { openImage } from '../../src/image/open.js';
+import type { CreateOptions } from '../../src/image/api/options.js';
+import { createImage } from '../../src/image/graph/create.js';
+import { openImage } from '../../src/image/graph/open.js';
 import { assertSame, runCowherd, runQemuImg } from '../support/both-tools.js';
 import { needsTool, runOk, temporaryFolder } from '../support/tools.js';
 

@@ -1,7 +1,7 @@
 /** What becomes of a malformed image: opened, described, read as far as it has data, and checked. */
 import { CowherdError } from '../../src/errors.js';
-import type { Image } from '../../src/image/api.js';
-import { openImageOn } from '../../src/image/open.js';
+import type { Image } from '../../src/image/api/image.js';
+import { openImageOn } from '../../src/image/graph/open.js';
 import type { StorageOperation } from '../../src/storage/filters/filter-file.js';
 import { FilterFile } from '../../src/storage/filters/filter-file.js';
 import { MemoryFile } from '../../src/storage/memory/memory-file.js';

@@ -2,10 +2,11 @@
 import assert from 'node:assert/strict';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
-import type { CreateOptions, Image } from '../../src/image/api.js';
-import { attachImage } from '../../src/image/attach.js';
-import { createImage } from '../../src/image/create.js';
-import { openImage, openImageOn } from '../../src/image/open.js';
+import type { Image } from '../../src/image/api/image.js';
+import type { CreateOptions } from '../../src/image/api/options.js';
+import { attachImage } from '../../src/image/threads/attach.js';
+import { createImage } from '../../src/image/graph/create.js';
+import { openImage, openImageOn } from '../../src/image/graph/open.js';
 import { TraceFile } from '../../src/storage/filters/trace.js';
 import { MemoryFile } from '../../src/storage/memory/memory-file.js';
 import { needsTool, run, temporaryFolder } from '../support/tools.js';

@@ -5,8 +5,8 @@ import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { CowherdError } from '../../src/errors.js';
-import type { Image } from '../../src/image/api.js';
-import { openImage } from '../../src/image/open.js';
+import type { Image } from '../../src/image/api/image.js';
+import { openImage } from '../../src/image/graph/open.js';
 import { convert } from '../../src/jobs/convert.js';
 import { fixtures, unpackFixtures } from '../support/fixtures.js';
 

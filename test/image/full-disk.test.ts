@@ -5,9 +5,9 @@ import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { CowherdError } from '../../src/errors.js';
-import type { CreateImageOptions } from '../../src/image/api.js';
-import { createImage } from '../../src/image/create.js';
-import { openImage } from '../../src/image/open.js';
+import type { CreateImageOptions } from '../../src/image/api/options.js';
+import { createImage } from '../../src/image/graph/create.js';
+import { openImage } from '../../src/image/graph/open.js';
 import { fill, smallDisk } from '../support/small-disk.js';
 import { needsTool, run } from '../support/tools.js';
 

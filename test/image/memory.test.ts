@@ -3,14 +3,14 @@ import assert from 'node:assert/strict';
 import path from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { createImage } from '../../src/image/create.js';
+import { createImage } from '../../src/image/graph/create.js';
 import { run, temporaryFolder } from '../support/tools.js';
 
 const modules = pathToFileURL(fileURLToPath(new URL('../../src/image/', import.meta.url))).href;
 const mib = 1024 * 1024;
 
 async function peakOf(program: string, ...words: readonly string[]): Promise<number> {
-  const text = `const { openImage } = await import('${modules}open.js');
+  const text = `const { openImage } = await import('${modules}graph/open.js');
     let peak = 0;
     ${program}
     console.log(peak);`;

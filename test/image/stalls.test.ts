@@ -3,14 +3,14 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ControlWord } from '../../src/engine/control-block.js';
-import { closeGate, openGate } from '../../src/engine/gate.js';
-import { LongMutex } from '../../src/engine/long-mutex.js';
-import { Watchdog } from '../../src/engine/watchdog.js';
+import { ControlWord } from '../../src/engine/words/control-block.js';
+import { closeGate, openGate } from '../../src/engine/queues/gate.js';
+import { LongMutex } from '../../src/engine/words/long-mutex.js';
+import { Watchdog } from '../../src/engine/words/watchdog.js';
 import type { Qcow2Image } from '../../src/format/qcow2/image.js';
 import type { Qcow2Metadata } from '../../src/format/qcow2/metadata/metadata.js';
-import { formatFile } from '../../src/image/create.js';
-import type { OpenedImage } from '../../src/image/opened-image.js';
+import { formatFile } from '../../src/image/graph/create.js';
+import type { OpenedImage } from '../../src/image/graph/opened-image.js';
 import {
   FilterFile,
   type Interception,
@@ -176,7 +176,7 @@ test('closing names the queue that it waits for', async () => {
 });
 
 test('watching keeps no process alive, and costs nothing where it is turned off', async () => {
-  const place = new URL('../../src/engine/watchdog.js', import.meta.url).href;
+  const place = new URL('../../src/engine/words/watchdog.js', import.meta.url).href;
   const script = `const { Watchdog } = await import('${place}');
     void new Watchdog('x', 60000).watch(new Promise(() => undefined), () => 'nothing');`;
   const { code } = await run(process.execPath, ['--input-type=module', '-e', script]);

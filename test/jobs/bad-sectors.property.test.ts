@@ -6,7 +6,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { CowherdError } from '../../src/errors.js';
-import type { Extent, Image, RequestTarget } from '../../src/image/api.js';
+import type { Image, RequestTarget } from '../../src/image/api/image.js';
+import type { Extent } from '../../src/image/api/reports.js';
 import { compareImages } from '../../src/jobs/compare.js';
 import { Copier } from '../../src/jobs/copier.js';
 

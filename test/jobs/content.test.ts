@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import path from 'node:path';
 import { test } from 'node:test';
-import { openImage } from '../../src/image/open.js';
+import { openImage } from '../../src/image/graph/open.js';
 import { readContent } from '../../src/jobs/content.js';
 import { fixture, fixtures, unpackFixtures } from '../support/fixtures.js';
 

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { CowherdError } from '../../src/errors.js';
-import { createImage } from '../../src/image/create.js';
+import { createImage } from '../../src/image/graph/create.js';
 import { convert } from '../../src/jobs/convert.js';
 import type { ConvertOptions } from '../../src/jobs/convert-options.js';
 import { needsTool, runOk, temporaryFolder } from '../support/tools.js';

@@ -4,11 +4,12 @@ import { readFileSync } from 'node:fs';
 import { copyFile, readFile, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
-import type { CreateOptions, ImageInfo, Qcow2Info } from '../../src/image/api.js';
+import type { CreateOptions } from '../../src/image/api/options.js';
+import type { ImageInfo, Qcow2Info } from '../../src/image/api/reports.js';
 import { convert } from '../../src/jobs/convert.js';
 import type { ConvertOptions } from '../../src/jobs/convert-options.js';
-import { createImage } from '../../src/image/create.js';
-import { openImage } from '../../src/image/open.js';
+import { createImage } from '../../src/image/graph/create.js';
+import { openImage } from '../../src/image/graph/open.js';
 import { needsTool, projectFolder, run, runOk, temporaryFolder } from '../support/tools.js';
 
 const cases: readonly { readonly name: string; readonly options: ConvertOptions }[] = [

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
-import type { RequestTarget } from '../../src/image/api.js';
+import type { RequestTarget } from '../../src/image/api/image.js';
 import type { Source } from '../../src/jobs/concatenation.js';
 import { Copier } from '../../src/jobs/copier.js';
 

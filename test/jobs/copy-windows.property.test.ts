@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { PlainBytes } from '../../src/image/data-copy.js';
+import type { PlainBytes } from '../../src/image/graph/data-copy.js';
 import type { Piece } from '../../src/jobs/copy-pieces.js';
 import { type Step, gatherWindows } from '../../src/jobs/copy-windows.js';
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { CopiedPart, PlainBytes } from '../../src/image/data-copy.js';
+import type { CopiedPart, PlainBytes } from '../../src/image/graph/data-copy.js';
 import { type Step, stepOf } from '../../src/jobs/copy-windows.js';
 import { ReserveAhead, type RunStep } from '../../src/jobs/reserve-ahead.js';
 

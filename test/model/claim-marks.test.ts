@@ -3,9 +3,9 @@
  * claims. Of those on one cluster exactly one allocates; those on others go on beside it.
  */
 import assert from 'node:assert/strict';
-import { ClaimMarks } from '../../src/engine/claim-marks.js';
-import { SliceWorkQueues } from '../../src/engine/slice-work-queues.js';
-import { lockExclusive, unlockExclusive } from '../../src/engine/spin-word.js';
+import { ClaimMarks } from '../../src/engine/cache/claim-marks.js';
+import { SliceWorkQueues } from '../../src/engine/cache/slice-work-queues.js';
+import { lockExclusive, unlockExclusive } from '../../src/engine/words/spin-word.js';
 import type { Model } from './explorer.js';
 import { testModel, testWrongVariant } from './report.js';
 import type { Program, ThreadMemory } from './thread-program.js';

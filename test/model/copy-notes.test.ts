@@ -4,8 +4,8 @@
  * disk only after a barrier that covers it.
  */
 import assert from 'node:assert/strict';
-import { ControlWord } from '../../src/engine/control-block.js';
-import { releaseMutexWord, takeMutexWord } from '../../src/engine/mutex-word.js';
+import { ControlWord } from '../../src/engine/words/control-block.js';
+import { releaseMutexWord, takeMutexWord } from '../../src/engine/words/mutex-word.js';
 import type { Model } from './explorer.js';
 import { extraRounds, testModel, testWrongVariant } from './report.js';
 import type { Program } from './thread-program.js';

@@ -2,10 +2,15 @@
  * Model of epochs and limbo: a cluster is used again only when no request can still reach it by what
  * it has looked up.
  */
-import { ControlWord, QueueWord, idleEpoch, queueWord } from '../../src/engine/control-block.js';
-import { QueueEpochs, closeEpoch, isBefore, oldestEpoch } from '../../src/engine/epochs.js';
-import { Limbo, allocateLimbo } from '../../src/engine/limbo.js';
-import { releaseQueueLine, takeQueueLine } from '../../src/engine/queue-line.js';
+import {
+  ControlWord,
+  QueueWord,
+  idleEpoch,
+  queueWord,
+} from '../../src/engine/words/control-block.js';
+import { QueueEpochs, closeEpoch, isBefore, oldestEpoch } from '../../src/engine/queues/epochs.js';
+import { Limbo, allocateLimbo } from '../../src/engine/space/limbo.js';
+import { releaseQueueLine, takeQueueLine } from '../../src/engine/queues/queue-line.js';
 import type { Model } from './explorer.js';
 import { testModel, testWrongVariant } from './report.js';
 import type { Program, ThreadMemory } from './thread-program.js';

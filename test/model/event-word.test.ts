@@ -1,8 +1,8 @@
 /** Model of work queues: whoever waits for an event that has happened, or will, is woken. */
-import type { AtomicMemory } from '../../src/engine/atomic-memory.js';
-import { announceWait, raiseEvent } from '../../src/engine/event-word.js';
-import { SliceWorkQueues } from '../../src/engine/slice-work-queues.js';
-import { lockExclusive, unlockExclusive } from '../../src/engine/spin-word.js';
+import type { AtomicMemory } from '../../src/engine/words/atomic-memory.js';
+import { announceWait, raiseEvent } from '../../src/engine/words/event-word.js';
+import { SliceWorkQueues } from '../../src/engine/cache/slice-work-queues.js';
+import { lockExclusive, unlockExclusive } from '../../src/engine/words/spin-word.js';
 import type { Model } from './explorer.js';
 import { testModel, testWrongVariant } from './report.js';
 import type { Program, ThreadMemory } from './thread-program.js';

@@ -1,8 +1,8 @@
 /** The explorer itself: counts that are known beforehand, and one failure of every kind. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { releaseMutexWord, takeMutexWord } from '../../src/engine/mutex-word.js';
-import { lockExclusive, unlockExclusive } from '../../src/engine/spin-word.js';
+import { releaseMutexWord, takeMutexWord } from '../../src/engine/words/mutex-word.js';
+import { lockExclusive, unlockExclusive } from '../../src/engine/words/spin-word.js';
 import { type Model, explore } from './explorer.js';
 import { Section } from './section.js';
 import { ModelPoisoned, type Program } from './thread-program.js';

@@ -3,9 +3,9 @@
  * after it had completed says so.
  */
 import assert from 'node:assert/strict';
-import { ControlWord } from '../../src/engine/control-block.js';
-import { FlushRounds } from '../../src/engine/flush-rounds.js';
-import { LongMutex } from '../../src/engine/long-mutex.js';
+import { ControlWord } from '../../src/engine/words/control-block.js';
+import { FlushRounds } from '../../src/engine/flush/flush-rounds.js';
+import { LongMutex } from '../../src/engine/words/long-mutex.js';
 import type { Model } from './explorer.js';
 import { testModel, testWrongVariant } from './report.js';
 import type { Program, ThreadMemory } from './thread-program.js';

@@ -3,9 +3,14 @@
  * memory is poisoned everybody is told so.
  */
 import assert from 'node:assert/strict';
-import type { AtomicMemory } from '../../src/engine/atomic-memory.js';
-import { ControlWord, GateState, QueueWord, queueWord } from '../../src/engine/control-block.js';
-import { QueueGate, closeGate, openGate, runAlone } from '../../src/engine/gate.js';
+import type { AtomicMemory } from '../../src/engine/words/atomic-memory.js';
+import {
+  ControlWord,
+  GateState,
+  QueueWord,
+  queueWord,
+} from '../../src/engine/words/control-block.js';
+import { QueueGate, closeGate, openGate, runAlone } from '../../src/engine/queues/gate.js';
 import type { Model } from './explorer.js';
 import { extraRounds, testModel, testWrongVariant } from './report.js';
 import { Section } from './section.js';

@@ -3,11 +3,11 @@
  * of its last reference durable.
  */
 import assert from 'node:assert/strict';
-import { ControlWord } from '../../src/engine/control-block.js';
-import { closeEpoch, oldestEpoch } from '../../src/engine/epochs.js';
-import { FlushRounds } from '../../src/engine/flush-rounds.js';
-import { Limbo, allocateLimbo } from '../../src/engine/limbo.js';
-import { LongMutex } from '../../src/engine/long-mutex.js';
+import { ControlWord } from '../../src/engine/words/control-block.js';
+import { closeEpoch, oldestEpoch } from '../../src/engine/queues/epochs.js';
+import { FlushRounds } from '../../src/engine/flush/flush-rounds.js';
+import { Limbo, allocateLimbo } from '../../src/engine/space/limbo.js';
+import { LongMutex } from '../../src/engine/words/long-mutex.js';
 import type { Model } from './explorer.js';
 import { testModel, testWrongVariant } from './report.js';
 import type { Program, ThreadMemory } from './thread-program.js';

@@ -1,7 +1,7 @@
 /** Model of membership: an image is ended exactly once, and nobody joins it afterwards. */
 import assert from 'node:assert/strict';
-import type { AtomicMemory } from '../../src/engine/atomic-memory.js';
-import { join, leave } from '../../src/engine/members.js';
+import type { AtomicMemory } from '../../src/engine/words/atomic-memory.js';
+import { join, leave } from '../../src/engine/queues/members.js';
 import type { Model } from './explorer.js';
 import { extraRounds, testModel, testWrongVariant } from './report.js';
 import type { Program, ThreadMemory } from './thread-program.js';

@@ -1,7 +1,7 @@
 /** Model of the long mutex and its word: one holder at a time, and no wake-up is lost. */
-import type { AtomicMemory } from '../../src/engine/atomic-memory.js';
-import { LongMutex } from '../../src/engine/long-mutex.js';
-import { releaseMutexWord, takeMutexWord } from '../../src/engine/mutex-word.js';
+import type { AtomicMemory } from '../../src/engine/words/atomic-memory.js';
+import { LongMutex } from '../../src/engine/words/long-mutex.js';
+import { releaseMutexWord, takeMutexWord } from '../../src/engine/words/mutex-word.js';
 import type { Model } from './explorer.js';
 import { extraRounds, testModel, testWrongVariant } from './report.js';
 import { Section } from './section.js';

@@ -4,7 +4,7 @@
  * a load or for room is woken.
  */
 import assert from 'node:assert/strict';
-import { SliceCache, allocateSliceCache } from '../../src/engine/slice-cache.js';
+import { SliceCache, allocateSliceCache } from '../../src/engine/cache/slice-cache.js';
 import type { Model, Words } from './explorer.js';
 import { testModel, testWrongVariant } from './report.js';
 import type { Program, ThreadMemory } from './thread-program.js';

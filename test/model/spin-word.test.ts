@@ -1,11 +1,11 @@
 /** Model of the spinning reader-writer word: who holds it for writing is alone. */
-import type { AtomicMemory } from '../../src/engine/atomic-memory.js';
+import type { AtomicMemory } from '../../src/engine/words/atomic-memory.js';
 import {
   lockExclusive,
   lockShared,
   unlockExclusive,
   unlockShared,
-} from '../../src/engine/spin-word.js';
+} from '../../src/engine/words/spin-word.js';
 import type { Model } from './explorer.js';
 import { extraRounds, testModel, testWrongVariant } from './report.js';
 import { Section } from './section.js';

@@ -4,7 +4,7 @@
  * memory have given so far: to take its next step it is run from its start, fed those results, and
  * stopped at the first operation it has no result for.
  */
-import type { AtomicMemory } from '../../src/engine/atomic-memory.js';
+import type { AtomicMemory } from '../../src/engine/words/atomic-memory.js';
 
 /** What a program may do to shared memory in one step. */
 export type OperationKind =

@@ -1,9 +1,9 @@
 /** Model of the notes of unflushed data: a flush that follows a write has a barrier that covers it. */
 import assert from 'node:assert/strict';
-import { ControlWord, QueueWord, queueWord } from '../../src/engine/control-block.js';
-import { releaseMutexWord, takeMutexWord } from '../../src/engine/mutex-word.js';
-import { releaseQueueLine } from '../../src/engine/queue-line.js';
-import { UnflushedData, takeUnflushed } from '../../src/engine/unflushed.js';
+import { ControlWord, QueueWord, queueWord } from '../../src/engine/words/control-block.js';
+import { releaseMutexWord, takeMutexWord } from '../../src/engine/words/mutex-word.js';
+import { releaseQueueLine } from '../../src/engine/queues/queue-line.js';
+import { UnflushedData, takeUnflushed } from '../../src/engine/flush/unflushed.js';
 import type { Model } from './explorer.js';
 import { testModel, testWrongVariant } from './report.js';
 import type { Program, ThreadMemory } from './thread-program.js';

@@ -10,8 +10,8 @@ const modules = fileURLToPath(new URL('../../src/', import.meta.url));
 /** Transfers buffers at once after a request was begun with them, and lets their memory be collected. */
 const program = `
 const [file, kind, cache] = process.argv.slice(2);
-const { createImage } = await import(${JSON.stringify(pathToFileURL(`${modules}image/create.js`))});
-const { openImage } = await import(${JSON.stringify(pathToFileURL(`${modules}image/open.js`))});
+const { createImage } = await import(${JSON.stringify(pathToFileURL(`${modules}image/graph/create.js`))});
+const { openImage } = await import(${JSON.stringify(pathToFileURL(`${modules}image/graph/open.js`))});
 const clusterBytes = 65536;
 const clusters = 128;
 await createImage(file, { format: 'qcow2', size: clusters * clusterBytes });
@@ -81,8 +81,8 @@ for (const [kind, cache, environment] of [
 /** Reads into new buffers, and says by how many bytes their memory has grown in the end. */
 const hoarding = `
 const [file] = process.argv.slice(2);
-const { createImage } = await import(${JSON.stringify(pathToFileURL(`${modules}image/create.js`))});
-const { openImage } = await import(${JSON.stringify(pathToFileURL(`${modules}image/open.js`))});
+const { createImage } = await import(${JSON.stringify(pathToFileURL(`${modules}image/graph/create.js`))});
+const { openImage } = await import(${JSON.stringify(pathToFileURL(`${modules}image/graph/open.js`))});
 const bytes = 4 << 20;
 await createImage(file, { format: 'raw', size: bytes });
 const image = await openImage(file, { format: 'raw' });

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { CreateOptions } from '../../src/image/api.js';
+import type { CreateOptions } from '../../src/image/api/options.js';
 import { needsTool } from '../support/tools.js';
 import { lanes, requests } from './requests.js';
 import { type Request, SimulatedDisk, propertyParameters, schedules } from './simulated-disk.js';

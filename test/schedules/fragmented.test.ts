@@ -5,9 +5,9 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
-import { Arena } from '../../src/engine/arena.js';
-import type { AtomicMemory } from '../../src/engine/atomic-memory.js';
-import { QueueWord, queueWord } from '../../src/engine/control-block.js';
+import { Arena } from '../../src/engine/space/arena.js';
+import type { AtomicMemory } from '../../src/engine/words/atomic-memory.js';
+import { QueueWord, queueWord } from '../../src/engine/words/control-block.js';
 import { fragmentedSpace, mixedWeights } from '../support/fragmented-space.js';
 import { needsTool } from '../support/tools.js';
 import { lanes, requests } from './requests.js';

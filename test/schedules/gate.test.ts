@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { ControlWord, GateState } from '../../src/engine/control-block.js';
-import { runAlone } from '../../src/engine/gate.js';
+import { ControlWord, GateState } from '../../src/engine/words/control-block.js';
+import { runAlone } from '../../src/engine/queues/gate.js';
 import { CowherdError } from '../../src/errors.js';
 import { needsTool } from '../support/tools.js';
 import { lanes, requests } from './requests.js';

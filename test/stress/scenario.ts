@@ -1,5 +1,5 @@
 /** What one round of the stress run works on, chosen by its seed. */
-import type { CreateOptions } from '../../src/image/api.js';
+import type { CreateOptions } from '../../src/image/api/options.js';
 import { Random } from './random.js';
 
 /** One round. */

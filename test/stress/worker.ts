@@ -1,7 +1,7 @@
 /** One thread of the stress run: random requests on an image that other threads work on as well. */
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
-import type { Image, ImageHandle, RequestTarget } from '../../src/image/api.js';
-import { attachImage } from '../../src/image/attach.js';
+import type { Image, ImageHandle, RequestTarget } from '../../src/image/api/image.js';
+import { attachImage } from '../../src/image/threads/attach.js';
 import { Kind, OperationLog, sectorBytes, stamp, stampOf } from './history.js';
 import { Random } from './random.js';
 import type { Scenario } from './scenario.js';

@@ -3,7 +3,7 @@
  * place get one, with what is around the data as it reads. An entry is linked once its data are written.
  */
 import { Mutex } from 'async-mutex';
-import type { QueueCounters } from '../../engine/counters.js';
+import type { QueueCounters } from '../../engine/queues/counters.js';
 import { CowherdError } from '../../errors.js';
 import type { BackingReader, ImageFiles } from '../driver.js';
 import { MappedQueue } from './mapped-queue.js';

@@ -1,5 +1,5 @@
 /** An image that is read by a mapping: its queues and reports, the same for every such format. */
-import type { QueueCounters } from '../../engine/counters.js';
+import type { QueueCounters } from '../../engine/queues/counters.js';
 import { CowherdError, nameMemoryError } from '../../errors.js';
 import type { CheckOptions, CheckReport } from '../check.js';
 import type {

@@ -1,6 +1,6 @@
 /** A queue that reads an image of a mapping. */
-import type { QueueCounters } from '../../engine/counters.js';
-import { UnderWay } from '../../engine/under-way.js';
+import type { QueueCounters } from '../../engine/queues/counters.js';
+import { UnderWay } from '../../engine/queues/under-way.js';
 import { CowherdError } from '../../errors.js';
 import type { BackingReader, FormatQueue, ImageFiles } from '../driver.js';
 import { ChunkCache } from './chunk-cache.js';

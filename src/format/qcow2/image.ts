@@ -1,8 +1,8 @@
 /** An open qcow2 image: made from its header, it gives queues and reports, and ends cleanly. */
-import { ControlWord } from '../../engine/control-block.js';
-import type { QueueCounters } from '../../engine/counters.js';
-import { runAlone } from '../../engine/gate.js';
-import { heldByQueues } from '../../engine/queue-line.js';
+import { ControlWord } from '../../engine/words/control-block.js';
+import type { QueueCounters } from '../../engine/queues/counters.js';
+import { runAlone } from '../../engine/queues/gate.js';
+import { heldByQueues } from '../../engine/queues/queue-line.js';
 import { CowherdError, type CowherdErrorCode } from '../../errors.js';
 import { maxL1TableBytes, maxOffset } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';

@@ -1,7 +1,7 @@
 /** The raw format: guest offsets are file offsets. The disk ends on a sector, as QEMU has it. */
-import type { QueueCounters } from '../../engine/counters.js';
-import { RequestPool } from '../../engine/request-pool.js';
-import { UnderWay } from '../../engine/under-way.js';
+import type { QueueCounters } from '../../engine/queues/counters.js';
+import { RequestPool } from '../../engine/queues/request-pool.js';
+import { UnderWay } from '../../engine/queues/under-way.js';
 import { CowherdError } from '../../errors.js';
 import { reserveBlocks } from '../../storage/preallocate.js';
 import type { StorageFile } from '../../storage/storage.js';

@@ -1,9 +1,15 @@
 /** The content of a disk as one of Node's streams, read ahead with several requests. */
 import { Readable } from 'node:stream';
 import { CowherdError, nameMemoryError } from '../../errors.js';
-import type { Extent, ReadStreamOptions } from '../api.js';
-import { inOrder } from '../in-order.js';
-import { type OptionRules, abortSignal, checkOptions, wholeNumber } from '../option-check.js';
+import type { ReadStreamOptions } from '../api/image.js';
+import type { Extent } from '../api/reports.js';
+import { inOrder } from './in-order.js';
+import {
+  type OptionRules,
+  abortSignal,
+  checkOptions,
+  wholeNumber,
+} from '../options/option-check.js';
 import { destroyOnAbort } from './abort.js';
 
 /** What a stream reads from. */

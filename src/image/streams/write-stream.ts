@@ -5,8 +5,13 @@
 import { Writable } from 'node:stream';
 import { CowherdError, nameMemoryError } from '../../errors.js';
 import { alignedBuffer } from '../../native/aligned-buffer.js';
-import type { WriteStreamOptions } from '../api.js';
-import { type OptionRules, abortSignal, checkOptions, wholeNumber } from '../option-check.js';
+import type { WriteStreamOptions } from '../api/image.js';
+import {
+  type OptionRules,
+  abortSignal,
+  checkOptions,
+  wholeNumber,
+} from '../options/option-check.js';
 import { destroyOnAbort } from './abort.js';
 
 /** What a stream writes to. */

@@ -4,7 +4,7 @@ import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { CowherdError } from '../../../src/errors.js';
-import { openImage } from '../../../src/image/open.js';
+import { openImage } from '../../../src/image/graph/open.js';
 import { needsTool, run, temporaryFolder } from '../../support/tools.js';
 import { pattern } from '../vmdk/builders.js';
 import {

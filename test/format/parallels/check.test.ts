@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { openImage } from '../../../src/image/open.js';
+import { openImage } from '../../../src/image/graph/open.js';
 import { needsTool, runOk, temporaryFolder } from '../../support/tools.js';
 import { runCowherd } from '../../support/both-tools.js';
 import { type CheckedFormat, assertChecks } from '../check-referee.js';

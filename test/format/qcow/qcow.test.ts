@@ -4,7 +4,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { QcowMapping } from '../../../src/format/qcow/mapping.js';
-import { openImage } from '../../../src/image/open.js';
+import { openImage } from '../../../src/image/graph/open.js';
 import { needsTool, run, runOk, temporaryFolder } from '../../support/tools.js';
 import {
   type Damage,

@@ -7,9 +7,9 @@ import assert from 'node:assert/strict';
 import path from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { Image, RequestTarget } from '../../../src/image/api.js';
-import { createImage } from '../../../src/image/create.js';
-import { openImage } from '../../../src/image/open.js';
+import type { Image, RequestTarget } from '../../../src/image/api/image.js';
+import { createImage } from '../../../src/image/graph/create.js';
+import { openImage } from '../../../src/image/graph/open.js';
 import { fragmentedSpace, mixedWeights } from '../../support/fragmented-space.js';
 import { needsTool, run, runOk, temporaryFolder } from '../../support/tools.js';
 

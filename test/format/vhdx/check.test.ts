@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { copyFile, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
-import { openImage } from '../../../src/image/open.js';
+import { openImage } from '../../../src/image/graph/open.js';
 import { assertSame, runCowherd, runQemuImg } from '../../support/both-tools.js';
 import { needsTool, runOk, temporaryFolder } from '../../support/tools.js';
 import { contentByQemu, pattern } from './referee.js';

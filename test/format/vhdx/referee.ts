@@ -5,8 +5,10 @@ import type { TestContext } from 'node:test';
 import fc from 'fast-check';
 import { CowherdError } from '../../../src/errors.js';
 import type { Mapping, Place } from '../../../src/format/mapped/mapping.js';
-import type { Extent, Image, OpenImageOptions } from '../../../src/image/api.js';
-import { openImage } from '../../../src/image/open.js';
+import type { Image } from '../../../src/image/api/image.js';
+import type { OpenImageOptions } from '../../../src/image/api/options.js';
+import type { Extent } from '../../../src/image/api/reports.js';
+import { openImage } from '../../../src/image/graph/open.js';
 import { MemoryContent, MemoryFile } from '../../../src/storage/memory/memory-file.js';
 import { run, runOk } from '../../support/tools.js';
 

@@ -4,8 +4,9 @@ import { readFile, writeFile } from 'node:fs/promises';
 import type { TestContext } from 'node:test';
 import fc from 'fast-check';
 import { CowherdError } from '../../../src/errors.js';
-import type { Extent, Image } from '../../../src/image/api.js';
-import { openImage } from '../../../src/image/open.js';
+import type { Image } from '../../../src/image/api/image.js';
+import type { Extent } from '../../../src/image/api/reports.js';
+import { openImage } from '../../../src/image/graph/open.js';
 import { run, runOk } from '../../support/tools.js';
 
 const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_007);

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
-import { openImage } from '../../../src/image/open.js';
+import { openImage } from '../../../src/image/graph/open.js';
 import { needsTool, runOk, temporaryFolder } from '../../support/tools.js';
 import { type Grain, cowd, descriptor, diskOf, hosted, pattern, seSparse } from './builders.js';
 import { type Compared, assertReads, assertReadsAsQemu } from './referee.js';

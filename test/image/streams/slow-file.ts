@@ -1,7 +1,8 @@
 /** A file in memory whose transfers wait, to see how many are under way and what ends them. */
-import { formatFile } from '../../../src/image/create.js';
-import { openImageOn } from '../../../src/image/open.js';
-import type { Image, OpenImageOptions } from '../../../src/image/api.js';
+import { formatFile } from '../../../src/image/graph/create.js';
+import { openImageOn } from '../../../src/image/graph/open.js';
+import type { Image } from '../../../src/image/api/image.js';
+import type { OpenImageOptions } from '../../../src/image/api/options.js';
 import {
   FilterFile,
   type Interception,

@@ -1,7 +1,7 @@
 /** The filters `rate` and `throttle`: how long things take. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { FilterChoice } from '../../../src/image/api.js';
+import type { FilterChoice } from '../../../src/image/api/options.js';
 import { withFilters } from '../../../src/storage/filters/registry.js';
 import { MemoryFile } from '../../../src/storage/memory/memory-file.js';
 import type { StorageFile } from '../../../src/storage/storage.js';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { openPool } from '../../../src/image/pool.js';
+import { openPool } from '../../../src/image/threads/pool.js';
 import { runCowherd } from '../../support/both-tools.js';
 import { needsTool, runOk, temporaryFolder } from '../../support/tools.js';
 

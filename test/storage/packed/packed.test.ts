@@ -6,7 +6,7 @@ import { readFile, readdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { convert } from '../../../src/jobs/convert.js';
-import { openImage } from '../../../src/image/open.js';
+import { openImage } from '../../../src/image/graph/open.js';
 import { cowherdProgram, needsTool, run, runOk, temporaryFolder } from '../../support/tools.js';
 
 const mib = 1024 * 1024;

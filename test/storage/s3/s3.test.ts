@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { openPool } from '../../../src/image/pool.js';
+import { openPool } from '../../../src/image/threads/pool.js';
 import { openStorageFile } from '../../../src/storage/registry.js';
 import { runCowherd } from '../../support/both-tools.js';
 import { type S3Server, s3Keys, s3Region, startS3Server } from '../../support/s3-server.js';

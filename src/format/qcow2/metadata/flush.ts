@@ -9,13 +9,13 @@
  *
  * Other requests go on meanwhile; what they change stays dirty for the next round.
  */
-import type { AtomicMemory } from '../../../engine/atomic-memory.js';
-import { ControlWord } from '../../../engine/control-block.js';
-import { Counter, type QueueCounters } from '../../../engine/counters.js';
-import { FlushRounds } from '../../../engine/flush-rounds.js';
-import type { LongMutex } from '../../../engine/long-mutex.js';
-import type { SliceCache } from '../../../engine/slice-cache.js';
-import { takeUnflushed } from '../../../engine/unflushed.js';
+import type { AtomicMemory } from '../../../engine/words/atomic-memory.js';
+import { ControlWord } from '../../../engine/words/control-block.js';
+import { Counter, type QueueCounters } from '../../../engine/queues/counters.js';
+import { FlushRounds } from '../../../engine/flush/flush-rounds.js';
+import type { LongMutex } from '../../../engine/words/long-mutex.js';
+import type { SliceCache } from '../../../engine/cache/slice-cache.js';
+import { takeUnflushed } from '../../../engine/flush/unflushed.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { CorruptMark } from '../tables/corruption.js';
 import type { OverlapCheck } from '../overlap/overlap.js';

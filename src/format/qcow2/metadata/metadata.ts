@@ -2,21 +2,21 @@
  * One thread's access to the metadata of an open image: the shared tables and caches, the locks
  * over them, and the steps that need several of them, such as adding an L2 table.
  */
-import type { Arena } from '../../../engine/arena.js';
-import { ClaimMarks } from '../../../engine/claim-marks.js';
-import { ControlWord, allocateControlBlock } from '../../../engine/control-block.js';
-import { ControlWords } from '../../../engine/control-words.js';
-import type { QueueCounters } from '../../../engine/counters.js';
-import { closeEpoch } from '../../../engine/epochs.js';
-import { Limbo, allocateLimbo } from '../../../engine/limbo.js';
-import { LongMutex } from '../../../engine/long-mutex.js';
-import { Poison } from '../../../engine/poison.js';
+import type { Arena } from '../../../engine/space/arena.js';
+import { ClaimMarks } from '../../../engine/cache/claim-marks.js';
+import { ControlWord, allocateControlBlock } from '../../../engine/words/control-block.js';
+import { ControlWords } from '../../../engine/words/control-words.js';
+import type { QueueCounters } from '../../../engine/queues/counters.js';
+import { closeEpoch } from '../../../engine/queues/epochs.js';
+import { Limbo, allocateLimbo } from '../../../engine/space/limbo.js';
+import { LongMutex } from '../../../engine/words/long-mutex.js';
+import { Poison } from '../../../engine/words/poison.js';
 import {
   type SliceCacheMemory,
   SliceCache,
   allocateSliceCache,
-} from '../../../engine/slice-cache.js';
-import { Watchdog } from '../../../engine/watchdog.js';
+} from '../../../engine/cache/slice-cache.js';
+import { Watchdog } from '../../../engine/words/watchdog.js';
 import { maxOffset, maxRefcountTableBytes, minCacheBytes } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { type AllocatorMemory, Allocator, allocateAllocatorMemory } from '../refcount/allocator.js';

@@ -6,9 +6,9 @@
  * A hash table in shared memory has the structures that each host cluster belongs to, so that a
  * look-up costs a few nanoseconds however large the image is. Look-ups take no lock.
  */
-import { SharedWords } from '../../../engine/shared-words.js';
-import type { Poison } from '../../../engine/poison.js';
-import { lockExclusive, unlockExclusive } from '../../../engine/spin-word.js';
+import { SharedWords } from '../../../engine/words/shared-words.js';
+import type { Poison } from '../../../engine/words/poison.js';
+import { lockExclusive, unlockExclusive } from '../../../engine/words/spin-word.js';
 import { CorruptionError } from '../tables/corruption.js';
 import type { PointerTable } from '../tables/pointer-table.js';
 import { Structure, structureName } from './levels.js';

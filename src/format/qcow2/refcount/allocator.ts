@@ -8,8 +8,8 @@
  *                       only if the old one     one for each range     counted, with the rest
  *                       is too short            not covered yet        of the run, in the blocks
  */
-import { FreeIndex, allocateFreeIndex } from '../../../engine/free-index.js';
-import type { LongMutex } from '../../../engine/long-mutex.js';
+import { FreeIndex, allocateFreeIndex } from '../../../engine/space/free-index.js';
+import type { LongMutex } from '../../../engine/words/long-mutex.js';
 import { CowherdError } from '../../../errors.js';
 import { maxRefcountTableBytes } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';

@@ -2,9 +2,9 @@
  * Reference counts of host clusters: look-up and change through the cache of refcount slices.
  * Where clusters come from is the allocator's business.
  */
-import type { Poison } from '../../../engine/poison.js';
-import { SliceCache, type SliceCacheMemory } from '../../../engine/slice-cache.js';
-import type { Watchdog } from '../../../engine/watchdog.js';
+import type { Poison } from '../../../engine/words/poison.js';
+import { SliceCache, type SliceCacheMemory } from '../../../engine/cache/slice-cache.js';
+import type { Watchdog } from '../../../engine/words/watchdog.js';
 import { CowherdError } from '../../../errors.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { CorruptionError } from '../tables/corruption.js';

@@ -3,8 +3,8 @@
  * cached, and around whose new bytes nothing needs to be written. Pooled requests, no waiting; what
  * does not fit takes the writer's long way.
  */
-import { Counter } from '../../../engine/counters.js';
-import type { Resolve, WriteAgain } from '../../../engine/request-pool.js';
+import { Counter } from '../../../engine/queues/counters.js';
+import type { Resolve, WriteAgain } from '../../../engine/queues/request-pool.js';
 import type { Completion } from '../../../storage/storage.js';
 import { type QueueContext, intoLimbo, nothingBelow } from './queue-context.js';
 import { ClusterKind } from '../layout/l2-entry.js';

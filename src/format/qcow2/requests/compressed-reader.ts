@@ -2,8 +2,8 @@
  * Reading compressed clusters: whole ones straight to where they are wanted, of others a part, from what
  * is remembered of them.
  */
-import type { AtomicMemory } from '../../../engine/atomic-memory.js';
-import { ControlWord } from '../../../engine/control-block.js';
+import type { AtomicMemory } from '../../../engine/words/atomic-memory.js';
+import { ControlWord } from '../../../engine/words/control-block.js';
 import type { BufferPool } from '../../../engine/buffer-pool.js';
 import { CowherdError, givenAway } from '../../../errors.js';
 import type { Codec } from '../../../native/codec.js';

@@ -8,8 +8,8 @@
  * that end with the cluster or go beyond it; what is left before its end is given up into limbo.
  */
 import type { BufferPool } from '../../../engine/buffer-pool.js';
-import { publishPacked } from '../../../engine/queue-line.js';
-import type { Turn } from '../../../engine/turnstile.js';
+import { publishPacked } from '../../../engine/queues/queue-line.js';
+import type { Turn } from '../../../engine/queues/turnstile.js';
 import { CowherdError, givenAway } from '../../../errors.js';
 import type { Codec } from '../../../native/codec.js';
 import { codecFor } from '../../../native/codecs.js';

@@ -4,8 +4,8 @@
  * was written is linked. So the data lie in the order of the copies, without a gap where zeroes were.
  */
 import assert from 'node:assert/strict';
-import { Counter } from '../../../engine/counters.js';
-import type { Turn, Turnstile } from '../../../engine/turnstile.js';
+import { Counter } from '../../../engine/queues/counters.js';
+import type { Turn, Turnstile } from '../../../engine/queues/turnstile.js';
 import type { CopiedPart, CopyRule, CopySegment, DataCopier } from '../../../storage/storage.js';
 import { type DataCopy, copiedBytes } from '../../driver.js';
 import {

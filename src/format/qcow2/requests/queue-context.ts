@@ -1,8 +1,8 @@
 /** What the parts of one queue work with: its files, its share of the allocation, its limbo. */
-import type { Arena } from '../../../engine/arena.js';
-import { Counter, type QueueCounters } from '../../../engine/counters.js';
-import type { Turnstile } from '../../../engine/turnstile.js';
-import type { UnflushedData } from '../../../engine/unflushed.js';
+import type { Arena } from '../../../engine/space/arena.js';
+import { Counter, type QueueCounters } from '../../../engine/queues/counters.js';
+import type { Turnstile } from '../../../engine/queues/turnstile.js';
+import type { UnflushedData } from '../../../engine/flush/unflushed.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { BackingReader } from '../../driver.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';

@@ -2,14 +2,18 @@
  * One queue of an open qcow2 image: passes requests through the gate, takes the short way for those
  * whose clusters are mapped and cached, and gives the others to the parts that execute them.
  */
-import { Arena } from '../../../engine/arena.js';
-import { QueueWord, queueWord } from '../../../engine/control-block.js';
-import { Counter, type QueueCounters } from '../../../engine/counters.js';
-import { QueueGate, gateClosed, runAlone } from '../../../engine/gate.js';
-import { heldByQueues, releaseQueueLine, takeQueueLine } from '../../../engine/queue-line.js';
-import { RequestPool, type WriteAgain } from '../../../engine/request-pool.js';
-import { Turnstile } from '../../../engine/turnstile.js';
-import { UnflushedData } from '../../../engine/unflushed.js';
+import { Arena } from '../../../engine/space/arena.js';
+import { QueueWord, queueWord } from '../../../engine/words/control-block.js';
+import { Counter, type QueueCounters } from '../../../engine/queues/counters.js';
+import { QueueGate, gateClosed, runAlone } from '../../../engine/queues/gate.js';
+import {
+  heldByQueues,
+  releaseQueueLine,
+  takeQueueLine,
+} from '../../../engine/queues/queue-line.js';
+import { RequestPool, type WriteAgain } from '../../../engine/queues/request-pool.js';
+import { Turnstile } from '../../../engine/queues/turnstile.js';
+import { UnflushedData } from '../../../engine/flush/unflushed.js';
 import { CowherdError, givenAway } from '../../../errors.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { BackingReader, DataCopy, FillRule, FormatQueue } from '../../driver.js';

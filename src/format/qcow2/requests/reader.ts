@@ -1,5 +1,5 @@
 /** Executing reads: plan each run from the cached slices, then fetch all runs side by side. */
-import { Counter } from '../../../engine/counters.js';
+import { Counter } from '../../../engine/queues/counters.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { CompressedReader } from './compressed-reader.js';
 import type { QueueContext } from './queue-context.js';

@@ -1,8 +1,8 @@
 /** Handing clusters that nobody uses any more back to the allocator. */
-import { ControlWord } from '../../../engine/control-block.js';
-import { oldestEpoch } from '../../../engine/epochs.js';
-import { Counter, type QueueCounters } from '../../../engine/counters.js';
-import { takeReserved } from '../../../engine/queue-line.js';
+import { ControlWord } from '../../../engine/words/control-block.js';
+import { oldestEpoch } from '../../../engine/queues/epochs.js';
+import { Counter, type QueueCounters } from '../../../engine/queues/counters.js';
+import { takeReserved } from '../../../engine/queues/queue-line.js';
 import { CowherdError } from '../../../errors.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';

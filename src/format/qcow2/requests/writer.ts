@@ -4,8 +4,8 @@
  * claims its clusters, writes them with their copy-on-write edges as one request, links them, and
  * ends the claim. Steps of one write run side by side.
  */
-import { Counter } from '../../../engine/counters.js';
-import type { Turn } from '../../../engine/turnstile.js';
+import { Counter } from '../../../engine/queues/counters.js';
+import type { Turn } from '../../../engine/queues/turnstile.js';
 import { givenAway } from '../../../errors.js';
 import type { QueueContext, RemovedClusters } from './queue-context.js';
 import {

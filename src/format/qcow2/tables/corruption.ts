@@ -2,8 +2,8 @@
  * Damage that is met while an image is in use, and the mark it leaves: the corrupt bit in the header,
  * and a shared word that keeps every thread from writing any further (specification, byte 72, bit 1).
  */
-import type { AtomicMemory } from '../../../engine/atomic-memory.js';
-import { ControlWord } from '../../../engine/control-block.js';
+import type { AtomicMemory } from '../../../engine/words/atomic-memory.js';
+import { ControlWord } from '../../../engine/words/control-block.js';
 import { CowherdError, type CowherdErrorDetails } from '../../../errors.js';
 import type { HeaderFile } from './live-header.js';
 

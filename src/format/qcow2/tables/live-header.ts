@@ -3,7 +3,7 @@
  * cut leaves the old header or the new one, followed by a barrier. What may change is shared by all
  * threads that have the image open.
  */
-import type { LongMutex } from '../../../engine/long-mutex.js';
+import type { LongMutex } from '../../../engine/words/long-mutex.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { type Qcow2Header, Incompatible, featureWordsOffset } from '../layout/header.js';
 

@@ -3,15 +3,15 @@
  * and the refcount table. Entries are touched only under the table's spinning word, and changes are
  * tracked by sector, the unit that reaches the disk at once.
  */
-import type { AtomicMemory } from '../../../engine/atomic-memory.js';
-import type { Poison } from '../../../engine/poison.js';
-import { SharedWords } from '../../../engine/shared-words.js';
+import type { AtomicMemory } from '../../../engine/words/atomic-memory.js';
+import type { Poison } from '../../../engine/words/poison.js';
+import { SharedWords } from '../../../engine/words/shared-words.js';
 import {
   lockExclusive,
   lockShared,
   unlockExclusive,
   unlockShared,
-} from '../../../engine/spin-word.js';
+} from '../../../engine/words/spin-word.js';
 
 const sectorSize = 512;
 const two32 = 0x100000000;

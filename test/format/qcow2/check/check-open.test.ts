@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict';
 import path from 'node:path';
 import { test } from 'node:test';
-import { attachImage } from '../../../../src/image/attach.js';
-import { createImage } from '../../../../src/image/create.js';
-import { openImage } from '../../../../src/image/open.js';
+import { attachImage } from '../../../../src/image/threads/attach.js';
+import { createImage } from '../../../../src/image/graph/create.js';
+import { openImage } from '../../../../src/image/graph/open.js';
 import { needsTool, run, temporaryFolder } from '../../../support/tools.js';
 
 const data = new Uint8Array(65536).fill(7);

@@ -4,9 +4,9 @@ import { open } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { CheckFinding, CheckResult } from '../../../../src/image/api.js';
-import { createImage } from '../../../../src/image/create.js';
-import { openImage } from '../../../../src/image/open.js';
+import type { CheckFinding, CheckResult } from '../../../../src/image/api/reports.js';
+import { createImage } from '../../../../src/image/graph/create.js';
+import { openImage } from '../../../../src/image/graph/open.js';
 import { needsTool, run, runOk, temporaryFolder } from '../../../support/tools.js';
 
 const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_007);

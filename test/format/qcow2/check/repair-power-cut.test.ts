@@ -9,7 +9,7 @@ import { test } from 'node:test';
 import type { CheckReport } from '../../../../src/format/check.js';
 import { checkQcow2 } from '../../../../src/format/qcow2/check/check.js';
 import { readQcow2Header } from '../../../../src/format/qcow2/image.js';
-import { openImageOn } from '../../../../src/image/open.js';
+import { openImageOn } from '../../../../src/image/graph/open.js';
 import { MemoryContent, MemoryFile } from '../../../../src/storage/memory/memory-file.js';
 import type { StorageFile } from '../../../../src/storage/storage.js';
 import { Random } from '../../../stress/random.js';

@@ -7,7 +7,8 @@ import { copyFile, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { CowherdError } from '../../../../src/errors.js';
-import type { Image, OpenImageOptions } from '../../../../src/image/api.js';
+import type { Image } from '../../../../src/image/api/image.js';
+import type { OpenImageOptions } from '../../../../src/image/api/options.js';
 import {
   OverlapCheck,
   allocateOverlapMemory,
@@ -17,8 +18,8 @@ import {
   allocatePointerTable,
 } from '../../../../src/format/qcow2/tables/pointer-table.js';
 import { Structure, structuresOfLevel } from '../../../../src/format/qcow2/overlap/levels.js';
-import { formatFile } from '../../../../src/image/create.js';
-import { openImageOn } from '../../../../src/image/open.js';
+import { formatFile } from '../../../../src/image/graph/create.js';
+import { openImageOn } from '../../../../src/image/graph/open.js';
 import { MemoryContent, MemoryFile } from '../../../../src/storage/memory/memory-file.js';
 import { bytesOf, contentOf, openOver } from '../../../crash/open-over.js';
 import { withRealSnapshot } from '../../../crash/real-tools.js';

@@ -7,9 +7,13 @@ import { open } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { createImage } from '../../../../src/image/create.js';
-import { type DataSegment, ImageFiller, plainBytes } from '../../../../src/image/data-copy.js';
-import { openImage } from '../../../../src/image/open.js';
+import { createImage } from '../../../../src/image/graph/create.js';
+import {
+  type DataSegment,
+  ImageFiller,
+  plainBytes,
+} from '../../../../src/image/graph/data-copy.js';
+import { openImage } from '../../../../src/image/graph/open.js';
 import { needsTool, run, temporaryFolder } from '../../../support/tools.js';
 
 const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_007);

@@ -1,9 +1,9 @@
 /** What a queue's requests say when a thread has died that held a lock they need. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ControlWord, GateState } from '../../../../src/engine/control-block.js';
+import { ControlWord, GateState } from '../../../../src/engine/words/control-block.js';
 import type { Qcow2Image } from '../../../../src/format/qcow2/image.js';
-import { formatFile } from '../../../../src/image/create.js';
+import { formatFile } from '../../../../src/image/graph/create.js';
 import { MemoryFile } from '../../../../src/storage/memory/memory-file.js';
 import { openOver } from '../../../crash/open-over.js';
 

@@ -1,0 +1,74 @@
+/** Names of images as the command line has them: paths, `file:` in front of paths, lists of options, JSON. */
+import type { ImageFormat } from '../../image/api/reports.js';
+import { formatRefusal, isReadableFormat } from '../../image/names/formats.js';
+import { isUrl } from '../../image/api/path.js';
+import { CliError } from '../process/cli-error.js';
+import { type OpeningOptions, parseImageOptions, parseJsonOptions } from './image-options.js';
+
+/** An image to open. */
+export interface ImageName {
+  /** The name as given, for messages. */
+  readonly given: string;
+  /** The path of its file. */
+  readonly path: string;
+  /** The format that the name or the command line states. */
+  readonly format: ImageFormat | undefined;
+  /** What else a list of options says of how to open it. */
+  readonly opening?: OpeningOptions;
+}
+
+/** How a name is to be understood. */
+export interface ImageNameOptions {
+  /** The argument of the format option. */
+  readonly format?: string | undefined;
+  /** The name is a list of options. */
+  readonly imageOpts?: boolean;
+  /** Whether the image is to be written to; default false. */
+  readonly forWriting?: boolean;
+  /** Exit code of failures; default 1. */
+  readonly exitCode?: number;
+}
+
+/**
+ * Understands the name of an image that is to be opened.
+ *
+ * @throws CliError for a protocol or format that is not supported
+ */
+export function parseImageName(given: string, options: ImageNameOptions = {}): ImageName {
+  const { format, imageOpts = false, exitCode = 1 } = options;
+  const refuse = (message: string): CliError =>
+    new CliError(`Could not open '${given}': ${message}`, { exitCode });
+  if (imageOpts) {
+    if (format !== undefined) {
+      throw new CliError('--image-opts and --format are mutually exclusive', { exitCode });
+    }
+    return { given, ...parseImageOptions(given, refuse, options.forWriting ?? false) };
+  }
+  if (given === '') throw refuse("The 'file' block driver requires a file name");
+  if (given.startsWith('json:')) {
+    const listed = parseJsonOptions(given, refuse, options.forWriting ?? false);
+    if (format === undefined || listed.format === format) return { given, ...listed };
+    throw refuse(`the name says a format of its own, and -f ${format} another`);
+  }
+  const path = pathOfName(given, refuse);
+  if (format !== undefined && !isReadableFormat(format)) {
+    throw refuse(formatRefusal(format, path));
+  }
+  return { given, path, format };
+}
+
+/**
+ * The path that a name means: a name with a colon before any slash has a protocol in front, of
+ * which only `file:` is known.
+ */
+export function pathOfName(name: string, refuse: (message: string) => CliError): string {
+  const protocol = /^([^:/]*):/.exec(name)?.[1];
+  if (protocol === undefined || isUrl(name)) return name;
+  if (protocol === 'file') {
+    const rest = name.slice('file:'.length);
+    // So that the path, printed, is not taken for a protocol and a name.
+    return /^[^/]*:/.test(rest) ? `./${rest}` : rest;
+  }
+  if (protocol === 'json') throw refuse('Names that begin with json: are not supported');
+  throw refuse(`Unknown protocol '${protocol}'`);
+}

@@ -1,0 +1,142 @@
+/** What people hold: an open image, its queues, and the streams of its content. */
+import type { Readable, Writable } from 'node:stream';
+import type { AbortSignalLike } from '../../abort-signal.js';
+import type { ThrottleOptions } from '../../engine/throttle.js';
+import type { BufferLike } from './buffer.js';
+import type { CheckOptions, CheckResult, Extent, ImageFormat, ImageInfo } from './reports.js';
+import type { ImageStats } from './stats.js';
+
+export type { BufferLike } from './buffer.js';
+
+declare const imageHandle: unique symbol;
+
+/**
+ * An open image as another thread can attach to it. What it holds is no promise; it may only be sent
+ * to a worker (`postMessage`, `workerData`) and given to `attachImage` there.
+ */
+export interface ImageHandle {
+  readonly [imageHandle]: true;
+}
+
+/** Which part of a disk a stream reads, and how. */
+export interface ReadStreamOptions {
+  /** Guest offset of the first byte; default 0. */
+  readonly start?: number | undefined;
+  /** Guest offset of the last byte, which is read too; default, and with `Infinity`, that of the disk. */
+  readonly end?: number | undefined;
+  /** Bytes that are read ahead of the reader, in up to 16 requests of at most 1 MiB; default 4 MiB. */
+  readonly highWaterMark?: number | undefined;
+  /** Destroys the stream with ERR_COWHERD_ABORTED. */
+  readonly signal?: AbortSignalLike | undefined;
+}
+
+/** Where on a disk a stream writes. */
+export interface WriteStreamOptions {
+  /** Guest offset of the first byte; default 0. */
+  readonly start?: number | undefined;
+  /** Destroys the stream with ERR_COWHERD_ABORTED; what was written by then stays. */
+  readonly signal?: AbortSignalLike | undefined;
+}
+
+/** The request methods that an image and each of its queues share. */
+export interface RequestTarget {
+  /**
+   * Fills the whole buffer, by its bytes whatever its elements, from the guest offset.
+   * @throws ERR_COWHERD_INVALID_ARGUMENT for what is no buffer, or a resizable one
+   */
+  read(buffer: BufferLike, offset: number): Promise<void>;
+  /**
+   * Writes the whole buffer, by its bytes whatever its elements, at the guest offset.
+   * @throws ERR_COWHERD_INVALID_ARGUMENT for what is no buffer, or a resizable one
+   */
+  write(buffer: BufferLike, offset: number): Promise<void>;
+  /** Makes a guest range read as zeroes; with `unmap` its clusters may be freed. */
+  writeZeroes(
+    offset: number,
+    length: number,
+    options?: { readonly unmap?: boolean },
+  ): Promise<void>;
+  /** Frees what can be freed of a guest range, which then reads as zeroes where it was freed. */
+  discard(offset: number, length: number): Promise<void>;
+  /**
+   * Stores whole clusters compressed: the buffer is one cluster (or the image's shorter last one)
+   * at a cluster's guest offset, which must be unallocated.
+   * @throws ERR_COWHERD_UNSUPPORTED for formats without compression
+   */
+  writeCompressed(buffer: BufferLike, offset: number): Promise<void>;
+  /**
+   * Says that a guest range is about to be filled in its order, so that its data lie together. What it
+   * reads as stays. Of a raw image the host reserves the blocks, and `discard` gives back those that are
+   * not filled; a qcow2 image reserves clusters, so many at a time, and gives back by itself at its
+   * closing those that were not used.
+   *
+   * @returns whether that is done; a host that cannot, or has no room, is no error
+   * @throws CowherdError ERR_COWHERD_OUT_OF_RANGE, ERR_COWHERD_READ_ONLY or ERR_COWHERD_CLOSED
+   */
+  reserve(offset: number, length: number): Promise<boolean>;
+  /** Makes every request that completed before this call durable. */
+  flush(): Promise<void>;
+  /**
+   * The content of the disk, or a part of it, as one of Node's streams of `Buffer`s. What is not stored is
+   * filled in as zeroes. What is written to the image meanwhile may be in it or not. The stream has closed
+   * when no request of it is under way any more, after `destroy()` too; its errors are `CowherdError`s.
+   *
+   * @throws ERR_COWHERD_OUT_OF_RANGE for what lies beyond the disk, ERR_COWHERD_CLOSED
+   */
+  createReadStream(options?: ReadStreamOptions): Readable;
+  /**
+   * One of Node's streams that fills the disk from an offset on. Chunks are copied and gathered: their
+   * callbacks come when they are taken, and at `finish` all of them are written and durable. What would lie
+   * beyond the disk fails the stream with ERR_COWHERD_OUT_OF_RANGE. A stream that is destroyed, or fails,
+   * may have written some of what it took; it has closed when no request of it is under way any more.
+   *
+   * @throws ERR_COWHERD_OUT_OF_RANGE, ERR_COWHERD_READ_ONLY or ERR_COWHERD_CLOSED
+   */
+  createWriteStream(options?: WriteStreamOptions): Writable;
+}
+
+/** Another queue of an open image on this thread. */
+export interface ImageQueue extends RequestTarget, AsyncDisposable {
+  /** Waits for this queue's requests and leaves the image. */
+  close(): Promise<void>;
+}
+
+/** An open image. */
+export interface Image extends RequestTarget, AsyncDisposable {
+  readonly filename: string;
+  readonly format: ImageFormat;
+  readonly readOnly: boolean;
+  /** Virtual size in bytes. */
+  readonly size: number;
+  /** Bytes of a cluster; undefined for a format that has none. */
+  readonly clusterSize: number | undefined;
+  /** The image below in the chain, if one is open. */
+  readonly backing: Image | undefined;
+
+  info(): Promise<ImageInfo>;
+  map(range?: {
+    readonly offset?: number;
+    readonly length?: number;
+    readonly signal?: AbortSignalLike;
+  }): AsyncIterable<Extent>;
+  /**
+   * Checks the image while no request of any queue runs. What other threads have freed, and not flushed,
+   * still counts as leaked.
+   *
+   * @throws ERR_COWHERD_UNSUPPORTED for a format without checks, or without the repair that is asked for
+   */
+  check(options?: CheckOptions): Promise<CheckResult>;
+  /** Opens another queue on this thread, with limits of its own if wanted. */
+  openQueue(options?: { readonly throttle?: ThrottleOptions | undefined }): Promise<ImageQueue>;
+  /** What the queues of all threads have done so far; costs them nothing. */
+  stats(): ImageStats;
+  /**
+   * What `attachImage` takes on other threads, as long as some thread has the image open. Once it is
+   * given out, a thread that ends without closing the image makes it unusable for all.
+   *
+   * @throws ERR_COWHERD_UNSUPPORTED if the image lies in the memory of one thread
+   */
+  handle(): ImageHandle;
+  /** Waits for every request, makes everything durable, and releases the image. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,129 @@
+/** How images are opened and made: the arguments of `openImage` and `createImage`. */
+import type { AbortSignalLike } from '../../abort-signal.js';
+import type { ThrottleOptions } from '../../engine/throttle.js';
+import type { CreateOptions } from '../../format/create-options.js';
+import type { FilterChoice } from '../../storage/filters/registry.js';
+import type { HttpOptions } from '../../storage/http-options.js';
+import type { AioMode, CacheMode, LockingMode } from '../../storage/storage.js';
+import type { CheckFinding, ImageFormat } from './reports.js';
+
+export type { ThrottleOptions } from '../../engine/throttle.js';
+export type { CreateOptions, Preallocation } from '../../format/create-options.js';
+export type { FilterChoice } from '../../storage/filters/registry.js';
+export type { HttpOptions } from '../../storage/http-options.js';
+export type { AioMode, CacheMode, LockingMode } from '../../storage/storage.js';
+export type { PathLike } from './path.js';
+
+/** Arguments of `createImage`. */
+export interface CreateImageOptions extends CreateOptions {
+  readonly format: ImageFormat;
+  /** Virtual size in bytes, or with a suffix (`512`, `10k`, `20G`); may be left out with a backing file. */
+  readonly size?: number | string;
+  /** Do not open the backing file to check it and learn its size (`qemu-img create -u`). */
+  readonly backingUnchecked?: boolean;
+  /** Whether the new image is on stable storage when this ends; default true. */
+  readonly durable?: boolean;
+  /** Told of what was asked for and could not be had, and is no error. */
+  readonly onWarning?: ((message: string) => void) | undefined;
+  /** Gives up, and removes what was begun. */
+  readonly signal?: AbortSignalLike | undefined;
+}
+
+/** Arguments of `openImage`. */
+export interface OpenImageOptions {
+  /** Left out, the format is probed from the first bytes. */
+  readonly format?: ImageFormat | undefined;
+  readonly readOnly?: boolean | undefined;
+  readonly cache?: CacheMode | undefined;
+  readonly aio?: AioMode | undefined;
+  /** Budget of the metadata cache in bytes. */
+  readonly cacheSize?: number | undefined;
+  /**
+   * Whether the backing files (and external data files) an image names may be opened; default
+   * `allow`, for an untrusted image `deny`. `ignore` opens the image without its backing file.
+   */
+  readonly backing?: 'allow' | 'deny' | 'ignore' | undefined;
+  /** The backing file to open instead of the one that the image names, and its format. */
+  readonly backingFile?: string | undefined;
+  readonly backingFormat?: ImageFormat | undefined;
+  /** The external data file to open instead of the one that the image names. */
+  readonly dataFile?: string | undefined;
+  /** The image may be anybody's: it is refused if it names files beside its own, unless told otherwise. */
+  readonly untrusted?: boolean | undefined;
+  /** Turn written zeroes into `writeZeroes`; `unmap` lets them free clusters. Default `off`. */
+  readonly detectZeroes?: 'off' | 'on' | 'unmap' | undefined;
+  /**
+   * Which metadata of a qcow2 image writes are kept off, should its tables be damaged: those whose
+   * place never changes, also the tables in use, or also those of snapshots. A write that would hit
+   * one fails with ERR_COWHERD_CORRUPT, and the image is marked corrupt. Default `cached`.
+   */
+  readonly overlapCheck?: 'none' | 'constant' | 'cached' | 'all' | undefined;
+  /**
+   * Whether reference counts reach the disk late, the image marked as not closed cleanly meanwhile
+   * (QEMU's `lazy-refcounts`). Left out, the image says so itself.
+   */
+  readonly lazyRefcounts?: boolean | undefined;
+  /**
+   * Writes of a queue get new clusters in the order in which they were begun, so that what is written
+   * in guest order lies in guest order, however many are under way. Random writes wait for one another.
+   */
+  readonly inOrder?: boolean | undefined;
+  /** Read even if another process has the image open for writing (`qemu-img -U`). */
+  readonly forceShare?: boolean | undefined;
+  /**
+   * Whether others may write to a raw image, or one below, that is only read here, as QEMU lets them;
+   * default true. Images with tables are never read while others write to them, but with `forceShare`.
+   */
+  readonly shareWriting?: boolean | undefined;
+  /**
+   * `off` neither takes the image locks that QEMU knows nor looks at those of others (`auto`, the
+   * default). Without the addon nothing can be locked, and to open a file for writing takes `off`,
+   * here or for the whole program by `COWHERD_LOCKING=off`.
+   */
+  readonly locking?: LockingMode | undefined;
+  /**
+   * Read the state of this internal snapshot instead of the active one, read-only: the one with that id,
+   * or else that name, or of which all is true that is said.
+   */
+  readonly snapshot?: string | { readonly id?: string; readonly name?: string } | undefined;
+  /**
+   * Which part of its file a raw image is: bytes from an offset, default 0, and how many, default to the
+   * end of the file.
+   */
+  readonly window?:
+    { readonly offset?: number | undefined; readonly size?: number | undefined } | undefined;
+  /**
+   * Gives up opening; and, of an image on a web server, every wait for that. The image itself is closed as
+   * always.
+   */
+  readonly signal?: AbortSignalLike | undefined;
+  /**
+   * Whether a file whose name and first bytes say that it is packed (gzip, xz, zstd, bzip2) is read as what
+   * is packed in it, which is kept in the folder for temporary files meanwhile; default true.
+   */
+  readonly unpack?: boolean | undefined;
+  /** Of images that lie on web servers, and files that they name there. */
+  readonly http?: HttpOptions | undefined;
+  /**
+   * What is put over the image's own file, outermost first: filters by name, with their options. Files that
+   * the image names have none.
+   */
+  readonly filters?: readonly FilterChoice[] | undefined;
+  /** Limits of all queues of the image together, on whichever threads they are. */
+  readonly throttle?: ThrottleOptions | undefined;
+  /**
+   * Open to check or repair only: an image that is corrupt or was not closed cleanly is opened as it
+   * is, and its guest data cannot be written.
+   */
+  readonly forCheck?: boolean | undefined;
+  /**
+   * Open to be described only: an encrypted image is opened too, if it is opened for reading, and none
+   * of its data can be read.
+   */
+  readonly forInfo?: boolean | undefined;
+  /**
+   * Told what is found and put right when an image that was not closed cleanly is opened for writing,
+   * which repairs it first.
+   */
+  readonly onFinding?: ((finding: CheckFinding) => void) | undefined;
+}

@@ -1,0 +1,260 @@
+/** Creating image files. */
+import { realpath, stat, unlink } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import { hostPath } from '../../byte-names.js';
+import { CowherdError } from '../../errors.js';
+import type { FormatDriver, ImageCreation } from '../../format/driver.js';
+import { type FormatCreation, fileOptions as optionsOfFile } from '../../format/create-options.js';
+import { creatableFormats, formatNamed } from '../../format/registry.js';
+import { diskSize, sizeInBytes } from '../../size.js';
+import { createStorageFile } from '../../storage/registry.js';
+import type { StorageCreateOptions, StorageFile } from '../../storage/storage.js';
+import { type Send, SinkFile } from '../../storage/stream/sink-file.js';
+import type { Image } from '../api/image.js';
+import type { CreateImageOptions, CreateOptions } from '../api/options.js';
+import { createImageRules } from '../options/create-options.js';
+import { loadDriver } from '../names/formats.js';
+import { openImage, openImageOn } from './open.js';
+import { checkOptions } from '../options/option-check.js';
+import { type PathLike, pathOf } from '../api/path.js';
+import { dataFilePath, resolveReference } from '../names/reference.js';
+
+/**
+ * Makes an image file; a file that exists is overwritten.
+ *
+ * @throws CowherdError naming the file or option that is wrong, or ERR_COWHERD_ABORTED; a file begun
+ *   is then removed again
+ */
+export function createImage(name: PathLike, options: CreateImageOptions): Promise<void> {
+  return createTarget(name, options, false);
+}
+
+/**
+ * Bytes that a disk may come to whose size is not known when its image is made.
+ *
+ * @returns undefined where that cannot be in this format, or with these options
+ */
+export async function openEndedBytes(
+  format: string,
+  options: CreateOptions,
+): Promise<number | undefined> {
+  return (await creationOf(format)).openEndedBytes?.(options);
+}
+
+/** Whether images of a format are written from their begin to their end, if the disk is. */
+export async function isSequential(format: string, options: CreateOptions): Promise<boolean> {
+  return (await creationOf(format)).isSequential?.(options) ?? false;
+}
+
+/**
+ * Makes an image that goes to where bytes are taken in order only.
+ *
+ * @param name what failures call it
+ * @param options of a format for which `isSequential` holds; their size is decided, in bytes
+ * @returns the image, open, to be filled in the order of its disk; complete when it is closed
+ */
+export async function createSequential(
+  name: string,
+  send: Send,
+  options: CreateImageOptions & { readonly size: number },
+): Promise<Image> {
+  const { format, size } = options;
+  (await creationOf(format)).check(options, size);
+  const file = new SinkFile(name, send);
+  await formatFile(file, options);
+  const image = await openImageOn(file, { format, inOrder: true });
+  file.flow();
+  return image;
+}
+
+/** As `createImage`. @param isOpenEnded whether the size is only what it may come to */
+export async function createTarget(
+  name: PathLike,
+  options: CreateImageOptions,
+  isOpenEnded: boolean,
+): Promise<void> {
+  const path = pathOf(name);
+  checkOptions(options, createImageRules(), path, ['format']);
+  const creation = await creationOf(options.format);
+  const size = await decideSize(path, options, creation);
+  const opening = fileOptions(options);
+  await refuseSharedFile(path, options);
+  const file = await createStorageFile(path, opening);
+  try {
+    await formatFile(file, { ...options, size }, isOpenEnded);
+    await file.close();
+  } catch (error) {
+    await file.close().catch(() => undefined);
+    await removeFile(path);
+    if (options.signal?.aborted !== true) throw error;
+    throw new CowherdError('ERR_COWHERD_ABORTED', `Creation of '${path}' was cancelled`, {
+      filename: path,
+      cause: error,
+    });
+  }
+}
+
+/** What of the options the file system is asked for. */
+function fileOptions({
+  nocow,
+  extentSizeHint,
+  onWarning,
+  durable = true,
+}: CreateOptions & Pick<CreateImageOptions, 'onWarning' | 'durable'>): StorageCreateOptions {
+  const hint =
+    extentSizeHint === undefined ? undefined : sizeInBytes(extentSizeHint, 'extent size hint');
+  if (hint !== undefined && hint > 0xffffffff) {
+    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', 'Extent size hint is too large');
+  }
+  return { nocow, extentSizeHint: hint, onWarning, cache: durable ? 'writeback' : 'unsafe' };
+}
+
+/**
+ * How images of a format are made.
+ *
+ * @throws ERR_COWHERD_UNKNOWN_FORMAT, ERR_COWHERD_UNSUPPORTED
+ */
+async function creationOf(format: string): Promise<ImageCreation> {
+  if (formatNamed(format) === undefined) {
+    throw new CowherdError('ERR_COWHERD_UNKNOWN_FORMAT', `Unknown file format '${format}'`);
+  }
+  const { creation }: FormatDriver = await loadDriver(format);
+  if (creation !== undefined) return creation;
+  throw new CowherdError(
+    'ERR_COWHERD_UNSUPPORTED',
+    `Format driver '${format}' does not support image creation`,
+  );
+}
+
+/**
+ * Makes an empty storage file into an image.
+ *
+ * @param options their size is decided, in bytes
+ */
+export async function formatFile(
+  file: StorageFile,
+  options: CreateImageOptions & { readonly size: number },
+  isOpenEnded = false,
+): Promise<void> {
+  const { size, signal } = options;
+  const creation = await creationOf(options.format);
+  const children: StorageFile[] = [];
+  const createChild = async (name: string): Promise<StorageFile> => {
+    const child = await createStorageFile(dataFilePath(file.filename, name), fileOptions(options));
+    children.push(child);
+    return child;
+  };
+  try {
+    await creation.create({ file, size, isOpenEnded, options, signal, createChild });
+    for (const child of children) await child.close();
+  } catch (error) {
+    for (const child of children) {
+      await child.close().catch(() => undefined);
+      await removeFile(child.filename);
+    }
+    throw error;
+  }
+}
+
+/** Removes an image file that was just made, and its data file, as far as they are there. */
+export async function removeImage(path: string, options: CreateOptions = {}): Promise<void> {
+  await removeFile(path);
+  if (options.dataFile !== undefined) await removeFile(dataFilePath(path, options.dataFile));
+}
+
+/** Devices are not ours to remove, and failing to clean up is not what has to be told. */
+async function removeFile(path: string): Promise<void> {
+  const facts = await stat(hostPath(path)).catch(() => undefined);
+  if (facts?.isFile() !== true) return;
+  // What a link leads to was made, not the link.
+  const place = await realpath(hostPath(path), 'buffer').catch(() => hostPath(path));
+  await unlink(place).catch(() => undefined);
+}
+
+/** Refuses a data file or backing file that is the image file, before anything is overwritten. */
+async function refuseSharedFile(path: string, options: CreateImageOptions): Promise<void> {
+  const { dataFile, backingFile } = options;
+  const others: [label: string, file: string][] = [];
+  if (dataFile !== undefined) others.push(['data file', dataFilePath(path, dataFile)]);
+  // A name that is no path may be any name where it is not looked at.
+  if (backingFile?.includes(':') === false) {
+    others.push(['backing file', resolveReference(path, backingFile)]);
+  }
+  for (const [label, file] of others) {
+    if (resolve(path) === resolve(file) || (await isSameFile(path, file))) {
+      throw new CowherdError(
+        'ERR_COWHERD_INVALID_ARGUMENT',
+        `'${path}': The ${label} cannot be the image file itself`,
+        { filename: path },
+      );
+    }
+  }
+}
+
+async function isSameFile(first: string, second: string): Promise<boolean> {
+  const [one, other] = await Promise.all(
+    [first, second].map((path) => stat(hostPath(path)).catch(() => undefined)),
+  );
+  return one !== undefined && one.dev === other?.dev && one.ino === other.ino;
+}
+
+/** The size of the new disk in bytes: what the caller says, or that of the backing file. */
+async function decideSize(
+  path: string,
+  options: CreateImageOptions,
+  creation: ImageCreation,
+): Promise<number> {
+  checkCombination(path, options);
+  let backingSize: number | undefined;
+  if (options.backingFile !== undefined && options.backingUnchecked !== true) {
+    const backing = await openImage(resolveReference(path, options.backingFile), {
+      format: options.backingFormat,
+      readOnly: true,
+      // Nothing of it is read but how long it is, which a guest that has it open does not change.
+      forceShare: true,
+    });
+    backingSize = backing.size;
+    await backing.close();
+  }
+  const size = options.size === undefined ? backingSize : diskSize(options.size);
+  if (size === undefined) {
+    throw new CowherdError(
+      'ERR_COWHERD_INVALID_ARGUMENT',
+      `'${path}': Image creation needs a size parameter`,
+      { filename: path },
+    );
+  }
+  // Refuses a bad combination before the file is touched.
+  creation.check(options, size);
+  return size;
+}
+
+function checkCombination(path: string, options: CreateImageOptions): void {
+  const refuse = (message: string): never => {
+    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', `'${path}': ${message}`, {
+      filename: path,
+    });
+  };
+  const { format, backingFile } = options;
+  const known = [...(formatNamed(format)?.creation?.options ?? []), ...optionsOfFile];
+  const has = (key: string): boolean => known.some((option) => option.key === key);
+  if (backingFile !== undefined && !has('backingFile')) {
+    refuse(`Backing file not supported for file format '${format}'`);
+  }
+  for (const [key, value] of Object.entries(options)) {
+    if (value !== undefined && isFormatOption(key) && !has(key)) {
+      refuse(`the ${format} format has no option '${key}'`);
+    }
+  }
+  if (options.backingFile !== undefined && options.backingFormat === undefined) {
+    refuse('Backing file specified without backing format');
+  }
+  if (options.backingFile === '') refuse('The backing file name is empty');
+}
+
+/** Whether an option is of some format, rather than of making images as such. */
+function isFormatOption(key: string): boolean {
+  const has = ({ creation }: { creation: FormatCreation }): boolean =>
+    creation.options.some((option) => option.key === key);
+  return key !== 'size' && creatableFormats().some(has);
+}

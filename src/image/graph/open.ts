@@ -1,0 +1,402 @@
+/**
+ * Opening an image and what it stands on: probing its format, its external data file, and its
+ * backing chain under the caller's policy.
+ */
+import { QueueCounters } from '../../engine/queues/counters.js';
+import { CowherdError, nameMemoryError, printable } from '../../errors.js';
+import type {
+  BackingReference,
+  ChildFile,
+  ChildReference,
+  FormatDriver,
+} from '../../format/driver.js';
+import { formatNamed, probeFormat } from '../../format/registry.js';
+import { defaultCacheBytes, maxChainDepth } from '../../limits.js';
+import { WindowFile } from '../../storage/filters/window.js';
+import { identifyFile, openStorageFile } from '../../storage/registry.js';
+import type { StorageFile } from '../../storage/storage.js';
+import type { Image } from '../api/image.js';
+import type { OpenImageOptions } from '../api/options.js';
+import { closeEach } from './cleanup-steps.js';
+import { checkOpenOptions } from '../options/open-options.js';
+import { loadDriver } from '../names/formats.js';
+import { noteOpen } from './left-open.js';
+import { OpenedImage } from './opened-image.js';
+import { type PathLike, pathOf } from '../api/path.js';
+import { findDataFile, formatInReference, resolveReference } from '../names/reference.js';
+import { allocateSharedState } from './shared-state.js';
+
+const sectorSize = 512;
+
+/** Options that not every caller can give. */
+interface LinkOptions extends OpenImageOptions {
+  readonly isOpenEnded?: boolean;
+}
+
+export { locksFiles } from '../../storage/registry.js';
+
+/**
+ * Opens an image, its backing chain and its external data file.
+ *
+ * @param path name of the image file
+ * @throws CowherdError naming the file, if an option is wrong, or any of them cannot be opened or is no valid image
+ */
+export function openImage(path: PathLike, options: OpenImageOptions = {}): Promise<Image> {
+  return openTarget(path, options, false);
+}
+
+/** The same of an image that was just made, which may be open-ended; `endImage` says how large it became. */
+export async function openTarget(
+  path: PathLike,
+  options: OpenImageOptions,
+  isOpenEnded: boolean,
+): Promise<Image> {
+  const filename = pathOf(path);
+  checkOpenOptions(filename, options);
+  const image = await openLink(filename, { ...options, isOpenEnded }, []);
+  image.onClosed(noteOpen(image, !image.readOnly));
+  return image;
+}
+
+/** Opens an image that lies in a storage file already open; the image then owns the file. */
+export async function openImageOn(
+  file: StorageFile,
+  options: OpenImageOptions = {},
+): Promise<Image> {
+  checkOpenOptions(file.filename, options);
+  try {
+    return await openOn(file, options, [file.filename]);
+  } catch (error) {
+    throw nameMemoryError(error, file.filename);
+  }
+}
+
+async function openLink(
+  path: string,
+  options: LinkOptions,
+  above: readonly string[],
+): Promise<OpenedImage> {
+  if (options.format !== undefined) await loadDriver(options.format);
+  const file = await openImageFile(path, options);
+  try {
+    const identity = await identifyFile(path);
+    if (above.includes(identity)) {
+      throw new CowherdError(
+        'ERR_COWHERD_BACKING',
+        `Backing file '${path}' creates an infinite loop.`,
+        { filename: path },
+      );
+    }
+    if (above.length >= maxChainDepth) {
+      throw new CowherdError(
+        'ERR_COWHERD_BACKING',
+        `'${path}': the backing chain is longer than ${maxChainDepth} images`,
+        { filename: path },
+      );
+    }
+    return await openOn(file, options, [...above, identity]);
+  } catch (error) {
+    await file.close().catch(() => undefined);
+    throw nameMemoryError(error, path);
+  }
+}
+
+/**
+ * Opens the file of an image. A raw disk that is only read may be written to by others meanwhile; what
+ * has tables may not, and whether a file has shows when it is looked at.
+ */
+async function openImageFile(path: string, options: OpenImageOptions): Promise<StorageFile> {
+  const { format, shareWriting = true } = options;
+  const readOnly = options.readOnly === true || options.snapshot !== undefined;
+  const opening = {
+    readOnly,
+    cache: options.cache ?? 'writeback',
+    aio: options.aio ?? 'auto',
+    forceShare: options.forceShare ?? false,
+    locking: options.locking ?? 'auto',
+    unpack: options.unpack ?? true,
+    http: options.http,
+    signal: options.signal,
+    filters: options.filters,
+  } as const;
+  const isBare = format === undefined || formatNamed(format)?.isBare === true;
+  const sharesWriting = shareWriting && isBare;
+  const file = await openStorageFile(path, { ...opening, sharesWriting });
+  const isSettled = !sharesWriting || format !== undefined || file.isPrivate === true;
+  if (!readOnly || isSettled) return file;
+  let again: StorageFile;
+  try {
+    if ((await probeFormat(file)).isBare === true) return file;
+    // The first is still open, and with it the ring that both use.
+    again = await openStorageFile(path, opening);
+  } catch (error) {
+    await file.close().catch(() => undefined);
+    throw error;
+  }
+  await file.close();
+  return again;
+}
+
+async function openOn(
+  whole: StorageFile,
+  options: LinkOptions,
+  chain: readonly string[],
+): Promise<OpenedImage> {
+  const driver = await driverFor(whole, options.format);
+  refuseUnfit(whole, driver, options);
+  const file = await windowOf(whole, options);
+  const shared = allocateSharedState();
+  const counters = QueueCounters.take(shared.counters);
+  const children: ChildFile[] = [];
+  const opened: { close(): Promise<void> }[] = [];
+  try {
+    const format = await driver.open({
+      file,
+      counters,
+      options: {
+        readOnly: options.readOnly === true || options.snapshot !== undefined,
+        forCheck: options.forCheck === true,
+        forInfo: options.forInfo === true,
+        onFinding: options.onFinding,
+        cacheBytes: options.cacheSize ?? defaultCacheBytes,
+        overlapCheck: options.overlapCheck ?? 'cached',
+        lazyRefcounts: options.lazyRefcounts,
+        inOrder: options.inOrder ?? false,
+        snapshot: options.snapshot,
+        isOpenEnded: options.isOpenEnded === true,
+      },
+      openChild: async (reference) => {
+        const child = await openChild(file, reference, options);
+        opened.push(child);
+        children.push({ role: reference.role, file: child });
+        return child;
+      },
+    });
+    let backing: OpenedImage | undefined;
+    const below = belowOf(file.filename, format.backing, options);
+    if (below !== undefined) {
+      backing = await openBacking(below, options, chain);
+      opened.push(backing);
+      if (options.forCheck !== true) refuseStranger(file.filename, format.backing, backing);
+    }
+    return new OpenedImage({
+      file,
+      children,
+      formatName: driver.name,
+      format,
+      backing,
+      probed: options.format === undefined && formatNamed(driver.name)?.isBare === true,
+      options,
+      shared,
+      counters,
+    });
+  } catch (error) {
+    await closeEach(opened).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** The part of a file that an image is, where the caller says so. */
+async function windowOf(file: StorageFile, { window }: OpenImageOptions): Promise<StorageFile> {
+  if (window === undefined) return file;
+  const { filename, protocol } = file;
+  const refuse = (why: string): never => {
+    const message = `Could not open '${filename}': ${why}`;
+    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename });
+  };
+  const whole = await file.size();
+  const { offset: start = 0, size } = window;
+  if (start > whole) {
+    refuse(`Offset (${start}) cannot be greater than size of the containing file (${whole})`);
+  }
+  if (size !== undefined && size % sectorSize !== 0) {
+    refuse(`Specified size is not multiple of ${sectorSize}`);
+  }
+  if (size !== undefined && start + size > whole) {
+    refuse(
+      `The sum of offset (${start}) and size (${size}) has to be smaller or equal to the  actual size of the containing file (${whole})`,
+    );
+  }
+  return new WindowFile(file, { filename, protocol }, { start, length: size ?? whole - start });
+}
+
+/** The driver of an image: of the format that is said, or that the file's bytes tell. */
+async function driverFor(file: StorageFile, format: string | undefined): Promise<FormatDriver> {
+  if (format !== undefined) return await loadDriver(format);
+  const found = await probeFormat(file);
+  if (found.load !== undefined) return await found.load();
+  const { filename } = file;
+  throw new CowherdError(
+    'ERR_COWHERD_UNSUPPORTED',
+    `Could not open '${filename}': Image is in ${found.name} format, which is not supported; -f raw (format 'raw') copies it as it is`,
+    { filename },
+  );
+}
+
+/** @throws ERR_COWHERD_UNSUPPORTED for what is asked of a format that does not have it */
+function refuseUnfit(
+  { filename, readOnly }: StorageFile,
+  driver: FormatDriver,
+  options: OpenImageOptions,
+): void {
+  const refuse = (why: string): never => {
+    throw new CowherdError('ERR_COWHERD_UNSUPPORTED', why, { filename });
+  };
+  const { name, hasSnapshots, hasBacking, isReadOnly } = driver;
+  if (options.snapshot !== undefined && hasSnapshots !== true) {
+    refuse(`'${filename}': the ${name} format has no internal snapshots`);
+  }
+  if (options.window !== undefined && formatNamed(name)?.isBare !== true) {
+    refuse(`Could not open '${filename}': images of the ${name} format are whole files`);
+  }
+  if (options.backingFile !== undefined && hasBacking !== true) {
+    refuse(`Could not open '${filename}': Driver doesn't support backing files`);
+  }
+  // What is opened to be checked may be repaired, and nothing else is written to it.
+  const isForReading = options.readOnly === true || options.snapshot !== undefined;
+  const isWritten = !readOnly && !isForReading && options.forCheck !== true;
+  if (isWritten && isReadOnly === true) {
+    refuse(`Could not open '${filename}': images of the ${name} format can only be read`);
+  }
+}
+
+/** Whether files that an image names may not be opened. */
+function mayNotReachOut({ backing, untrusted }: OpenImageOptions): boolean {
+  return backing === 'deny' || (untrusted === true && backing !== 'allow');
+}
+
+/** The image to be opened below another one. */
+interface Below {
+  readonly path: string;
+  readonly format: string | undefined;
+}
+
+/**
+ * The backing file that the caller says, or that the image names.
+ *
+ * @throws ERR_COWHERD_BACKING if the image names one and may not, ERR_COWHERD_UNSUPPORTED
+ */
+function belowOf(
+  filename: string,
+  stored: BackingReference | undefined,
+  options: OpenImageOptions,
+): Below | undefined {
+  const { backing, backingFile, backingFormat } = options;
+  if (backing === 'ignore') return undefined;
+  if (backingFile !== undefined) return { path: backingFile, format: backingFormat };
+  if (stored === undefined) return undefined;
+  const { name } = stored;
+  if (mayNotReachOut(options)) {
+    throw new CowherdError(
+      'ERR_COWHERD_BACKING',
+      `'${filename}' has the backing file '${printable(name)}', and opening backing files is denied`,
+      { filename },
+    );
+  }
+  const format = stored.format ?? formatInReference(name);
+  return { path: resolveReference(filename, name), format };
+}
+
+async function openBacking(
+  { path, format }: Below,
+  options: OpenImageOptions,
+  chain: readonly string[],
+): Promise<OpenedImage> {
+  try {
+    return await openLink(
+      path,
+      {
+        ...options,
+        format,
+        readOnly: true,
+        snapshot: undefined,
+        lazyRefcounts: undefined,
+        backingFile: undefined,
+        backingFormat: undefined,
+        dataFile: undefined,
+        window: undefined,
+        isOpenEnded: false,
+        filters: undefined,
+        forCheck: false,
+        forInfo: false,
+      },
+      chain,
+    );
+  } catch (error) {
+    if (!(error instanceof CowherdError)) throw error;
+    throw new CowherdError(error.code, `Could not open backing file: ${error.message}`, {
+      filename: error.filename ?? path,
+      cause: error,
+    });
+  }
+}
+
+/**
+ * Refuses a backing file that is another one than the image was made over, or was changed since: what the
+ * image shows of it would be no disk that ever was.
+ *
+ * @throws ERR_COWHERD_BACKING
+ */
+function refuseStranger(
+  filename: string,
+  stored: BackingReference | undefined,
+  backing: OpenedImage,
+): void {
+  const expected = stored?.identities;
+  const { identity = 'none' } = backing;
+  if (expected === undefined || expected.includes(identity)) return;
+  const name = printable(backing.filename);
+  const difference = `its identity is ${identity}, not ${printable(expected.join(' or '))}`;
+  throw new CowherdError(
+    'ERR_COWHERD_BACKING',
+    `Could not open '${filename}': the backing file '${name}' is another one than the image was made over, or was changed since (${difference})`,
+    { filename },
+  );
+}
+
+/** Opens another file of an image, the one that the caller says or the image names. */
+async function openChild(
+  file: StorageFile,
+  { role, title, name, base }: ChildReference,
+  options: OpenImageOptions,
+): Promise<StorageFile> {
+  const { filename } = file;
+  if (role === 'data-file' && options.dataFile !== undefined) {
+    return await openChildAt(options.dataFile, file, options);
+  }
+  if (name === undefined) {
+    throw new CowherdError(
+      'ERR_COWHERD_INVALID_IMAGE',
+      `Could not open '${filename}': the image names no ${title}`,
+      { filename },
+    );
+  }
+  if (mayNotReachOut(options)) {
+    throw new CowherdError(
+      'ERR_COWHERD_BACKING',
+      `'${filename}' has the ${title} '${printable(name)}', and opening other files is denied`,
+      { filename },
+    );
+  }
+  const path =
+    base === 'image' ? resolveReference(filename, name) : await findDataFile(filename, name);
+  return await openChildAt(path, file, options);
+}
+
+function openChildAt(
+  path: string,
+  { readOnly }: StorageFile,
+  options: OpenImageOptions,
+): Promise<StorageFile> {
+  const {
+    cache = 'writeback',
+    aio = 'auto',
+    forceShare = false,
+    locking = 'auto',
+    unpack = true,
+    http,
+    signal,
+  } = options;
+  const opening = { readOnly, cache, aio, forceShare, locking, unpack, http, signal };
+  return openStorageFile(path, opening);
+}

@@ -1,0 +1,459 @@
+/** An open image as people hold it: request checks, queues, and reports, over a format driver. */
+import type { Readable, Writable } from 'node:stream';
+import { QueueCounters } from '../../engine/queues/counters.js';
+import { leave } from '../../engine/queues/members.js';
+import { SharedWords } from '../../engine/words/shared-words.js';
+import { Throttle, throttleWords } from '../../engine/throttle.js';
+import { CowherdError, nameMemoryError } from '../../errors.js';
+import type {
+  BackingReader,
+  ChildFile,
+  DataCopy,
+  FillRule,
+  FormatImage,
+  ImageFiles,
+} from '../../format/driver.js';
+import type { StorageFile } from '../../storage/storage.js';
+import type {
+  Image,
+  ImageHandle,
+  ImageQueue,
+  ReadStreamOptions,
+  WriteStreamOptions,
+} from '../api/image.js';
+import type { OpenImageOptions, ThrottleOptions } from '../api/options.js';
+import type { CheckOptions, CheckResult, Extent, ImageFormat, ImageInfo } from '../api/reports.js';
+import type { ImageStats } from '../api/stats.js';
+import type { BufferLike } from '../api/buffer.js';
+import { CheckedQueue } from '../pipeline/checked-queue.js';
+import { closeEach, eachStep } from './cleanup-steps.js';
+import { type LinkHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
+import { imageInfo } from '../report/info.js';
+import { type ChainLink, mapChain } from '../report/map.js';
+import { checkQueueOptions, queueCount } from '../options/open-options.js';
+import {
+  type OptionRules,
+  abortSignal,
+  callback,
+  checkOptions,
+  oneOf,
+  wholeNumber,
+} from '../options/option-check.js';
+import type { SharedState } from './shared-state.js';
+import { imageStats } from './stats.js';
+import type { StreamSource } from '../streams/read-stream.js';
+
+/** Where bytes of an image lie as its guest sees them. */
+export interface PlainBytes {
+  readonly file: StorageFile;
+  /** Host offset in bytes. */
+  readonly offset: number;
+  /** Of the image they are read from. */
+  readonly counters: QueueCounters;
+}
+
+/** What an open image is made of; it owns the files. */
+export interface OpenedParts {
+  readonly file: StorageFile;
+  /** The files it is spread over, besides its own. */
+  readonly children: readonly ChildFile[];
+  readonly formatName: ImageFormat;
+  readonly format: FormatImage;
+  readonly backing: OpenedImage | undefined;
+  /** Whether it is raw only because it looked like nothing else. */
+  readonly probed?: boolean;
+  readonly options: OpenImageOptions;
+  readonly shared: SharedState;
+  /** Of this thread's first queue. */
+  readonly counters: QueueCounters;
+}
+
+const mapRules = {
+  offset: wholeNumber(0),
+  length: (value: unknown) => (value === Infinity ? undefined : wholeNumber(0)(value)),
+  signal: abortSignal,
+};
+
+const checkRules: OptionRules<CheckOptions> = {
+  repair: oneOf('leaks', 'all'),
+  onFinding: callback,
+  queues: queueCount,
+  signal: abortSignal,
+  onProgress: callback,
+};
+
+/** An open image. Made by `openImage`. */
+export class OpenedImage implements Image {
+  readonly filename: string;
+  readonly format: ImageFormat;
+  readonly readOnly: boolean;
+  readonly size: number;
+  /** Bytes of a cluster, or undefined for a format that has none. */
+  readonly clusterSize: number | undefined;
+  readonly backing: OpenedImage | undefined;
+  readonly #parts: OpenedParts;
+  readonly #queues = new Set<CheckedQueue>();
+  readonly #own: CheckedQueue;
+  readonly #onClosed: (() => void)[] = [];
+  readonly #throttles: Throttle[] = [];
+  #shared = false;
+  #closing: Promise<void> | undefined;
+
+  constructor(parts: OpenedParts) {
+    this.#parts = parts;
+    this.filename = parts.file.filename;
+    this.format = parts.formatName;
+    const { readOnly, snapshot, forCheck } = parts.options;
+    this.readOnly =
+      parts.file.readOnly || readOnly === true || snapshot !== undefined || forCheck === true;
+    this.size = parts.format.size;
+    this.clusterSize = parts.format.clusterSize;
+    this.backing = parts.backing;
+    const { throttle } = parts.options;
+    if (throttle !== undefined) {
+      this.#throttles.push(new Throttle(new SharedWords(parts.shared.throttle), throttle));
+    }
+    const files: ImageFiles = [parts.file, ...parts.children.map(({ file }) => file)];
+    this.#own = this.#addQueue(files, parts.counters, undefined, () => Promise.resolve());
+  }
+
+  read(buffer: BufferLike, offset: number): Promise<void> {
+    return this.#own.read(buffer, offset);
+  }
+
+  write(buffer: BufferLike, offset: number): Promise<void> {
+    return this.#own.write(buffer, offset);
+  }
+
+  writeZeroes(
+    offset: number,
+    length: number,
+    options: { readonly unmap?: boolean } = {},
+  ): Promise<void> {
+    return this.#own.writeZeroes(offset, length, options);
+  }
+
+  discard(offset: number, length: number): Promise<void> {
+    return this.#own.discard(offset, length);
+  }
+
+  writeCompressed(buffer: BufferLike, offset: number): Promise<void> {
+    return this.#own.writeCompressed(buffer, offset);
+  }
+
+  reserve(offset: number, length: number): Promise<boolean> {
+    return this.#own.reserve(offset, length);
+  }
+
+  flush(): Promise<void> {
+    return this.#own.flush();
+  }
+
+  createReadStream(options?: ReadStreamOptions): Readable {
+    return this.#own.createReadStream(options);
+  }
+
+  createWriteStream(options?: WriteStreamOptions): Writable {
+    return this.#own.createWriteStream(options);
+  }
+
+  /** @internal A way to fill this image from other files, if there is one. */
+  dataCopy(rule: FillRule): DataCopy | undefined {
+    return this.#own.dataCopy(rule);
+  }
+
+  /** @internal Ends the disk of an image that was made open-ended; it is only closed after that. */
+  async endAt(size: number): Promise<void> {
+    await this.#parts.format.endAt?.(size);
+  }
+
+  /** @internal Whether the file of this image can share blocks of the other's, which share its layout. */
+  canCloneFrom(source: OpenedImage): boolean {
+    return this.isFlat && source.isFlat && this.#parts.file.canCloneFrom(source.#parts.file);
+  }
+
+  /** @internal Whether guest offsets are offsets in its file, and nothing else is there. */
+  get isFlat(): boolean {
+    return this.#parts.format.isFlat === true;
+  }
+
+  /** @internal As `FormatImage.identity`. */
+  get identity(): string | undefined {
+    return this.#parts.format.identity;
+  }
+
+  /** @internal Whether it can only be written by whole clusters, compressed. */
+  get needsCompressedWrites(): boolean {
+    return this.#parts.format.needsCompressedWrites === true;
+  }
+
+  /** @internal Where an extent of `map` lies as it is, if it does; and who counts that it is read. */
+  bytesOf({ zero, data, depth, offset, filename }: Extent): PlainBytes | undefined {
+    if (zero || !data || offset === undefined) return undefined;
+    const { counters } = this.#parts;
+    const { file, children, options } = this.#below(depth).#parts;
+    const at = offset - startOf(options);
+    const holder =
+      filename === file.filename
+        ? file
+        : children.find((each) => each.file.filename === filename)?.file;
+    if (holder === undefined) return undefined;
+    return { ...(holder.place?.(at) ?? { file: holder, offset: at }), counters };
+  }
+
+  /** An image of the chain; 0 is this one. */
+  #below(depth: number): OpenedImage {
+    return depth === 0 ? this : this.backing!.#below(depth - 1);
+  }
+
+  async info(): Promise<ImageInfo> {
+    this.#refuseClosed();
+    return imageInfo(this.#parts);
+  }
+
+  map(
+    range: {
+      readonly offset?: number;
+      readonly length?: number;
+      readonly signal?: AbortSignal;
+    } = {},
+  ): AsyncIterable<Extent> {
+    this.#refuseClosed();
+    checkOptions(range, mapRules, this.filename);
+    const offset = Math.min(range.offset ?? 0, this.size);
+    const length = Math.min(range.length ?? Infinity, this.size - offset);
+    return orAborted(
+      this.filename,
+      range.signal,
+      mapChain(this.#link(), offset, length, range.signal),
+    );
+  }
+
+  async check(options: CheckOptions = {}): Promise<CheckResult> {
+    this.#refuseClosed();
+    checkOptions(options, checkRules, this.filename);
+    const { format, file } = this.#parts;
+    if (format.check === undefined) {
+      throw new CowherdError(
+        'ERR_COWHERD_UNSUPPORTED',
+        'This image format does not support checks',
+        { filename: this.filename },
+      );
+    }
+    if (options.repair !== undefined && (file.readOnly || this.#parts.options.forCheck !== true)) {
+      throw new CowherdError(
+        'ERR_COWHERD_INVALID_ARGUMENT',
+        `'${this.filename}': to be repaired, an image has to be opened for writing and forCheck`,
+        { filename: this.filename },
+      );
+    }
+    try {
+      return await format.check(options);
+    } catch (error) {
+      throw abortedOr(error, this.filename, options.signal);
+    }
+  }
+
+  #refuseClosed(): void {
+    if (this.#closing === undefined) return;
+    const { filename } = this;
+    throw new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
+  }
+
+  /** What `attachImage` takes on other threads, as long as some thread has this image open. */
+  handle(): ImageHandle {
+    const handle = this.#linkHandle();
+    if (!this.#shared) this.onClosed(poisonAtThreadEnd(handle));
+    this.#shared = true;
+    return handle as unknown as ImageHandle;
+  }
+
+  #linkHandle(): LinkHandle {
+    const { file, children, format, backing, probed = false, options, shared } = this.#parts;
+    this.#refuseClosed();
+    return {
+      shared,
+      file: fileHandle(file),
+      children: children.map((child) => ({ role: child.role, file: fileHandle(child.file) })),
+      image: format.handle(),
+      backing: backing === undefined ? undefined : backing.#linkHandle(),
+      probed,
+      // A function cannot be sent to other threads, and has been called as often as it will be.
+      options: { ...options, onFinding: undefined, signal: undefined },
+    };
+  }
+
+  /** Has `action` run when this thread has left the image. */
+  onClosed(action: () => void): void {
+    this.#onClosed.push(action);
+  }
+
+  /** Opens another queue, with its own way into the file and the backing chain. */
+  // Not async, but for failures.
+  // eslint-disable-next-line @typescript-eslint/require-await
+  async openQueue(
+    options: { readonly throttle?: ThrottleOptions | undefined } = {},
+  ): Promise<ImageQueue> {
+    this.#refuseClosed();
+    checkQueueOptions(this.filename, options);
+    return this.#withOwnFiles((files, counters) => {
+      const queue = this.#addQueue(files, counters, options.throttle, async () => {
+        try {
+          await closeEach([...files].reverse());
+        } finally {
+          // Until then the image's own close waits for it, since the file may still be locked.
+          this.#queues.delete(queue);
+        }
+      });
+      return queue;
+    });
+  }
+
+  /** Makes something that has a way of its own into the files, and counters; it closes the files. */
+  #withOwnFiles<Made>(make: (files: ImageFiles, counters: QueueCounters) => Made): Made {
+    const parts = this.#parts;
+    const opened: StorageFile[] = [];
+    let counters: QueueCounters | undefined;
+    try {
+      const file = parts.file.openQueue();
+      opened.push(file);
+      for (const child of parts.children) opened.push(child.file.openQueue());
+      counters = QueueCounters.take(parts.shared.counters);
+      return make([file, ...opened.slice(1)], counters);
+    } catch (error) {
+      counters?.release();
+      void closeEach(opened).catch(() => undefined);
+      throw nameMemoryError(error, this.filename);
+    }
+  }
+
+  stats(): ImageStats {
+    return imageStats(this.#parts.shared);
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#closeAll();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #closeAll(): Promise<void> {
+    const { file, children, backing } = this.#parts;
+    try {
+      await eachStep([
+        () => this.#leave(),
+        ...children.map((child) => () => child.file.close()),
+        () => file.close(),
+        () => backing?.close(),
+      ]);
+    } finally {
+      for (const action of this.#onClosed) action();
+    }
+  }
+
+  /** Ends this thread's queues, and the image's use if no other thread has it open. */
+  async #leave(): Promise<void> {
+    const { format, shared } = this.#parts;
+    const ended = await Promise.allSettled([...this.#queues].map((queue) => queue.close()));
+    const last = leave(new SharedWords(shared.members));
+    // What can still be made durable is, even if a queue could not give back what it had reserved.
+    await eachStep([
+      ...ended.map(
+        (end) => () =>
+          end.status === 'rejected' ? Promise.reject(end.reason as Error) : undefined,
+      ),
+      () => format.close(last),
+    ]);
+  }
+
+  #addQueue(
+    files: ImageFiles,
+    counters: QueueCounters,
+    throttle: ThrottleOptions | undefined,
+    onClose: () => Promise<void>,
+  ): CheckedQueue {
+    const { format, backing, probed = false, options } = this.#parts;
+    const { filename, size, clusterSize, readOnly } = this;
+    const throttles = [...this.#throttles];
+    if (throttle !== undefined) {
+      throttles.push(new Throttle(new SharedWords(new Int32Array(throttleWords)), throttle));
+    }
+    const detectZeroes = options.detectZeroes ?? 'off';
+    // Of tables that change, all are flushed before they are told of, and reading knows them by itself.
+    const tells = readOnly || this.isFlat;
+    const map: StreamSource['map'] = tells
+      ? (offset, length) => this.map({ offset, length })
+      : undefined;
+    const rules = { filename, size, clusterSize, readOnly, probed, detectZeroes, throttles, map };
+    const below = backing?.reader();
+    const inner = openAbove(below, () => format.openQueue(files, below, counters));
+    const queue = new CheckedQueue(rules, inner, counters, onClose);
+    this.#queues.add(queue);
+    return queue;
+  }
+
+  /** A way for one queue of the image above to read this one. */
+  reader(): BackingReader {
+    return this.#withOwnFiles((files, counters) => {
+      const below = this.backing?.reader();
+      const { format } = this.#parts;
+      const queue = openAbove(below, () => format.openQueue(files, below, counters));
+      return {
+        size: this.size,
+        read: (buffer, offset) => queue.read(buffer, offset),
+        close: async () => {
+          try {
+            await closeEach([queue, ...[...files].reverse()]);
+          } finally {
+            counters.release();
+          }
+        },
+      };
+    });
+  }
+
+  #link(): ChainLink {
+    return {
+      format: this.#parts.format,
+      start: startOf(this.#parts.options),
+      below: this.backing === undefined ? undefined : this.backing.#link(),
+    };
+  }
+}
+
+/** Where in its file an image begins, in bytes. */
+function startOf({ window }: OpenImageOptions): number {
+  return window?.offset ?? 0;
+}
+
+/** What to throw for an error of work that a signal may have ended. */
+function abortedOr(error: unknown, filename: string, signal: AbortSignal | undefined): unknown {
+  if (signal?.aborted !== true) return error;
+  const message = `Work on '${filename}' was cancelled`;
+  return new CowherdError('ERR_COWHERD_ABORTED', message, { filename, cause: signal.reason });
+}
+
+async function* orAborted(
+  filename: string,
+  signal: AbortSignal | undefined,
+  extents: AsyncIterable<Extent>,
+): AsyncGenerator<Extent> {
+  try {
+    yield* extents;
+  } catch (error) {
+    throw abortedOr(error, filename, signal);
+  }
+}
+
+/** Opens a queue over what lies below it, which is closed if that fails. */
+function openAbove<Queue>(below: BackingReader | undefined, open: () => Queue): Queue {
+  try {
+    return open();
+  } catch (error) {
+    void below?.close().catch(() => undefined);
+    throw error;
+  }
+}

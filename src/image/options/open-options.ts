@@ -1,0 +1,135 @@
+/** What the options of opening an image and its queues may be. */
+import { maxQueues } from '../../engine/words/control-block.js';
+import type { ThrottleOptions } from '../../engine/throttle.js';
+import { CowherdError } from '../../errors.js';
+import { formatNames } from '../../format/registry.js';
+import { problemWithFilter } from '../../storage/filters/registry.js';
+import type { HttpOptions, OpenImageOptions } from '../api/options.js';
+import { isReadableFormat } from '../names/formats.js';
+import {
+  type OptionRule,
+  type OptionRules,
+  abortSignal,
+  anyText,
+  callback,
+  checkOptions,
+  flag,
+  oneOf,
+  options,
+  positive,
+  text,
+  wholeNumber,
+} from './option-check.js';
+
+/** Formats of images. */
+export const imageFormat: OptionRule = (value) =>
+  typeof value === 'string' && isReadableFormat(value)
+    ? undefined
+    : `one of ${formatNames().join(', ')} is expected`;
+/** Cache modes of files. */
+export const cacheMode: OptionRule = oneOf(
+  'writeback',
+  'none',
+  'writethrough',
+  'directsync',
+  'unsafe',
+);
+/** I/O engines. */
+export const aioMode: OptionRule = oneOf('auto', 'io_uring', 'threads');
+/** Levels of `overlapCheck`. */
+const overlapCheck: OptionRule = oneOf('none', 'constant', 'cached', 'all');
+
+/** How many queues one job or pool may have: one line more is that of the image itself. */
+export const queueCount: OptionRule = wholeNumber(1, maxQueues - 1);
+
+const throttleRules: OptionRules<ThrottleOptions> = {
+  operationsPerSecond: positive,
+  bytesPerSecond: positive,
+  operationsBurst: positive,
+  bytesBurst: positive,
+};
+
+/** Names and values of headers. */
+const headers: OptionRule = (value) =>
+  typeof value === 'object' &&
+  value !== null &&
+  Object.values(value).every((each) => typeof each === 'string')
+    ? undefined
+    : 'an object of strings is expected';
+
+const httpRules: OptionRules<HttpOptions> = {
+  headers,
+  timeoutSeconds: positive,
+  verifyCertificate: flag,
+  readAheadBytes: wholeNumber(0),
+  username: anyText,
+  password: anyText,
+};
+
+/** Which internal snapshot: one whose id or name it is, or what both have to be. */
+export const snapshotChoice: OptionRule = (value) =>
+  typeof value === 'string' ? undefined : options({ id: anyText, name: anyText })(value);
+
+/** Filters of a file. */
+const filters: OptionRule = (value) => {
+  if (!Array.isArray(value)) return 'a list of filters is expected';
+  const problems = (value as readonly unknown[]).map((each) => problemWithFilter(each));
+  return problems.find((problem) => problem !== undefined);
+};
+
+/** Rules of `openImage`'s options. */
+export const openImageRules: OptionRules<OpenImageOptions> = {
+  format: imageFormat,
+  readOnly: flag,
+  cache: cacheMode,
+  aio: aioMode,
+  cacheSize: wholeNumber(0),
+  backing: oneOf('allow', 'deny', 'ignore'),
+  backingFile: text,
+  backingFormat: imageFormat,
+  dataFile: text,
+  untrusted: flag,
+  detectZeroes: oneOf('off', 'on', 'unmap'),
+  overlapCheck,
+  lazyRefcounts: flag,
+  forceShare: flag,
+  locking: oneOf('auto', 'off'),
+  shareWriting: flag,
+  snapshot: snapshotChoice,
+  window: options({ offset: wholeNumber(0), size: wholeNumber(0) }),
+  unpack: flag,
+  http: options(httpRules),
+  signal: abortSignal,
+  filters,
+  throttle: options(throttleRules),
+  forCheck: flag,
+  forInfo: flag,
+  inOrder: flag,
+  onFinding: callback,
+};
+
+/**
+ * Checks the options of an image that is to be opened.
+ *
+ * @throws ERR_COWHERD_UNKNOWN_FORMAT, ERR_COWHERD_INVALID_ARGUMENT
+ */
+export function checkOpenOptions(filename: string, given: OpenImageOptions): void {
+  checkOptions(given, openImageRules, filename);
+  const { forceShare, readOnly, snapshot } = given;
+  if (forceShare === true && readOnly !== true && snapshot === undefined) {
+    // Without locks of its own nothing would keep two writers apart.
+    throw new CowherdError(
+      'ERR_COWHERD_INVALID_ARGUMENT',
+      `Could not open '${filename}': force-share=on can only be used with read-only images`,
+      { filename },
+    );
+  }
+}
+
+/** Checks the options of a queue that is to be opened. @throws ERR_COWHERD_INVALID_ARGUMENT */
+export function checkQueueOptions(
+  filename: string,
+  given: { readonly throttle?: ThrottleOptions | undefined },
+): void {
+  checkOptions(given, { throttle: options(throttleRules) }, filename);
+}

@@ -1,0 +1,56 @@
+/** The facts about one open image that `info` reports. */
+import type { ChildFile, FormatImage } from '../../format/driver.js';
+import type { FormatSpecificInfo } from '../../format/specific.js';
+import type { StorageFile } from '../../storage/storage.js';
+import type { ChildFileInfo, ImageFormat, ImageInfo, SnapshotInfo } from '../api/reports.js';
+import { describeReference } from '../names/reference.js';
+
+/** What the facts of an image are gathered from. */
+export interface InfoSource {
+  readonly file: StorageFile;
+  readonly children: readonly ChildFile[];
+  readonly formatName: ImageFormat;
+  readonly format: FormatImage;
+}
+
+/** Gathers the facts of an image, its backing chain aside. */
+export async function imageInfo(source: InfoSource): Promise<ImageInfo> {
+  const { file, children, format, formatName } = source;
+  const { clusterSize, encrypted, dirty, snapshots, specific, warnings } = await format.facts();
+  const { backing } = format;
+  const facts = withoutUndefined({
+    filename: file.filename,
+    format: formatName,
+    virtualSize: format.size,
+    fileLength: await file.size(),
+    blockDevice: file.limits.blockDevice,
+    protocol: file.protocol,
+    extentSizeHint: file.extentSizeHint?.(),
+    clusterSize,
+    encrypted,
+    dirtyFlag: dirty,
+    backingFilename: backing?.name,
+    fullBackingFilename: backing && describeReference(file.filename, backing.name),
+    backingFormat: backing?.format,
+    snapshots: snapshots.map((snapshot) => withoutUndefined(snapshot) as SnapshotInfo),
+    formatSpecific: specific && (withoutUndefined(specific) as FormatSpecificInfo),
+    warnings,
+    children: await Promise.all(children.map(childInfo)),
+  }) as Omit<ImageInfo, 'actualSize'>;
+  return { ...facts, actualSize: await file.allocatedSize() };
+}
+
+async function childInfo({ role, file }: ChildFile): Promise<ChildFileInfo> {
+  return {
+    role,
+    filename: file.filename,
+    fileLength: await file.size(),
+    actualSize: await file.allocatedSize(),
+    blockDevice: file.limits.blockDevice,
+    protocol: file.protocol,
+  };
+}
+
+function withoutUndefined(facts: object): object {
+  return Object.fromEntries(Object.entries(facts).filter(([, value]) => value !== undefined));
+}

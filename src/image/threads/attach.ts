@@ -1,0 +1,102 @@
+/** Opening an image on a thread by the handle that another thread, which has it open, has given. */
+import { QueueCounters } from '../../engine/queues/counters.js';
+import { leave } from '../../engine/queues/members.js';
+import { SharedWords } from '../../engine/words/shared-words.js';
+import { CowherdError, nameMemoryError } from '../../errors.js';
+import type { ChildFile, FormatImage } from '../../format/driver.js';
+import { attachStorageFile } from '../../storage/registry.js';
+import type { StorageFile } from '../../storage/storage.js';
+import type { Image, ImageHandle } from '../api/image.js';
+import { closeEach } from '../graph/cleanup-steps.js';
+import { loadDriver } from '../names/formats.js';
+import { type LinkHandle, joinImage } from '../graph/handle.js';
+import { noteOpen } from '../graph/left-open.js';
+import { OpenedImage } from '../graph/opened-image.js';
+
+/**
+ * Joins the threads that have an image open; this thread gets a queue of its own. The last of them
+ * to close the image makes everything durable.
+ *
+ * @param handle from `image.handle()` of a thread that still has the image open
+ * @throws ERR_COWHERD_INVALID_ARGUMENT for what is no handle, ERR_COWHERD_CLOSED if no thread has
+ *   the image open any more, ERR_COWHERD_POISONED if one has died that had
+ */
+export async function attachImage(handle: ImageHandle): Promise<Image> {
+  const link = handle as unknown as Partial<LinkHandle> | null | undefined;
+  if (link?.file === undefined || link.shared === undefined) {
+    const message = 'Invalid image handle: what image.handle() gave is expected';
+    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message);
+  }
+  try {
+    const image = await attachLink(link as LinkHandle);
+    image.onClosed(noteOpen(image, !image.readOnly));
+    return image;
+  } catch (error) {
+    throw nameMemoryError(error, link.file.filename);
+  }
+}
+
+async function attachLink(handle: LinkHandle): Promise<OpenedImage> {
+  const opened: { close(): Promise<void> }[] = [];
+  try {
+    const file = await attachStorageFile(handle.file);
+    opened.push(file);
+    const children: ChildFile[] = [];
+    for (const child of handle.children) {
+      const childFile = await attachStorageFile(child.file);
+      opened.push(childFile);
+      children.push({ role: child.role, file: childFile });
+    }
+    let backing: OpenedImage | undefined;
+    if (handle.backing !== undefined) {
+      backing = await attachLink(handle.backing);
+      opened.push(backing);
+    }
+    return await openLink(handle, file, children, backing);
+  } catch (error) {
+    await closeEach(opened.reverse()).catch(() => undefined);
+    throw error;
+  }
+}
+
+async function openLink(
+  handle: LinkHandle,
+  file: StorageFile,
+  children: readonly ChildFile[],
+  backing: OpenedImage | undefined,
+): Promise<OpenedImage> {
+  const { image, shared, options, probed } = handle;
+  const driver = await loadDriver(image.format, file.filename);
+  const forget = joinImage(handle);
+  if (forget === undefined) {
+    const { filename } = file;
+    throw new CowherdError('ERR_COWHERD_CLOSED', `'${filename}' is closed`, { filename });
+  }
+  const counters = QueueCounters.take(shared.counters);
+  let format: FormatImage | undefined;
+  try {
+    format = driver.attach([file, ...children.map((child) => child.file)], image, counters);
+    const formatName = driver.name;
+    const parts = {
+      file,
+      children,
+      formatName,
+      format,
+      backing,
+      probed,
+      options,
+      shared,
+      counters,
+    };
+    const opened = new OpenedImage(parts);
+    opened.onClosed(forget);
+    return opened;
+  } catch (error) {
+    counters.release();
+    // The others may all have left meanwhile; then the image's end is ours.
+    const isLast = leave(new SharedWords(shared.members));
+    await format?.close(isLast).catch(() => undefined);
+    forget();
+    throw error;
+  }
+}

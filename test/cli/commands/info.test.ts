@@ -1,0 +1,129 @@
+/** `info` prints what qemu-img prints, of every fixture. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { infoText } from '../../../src/cli/text/info-human.js';
+import { infoJson } from '../../../src/cli/text/info-json.js';
+import type { ImageInfo } from '../../../src/image/api/reports.js';
+import { openImage } from '../../../src/image/graph/open.js';
+import { assertSame, runCowherd } from '../../support/both-tools.js';
+import { fixture, fixtures, unpackFixtures } from '../../support/fixtures.js';
+import { needsTool, runOk, temporaryFolder } from '../../support/tools.js';
+
+test('info of every fixture, for people and programs', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const folder = await unpackFixtures(t);
+  for (const { file } of fixtures) {
+    await t.test(file, async () => {
+      await assertSame(['info', file], folder);
+      await assertSame(['info', '--output=json', file], folder);
+    });
+  }
+});
+
+test('info of chains, whose links are named from the folder of the link above', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const folder = await unpackFixtures(t);
+  const chains = fixtures.filter(({ needs }) => needs.length > 0).map(({ file }) => file);
+  for (const file of [...chains, 'default.qcow2', 'backing-missing.qcow2', 'backing-loop.qcow2']) {
+    await t.test(file, async () => {
+      await assertSame(['info', '--backing-chain', file], folder);
+      await assertSame(['info', '-b', '--output=json', `./${file}`], folder);
+      await assertSame(['info', '-b', '--output=json', `${folder}/${file}`], folder);
+    });
+  }
+});
+
+test('an image can be named by options and have its format stated', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const folder = await unpackFixtures(t, [fixture('on-raw.qcow2')]);
+  for (const words of [
+    ['-f', 'raw', 'on-raw.qcow2'],
+    ['-U', '-f', 'qcow2', 'on-raw.qcow2'],
+    ['file:on-raw.qcow2'],
+    ['--image-opts', 'driver=qcow2,file.filename=on-raw.qcow2'],
+    ['--image-opts', 'driver=qcow2,file.driver=file,file.filename=on-raw.qcow2'],
+    ['--image-opts', 'file.filename=on-raw.qcow2'],
+  ]) {
+    await assertSame(['info', ...words], folder);
+  }
+});
+
+test('encrypted images are described, and nothing else', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const folder = await temporaryFolder(t);
+  const secret = ['--object', 'secret,id=s,data=abc'];
+  const fast = 'encrypt.key-secret=s,encrypt.format=luks,encrypt.iter-time=10';
+  for (const options of [
+    'encrypt.key-secret=s,encrypt.format=aes',
+    fast,
+    `${fast},encrypt.cipher-alg=serpent-256,encrypt.hash-alg=sha512`,
+    `${fast},encrypt.cipher-alg=aes-128,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=sha256`,
+  ]) {
+    await t.test(options, async () => {
+      const words = ['create', '-q', '-f', 'qcow2', ...secret, '-o', options, 'e.qcow2', '1M'];
+      await runOk('qemu-img', words, { cwd: folder });
+      await assertSame(['info', 'e.qcow2'], folder);
+      await assertSame(['info', '--output=json', 'e.qcow2'], folder);
+      for (const other of [['map'], ['check'], ['convert', '-O', 'raw'], ['bench', '-c', '1']]) {
+        const more = other[0] === 'convert' ? ['out.raw'] : [];
+        const { code, stderr } = await runCowherd([...other, 'e.qcow2', ...more], folder);
+        assert.equal(code, 1);
+        assert.match(stderr, /^cowherd: Could not open 'e.qcow2': Encrypted images [^\n]*\n$/);
+      }
+      const image = await openImage(`${folder}/e.qcow2`, { readOnly: true, forInfo: true });
+      const reading = image.read(new Uint8Array(512), 0);
+      await assert.rejects(reading, { code: 'ERR_COWHERD_UNSUPPORTED' });
+      await image.close();
+    });
+  }
+});
+
+test('backing names that cannot be opened do not keep an image from being described', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const folder = await temporaryFolder(t);
+  for (const name of [
+    'json:{"driver":"qcow2","file":{"driver":"file","filename":"base.qcow2"}}',
+    'nbd://localhost:1/x',
+    'nonsense:below',
+    'file:below.qcow2',
+  ]) {
+    const words = ['create', '-q', '-f', 'qcow2', '-u', '-b', name, '-F', 'qcow2', 'top.qcow2'];
+    await runOk('qemu-img', [...words, '1M'], { cwd: folder });
+    await assertSame(['info', 'top.qcow2'], folder);
+    await assertSame(['info', '--output=json', 'top.qcow2'], folder);
+  }
+});
+
+const example: ImageInfo = {
+  filename: 'a.qcow2',
+  format: 'qcow2',
+  virtualSize: 1048576,
+  fileLength: 0,
+  actualSize: undefined,
+  clusterSize: 65536,
+  dirtyFlag: true,
+  blockDevice: true,
+  protocol: 'host_device',
+  children: [],
+  snapshots: [
+    {
+      id: '1',
+      name: 'one',
+      vmStateSize: 0,
+      dateSeconds: 0,
+      dateNanoseconds: 0,
+      vmClockSeconds: 3661,
+      vmClockNanoseconds: 1_999_999,
+    },
+  ],
+};
+
+test('what is unknown is said to be, or left out', () => {
+  const text = infoText(example);
+  assert.match(text, /^disk size: unavailable$/m);
+  assert.match(text, /^cleanly shut down: no$/m);
+  assert.match(text, /^ {4}protocol type: host_device$/m);
+  assert.match(text, /^1 {7}one {19}0 B 1970-01-01 00:00:00 {2}0001:01:01\.001 {9}--$/m);
+  const printed: unknown = JSON.parse(JSON.stringify(infoJson(example)));
+  assert.ok(!Object.keys(printed as object).includes('actual-size'));
+});

@@ -1,0 +1,58 @@
+/** `map` prints what qemu-img prints, of every fixture. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { assertSame, runCowherd } from '../../support/both-tools.js';
+import { fixture, fixtures, unpackFixtures, warnedAbout } from '../../support/fixtures.js';
+import { needsTool } from '../../support/tools.js';
+
+test('map of every fixture that can be read, for people and programs', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const folder = await unpackFixtures(t);
+  for (const { file, format, refused } of fixtures) {
+    // Of VHDX images the real tool does not know where anything lies.
+    if (refused !== undefined || format === 'vhdx') continue;
+    await t.test(file, async () => {
+      const stderr = !warnedAbout.has(file);
+      await assertSame(['map', file], folder, { stderr });
+      await assertSame(['map', '--output=json', file], folder, { stderr });
+    });
+  }
+});
+
+test('a part of an image, down to the byte', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const folder = await unpackFixtures(t, [fixture('on-raw.qcow2'), fixture('empty.qcow2')]);
+  for (const words of [
+    ['-s', '4096', '-l', '8192'],
+    ['-s', '4097', '-l', '8192'],
+    ['-s', '66k'],
+    ['-s', '256k'],
+    ['--start-offset=1M'],
+    ['-l', '0'],
+    ['--max-length=70k'],
+  ]) {
+    await assertSame(['map', ...words, 'on-raw.qcow2'], folder);
+    await assertSame(['map', '--output=json', ...words, 'on-raw.qcow2'], folder);
+  }
+  await assertSame(['map', 'empty.qcow2'], folder);
+  await assertSame(['map', '--output=json', 'empty.qcow2'], folder);
+});
+
+test('a format can be forced', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const folder = await unpackFixtures(t, [fixture('v2.qcow2')]);
+  await assertSame(['map', '-f', 'raw', 'v2.qcow2'], folder);
+});
+
+test('damaged tables end the walk with a message', async (t) => {
+  const files = ['table-unaligned.qcow2', 'entry-unaligned.qcow2'];
+  const folder = await unpackFixtures(t, files.map(fixture));
+  for (const file of files) {
+    const { code, stderr } = await runCowherd(['map', file], folder);
+    assert.equal(code, 1);
+    assert.match(
+      stderr,
+      /^qcow2: Image is corrupt: .+\ncowherd: Could not read file metadata: Input\/output error\n$/,
+    );
+  }
+});
