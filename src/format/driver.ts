@@ -4,6 +4,7 @@
  */
 import type { AbortSignalLike } from '../abort-signal.js';
 import type { QueueCounters } from '../engine/queues/counters.js';
+import type { Node } from '../engine/queues/node.js';
 import type { CopiedPart, CopySegment, StorageFile } from '../storage/storage.js';
 import type { ByteStream } from '../storage/stream/byte-stream.js';
 import type { CheckOptions, CheckReport, Finding } from './check.js';
@@ -156,6 +157,8 @@ export interface FormatOpenOptions {
 export interface FormatOpening {
   readonly file: StorageFile;
   readonly options: FormatOpenOptions;
+  /** What all threads will share of the image; its size is said once the image is open. */
+  readonly node: Node;
   /** Of this thread's first queue; what its requests share is counted there too. */
   readonly counters: QueueCounters;
   /**
@@ -171,13 +174,11 @@ export interface FormatOpening {
 export interface FormatHandle {
   /** Name of the format. */
   readonly format: string;
-  /** The words whose gate closes for good if a thread dies that has the image open, where there are such. */
-  readonly control?: Int32Array | undefined;
 }
 
 /** An image of some format, open on this thread. */
 export interface FormatImage {
-  /** Virtual size in bytes. */
+  /** Virtual size in bytes that it was opened with; its node says how large it is now. */
   readonly size: number;
   /** Bytes of a cluster; undefined for a format that has none. */
   readonly clusterSize: number | undefined;
@@ -204,8 +205,8 @@ export interface FormatImage {
   /** Checks the image while no queue of any thread runs a request; absent where there is no check. */
   check?(options: CheckOptions): Promise<CheckReport>;
   /**
-   * Ends the disk of an open-ended image, beyond which nothing was written, while no queue runs a request;
-   * the image is only closed after that. Absent where images are never open-ended.
+   * Ends the disk of an open-ended image, beyond which nothing was written, with the gate closed; the image
+   * is only closed after that. Absent where images are never open-ended.
    *
    * @param size bytes, a multiple of 512
    */
@@ -269,7 +270,7 @@ export interface FormatDriver {
   /** Opens an image of this format. @throws CowherdError naming the file and what is wrong with it */
   open(opening: FormatOpening): Promise<FormatImage>;
   /** Opens, on this thread, the image of another thread's handle. */
-  attach(files: ImageFiles, handle: FormatHandle, counters: QueueCounters): FormatImage;
+  attach(files: ImageFiles, handle: FormatHandle, node: Node, counters: QueueCounters): FormatImage;
   /**
    * Reads an image once, from its begin to its end; absent where that cannot be.
    *

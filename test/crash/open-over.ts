@@ -1,5 +1,7 @@
 /** Opening an image whose files, backing file and data file lie in memory, as `openImageOn` does. */
 import { QueueCounters } from '../../src/engine/queues/counters.js';
+import { permissionsOf } from '../../src/image/graph/permissions.js';
+import { Node } from '../../src/engine/queues/node.js';
 import { type Qcow2Image, openQcow2, readQcow2Header } from '../../src/format/qcow2/image.js';
 import type { OverlapLevel } from '../../src/format/qcow2/overlap/levels.js';
 import { openRaw } from '../../src/format/raw/image.js';
@@ -41,8 +43,10 @@ export async function openOver(
 ): Promise<OpenedImage> {
   const header = await readQcow2Header(file);
   const shared = allocateSharedState();
+  const node = new Node(shared.control, file.filename, permissionsOf(file, {}));
   const counters = QueueCounters.take(shared.counters);
   const format = await openQcow2(file, header, {
+    node,
     counters,
     dataFile,
     readOnly: file.readOnly,
@@ -55,6 +59,7 @@ export async function openOver(
     forCheck: false,
     onFinding: undefined,
   });
+  node.resize(format.size);
   prepare(format);
   return new OpenedImage({
     file,
@@ -64,6 +69,7 @@ export async function openOver(
     backing: backing && (await openBacking(backing, wrapBacking)),
     options: {},
     shared,
+    node,
     counters,
   });
 }
@@ -73,11 +79,13 @@ async function openBacking(
   wrap: (file: StorageFile) => StorageFile,
 ): Promise<OpenedImage> {
   const file = wrap(new MemoryFile('base.raw', { content: contentOf(bytes), readOnly: true }));
-  const format = await openRaw(file);
   const shared = allocateSharedState();
+  const node = new Node(shared.control, file.filename, permissionsOf(file, {}));
+  const format = await openRaw(file, node);
+  node.resize(format.size);
   const counters = QueueCounters.take(shared.counters);
   const parts = { children: [], formatName: 'raw', options: {}, backing: undefined };
-  return new OpenedImage({ ...parts, file, format, shared, counters });
+  return new OpenedImage({ ...parts, file, format, shared, node, counters });
 }
 
 /** Bytes as the content of a memory file. */

@@ -9,6 +9,8 @@ import path from 'node:path';
 import { type TestContext, after } from 'node:test';
 import fc from 'fast-check';
 import { QueueCounters } from '../../src/engine/queues/counters.js';
+import { permissionsOf } from '../../src/image/graph/permissions.js';
+import { Node } from '../../src/engine/queues/node.js';
 import { openQcow2, readQcow2Header, type Qcow2Image } from '../../src/format/qcow2/image.js';
 import { openRaw } from '../../src/format/raw/image.js';
 import type { ImageQueue, RequestTarget } from '../../src/image/api/image.js';
@@ -430,8 +432,10 @@ async function openOver(
 ): Promise<{ image: OpenedImage; format: Qcow2Image }> {
   const header = await readQcow2Header(file);
   const shared = allocateSharedState();
+  const node = new Node(shared.control, file.filename, permissionsOf(file, {}));
   const counters = QueueCounters.take(shared.counters);
   const format = await openQcow2(file, header, {
+    node,
     counters,
     dataFile: undefined,
     readOnly: file.readOnly,
@@ -444,18 +448,21 @@ async function openOver(
     inOrder: false,
     snapshot,
   });
+  node.resize(format.size);
   const parts = { children: [], formatName: 'qcow2', options: {} };
   const backing = isBacked ? await openBacking(backingFile) : undefined;
-  const image = new OpenedImage({ ...parts, file, format, backing, shared, counters });
+  const image = new OpenedImage({ ...parts, file, format, backing, shared, node, counters });
   return { image, format };
 }
 
 async function openBacking(file: StorageFile): Promise<OpenedImage> {
-  const format = await openRaw(file);
   const shared = allocateSharedState();
+  const node = new Node(shared.control, file.filename, permissionsOf(file, {}));
+  const format = await openRaw(file, node);
+  node.resize(format.size);
   const counters = QueueCounters.take(shared.counters);
   const parts = { children: [], formatName: 'raw', options: {}, backing: undefined };
-  return new OpenedImage({ ...parts, file, format, shared, counters });
+  return new OpenedImage({ ...parts, file, format, shared, node, counters });
 }
 
 async function ask(history: History, target: RequestTarget, request: Request): Promise<void> {

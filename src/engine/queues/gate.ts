@@ -1,6 +1,6 @@
 /**
- * The gate between requests and exclusive operations. Each queue counts its own requests in its own
- * line; an exclusive operation closes the gate and waits for every count to reach zero.
+ * The gate between requests and exclusive operations. Each queue says in its own line whether it has any
+ * request under way; an exclusive operation closes the gate and waits until none has.
  */
 import assert from 'node:assert/strict';
 import type { AtomicMemory } from '../words/atomic-memory.js';
@@ -10,27 +10,34 @@ import { UnderWay } from './under-way.js';
 
 /** What `tryEnter` gives instead of an epoch while the gate is not open; odd, which no epoch is. */
 export const gateClosed = -1;
+/** What it gives to a request of a queue that has no epochs. */
+const noEpoch = 0;
 
 /** One queue's way through the gate; also keeps its epochs, which begin and end with requests. */
 export class QueueGate {
   readonly #memory: AtomicMemory;
   readonly #active: number;
-  readonly #epochs: QueueEpochs;
+  readonly #epochs: QueueEpochs | undefined;
   #count = 0;
   /** Everything of the queue, also what is not inside the gate: what waits for it, and flushes. */
   readonly #underWay = new UnderWay();
 
-  constructor(memory: AtomicMemory, line: number) {
+  /** @param hasEpochs whether its requests look at what others may remove meanwhile */
+  constructor(memory: AtomicMemory, line: number, hasEpochs = true) {
     this.#memory = memory;
     this.#active = queueWord(line, QueueWord.active);
-    this.#epochs = new QueueEpochs(memory, line);
+    this.#epochs = hasEpochs ? new QueueEpochs(memory, line) : undefined;
   }
 
   /** Begins a request if the gate is open. @returns its epoch, which `leave` takes, or `gateClosed` */
   tryEnter(): number {
-    this.#underWay.begin();
-    this.#memory.store(this.#active, ++this.#count);
-    if (this.#memory.load(ControlWord.gate) === GateState.open) return this.#epochs.begin();
+    if (this.#count++ === 0) {
+      this.#underWay.begin();
+      this.#memory.store(this.#active, 1);
+    }
+    if (this.#memory.load(ControlWord.gate) === GateState.open) {
+      return this.#epochs === undefined ? noEpoch : this.#epochs.begin();
+    }
     this.#lower();
     return gateClosed;
   }
@@ -58,7 +65,7 @@ export class QueueGate {
 
   /** Ends a request. */
   leave(epoch: number): void {
-    this.#epochs.end(epoch);
+    this.#epochs?.end(epoch);
     this.#lower();
   }
 
@@ -69,8 +76,9 @@ export class QueueGate {
 
   #lower(): void {
     assert(this.#count > 0, 'a gate that nobody is inside of cannot be left');
-    this.#memory.store(this.#active, --this.#count);
-    if (this.#count === 0 && this.#memory.load(ControlWord.gate) === GateState.closed) {
+    if (--this.#count > 0) return;
+    this.#memory.store(this.#active, 0);
+    if (this.#memory.load(ControlWord.gate) === GateState.closed) {
       this.#memory.notify(this.#active);
     }
     this.#underWay.end();
@@ -86,7 +94,7 @@ export async function closeGate(memory: AtomicMemory): Promise<void> {
   memory.noteHolder?.(ControlWord.gate, true);
   for (let line = 0; line < maxQueues; line++) {
     const active = queueWord(line, QueueWord.active);
-    for (let count; (count = memory.load(active)) > 0;) await memory.wait(active, count);
+    while (memory.load(active) !== 0) await memory.wait(active, 1);
   }
 }
 

@@ -22,6 +22,11 @@ export const ControlWord = {
   compressedGeneration: 2,
   /** 1 once the image's metadata were found to contradict themselves: nothing may be written. */
   corrupt: 3,
+  /** Raised before and after each change of the two words of the size: odd while they change. */
+  resizes: 4,
+  /** Virtual size in bytes, in two parts. */
+  sizeLow: 5,
+  sizeHigh: 6,
   /** Words of the long locks; see mutex-word. */
   l1Mutex: 16,
   refcountMutex: 17,
@@ -57,7 +62,7 @@ export const GateState = {
 export const QueueWord = {
   /** 1 while the line belongs to a queue. */
   inUse: 0,
-  /** Requests under way. */
+  /** 1 while the queue has requests under way. */
   active: 1,
   /** Epoch of the oldest request under way, or `idleEpoch`. */
   oldestEpoch: 2,

@@ -53,7 +53,7 @@ export class ControlWords extends SharedWords {
   }
 
   #describeQueue(line: number): string {
-    const requests = this.load(queueWord(line, QueueWord.active));
-    return `${this.nameQueue(line)}, which has ${requests} requests under way`;
+    const has = this.load(queueWord(line, QueueWord.active)) === 0 ? 'has no' : 'still has';
+    return `${this.nameQueue(line)}, which ${has} requests under way`;
   }
 }

@@ -4,6 +4,7 @@
  */
 import { Mutex } from 'async-mutex';
 import type { QueueCounters } from '../../engine/queues/counters.js';
+import type { Node } from '../../engine/queues/node.js';
 import { CowherdError } from '../../errors.js';
 import type { BackingReader, ImageFiles } from '../driver.js';
 import { MappedQueue } from './mapped-queue.js';
@@ -19,8 +20,6 @@ export class Growth {
   /** Blocks that are getting a place, and when they have it. */
   readonly #claims = new Map<number, Promise<void>>();
   readonly #allocating = new Mutex();
-  /** Ends when blocks may be claimed again. */
-  #rest: Promise<void> | undefined;
   #renewed: Promise<void> | undefined;
 
   constructor(readonly mapping: GrowingMapping) {}
@@ -42,7 +41,6 @@ export class Growth {
 
   /** What to wait for before blocks can be claimed, if any of them is. */
   claimOf(block: number, count: number): Promise<void> | undefined {
-    if (this.#rest !== undefined) return this.#rest;
     for (let index = block; index < block + count; index++) {
       const claim = this.#claims.get(index);
       if (claim !== undefined) return claim;
@@ -68,27 +66,6 @@ export class Growth {
   /** Takes places, one after the other in the order of the calls. */
   allocate(block: number, count: number): Promise<BlockRun> {
     return this.#allocating.runExclusive(() => this.mapping.allocate(block, count));
-  }
-
-  /** Runs work while no block gets a place, and all that have one are found in the file. */
-  async atRest<Result>(files: ImageFiles, work: () => Promise<Result>): Promise<Result> {
-    for (let under = this.#underWay(); under !== undefined; under = this.#underWay()) await under;
-    let end = (): void => undefined;
-    this.#rest = new Promise<void>((resolve) => {
-      end = resolve;
-    });
-    try {
-      await this.flush(files);
-      return await work();
-    } finally {
-      this.#rest = undefined;
-      end();
-    }
-  }
-
-  #underWay(): Promise<void> | undefined {
-    const [claim] = this.#claims.values();
-    return this.#rest ?? claim;
   }
 
   /** Makes durable what was written before, and then how it is found. */
@@ -118,9 +95,10 @@ export class GrowingQueue extends MappedQueue {
     size: number,
     files: ImageFiles,
     backing: BackingReader | undefined,
+    node: Node,
     counters: QueueCounters,
   ) {
-    super(format, growth.mapping, files, backing, counters);
+    super(format, growth.mapping, files, backing, node, counters);
     this.#growth = growth;
     this.#size = size;
   }

@@ -1,5 +1,6 @@
 /** An image that is read by a mapping: its queues and reports, the same for every such format. */
 import type { QueueCounters } from '../../engine/queues/counters.js';
+import type { Node } from '../../engine/queues/node.js';
 import { CowherdError, nameMemoryError } from '../../errors.js';
 import type { CheckOptions, CheckReport } from '../check.js';
 import type {
@@ -36,10 +37,10 @@ export function mappedDriver<Layout extends MappedLayout>(
       const { readOnly, forCheck } = opening.options;
       const isWritten = !readOnly && !forCheck && !opening.file.readOnly;
       const growing = isWritten ? await format.growing?.(layout, files) : undefined;
-      return new MappedImage(format, layout, files, growing);
+      return new MappedImage(format, layout, files, growing, opening.node);
     },
-    attach: (files, handle) =>
-      new MappedImage(format, (handle as MappedHandle).layout as Layout, files, undefined),
+    attach: (files, handle, node) =>
+      new MappedImage(format, (handle as MappedHandle).layout as Layout, files, undefined, node),
     ...(format.creation !== undefined && { creation: format.creation }),
     ...(format.stream !== undefined && { stream: format.stream }),
   };
@@ -55,6 +56,7 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
   readonly #layout: Layout;
   readonly #files: ImageFiles;
   readonly #mapping: Mapping;
+  readonly #node: Node;
   /** Of an image that is written to. */
   readonly #growth: Growth | undefined;
 
@@ -63,6 +65,7 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
     layout: Layout,
     files: ImageFiles,
     growing: GrowingMapping | undefined,
+    node: Node,
   ) {
     this.size = layout.size;
     this.clusterSize = layout.clusterSize;
@@ -71,6 +74,7 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
     this.#format = format;
     this.#layout = layout;
     this.#files = files;
+    this.#node = node;
     this.#growth = growing && new Growth(growing);
     this.#mapping = growing ?? format.mapping(layout, files);
     if (format.check !== undefined) this.check = (options) => this.#check(options);
@@ -97,9 +101,9 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
   ): FormatQueue {
     const { name } = this.#format;
     if (this.#growth === undefined) {
-      return new MappedQueue(name, this.#mapping, files, backing, counters);
+      return new MappedQueue(name, this.#mapping, files, backing, this.#node, counters);
     }
-    return new GrowingQueue(name, this.#growth, this.size, files, backing, counters);
+    return new GrowingQueue(name, this.#growth, this.size, files, backing, this.#node, counters);
   }
 
   async *extents(
@@ -159,10 +163,20 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
     const check = (): Promise<CheckReport> =>
       this.#format.check!(this.#layout, this.#files, options);
     try {
-      return await (this.#growth?.atRest(this.#files, check) ?? check());
+      return await this.#atRest(check);
     } catch (error) {
       throw nameMemoryError(error, this.#files[0].filename);
     }
+  }
+
+  /** Runs work while no block gets a place, and all that have one are found in the file. */
+  #atRest<Result>(work: () => Promise<Result>): Promise<Result> {
+    const growth = this.#growth;
+    if (growth === undefined) return work();
+    return this.#node.runAlone(async () => {
+      await growth.flush(this.#files);
+      return work();
+    });
   }
 
   async close(): Promise<void> {

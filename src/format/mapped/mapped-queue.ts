@@ -1,6 +1,6 @@
 /** A queue that reads an image of a mapping. */
 import type { QueueCounters } from '../../engine/queues/counters.js';
-import { UnderWay } from '../../engine/queues/under-way.js';
+import { Entrance, type Node } from '../../engine/queues/node.js';
 import { CowherdError } from '../../errors.js';
 import type { BackingReader, FormatQueue, ImageFiles } from '../driver.js';
 import { ChunkCache } from './chunk-cache.js';
@@ -14,13 +14,14 @@ export class MappedQueue implements FormatQueue {
   protected readonly backing: BackingReader | undefined;
   readonly #counters: QueueCounters;
   readonly #chunks: ChunkCache;
-  readonly #underWay = new UnderWay();
+  readonly #entrance: Entrance;
 
   constructor(
     format: string,
     mapping: Mapping,
     files: ImageFiles,
     backing: BackingReader | undefined,
+    node: Node,
     counters: QueueCounters,
   ) {
     this.#format = format;
@@ -28,6 +29,7 @@ export class MappedQueue implements FormatQueue {
     this.files = files;
     this.backing = backing;
     this.#counters = counters;
+    this.#entrance = new Entrance(node);
     this.#chunks = new ChunkCache(files);
   }
 
@@ -37,7 +39,7 @@ export class MappedQueue implements FormatQueue {
 
   /** Runs a request, and counts it. */
   protected run<Result>(request: () => Promise<Result>): Promise<Result> {
-    return this.#underWay.run(() => this.#counters.run(request));
+    return this.#counters.run(() => this.#entrance.run(request));
   }
 
   async #read(buffer: Uint8Array, offset: number): Promise<void> {
@@ -119,7 +121,10 @@ export class MappedQueue implements FormatQueue {
   }
 
   async close(): Promise<void> {
-    await this.#underWay.idle();
-    await this.backing?.close();
+    try {
+      await this.#entrance.close();
+    } finally {
+      await this.backing?.close();
+    }
   }
 }

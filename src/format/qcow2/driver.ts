@@ -14,7 +14,7 @@ export const qcow2Driver: FormatDriver = {
   name: 'qcow2',
   hasBacking: true,
   hasSnapshots: true,
-  async open({ file, options, counters, openChild }) {
+  async open({ file, options, node, counters, openChild }) {
     const header = await readQcow2Header(file, { forCheck: options.forCheck });
     const isExternal = (header.incompatibleFeatures & Incompatible.externalDataFile) !== 0;
     const dataFile = isExternal
@@ -25,7 +25,7 @@ export const qcow2Driver: FormatDriver = {
           base: 'working directory',
         })
       : undefined;
-    return openQcow2(file, header, { ...options, dataFile, counters });
+    return openQcow2(file, header, { ...options, dataFile, node, counters });
   },
   creation: {
     openEndedBytes,
@@ -38,10 +38,8 @@ export const qcow2Driver: FormatDriver = {
       await createQcow2(file, dataFile, decideCreateOptions(options, size), signal);
     },
   },
-  attach([file, dataFile], handle, counters) {
-    const image = attachQcow2(file, dataFile, handle as Qcow2Handle, counters);
-    image.metadata.poison.check();
-    return image;
+  attach([file, dataFile], handle, node, counters) {
+    return attachQcow2(file, dataFile, handle as Qcow2Handle, node, counters);
   },
 };
 

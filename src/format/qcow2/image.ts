@@ -2,6 +2,7 @@
 import { ControlWord } from '../../engine/words/control-block.js';
 import type { QueueCounters } from '../../engine/queues/counters.js';
 import { runAlone } from '../../engine/queues/gate.js';
+import type { Node } from '../../engine/queues/node.js';
 import { heldByQueues } from '../../engine/queues/queue-line.js';
 import { CowherdError, type CowherdErrorCode } from '../../errors.js';
 import { maxL1TableBytes, maxOffset } from '../../limits.js';
@@ -44,6 +45,7 @@ import { reclaimAll } from './requests/reclaim.js';
 /** How an image is to be opened. */
 export interface Qcow2OpenOptions extends FormatOpenOptions {
   readonly dataFile: StorageFile | undefined;
+  readonly node: Node;
   /** Of this thread's first queue; what its requests share is counted there too. */
   readonly counters: QueueCounters;
 }
@@ -140,19 +142,18 @@ export async function openQcow2(
   const { cacheBytes, overlapCheck } = options;
   const level = forWriting ? overlapCheck : undefined;
   const memory = await loadQcow2Memory(file, geometry, header, l1, cacheBytes, level);
-  const { dataFile, counters, inOrder } = options;
+  const { dataFile, node, counters, inOrder } = options;
   const readOnly = !forWriting;
   const handle: Qcow2Handle = {
     format: 'qcow2',
     header,
     memory,
-    control: memory.control,
     size,
     readOnly,
     lazyRefcounts,
     inOrder,
   };
-  return attachQcow2(file, dataFile, handle, counters);
+  return attachQcow2(file, dataFile, handle, node, counters);
 }
 
 /** The image of a handle, for this thread. */
@@ -160,9 +161,11 @@ export function attachQcow2(
   file: StorageFile,
   dataFile: StorageFile | undefined,
   handle: Qcow2Handle,
+  node: Node,
   counters: QueueCounters,
 ): Qcow2Image {
-  const metadata = new Qcow2Metadata(file, dataFile, handle.header, handle.memory, counters);
+  const { header, memory } = handle;
+  const metadata = new Qcow2Metadata(file, dataFile, header, memory, node, counters);
   return new Qcow2Image(metadata, dataFile, handle);
 }
 

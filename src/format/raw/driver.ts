@@ -8,7 +8,7 @@ import { streamRaw } from './stream.js';
 /** The driver. */
 export const rawDriver: FormatDriver = {
   name: 'raw',
-  open: ({ file, options }) => openRaw(file, options.isOpenEnded === true),
+  open: ({ file, node, options }) => openRaw(file, node, options.isOpenEnded === true),
   stream: streamRaw,
   creation: {
     openEndedBytes: ({ preallocation = 'off' }) =>
@@ -21,5 +21,5 @@ export const rawDriver: FormatDriver = {
     create: ({ file, size, isOpenEnded, options, signal }) =>
       createRaw(file, isOpenEnded ? 0 : size, options.preallocation ?? 'off', signal),
   },
-  attach: ([file], handle) => new RawImage(file, (handle as RawHandle).size),
+  attach: ([file], handle, node) => new RawImage(file, (handle as RawHandle).size, node),
 };

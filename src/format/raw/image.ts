@@ -1,8 +1,8 @@
 /** The raw format: guest offsets are file offsets. The disk ends on a sector, as QEMU has it. */
-import type { QueueCounters } from '../../engine/queues/counters.js';
+import { Counter, type QueueCounters } from '../../engine/queues/counters.js';
 import { RequestPool } from '../../engine/queues/request-pool.js';
-import { UnderWay } from '../../engine/queues/under-way.js';
-import { CowherdError } from '../../errors.js';
+import { Entrance, type Node } from '../../engine/queues/node.js';
+import { CowherdError, givenAway } from '../../errors.js';
 import { reserveBlocks } from '../../storage/preallocate.js';
 import type { StorageFile } from '../../storage/storage.js';
 import {
@@ -31,9 +31,13 @@ export interface RawHandle extends FormatHandle {
 export const mostBytes = Math.floor(Number.MAX_SAFE_INTEGER / sectorSize) * sectorSize;
 
 /** Opens a file as a raw image, or one that becomes a disk of whatever size is written. */
-export async function openRaw(file: StorageFile, isOpenEnded = false): Promise<RawImage> {
+export async function openRaw(
+  file: StorageFile,
+  node: Node,
+  isOpenEnded = false,
+): Promise<RawImage> {
   const length = isOpenEnded && !file.limits.blockDevice ? mostBytes : await file.size();
-  return new RawImage(file, Math.ceil(length / sectorSize) * sectorSize);
+  return new RawImage(file, Math.ceil(length / sectorSize) * sectorSize, node);
 }
 
 /** A raw image open on this thread. */
@@ -43,14 +47,16 @@ export class RawImage implements FormatImage {
   readonly isFlat = true;
   readonly backing = undefined;
   readonly #file: StorageFile;
+  readonly #node: Node;
 
-  constructor(file: StorageFile, size: number) {
+  constructor(file: StorageFile, size: number, node: Node) {
     this.#file = file;
     this.size = size;
+    this.#node = node;
   }
 
   handle(): RawHandle {
-    return { format: 'raw', size: this.size };
+    return { format: 'raw', size: this.#node.size };
   }
 
   openQueue(
@@ -58,7 +64,7 @@ export class RawImage implements FormatImage {
     _backing: BackingReader | undefined,
     counters: QueueCounters,
   ): FormatQueue {
-    return new RawQueue(file, counters);
+    return new RawQueue(file, new Entrance(this.#node), counters);
   }
 
   async endAt(size: number): Promise<void> {
@@ -102,25 +108,44 @@ export class RawImage implements FormatImage {
 class RawQueue implements FormatQueue {
   readonly #file: StorageFile;
   readonly #counters: QueueCounters;
+  readonly #entrance: Entrance;
   readonly #transfers: RequestPool;
-  readonly #underWay = new UnderWay();
 
-  constructor(file: StorageFile, counters: QueueCounters) {
+  constructor(file: StorageFile, entrance: Entrance, counters: QueueCounters) {
     this.#file = file;
+    this.#entrance = entrance;
     this.#counters = counters;
     this.#transfers = new RequestPool(counters, () => {
-      this.#underWay.end();
+      this.#entrance.leave();
     });
   }
 
   read(buffer: Uint8Array, offset: number): Promise<void> {
-    this.#underWay.begin();
+    if (!this.#entrance.tryEnter()) {
+      return this.#onceOpen(buffer, () =>
+        this.#transfers.submitRead(this.#file, buffer, offset, 0),
+      );
+    }
     return this.#transfers.submitRead(this.#file, buffer, offset, 0);
   }
 
   write(buffer: Uint8Array, offset: number): Promise<void> {
-    this.#underWay.begin();
+    if (!this.#entrance.tryEnter()) {
+      return this.#onceOpen(buffer, () =>
+        this.#transfers.submitWrite(this.#file, buffer, offset, 0, offset),
+      );
+    }
     return this.#transfers.submitWrite(this.#file, buffer, offset, 0, offset);
+  }
+
+  /** Submits a request once the gate is open, unless its buffer was given away meanwhile. */
+  async #onceOpen(buffer: Uint8Array, submit: () => Promise<void>): Promise<void> {
+    const { length } = buffer;
+    this.#counters.add(Counter.gateWaits);
+    await this.#entrance.enter();
+    if (buffer.length === length) return submit();
+    this.#entrance.leave();
+    throw givenAway(this.#file.filename);
   }
 
   writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
@@ -142,7 +167,7 @@ class RawQueue implements FormatQueue {
   }
 
   reserve(offset: number, length: number): Promise<boolean> {
-    return this.#underWay.run(() => reserveBlocks(this.#file, offset, length));
+    return this.#entrance.run(() => reserveBlocks(this.#file, offset, length));
   }
 
   dataCopy(rule: FillRule): DataCopy {
@@ -163,10 +188,10 @@ class RawQueue implements FormatQueue {
   }
 
   #run<Result>(request: () => Promise<Result>): Promise<Result> {
-    return this.#underWay.run(() => this.#counters.run(request));
+    return this.#counters.run(() => this.#entrance.run(request));
   }
 
   close(): Promise<void> {
-    return this.#underWay.idle();
+    return this.#entrance.close();
   }
 }

@@ -44,9 +44,7 @@ export function fileHandle(file: StorageFile): StorageHandle {
 export function poisonAtThreadEnd(handle: LinkHandle): () => void {
   const undo: (() => void)[] = [];
   for (let link: LinkHandle | undefined = handle; link !== undefined; link = link.backing) {
-    const { control } = link.image;
-    if (control === undefined) continue;
-    undo.push(setWordAtThreadEnd(control, ControlWord.gate, GateState.poisoned));
+    undo.push(setWordAtThreadEnd(link.shared.control, ControlWord.gate, GateState.poisoned));
   }
   return () => {
     for (const each of undo) each();
@@ -59,10 +57,8 @@ export function poisonAtThreadEnd(handle: LinkHandle): () => void {
  *
  * @returns takes the second part back; undefined if no thread has the image open any more
  */
-export function joinImage({ image, shared }: LinkHandle): (() => void) | undefined {
-  const { members } = shared;
+export function joinImage({ shared }: LinkHandle): (() => void) | undefined {
+  const { members, control } = shared;
   const joins = (): boolean => join(new SharedWords(members));
-  const { control } = image;
-  if (control === undefined) return joins() ? (): void => undefined : undefined;
   return joinUntilThreadEnd(members, joins, control, ControlWord.gate, GateState.poisoned);
 }

@@ -3,6 +3,7 @@
  * backing chain under the caller's policy.
  */
 import { QueueCounters } from '../../engine/queues/counters.js';
+import { Node } from '../../engine/queues/node.js';
 import { CowherdError, nameMemoryError, printable } from '../../errors.js';
 import type {
   BackingReference,
@@ -22,6 +23,7 @@ import { checkOpenOptions } from '../options/open-options.js';
 import { loadDriver } from '../names/formats.js';
 import { noteOpen } from './left-open.js';
 import { OpenedImage } from './opened-image.js';
+import { isForReading, permissionsOf } from './permissions.js';
 import { type PathLike, pathOf } from '../api/path.js';
 import { findDataFile, formatInReference, resolveReference } from '../names/reference.js';
 import { allocateSharedState } from './shared-state.js';
@@ -107,7 +109,7 @@ async function openLink(
  */
 async function openImageFile(path: string, options: OpenImageOptions): Promise<StorageFile> {
   const { format, shareWriting = true } = options;
-  const readOnly = options.readOnly === true || options.snapshot !== undefined;
+  const readOnly = isForReading(options);
   const opening = {
     readOnly,
     cache: options.cache ?? 'writeback',
@@ -146,15 +148,17 @@ async function openOn(
   refuseUnfit(whole, driver, options);
   const file = await windowOf(whole, options);
   const shared = allocateSharedState();
+  const node = new Node(shared.control, file.filename, permissionsOf(file, options));
   const counters = QueueCounters.take(shared.counters);
   const children: ChildFile[] = [];
   const opened: { close(): Promise<void> }[] = [];
   try {
     const format = await driver.open({
       file,
+      node,
       counters,
       options: {
-        readOnly: options.readOnly === true || options.snapshot !== undefined,
+        readOnly: isForReading(options),
         forCheck: options.forCheck === true,
         forInfo: options.forInfo === true,
         onFinding: options.onFinding,
@@ -172,6 +176,7 @@ async function openOn(
         return child;
       },
     });
+    node.resize(format.size);
     let backing: OpenedImage | undefined;
     const below = belowOf(file.filename, format.backing, options);
     if (below !== undefined) {
@@ -188,6 +193,7 @@ async function openOn(
       probed: options.format === undefined && formatNamed(driver.name)?.isBare === true,
       options,
       shared,
+      node,
       counters,
     });
   } catch (error) {
@@ -234,11 +240,8 @@ async function driverFor(file: StorageFile, format: string | undefined): Promise
 }
 
 /** @throws ERR_COWHERD_UNSUPPORTED for what is asked of a format that does not have it */
-function refuseUnfit(
-  { filename, readOnly }: StorageFile,
-  driver: FormatDriver,
-  options: OpenImageOptions,
-): void {
+function refuseUnfit(file: StorageFile, driver: FormatDriver, options: OpenImageOptions): void {
+  const { filename } = file;
   const refuse = (why: string): never => {
     throw new CowherdError('ERR_COWHERD_UNSUPPORTED', why, { filename });
   };
@@ -253,9 +256,7 @@ function refuseUnfit(
     refuse(`Could not open '${filename}': Driver doesn't support backing files`);
   }
   // What is opened to be checked may be repaired, and nothing else is written to it.
-  const isForReading = options.readOnly === true || options.snapshot !== undefined;
-  const isWritten = !readOnly && !isForReading && options.forCheck !== true;
-  if (isWritten && isReadOnly === true) {
+  if (permissionsOf(file, options).write && isReadOnly === true) {
     refuse(`Could not open '${filename}': images of the ${name} format can only be read`);
   }
 }

@@ -1,6 +1,7 @@
 /** An open image as people hold it: request checks, queues, and reports, over a format driver. */
 import type { Readable, Writable } from 'node:stream';
 import { QueueCounters } from '../../engine/queues/counters.js';
+import type { Node } from '../../engine/queues/node.js';
 import { leave } from '../../engine/queues/members.js';
 import { SharedWords } from '../../engine/words/shared-words.js';
 import { Throttle, throttleWords } from '../../engine/throttle.js';
@@ -64,6 +65,7 @@ export interface OpenedParts {
   readonly probed?: boolean;
   readonly options: OpenImageOptions;
   readonly shared: SharedState;
+  readonly node: Node;
   /** Of this thread's first queue. */
   readonly counters: QueueCounters;
 }
@@ -87,7 +89,6 @@ export class OpenedImage implements Image {
   readonly filename: string;
   readonly format: ImageFormat;
   readonly readOnly: boolean;
-  readonly size: number;
   /** Bytes of a cluster, or undefined for a format that has none. */
   readonly clusterSize: number | undefined;
   readonly backing: OpenedImage | undefined;
@@ -103,10 +104,7 @@ export class OpenedImage implements Image {
     this.#parts = parts;
     this.filename = parts.file.filename;
     this.format = parts.formatName;
-    const { readOnly, snapshot, forCheck } = parts.options;
-    this.readOnly =
-      parts.file.readOnly || readOnly === true || snapshot !== undefined || forCheck === true;
-    this.size = parts.format.size;
+    this.readOnly = !parts.node.permissions.write;
     this.clusterSize = parts.format.clusterSize;
     this.backing = parts.backing;
     const { throttle } = parts.options;
@@ -115,6 +113,10 @@ export class OpenedImage implements Image {
     }
     const files: ImageFiles = [parts.file, ...parts.children.map(({ file }) => file)];
     this.#own = this.#addQueue(files, parts.counters, undefined, () => Promise.resolve());
+  }
+
+  get size(): number {
+    return this.#parts.node.size;
   }
 
   read(buffer: BufferLike, offset: number): Promise<void> {
@@ -164,7 +166,11 @@ export class OpenedImage implements Image {
 
   /** @internal Ends the disk of an image that was made open-ended; it is only closed after that. */
   async endAt(size: number): Promise<void> {
-    await this.#parts.format.endAt?.(size);
+    const { format, node } = this.#parts;
+    await node.runAlone(async () => {
+      await format.endAt?.(size);
+      node.resize(size);
+    });
   }
 
   /** @internal Whether the file of this image can share blocks of the other's, which share its layout. */
@@ -232,7 +238,7 @@ export class OpenedImage implements Image {
   async check(options: CheckOptions = {}): Promise<CheckResult> {
     this.#refuseClosed();
     checkOptions(options, checkRules, this.filename);
-    const { format, file } = this.#parts;
+    const { format, node } = this.#parts;
     if (format.check === undefined) {
       throw new CowherdError(
         'ERR_COWHERD_UNSUPPORTED',
@@ -240,7 +246,7 @@ export class OpenedImage implements Image {
         { filename: this.filename },
       );
     }
-    if (options.repair !== undefined && (file.readOnly || this.#parts.options.forCheck !== true)) {
+    if (options.repair !== undefined && !node.permissions.repair) {
       throw new CowherdError(
         'ERR_COWHERD_INVALID_ARGUMENT',
         `'${this.filename}': to be repaired, an image has to be opened for writing and forCheck`,
@@ -375,8 +381,8 @@ export class OpenedImage implements Image {
     throttle: ThrottleOptions | undefined,
     onClose: () => Promise<void>,
   ): CheckedQueue {
-    const { format, backing, probed = false, options } = this.#parts;
-    const { filename, size, clusterSize, readOnly } = this;
+    const { format, backing, probed = false, options, node } = this.#parts;
+    const { filename, clusterSize, readOnly } = this;
     const throttles = [...this.#throttles];
     if (throttle !== undefined) {
       throttles.push(new Throttle(new SharedWords(new Int32Array(throttleWords)), throttle));
@@ -387,7 +393,7 @@ export class OpenedImage implements Image {
     const map: StreamSource['map'] = tells
       ? (offset, length) => this.map({ offset, length })
       : undefined;
-    const rules = { filename, size, clusterSize, readOnly, probed, detectZeroes, throttles, map };
+    const rules = { filename, node, clusterSize, probed, detectZeroes, throttles, map };
     const below = backing?.reader();
     const inner = openAbove(below, () => format.openQueue(files, below, counters));
     const queue = new CheckedQueue(rules, inner, counters, onClose);
@@ -399,10 +405,12 @@ export class OpenedImage implements Image {
   reader(): BackingReader {
     return this.#withOwnFiles((files, counters) => {
       const below = this.backing?.reader();
-      const { format } = this.#parts;
+      const { format, node } = this.#parts;
       const queue = openAbove(below, () => format.openQueue(files, below, counters));
       return {
-        size: this.size,
+        get size() {
+          return node.size;
+        },
         read: (buffer, offset) => queue.read(buffer, offset),
         close: async () => {
           try {
@@ -417,6 +425,7 @@ export class OpenedImage implements Image {
 
   #link(): ChainLink {
     return {
+      size: this.size,
       format: this.#parts.format,
       start: startOf(this.#parts.options),
       below: this.backing === undefined ? undefined : this.backing.#link(),

@@ -1,12 +1,15 @@
 /** What all threads that have one image open share of it, beside what its format shares. */
 import { type CounterMemory, allocateCounters } from '../../engine/queues/counters.js';
 import { allocateMembers } from '../../engine/queues/members.js';
+import { allocateControlBlock } from '../../engine/words/control-block.js';
 import { throttleWords } from '../../engine/throttle.js';
 
 /** Shared memory; structured-cloneable. */
 export interface SharedState {
   /** The words of `members`, of which each thread is one. */
   readonly members: Int32Array;
+  /** The words of its node. */
+  readonly control: Int32Array;
   readonly counters: CounterMemory;
   /** The words of the image's throttle. */
   readonly throttle: Int32Array;
@@ -16,6 +19,7 @@ export interface SharedState {
 export function allocateSharedState(): SharedState {
   return {
     members: allocateMembers(),
+    control: allocateControlBlock(),
     counters: allocateCounters(),
     throttle: new Int32Array(new SharedArrayBuffer(throttleWords * 4)),
   };

@@ -2,6 +2,7 @@
 import type { Readable, Writable } from 'node:stream';
 import { types } from 'node:util';
 import { Counter, type QueueCounters } from '../../engine/queues/counters.js';
+import type { Node } from '../../engine/queues/node.js';
 import type { Throttle } from '../../engine/throttle.js';
 import { CowherdError } from '../../errors.js';
 import type { DataCopy, FillRule, FormatQueue } from '../../format/driver.js';
@@ -18,10 +19,9 @@ const sectorSize = 512;
 /** What a queue checks requests against. */
 export interface QueueRules {
   readonly filename: string;
-  /** Virtual size in bytes. */
-  readonly size: number;
+  /** Says how large the disk is, and whether it may be changed. */
+  readonly node: Node;
   readonly clusterSize: number | undefined;
-  readonly readOnly: boolean;
   /** Whether the image is raw only because it looked like nothing else, and must stay so. */
   readonly probed: boolean;
   readonly detectZeroes: 'off' | 'on' | 'unmap';
@@ -127,7 +127,8 @@ export class CheckedQueue implements ImageQueue {
 
   /** A way to fill the image from other files; see `image/graph/data-copy`. */
   dataCopy(rule: FillRule): DataCopy | undefined {
-    const { readOnly, probed, detectZeroes } = this.#rules;
+    const { node, probed, detectZeroes } = this.#rules;
+    const readOnly = !node.permissions.write;
     if (this.#closing !== undefined || readOnly || probed || detectZeroes !== 'off')
       return undefined;
     if (this.#throttled) return undefined;
@@ -149,7 +150,7 @@ export class CheckedQueue implements ImageQueue {
 
   flush(): Promise<void> {
     if (this.#closing !== undefined) return Promise.reject(this.#closed());
-    if (this.#rules.readOnly) return Promise.resolve();
+    if (!this.#rules.node.permissions.write) return Promise.resolve();
     this.#counters.add(Counter.flushes);
     return this.#queue.flush();
   }
@@ -157,15 +158,16 @@ export class CheckedQueue implements ImageQueue {
   createReadStream(options: ReadStreamOptions = {}): Readable {
     const refusal = this.#refusal(0, 0, false);
     if (refusal !== undefined) throw refusal;
-    const { filename, size, map } = this.#rules;
+    const { filename, node, map } = this.#rules;
     const read: StreamSource['read'] = (buffer, offset) => this.read(buffer, offset);
-    return createReadStream({ filename, size, read, map }, options);
+    return createReadStream({ filename, size: node.size, read, map }, options);
   }
 
   createWriteStream(options: WriteStreamOptions = {}): Writable {
     const refusal = this.#refusal(0, 0, true);
     if (refusal !== undefined) throw refusal;
-    const { filename, size } = this.#rules;
+    const { filename, node } = this.#rules;
+    const { size } = node;
     const write = (bytes: Uint8Array, offset: number): Promise<void> => this.write(bytes, offset);
     return createWriteStream({ filename, size, write, flush: () => this.flush() }, options);
   }
@@ -209,7 +211,7 @@ export class CheckedQueue implements ImageQueue {
    * from then on: a guest could make its host open any file as the backing file of its disk.
    */
   async #writeBegin(buffer: Uint8Array, offset: number): Promise<void> {
-    const begin = new Uint8Array(Math.min(probeBytes, this.#rules.size));
+    const begin = new Uint8Array(Math.min(probeBytes, this.#rules.node.size));
     await this.#queue.read(begin, 0);
     begin.set(buffer.subarray(0, begin.length - offset), offset);
     const format = mistakenFormat(begin);
@@ -239,8 +241,9 @@ export class CheckedQueue implements ImageQueue {
   }
 
   #refusal(offset: number, length: number, writes: boolean): CowherdError | undefined {
-    const { filename, size, readOnly } = this.#rules;
+    const { filename, node } = this.#rules;
     if (this.#closing !== undefined) return this.#closed();
+    const { size } = node;
     if (
       !Number.isInteger(offset) ||
       !Number.isInteger(length) ||
@@ -255,7 +258,7 @@ export class CheckedQueue implements ImageQueue {
         { filename, offset },
       );
     }
-    if (writes && readOnly) {
+    if (writes && !node.permissions.write) {
       return new CowherdError('ERR_COWHERD_READ_ONLY', `'${filename}' is open read-only`, {
         filename,
         offset,
@@ -265,9 +268,9 @@ export class CheckedQueue implements ImageQueue {
   }
 
   #clusterRefusal(offset: number, length: number): CowherdError | undefined {
-    const { filename, size, clusterSize } = this.#rules;
+    const { filename, node, clusterSize } = this.#rules;
     if (clusterSize === undefined) return undefined;
-    const whole = Math.min(clusterSize, size - offset);
+    const whole = Math.min(clusterSize, node.size - offset);
     if (offset % clusterSize === 0 && length === whole) return undefined;
     return new CowherdError(
       'ERR_COWHERD_INVALID_ARGUMENT',

@@ -4,6 +4,8 @@ import type { Extent } from '../api/reports.js';
 
 /** One image of a chain, as far as `map` needs it. */
 export interface ChainLink {
+  /** Virtual size in bytes. */
+  readonly size: number;
   readonly format: FormatImage;
   /** Where in its file the image begins, in bytes. */
   readonly start: number;
@@ -49,7 +51,7 @@ async function* extentsFrom(
       yield { ...stored, depth };
       continue;
     }
-    const belowEnd = Math.min(stored.start + stored.length, link.below?.format.size ?? 0);
+    const belowEnd = Math.min(stored.start + stored.length, link.below?.size ?? 0);
     const shown = Math.max(0, belowEnd - stored.start);
     if (link.below !== undefined && shown > 0) {
       yield* extentsFrom(link.below, depth + 1, stored.start, shown, signal);

@@ -1,5 +1,6 @@
 /** Opening an image on a thread by the handle that another thread, which has it open, has given. */
 import { QueueCounters } from '../../engine/queues/counters.js';
+import { Node } from '../../engine/queues/node.js';
 import { leave } from '../../engine/queues/members.js';
 import { SharedWords } from '../../engine/words/shared-words.js';
 import { CowherdError, nameMemoryError } from '../../errors.js';
@@ -11,6 +12,7 @@ import { closeEach } from '../graph/cleanup-steps.js';
 import { loadDriver } from '../names/formats.js';
 import { type LinkHandle, joinImage } from '../graph/handle.js';
 import { noteOpen } from '../graph/left-open.js';
+import { permissionsOf } from '../graph/permissions.js';
 import { OpenedImage } from '../graph/opened-image.js';
 
 /**
@@ -75,7 +77,9 @@ async function openLink(
   const counters = QueueCounters.take(shared.counters);
   let format: FormatImage | undefined;
   try {
-    format = driver.attach([file, ...children.map((child) => child.file)], image, counters);
+    const node = new Node(shared.control, file.filename, permissionsOf(file, options));
+    node.poison.check();
+    format = driver.attach([file, ...children.map((child) => child.file)], image, node, counters);
     const formatName = driver.name;
     const parts = {
       file,
@@ -86,6 +90,7 @@ async function openLink(
       probed,
       options,
       shared,
+      node,
       counters,
     };
     const opened = new OpenedImage(parts);

@@ -198,6 +198,26 @@ if (isMainThread) {
     await checkSound(t, place);
   });
 
+  test('when a thread dies that has a raw image open, the others get a clear error', async (t) => {
+    const place = path.join(await temporaryFolder(t), 'shared.raw');
+    await createImage(place, { format: 'raw', size: 64 * mebibyte });
+    const image = await openImage(place, { format: 'raw' });
+    await image.write(new Uint8Array(writeBytes).fill(77), 60 * mebibyte);
+    const worker = start({ handle: image.handle(), role: 'die', part: 0, how: 'exit' });
+    await ended(worker);
+    const poisoned = { code: 'ERR_COWHERD_POISONED', filename: place };
+    await assert.rejects(image.read(new Uint8Array(1), 0), poisoned);
+    await assert.rejects(image.write(new Uint8Array(1), 0), poisoned);
+    await assert.rejects(image.flush(), poisoned);
+    await assert.rejects(attachImage(image.handle()), poisoned);
+    await image.close();
+    const again = await openImage(place, { format: 'raw', readOnly: true });
+    const read = new Uint8Array(writeBytes);
+    await again.read(read, 60 * mebibyte);
+    assert.deepEqual(read, new Uint8Array(writeBytes).fill(77));
+    await again.close();
+  });
+
   for (const how of ['exit', 'throw', 'wait'] as const) {
     const name = how === 'wait' ? 'is terminated' : `ends by "${how}"`;
     // Nothing of a thread runs any more when it is terminated, except what the addon has prepared.

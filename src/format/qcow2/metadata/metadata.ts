@@ -4,19 +4,19 @@
  */
 import type { Arena } from '../../../engine/space/arena.js';
 import { ClaimMarks } from '../../../engine/cache/claim-marks.js';
-import { ControlWord, allocateControlBlock } from '../../../engine/words/control-block.js';
-import { ControlWords } from '../../../engine/words/control-words.js';
+import { ControlWord } from '../../../engine/words/control-block.js';
+import type { Node } from '../../../engine/queues/node.js';
+import type { ControlWords } from '../../../engine/words/control-words.js';
 import type { QueueCounters } from '../../../engine/queues/counters.js';
 import { closeEpoch } from '../../../engine/queues/epochs.js';
 import { Limbo, allocateLimbo } from '../../../engine/space/limbo.js';
 import { LongMutex } from '../../../engine/words/long-mutex.js';
-import { Poison } from '../../../engine/words/poison.js';
+import type { Poison } from '../../../engine/words/poison.js';
 import {
   type SliceCacheMemory,
   SliceCache,
   allocateSliceCache,
 } from '../../../engine/cache/slice-cache.js';
-import { Watchdog } from '../../../engine/words/watchdog.js';
 import { maxOffset, maxRefcountTableBytes, minCacheBytes } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { type AllocatorMemory, Allocator, allocateAllocatorMemory } from '../refcount/allocator.js';
@@ -42,7 +42,6 @@ const l2Share = 7 / 8;
 
 /** The shared memory of an open image; structured-cloneable. */
 export interface Qcow2Memory {
-  readonly control: Int32Array;
   readonly header: Int32Array;
   readonly l1: PointerTableMemory;
   readonly l2: SliceCacheMemory;
@@ -93,7 +92,6 @@ export async function loadQcow2Memory(
   const blocks = await loadTable(file, refcountTable, header.refcountTableOffset, refcountEntries);
   const mostBlocks = refcountTable.data.byteLength / 8;
   const memory: Qcow2Memory = {
-    control: allocateControlBlock(),
     header: allocateHeaderWords(header),
     l1: allocatePointerTable(l1Entries),
     l2,
@@ -178,13 +176,13 @@ export class Qcow2Metadata {
     dataFile: StorageFile | undefined,
     header: Qcow2Header,
     memory: Qcow2Memory,
+    node: Node,
     counters: QueueCounters,
   ) {
     this.file = file;
     this.counters = counters;
-    this.poison = new Poison(memory.control, file.filename);
-    const watchdog = new Watchdog(file.filename);
-    const control = new ControlWords(memory.control, this.poison, watchdog);
+    const { control, poison, watchdog } = node;
+    this.poison = poison;
     this.control = control;
     this.geometry = geometryOf(header);
     const externalData = (header.incompatibleFeatures & Incompatible.externalDataFile) !== 0;
