@@ -187,7 +187,7 @@ test('installed into an empty project, it converts an image without a compiler',
       await openImage('absent').catch((error) => console.log(error.stack));`;
     const words = ['--enable-source-maps', '--input-type=module', '--eval', script];
     const { stdout } = await runIn(consumer, process.execPath, words);
-    assert.match(stdout, /\/src\/image\/open\.ts:\d+:\d+\)?\n/);
+    assert.match(stdout, /\/src\/image\/graph\/open\.ts:\d+:\d+\)?\n/);
   });
 
   await t.test('only by its front door', async () => {

@@ -2,7 +2,12 @@
 import { readFileSync } from 'node:fs';
 import { CowherdError } from '../errors.js';
 import { formatNames } from '../image/names/formats.js';
-import { filterList, shellName } from '../image/names/json-name.js';
+import {
+  type OptionGroup,
+  fileOptionGroups,
+  filterGroups,
+  formatOptionGroups,
+} from '../image/names/option-help.js';
 import { packageFolder } from '../package-folder.js';
 import { describeErrno } from '../system-errors.js';
 import { CliError } from './process/cli-error.js';
@@ -83,18 +88,19 @@ Formats: ${formatNames().join(' ')}
 
 Commands (${program} COMMAND --help tells more):
 ${list}
-Filters over files (--image-opts file.driver=FILTER,file.OPTION=...,file.file.filename=FILE):
-${filterHelp()}`;
+Options of images (--image-opts driver=FORMAT,OPTION=...,file.filename=FILE; as json:{...} too):
+${groupHelp(formatOptionGroups())}
+Options of files (file.driver=DRIVER,file.OPTION=...):
+${groupHelp(fileOptionGroups())}
+Filters over files (file.driver=FILTER,file.OPTION=...,file.file.filename=FILE):
+${groupHelp(filterGroups())}`;
 }
 
-/** Each filter with its options. */
-function filterHelp(): string {
-  const lines = filterList().flatMap(({ name, help, options: own }) => [
-    `  ${name.padEnd(9)} ${help}\n`,
-    ...Object.entries(own).map(([key, option]) => {
-      const form = `${shellName(key)}=${option.form}`;
-      return `    ${form.padEnd(22)} ${option.help}\n`;
-    }),
+/** Groups of options of opening. */
+function groupHelp(groups: readonly OptionGroup[]): string {
+  const lines = groups.flatMap(({ name, help = '', options: own }) => [
+    `  ${name.padEnd(9)} ${help}`.trimEnd() + '\n',
+    ...own.map((option) => `    ${`${option.name}=${option.form}`.padEnd(22)} ${option.help}\n`),
   ]);
   return lines.join('');
 }

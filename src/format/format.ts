@@ -1,4 +1,5 @@
 /** What is known of a format before anything of it is loaded: its name, and how its files are told. */
+import type { OpenOption } from '../storage/open-option.js';
 import type { StorageFile } from '../storage/storage.js';
 import type { FormatCreation } from './create-options.js';
 import type { FormatDriver } from './driver.js';
@@ -21,11 +22,10 @@ export interface Format {
    * reader, and nothing that tells it from other bytes.
    */
   readonly isBare?: boolean;
-  /**
-   * QEMU's names of the options that its images are opened with, beside those of every format and file;
-   * a name that ends with a dot is a group of them.
-   */
-  readonly openOptions?: readonly string[];
+  /** The options that its images are opened with, beside those of every format and file. */
+  readonly openOptions?: readonly OpenOption[];
+  /** QEMU's names of the other images and files that an image can be given at opening. */
+  readonly openChildren?: readonly ('backing' | 'data-file')[];
   /** How images of it are made; absent where they only are read. */
   readonly creation?: FormatCreation;
   /** Its driver, which is loaded then; absent for a format that is only recognised. */

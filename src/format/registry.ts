@@ -2,6 +2,7 @@
  * The formats there are: the one list of them. A file is of the first of these that recognises it, and
  * else of `defaultFormat`.
  */
+import type { OpenOption } from '../storage/open-option.js';
 import type { StorageFile } from '../storage/storage.js';
 import { bochsFormat } from './bochs/format.js';
 import { cloopFormat } from './cloop/format.js';
@@ -62,16 +63,21 @@ export function formatNames(): readonly string[] {
 }
 
 /**
- * Whether images of a format are opened with an option.
+ * The options that images of a format are opened with.
  *
- * @param name of the format; undefined for one that is to be probed, which may be any
- * @param option QEMU's name
+ * @param name undefined for a format that is to be probed, which may be any
  */
-export function takesOption(name: string | undefined, option: string): boolean {
-  const asked = name === undefined ? formats : formats.filter((format) => format.name === name);
-  return asked.some(({ openOptions = [] }) =>
-    openOptions.some((each) => (each.endsWith('.') ? option.startsWith(each) : option === each)),
-  );
+export function formatOpenOptions(name: string | undefined): readonly OpenOption[] {
+  return formatsNamed(name).flatMap(({ openOptions = [] }) => openOptions);
+}
+
+/** Whether images of a format can be given another file or image, by QEMU's name of it, at opening. */
+export function takesChild(name: string | undefined, child: 'backing' | 'data-file'): boolean {
+  return formatsNamed(name).some(({ openChildren = [] }) => openChildren.includes(child));
+}
+
+function formatsNamed(name: string | undefined): readonly Format[] {
+  return name === undefined ? formats : formats.filter((format) => format.name === name);
 }
 
 /** The formats in which images can be made. */

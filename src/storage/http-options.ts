@@ -1,4 +1,5 @@
 /** How files of web servers are read. */
+import type { OpenOption } from './open-option.js';
 
 /** See the file's comment. */
 export interface HttpOptions {
@@ -14,3 +15,33 @@ export interface HttpOptions {
   readonly username?: string | undefined;
   readonly password?: string | undefined;
 }
+
+/** The same by QEMU's names. */
+export const httpOpenOptions: readonly OpenOption[] = [
+  {
+    name: 'readahead',
+    type: 'size',
+    key: 'http.readAheadBytes',
+    help: 'bytes that are read ahead of reads that follow one another, at most',
+  },
+  {
+    name: 'timeout',
+    type: 'seconds',
+    key: 'http.timeoutSeconds',
+    help: 'seconds in which the server has to answer or go on',
+  },
+  {
+    name: 'sslverify',
+    type: 'switch',
+    key: 'http.verifyCertificate',
+    help: "whether the server's certificate has to be valid",
+  },
+  { name: 'username', type: 'text', key: 'http.username', help: 'the user' },
+  {
+    name: 'cookie',
+    type: 'text',
+    key: 'http.headers',
+    means: (cookie) => ({ cookie }),
+    help: 'the cookie that every request carries',
+  },
+];

@@ -1,4 +1,5 @@
 /** A protocol: how files are opened, made and told apart by their names. */
+import type { OpenOption } from './open-option.js';
 import type {
   StorageCreateOptions,
   StorageFile,
@@ -12,6 +13,8 @@ export interface Protocol {
   readonly name: string;
   /** What its names begin with; `NAME://` if left out. */
   readonly prefix?: string;
+  /** The options that its files are opened with, beside those of all files. */
+  readonly openOptions?: readonly OpenOption[];
   /** @throws CowherdError naming the file, if it cannot be opened so */
   open(
     name: string,

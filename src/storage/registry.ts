@@ -7,6 +7,7 @@ import { httpProtocol, httpsProtocol } from './http/protocol.js';
 import { ovaProtocol } from './ova/protocol.js';
 import { hasPackedName } from './packed/packings.js';
 import { packingOfFile, unpackFile } from './packed/unpacked.js';
+import type { OpenOption } from './open-option.js';
 import type { Protocol } from './protocol.js';
 import { s3Protocol } from './s3/protocol.js';
 import type {
@@ -45,6 +46,12 @@ const fileDrivers: readonly string[] = [fileDriverName, 'host_device'];
 export function nameOption(driver: string): 'filename' | 'url' | undefined {
   if (fileDrivers.includes(driver)) return 'filename';
   return protocols.some(({ name }) => name === driver) ? 'url' : undefined;
+}
+
+/** The options that files of a driver are opened with; none for what is no such driver. */
+export function fileOpenOptions(driver: string): readonly OpenOption[] {
+  const name = fileDrivers.includes(driver) ? fileDriverName : driver;
+  return protocols.find((each) => each.name === name)?.openOptions ?? [];
 }
 
 /** QEMU's names of the drivers of files. */

@@ -214,7 +214,7 @@ function sourceOptions(
   if (formats.size > 1) throw new CliError('All sources have to be of one format');
   return {
     from: sources[0].format,
-    sourceOptions: sources.map(({ opening }) => opening),
+    sourceOptions: sources.map(({ settings }) => settings),
     streamName: standardInputName,
   };
 }
@@ -254,7 +254,7 @@ async function convertToFile(
           if (hooks.checksum === undefined || hooks.checksum.expected !== undefined) return;
           digests += checksumLines(hooks.checksum.algorithm, sources[index].given, result);
         },
-        targetOptions: target.opening,
+        targetOptions: target.settings,
         onTargetFinding: ({ message }) => {
           session.complain(`${message}\n`);
         },

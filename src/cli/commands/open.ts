@@ -17,7 +17,7 @@ export async function openNamed(
   exitCode = 1,
 ): Promise<Image> {
   try {
-    return await openImage(name.path, { ...options, ...name.opening, format: name.format });
+    return await openImage(name.path, { ...options, ...name.settings, format: name.format });
   } catch (error) {
     throw openFailure(name, error, exitCode);
   }

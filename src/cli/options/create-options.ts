@@ -5,8 +5,9 @@ import type { CreateOptions } from '../../image/api/options.js';
 import type { ImageFormat } from '../../image/api/reports.js';
 import { type CreateOption, createOptionsOf, isReadableFormat } from '../../image/names/formats.js';
 import { parseSize } from '../../size.js';
+import { parseSwitch } from '../../switch.js';
 import { CliError } from '../process/cli-error.js';
-import { escapeListValue, parseOptionList, parseSwitch } from './option-list.js';
+import { escapeListValue, parseOptionList } from './option-list.js';
 
 /**
  * The text that `-o help` prints.

@@ -1,9 +1,17 @@
 /** Names of images as the command line has them: paths, `file:` in front of paths, lists of options, JSON. */
+import { CowherdError } from '../../errors.js';
 import type { ImageFormat } from '../../image/api/reports.js';
 import { formatRefusal, isReadableFormat } from '../../image/names/formats.js';
 import { isUrl } from '../../image/api/path.js';
 import { CliError } from '../process/cli-error.js';
-import { type OpeningOptions, parseImageOptions, parseJsonOptions } from './image-options.js';
+import {
+  type ImageSpecification,
+  type NamedSettings,
+  isJsonName,
+  specificationOf,
+  specificationOfOptions,
+} from '../../image/names/specification.js';
+import { parseOptionList } from './option-list.js';
 
 /** An image to open. */
 export interface ImageName {
@@ -13,8 +21,8 @@ export interface ImageName {
   readonly path: string;
   /** The format that the name or the command line states. */
   readonly format: ImageFormat | undefined;
-  /** What else a list of options says of how to open it. */
-  readonly opening?: OpeningOptions;
+  /** What else the name says of how to open it. */
+  readonly settings?: NamedSettings;
 }
 
 /** How a name is to be understood. */
@@ -35,19 +43,24 @@ export interface ImageNameOptions {
  * @throws CliError for a protocol or format that is not supported
  */
 export function parseImageName(given: string, options: ImageNameOptions = {}): ImageName {
-  const { format, imageOpts = false, exitCode = 1 } = options;
+  const { format, imageOpts = false, exitCode = 1, forWriting = false } = options;
+  const use = { forWriting };
   const refuse = (message: string): CliError =>
     new CliError(`Could not open '${given}': ${message}`, { exitCode });
   if (imageOpts) {
     if (format !== undefined) {
       throw new CliError('--image-opts and --format are mutually exclusive', { exitCode });
     }
-    return { given, ...parseImageOptions(given, refuse, options.forWriting ?? false) };
+    // A single word would be the name of a node of a running machine, of which there is none here.
+    if (!given.includes('='))
+      throw refuse(`Cannot find device='${given}' nor node-name='${given}'`);
+    const values = new Map(parseOptionList(given).map(({ name, value }) => [name, value]));
+    return { given, ...understood(exitCode, () => specificationOfOptions(given, values, use)) };
   }
   if (given === '') throw refuse("The 'file' block driver requires a file name");
-  if (given.startsWith('json:')) {
-    const listed = parseJsonOptions(given, refuse, options.forWriting ?? false);
-    if (format === undefined || listed.format === format) return { given, ...listed };
+  if (isJsonName(given)) {
+    const named = understood(exitCode, () => specificationOf(given, use));
+    if (format === undefined || named.format === format) return { given, ...named };
     throw refuse(`the name says a format of its own, and -f ${format} another`);
   }
   const path = pathOfName(given, refuse);
@@ -55,6 +68,16 @@ export function parseImageName(given: string, options: ImageNameOptions = {}): I
     throw refuse(formatRefusal(format, path));
   }
   return { given, path, format };
+}
+
+/** What a name comes to. @throws CliError with the exit code where it is refused */
+function understood(exitCode: number, read: () => ImageSpecification): ImageSpecification {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof CowherdError)) throw error;
+    throw new CliError(error.message, { exitCode, cause: error });
+  }
 }
 
 /**

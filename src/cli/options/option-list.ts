@@ -62,10 +62,3 @@ export function asksForHelp(list: string): boolean {
 export function escapeListValue(value: string): string {
   return value.replaceAll(',', ',,');
 }
-
-/** The truth of a switch, or undefined for a text that is none. */
-export function parseSwitch(value: string): boolean | undefined {
-  if (['on', 'yes', 'true', 'y'].includes(value)) return true;
-  if (['off', 'no', 'false', 'n'].includes(value)) return false;
-  return undefined;
-}

@@ -1,4 +1,5 @@
 /** The format that this package is for. */
+import { openOptions } from './open-options.js';
 import { backingOptions, fileOptions, preallocationOption, sizeOption } from '../create-options.js';
 import type { Format } from '../format.js';
 import { isQcow2, qcow2Magic } from './layout/header.js';
@@ -11,22 +12,8 @@ export const qcow2Format = {
   title: 'qcow2',
   recognises: (begin) => isQcow2(begin.bytes),
   resembles: (begin) => qcow2Magic.every((byte, index) => begin.bytes[index] === byte),
-  openOptions: [
-    'lazy-refcounts',
-    'cache-size',
-    'l2-cache-size',
-    'refcount-cache-size',
-    'l2-cache-entry-size',
-    'cache-clean-interval',
-    'pass-discard-request',
-    'pass-discard-snapshot',
-    'pass-discard-other',
-    'discard-no-unref',
-    'overlap-check',
-    'overlap-check.template',
-    'data-file.',
-    'backing.',
-  ],
+  openOptions,
+  openChildren: ['data-file', 'backing'],
   creation: {
     compresses: true,
     options: [

@@ -6,6 +6,7 @@ import type { Format } from '../format.js';
 export const qedFormat = {
   name: 'qed',
   title: 'QED',
+  openChildren: ['backing'],
   recognises: (begin) => begin.has('QED\0'),
   creation: {
     options: [

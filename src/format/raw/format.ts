@@ -7,7 +7,15 @@ export const rawFormat = {
   name: 'raw',
   title: 'raw',
   isBare: true,
-  openOptions: ['offset', 'size'],
+  openOptions: [
+    {
+      name: 'offset',
+      type: 'size',
+      key: 'window.offset',
+      help: 'where in its file the image begins',
+    },
+    { name: 'size', type: 'size', key: 'window.size', help: 'how much of its file the image is' },
+  ],
   creation: {
     options: [
       sizeOption,

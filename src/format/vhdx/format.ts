@@ -6,6 +6,7 @@ import type { Format } from '../format.js';
 export const vhdxFormat = {
   name: 'vhdx',
   title: 'VHDX',
+  openChildren: ['backing'],
   recognises: (begin) => begin.has('vhdxfile'),
   creation: {
     options: [

@@ -7,6 +7,7 @@ import type { Beginning } from '../probe.js';
 export const vmdkFormat = {
   name: 'vmdk',
   title: 'VMDK',
+  openChildren: ['backing'],
   recognises: (begin) => begin.has('KDMV') || begin.has('COWD') || isDescriptor(begin),
   creation: {
     compresses: true,

@@ -6,6 +6,7 @@ import type { Format } from '../format.js';
 export const vpcFormat = {
   name: 'vpc',
   title: 'VPC',
+  openChildren: ['backing'],
   recognises: (begin) => begin.has('conectix'),
   creation: {
     options: [

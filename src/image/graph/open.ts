@@ -25,13 +25,19 @@ import { noteOpen } from './left-open.js';
 import { OpenedImage } from './opened-image.js';
 import { isForReading, permissionsOf } from './permissions.js';
 import { type PathLike, pathOf } from '../api/path.js';
-import { findDataFile, formatInReference, resolveReference } from '../names/reference.js';
+import { findDataFile, resolveReference } from '../names/reference.js';
+import { specificationOf } from '../names/specification.js';
 import { allocateSharedState } from './shared-state.js';
 
 const sectorSize = 512;
 
-/** Options that not every caller can give. */
-interface LinkOptions extends OpenImageOptions {
+/** Where in a chain an image is opened. */
+interface Place {
+  /** What identifies the files of those above it. */
+  readonly above: readonly string[];
+  /** Whether its name is stored in the one above. */
+  readonly isStored?: boolean;
+  /** Whether it was just made open-ended. */
   readonly isOpenEnded?: boolean;
 }
 
@@ -40,7 +46,7 @@ export { locksFiles } from '../../storage/registry.js';
 /**
  * Opens an image, its backing chain and its external data file.
  *
- * @param path name of the image file
+ * @param path of the image file: a path, a URL, or a `json:` name with QEMU's options
  * @throws CowherdError naming the file, if an option is wrong, or any of them cannot be opened or is no valid image
  */
 export function openImage(path: PathLike, options: OpenImageOptions = {}): Promise<Image> {
@@ -55,7 +61,7 @@ export async function openTarget(
 ): Promise<Image> {
   const filename = pathOf(path);
   checkOpenOptions(filename, options);
-  const image = await openLink(filename, { ...options, isOpenEnded }, []);
+  const image = await openLink(filename, options, { above: [], isOpenEnded });
   image.onClosed(noteOpen(image, !image.readOnly));
   return image;
 }
@@ -67,17 +73,16 @@ export async function openImageOn(
 ): Promise<Image> {
   checkOpenOptions(file.filename, options);
   try {
-    return await openOn(file, options, [file.filename]);
+    return await openOn(file, options, { above: [file.filename] });
   } catch (error) {
     throw nameMemoryError(error, file.filename);
   }
 }
 
-async function openLink(
-  path: string,
-  options: LinkOptions,
-  above: readonly string[],
-): Promise<OpenedImage> {
+/** Opens an image of a chain by its name. */
+async function openLink(name: string, given: OpenImageOptions, place: Place): Promise<OpenedImage> {
+  const { above } = place;
+  const { path, options } = namedOptions(name, given, place.isStored === true);
   if (options.format !== undefined) await loadDriver(options.format);
   const file = await openImageFile(path, options);
   try {
@@ -96,11 +101,36 @@ async function openLink(
         { filename: path },
       );
     }
-    return await openOn(file, options, [...above, identity]);
+    return await openOn(file, options, { ...place, above: [...above, identity] });
   } catch (error) {
     await file.close().catch(() => undefined);
     throw nameMemoryError(error, path);
   }
+}
+
+/**
+ * What a name says together with what the caller says, who may leave the format to the name.
+ *
+ * @throws ERR_COWHERD_INVALID_ARGUMENT as `specificationOf`, or if the two say different formats
+ */
+function namedOptions(
+  name: string,
+  given: OpenImageOptions,
+  isStored: boolean,
+): { readonly path: string; readonly options: OpenImageOptions } {
+  const use = { forWriting: !isForReading(given), isStored };
+  const { path, format, settings } = specificationOf(name, use);
+  const options = { ...given, ...settings, format: given.format ?? format };
+  const differ = given.format !== undefined && format !== undefined && given.format !== format;
+  if (differ && !isStored) {
+    throw new CowherdError(
+      'ERR_COWHERD_INVALID_ARGUMENT',
+      `Could not open '${name}': the name says the format ${format}, and the options say ${given.format}`,
+      { filename: name },
+    );
+  }
+  checkOpenOptions(path, options);
+  return { path, options };
 }
 
 /**
@@ -141,8 +171,8 @@ async function openImageFile(path: string, options: OpenImageOptions): Promise<S
 
 async function openOn(
   whole: StorageFile,
-  options: LinkOptions,
-  chain: readonly string[],
+  options: OpenImageOptions,
+  place: Place,
 ): Promise<OpenedImage> {
   const driver = await driverFor(whole, options.format);
   refuseUnfit(whole, driver, options);
@@ -167,7 +197,7 @@ async function openOn(
         lazyRefcounts: options.lazyRefcounts,
         inOrder: options.inOrder ?? false,
         snapshot: options.snapshot,
-        isOpenEnded: options.isOpenEnded === true,
+        isOpenEnded: place.isOpenEnded === true,
       },
       openChild: async (reference) => {
         const child = await openChild(file, reference, options);
@@ -180,7 +210,7 @@ async function openOn(
     let backing: OpenedImage | undefined;
     const below = belowOf(file.filename, format.backing, options);
     if (below !== undefined) {
-      backing = await openBacking(below, options, chain);
+      backing = await openBacking(below, options, place);
       opened.push(backing);
       if (options.forCheck !== true) refuseStranger(file.filename, format.backing, backing);
     }
@@ -268,8 +298,10 @@ function mayNotReachOut({ backing, untrusted }: OpenImageOptions): boolean {
 
 /** The image to be opened below another one. */
 interface Below {
-  readonly path: string;
+  readonly name: string;
   readonly format: string | undefined;
+  /** Whether the image above says it, not the caller. */
+  readonly isStored: boolean;
 }
 
 /**
@@ -284,7 +316,9 @@ function belowOf(
 ): Below | undefined {
   const { backing, backingFile, backingFormat } = options;
   if (backing === 'ignore') return undefined;
-  if (backingFile !== undefined) return { path: backingFile, format: backingFormat };
+  if (backingFile !== undefined) {
+    return { name: backingFile, format: backingFormat, isStored: false };
+  }
   if (stored === undefined) return undefined;
   const { name } = stored;
   if (mayNotReachOut(options)) {
@@ -294,18 +328,17 @@ function belowOf(
       { filename },
     );
   }
-  const format = stored.format ?? formatInReference(name);
-  return { path: resolveReference(filename, name), format };
+  return { name: resolveReference(filename, name), format: stored.format, isStored: true };
 }
 
 async function openBacking(
-  { path, format }: Below,
+  { name, format, isStored }: Below,
   options: OpenImageOptions,
-  chain: readonly string[],
+  { above }: Place,
 ): Promise<OpenedImage> {
   try {
     return await openLink(
-      path,
+      name,
       {
         ...options,
         format,
@@ -316,17 +349,16 @@ async function openBacking(
         backingFormat: undefined,
         dataFile: undefined,
         window: undefined,
-        isOpenEnded: false,
         filters: undefined,
         forCheck: false,
         forInfo: false,
       },
-      chain,
+      { above, isStored },
     );
   } catch (error) {
     if (!(error instanceof CowherdError)) throw error;
     throw new CowherdError(error.code, `Could not open backing file: ${error.message}`, {
-      filename: error.filename ?? path,
+      filename: error.filename ?? name,
       cause: error,
     });
   }

@@ -8,7 +8,7 @@ import type { Format } from '../../format/format.js';
 import { probeBytes } from '../../format/probe.js';
 import { defaultFormat, formatNamed, recogniseFormat } from '../../format/registry.js';
 
-export { formatNames, registerFormat, takesOption } from '../../format/registry.js';
+export { formatNames, registerFormat } from '../../format/registry.js';
 export type { CreateOption } from '../../format/create-options.js';
 
 /** The format that a file has if it looks like no other. */

@@ -4,18 +4,16 @@ import { isAbsolute } from 'node:path';
 import { hostPath } from '../../byte-names.js';
 import { CowherdError, printable } from '../../errors.js';
 import { isUrl } from '../../storage/registry.js';
-import type { ImageFormat } from '../api/reports.js';
-import { type NamedFile, parseJsonName } from './json-name.js';
+import { isJsonName } from './specification.js';
 
 /**
- * Path of a backing file that an image names: relative names are relative to the image's folder, but in
- * `json:` names to the working directory, as QEMU has it.
+ * The name by which a backing file is opened that an image names: relative paths are relative to the image's
+ * folder; `json:` names stay as they are, and so are relative to the working directory, as QEMU has it.
  *
- * @throws ERR_COWHERD_UNSUPPORTED for names with a protocol, and `json:` names of other than a file
+ * @throws ERR_COWHERD_UNSUPPORTED for names with a protocol that is not known
  */
 export function resolveReference(image: string, name: string): string {
-  const named = fileInJson(name);
-  if (named !== undefined) return named.path;
+  if (isJsonName(name)) return name;
   const path = withoutProtocol(image, name);
   // Put together as text, as QEMU does, so that names are reported as people wrote them.
   return isAbsolute(path) || isUrl(path) ? path : image.slice(0, image.lastIndexOf('/') + 1) + path;
@@ -41,15 +39,6 @@ export async function findDataFile(image: string, name: string): Promise<string>
   const path = dataFilePath(image, name);
   const found = await stat(hostPath(path)).catch(() => undefined);
   return found === undefined ? resolveReference(image, name) : path;
-}
-
-/** The format that the name itself says a backing file has. */
-export function formatInReference(name: string): ImageFormat | undefined {
-  return fileInJson(name)?.format;
-}
-
-function fileInJson(name: string): NamedFile | undefined {
-  return protocolOf(name) === 'json' ? parseJsonName(name) : undefined;
 }
 
 function protocolOf(name: string): string | undefined {

@@ -1,8 +1,11 @@
 /** What the options of opening an image and its queues may be. */
+import assert from 'node:assert/strict';
 import { maxQueues } from '../../engine/words/control-block.js';
 import type { ThrottleOptions } from '../../engine/throttle.js';
 import { CowherdError } from '../../errors.js';
-import { formatNames } from '../../format/registry.js';
+import { formatNames, formatOpenOptions } from '../../format/registry.js';
+import type { OpenOption } from '../../storage/open-option.js';
+import { driverNames, fileOpenOptions } from '../../storage/registry.js';
 import { problemWithFilter } from '../../storage/filters/registry.js';
 import type { HttpOptions, OpenImageOptions } from '../api/options.js';
 import { isReadableFormat } from '../names/formats.js';
@@ -36,9 +39,6 @@ export const cacheMode: OptionRule = oneOf(
 );
 /** I/O engines. */
 export const aioMode: OptionRule = oneOf('auto', 'io_uring', 'threads');
-/** Levels of `overlapCheck`. */
-const overlapCheck: OptionRule = oneOf('none', 'constant', 'cached', 'all');
-
 /** How many queues one job or pool may have: one line more is that of the image itself. */
 export const queueCount: OptionRule = wholeNumber(1, maxQueues - 1);
 
@@ -57,12 +57,33 @@ const headers: OptionRule = (value) =>
     ? undefined
     : 'an object of strings is expected';
 
+/** What a program may give for an option that has a name at a shell too. */
+function ruleOf({ type }: OpenOption): OptionRule {
+  if (type === 'switch') return flag;
+  if (type === 'size') return wholeNumber(0);
+  if (type === 'seconds') return positive;
+  return type === 'text' ? anyText : oneOf(...type);
+}
+
+/** The options of formats and of files that say what a program sets. */
+const definitions = [
+  ...formatOpenOptions(undefined),
+  ...driverNames().flatMap((name) => fileOpenOptions(name)),
+];
+
+/** The rule of an option where it is defined. @param key with the member it lies in, if it does */
+function defined(key: string): OptionRule {
+  const option = definitions.find((each) => each.key === key);
+  assert(option !== undefined, `no format and no storage defines the option ${key}`);
+  return ruleOf(option);
+}
+
 const httpRules: OptionRules<HttpOptions> = {
   headers,
-  timeoutSeconds: positive,
-  verifyCertificate: flag,
-  readAheadBytes: wholeNumber(0),
-  username: anyText,
+  timeoutSeconds: defined('http.timeoutSeconds'),
+  verifyCertificate: defined('http.verifyCertificate'),
+  readAheadBytes: defined('http.readAheadBytes'),
+  username: defined('http.username'),
   password: anyText,
 };
 
@@ -83,20 +104,20 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   readOnly: flag,
   cache: cacheMode,
   aio: aioMode,
-  cacheSize: wholeNumber(0),
+  cacheSize: defined('cacheSize'),
   backing: oneOf('allow', 'deny', 'ignore'),
   backingFile: text,
   backingFormat: imageFormat,
   dataFile: text,
   untrusted: flag,
   detectZeroes: oneOf('off', 'on', 'unmap'),
-  overlapCheck,
-  lazyRefcounts: flag,
+  overlapCheck: defined('overlapCheck'),
+  lazyRefcounts: defined('lazyRefcounts'),
   forceShare: flag,
   locking: oneOf('auto', 'off'),
   shareWriting: flag,
   snapshot: snapshotChoice,
-  window: options({ offset: wholeNumber(0), size: wholeNumber(0) }),
+  window: options({ offset: defined('window.offset'), size: defined('window.size') }),
   unpack: flag,
   http: options(httpRules),
   signal: abortSignal,

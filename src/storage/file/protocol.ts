@@ -7,6 +7,25 @@ import { type FileHandle, attachFile, createFile, openFile } from './open-file.j
 /** The protocol. */
 export const fileProtocol: Protocol = {
   name: 'file',
+  openOptions: [
+    {
+      name: 'locking',
+      type: ['auto', 'on', 'off'],
+      key: 'forceShare',
+      keeps: ['auto', 'on'],
+      means: (value) => (value === 'off' ? true : undefined),
+      help: "whether QEMU's image locks are taken",
+    },
+    {
+      name: 'aio',
+      type: ['threads', 'native', 'io_uring'],
+      key: 'aio',
+      // Linux's older interface does for direct files what the present one does for all.
+      means: (value) => (value === 'native' ? 'auto' : value),
+      help: 'how requests reach the kernel',
+    },
+    { name: 'drop-cache', type: 'switch', help: 'taken, and changes nothing here' },
+  ],
   open: openFile,
   create: createFile,
   attach: (handle) => attachFile(handle as FileHandle),

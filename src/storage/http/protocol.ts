@@ -1,5 +1,6 @@
 /** The protocols of web servers. */
 import { CowherdError } from '../../errors.js';
+import { httpOpenOptions } from '../http-options.js';
 import type { Protocol } from '../protocol.js';
 
 /** Files whose names begin with `http://`. */
@@ -10,6 +11,7 @@ export const httpsProtocol = protocolNamed('https');
 function protocolNamed(name: string): Protocol {
   return {
     name,
+    openOptions: httpOpenOptions,
     async open(url, options) {
       if (!URL.canParse(url)) {
         const message = `Could not open '${url}': it is no valid URL`;

@@ -1,13 +1,14 @@
 /** Objects of S3 services, `s3://BUCKET/KEY`: files of web servers whose requests are signed. */
 import { CowherdError } from '../../errors.js';
 import type { HttpFile } from '../http/http-file.js';
-import type { HttpOptions } from '../http-options.js';
+import { type HttpOptions, httpOpenOptions } from '../http-options.js';
 import type { Protocol } from '../protocol.js';
 import type { StorageHandle } from '../storage.js';
 
 /** The protocol. */
 export const s3Protocol: Protocol = {
   name: 's3',
+  openOptions: httpOpenOptions,
   async open(name, { readOnly, http = {}, signal }) {
     if (readOnly !== true) {
       const message = `Could not open '${name}': objects of S3 services can only be read`;

@@ -43,6 +43,8 @@ const taken: readonly string[] = [
   `${top},overlap-check=all`,
   `${top},backing.driver=qcow2,backing.file.filename=base.qcow2`,
   `${top},backing.file.filename=other.qcow2,backing.file.driver=file`,
+  `${top},backing.driver=qcow2,backing.file.filename=base.qcow2,backing.l2-cache-size=1M`,
+  `${top},backing.driver=raw,backing.offset=512,backing.size=1024,backing.file.filename=disk.raw`,
   'file.filename=top.qcow2',
   'driver=raw,file.filename=disk.raw',
   'driver=file,filename=disk.raw',
@@ -88,7 +90,8 @@ test('what cannot be kept is refused in one line', async (t) => {
   if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
   const cwd = await files(t);
   const reading = [
-    `${top},backing.file.filename=base.qcow2,backing.l2-cache-size=1M`,
+    `${top},backing.file.filename=base.qcow2,backing.nonsense=1`,
+    `${top},data-file.filename=a,data-file.cache.direct=on`,
     `${top},cache.direct=maybe`,
     `${top},file.aio=magic`,
     `${top},l2-cache-size=many`,

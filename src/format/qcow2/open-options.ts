@@ -1,0 +1,49 @@
+/** The options that qcow2 images are opened with. */
+import type { OpenOption } from '../../storage/open-option.js';
+
+const overlapLevels = ['none', 'constant', 'cached', 'all'] as const;
+
+function tuning(name: string): OpenOption {
+  return { name, type: 'size', help: 'taken, and changes nothing here' };
+}
+
+function cacheSize(name: string): OpenOption {
+  return { name, type: 'size', key: 'cacheSize', help: 'bytes of the metadata cache' };
+}
+
+function passing(name: string, keeps?: readonly boolean[]): OpenOption {
+  const help = 'taken, as far as it is what is done';
+  return { name, type: 'switch', ...(keeps && { keeps }), help };
+}
+
+/** See the file's comment. */
+export const openOptions: readonly OpenOption[] = [
+  {
+    name: 'lazy-refcounts',
+    type: 'switch',
+    key: 'lazyRefcounts',
+    help: 'whether reference counts reach the disk late',
+  },
+  cacheSize('cache-size'),
+  cacheSize('l2-cache-size'),
+  tuning('refcount-cache-size'),
+  tuning('l2-cache-entry-size'),
+  tuning('cache-clean-interval'),
+  passing('pass-discard-request', [true]),
+  passing('pass-discard-snapshot', [true]),
+  passing('pass-discard-other'),
+  passing('discard-no-unref', [false]),
+  {
+    name: 'overlap-check',
+    other: {
+      name: 'overlap-check.template',
+      conflict: (value, other) =>
+        `Conflicting values for qcow2 options 'overlap-check' ('${value}') and 'overlap-check.template' ('${other}')`,
+    },
+    type: overlapLevels,
+    key: 'overlapCheck',
+    refusal: (text) =>
+      `Unsupported value '${text}' for qcow2 option 'overlap-check'. Allowed are any of the following: ${overlapLevels.join(', ')}`,
+    help: 'which metadata writes are kept off',
+  },
+];

@@ -1,0 +1,89 @@
+/**
+ * What a name says of an image: in which file it is, and how that is opened. A path, a URL, a `json:` name and
+ * a list of options such as `driver=qcow2,file.filename=NAME` all come to this.
+ */
+import { CowherdError } from '../../errors.js';
+import { type ImageSpecification, OptionReader } from './option-reader.js';
+
+export type { ImageSpecification, NamedSettings } from './option-reader.js';
+
+/** Who reads a name, and what for. */
+export interface NameUse {
+  /** Whether the image is to be written to; default false. */
+  readonly forWriting?: boolean;
+  /** Whether the name is stored in an image, which may be anybody's: it puts no filters over files. */
+  readonly isStored?: boolean;
+}
+
+const jsonPrefix = 'json:';
+
+/**
+ * Understands a name.
+ *
+ * @throws ERR_COWHERD_INVALID_ARGUMENT for a `json:` name that says nothing that can be done
+ */
+export function specificationOf(name: string, use: NameUse = {}): ImageSpecification {
+  if (!isJsonName(name)) return { path: name, format: undefined, settings: {} };
+  const options = jsonOptions(name);
+  if (options === undefined) throw refusal(name, 'Could not parse the JSON options');
+  const values = new Map<string, string>();
+  for (const [option, value] of options) {
+    if (typeof value === 'boolean') values.set(option, value ? 'on' : 'off');
+    else if (typeof value === 'string' || typeof value === 'number') values.set(option, `${value}`);
+    else if (value === null && option.endsWith('backing')) values.set(option, '');
+    else throw refusal(name, `The option '${option}' of the name has no value that is understood`);
+  }
+  return specificationOfOptions(name, values, use);
+}
+
+/**
+ * Understands a list of options.
+ *
+ * @param given the list as it was given, for messages
+ * @param values by QEMU's names, as texts
+ * @throws ERR_COWHERD_INVALID_ARGUMENT for an option that is not known, or cannot be kept
+ */
+export function specificationOfOptions(
+  given: string,
+  values: ReadonlyMap<string, string>,
+  { forWriting = false, isStored = false }: NameUse = {},
+): ImageSpecification {
+  const refuse = (why: string): CowherdError => refusal(given, why);
+  return new OptionReader(values, { refuse, forWriting, isStored }).read();
+}
+
+/** Whether a name is one of JSON options. */
+export function isJsonName(name: string): boolean {
+  return name.startsWith(jsonPrefix);
+}
+
+function refusal(given: string, why: string): CowherdError {
+  const message = `Could not open '${given}': ${why}`;
+  return new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename: given });
+}
+
+/**
+ * The options of such a name, by their names with those they are part of in front: `file.filename`.
+ *
+ * @returns undefined for what is no JSON object
+ */
+function jsonOptions(name: string): ReadonlyMap<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(name.slice(jsonPrefix.length));
+    const isObject = typeof value === 'object' && value !== null && !Array.isArray(value);
+    return isObject ? new Map(flattened(value, '')) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Options with the names of those they are part of in front, `file.filename`, as QEMU takes them too. */
+function* flattened(value: unknown, name: string): Generator<[string, unknown]> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    yield [name, value];
+    return;
+  }
+  for (const [key, part] of Object.entries(value)) {
+    yield* flattened(part, name === '' ? key : `${name}.${key}`);
+  }
+}
