@@ -100,7 +100,7 @@ ${groupHelp(filterGroups())}`;
 function groupHelp(groups: readonly OptionGroup[]): string {
   const lines = groups.flatMap(({ name, help = '', options: own }) => [
     `  ${name.padEnd(9)} ${help}`.trimEnd() + '\n',
-    ...own.map((option) => `    ${`${option.name}=${option.form}`.padEnd(22)} ${option.help}\n`),
+    ...own.map((option) => `    ${`${option.name}=${option.form}`.padEnd(30)} ${option.help}\n`),
   ]);
   return lines.join('');
 }

@@ -24,7 +24,7 @@ export interface OptionGroup {
 
 /** The options of every image and file, and those of each format. */
 export function formatOptionGroups(): readonly OptionGroup[] {
-  const every = { name: 'all', options: commonOpenOptions.map(helpOf) };
+  const every = { name: 'all images and files', options: seen(commonOpenOptions) };
   return [every, ...groupsOf(formatNames(), formatOpenOptions)];
 }
 
@@ -42,12 +42,24 @@ export function filterGroups(): readonly OptionGroup[] {
   }));
 }
 
+/** Those with the same options are one group; what changes nothing that can be seen is left out. */
 function groupsOf(
   names: readonly string[],
   optionsOf: (name: string) => readonly OpenOption[],
 ): OptionGroup[] {
-  const groups = names.map((name) => ({ name, options: optionsOf(name).map(helpOf) }));
-  return groups.filter(({ options }) => options.length > 0);
+  const groups = new Map<readonly OpenOption[], string[]>();
+  for (const name of names) {
+    const options = optionsOf(name);
+    if (options.length > 0) groups.set(options, [...(groups.get(options) ?? []), name]);
+  }
+  return [...groups].map(([options, joined]) => ({
+    name: joined.join(', '),
+    options: seen(options),
+  }));
+}
+
+function seen(options: readonly OpenOption[]): OptionHelp[] {
+  return options.filter(({ key }) => key !== undefined).map(helpOf);
 }
 
 const forms = { switch: 'on|off', size: 'SIZE', seconds: 'SECONDS', text: 'TEXT' } as const;
