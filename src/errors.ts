@@ -25,8 +25,34 @@ export type CowherdErrorCode =
   | 'ERR_COWHERD_ABORTED'
   | 'ERR_COWHERD_POISONED';
 
+/** What was attempted. */
+export type Operation =
+  | 'open'
+  | 'create'
+  | 'load snapshot'
+  | 'read'
+  | 'write'
+  | 'flush'
+  | 'resize'
+  | 'stat'
+  | 'lock'
+  | 'close'
+  | 'allocate'
+  | 'write zeroes'
+  | 'discard'
+  | 'copy';
+
+/** What a file is to who asked: an image, by its content; a file as the host has it; the image below. */
+export type FileRole = 'image' | 'file' | 'backing';
+
 /** Where an error happened, as far as it is known. */
 export interface CowherdErrorDetails {
+  /** What failed. */
+  readonly operation?: Operation | undefined;
+  /** What `filename` is to who asked. */
+  readonly role?: FileRole | undefined;
+  /** What is wrong, alone: the message without what it is about in front. */
+  readonly why?: string | undefined;
   /** Name of the file concerned, as the caller gave it. */
   readonly filename?: string | undefined;
   /** Offset in bytes: a host offset for storage and metadata errors, a guest offset for requests. */
@@ -60,6 +86,9 @@ const brand = Symbol.for('cowherd.error');
 /** An error of this package. Its brand survives two copies of the package in one program. */
 export class CowherdError extends Error {
   readonly code: CowherdErrorCode;
+  readonly operation: Operation | undefined;
+  readonly role: FileRole | undefined;
+  readonly why: string | undefined;
   readonly filename: string | undefined;
   readonly offset: number | undefined;
   readonly length: number | undefined;
@@ -78,11 +107,14 @@ export class CowherdError extends Error {
     // The name by which Node's own functions tell that a signal has ended them.
     this.name = code === 'ERR_COWHERD_ABORTED' ? 'AbortError' : 'CowherdError';
     this.code = code;
+    this.why = details.why;
     this.filename = details.filename;
     this.offset = details.offset;
     this.length = details.length;
     // What a layer above adds does not change why.
     const below = details.cause instanceof CowherdError ? details.cause : undefined;
+    this.operation = details.operation ?? below?.operation;
+    this.role = details.role ?? below?.role;
     this.reason = details.reason ?? below?.reason;
     this.damage = details.damage ?? below?.damage;
     this.hint = details.hint ?? below?.hint;
@@ -93,6 +125,35 @@ export class CowherdError extends Error {
   static override [Symbol.hasInstance](value: unknown): boolean {
     return typeof value === 'object' && value !== null && brand in value;
   }
+}
+
+/**
+ * What to say of a file that cannot be opened, for what is in it or what is asked of it.
+ *
+ * @param why one phrase
+ */
+export function cannotOpen(
+  code: CowherdErrorCode,
+  filename: string,
+  why: string,
+  details: CowherdErrorDetails = {},
+): CowherdError {
+  const facts = { operation: 'open', role: 'image', why, filename } as const;
+  return new CowherdError(code, `Could not open '${filename}': ${why}`, { ...facts, ...details });
+}
+
+/**
+ * What to say of a file with which something is wrong, or of which something is asked that cannot be.
+ *
+ * @param why one phrase
+ */
+export function problemWith(
+  code: CowherdErrorCode,
+  filename: string,
+  why: string,
+  details: CowherdErrorDetails = {},
+): CowherdError {
+  return new CowherdError(code, `'${filename}': ${why}`, { why, filename, ...details });
 }
 
 const codeOfErrno: Readonly<Record<string, CowherdErrorCode>> = {
@@ -129,14 +190,11 @@ const allocationFailed = 'Array buffer allocation failed';
  */
 export function nameMemoryError(error: unknown, filename: string): unknown {
   if (!(error instanceof RangeError) || error.message !== allocationFailed) return error;
-  return new CowherdError('ERR_COWHERD_NO_MEMORY', `'${filename}': Cannot allocate memory`, {
-    filename,
-    cause: error,
-  });
+  return problemWith('ERR_COWHERD_NO_MEMORY', filename, 'Cannot allocate memory', { cause: error });
 }
 
 /** The refusal of a buffer whose memory was transferred away: it has no bytes any more. */
 export function givenAway(filename: string): CowherdError {
-  const message = `'${filename}': Invalid buffer: its memory was given away`;
-  return new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename });
+  const why = 'Invalid buffer: its memory was given away';
+  return problemWith('ERR_COWHERD_INVALID_ARGUMENT', filename, why);
 }

@@ -11,6 +11,7 @@ import {
 import { packageFolder } from '../package-folder.js';
 import { describeErrno } from '../system-errors.js';
 import { CliError } from './process/cli-error.js';
+import { damageText } from './text/failures.js';
 import { commandHelp } from './commands/command.js';
 import { commands } from './commands.js';
 import type { OptionSpecs } from './options/options.js';
@@ -125,11 +126,8 @@ function report(error: unknown, session: Session): number {
     return reason.exitCode;
   }
   const below = error instanceof CliError ? error.cause : error;
-  if (below instanceof CowherdError && below.damage !== undefined) {
-    session.complain(
-      `qcow2: Image is corrupt: ${below.damage}; further non-fatal corruption events will be suppressed\n`,
-    );
-  }
+  const damage = below instanceof CowherdError ? damageText(below) : undefined;
+  if (damage !== undefined) session.complain(`${damage}\n`);
   if (error instanceof CliError) {
     session.complain(error.report(session.name));
     return error.exitCode;

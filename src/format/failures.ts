@@ -1,27 +1,23 @@
 /** Errors about images, worded alike in every format. */
-import { CowherdError } from '../errors.js';
+import type { CowherdError } from '../errors.js';
+import { cannotOpen, problemWith } from '../errors.js';
 
 /** The file cannot be opened as an image: what it says contradicts the format, or a bound. */
 export function invalidImage(filename: string, why: string, cause?: unknown): CowherdError {
-  return new CowherdError('ERR_COWHERD_INVALID_IMAGE', `Could not open '${filename}': ${why}`, {
-    filename,
-    cause,
-  });
+  return cannotOpen('ERR_COWHERD_INVALID_IMAGE', filename, why, { cause });
 }
 
 /** The image is valid, and what it needs is not known here. */
 export function unsupportedImage(filename: string, why: string): CowherdError {
-  return new CowherdError('ERR_COWHERD_UNSUPPORTED', `Could not open '${filename}': ${why}`, {
-    filename,
-  });
+  return cannotOpen('ERR_COWHERD_UNSUPPORTED', filename, why);
 }
 
 /** The image's format has checks, and no repair. */
 export function unrepairedFormat(filename: string, format: string): CowherdError {
-  return new CowherdError(
+  return problemWith(
     'ERR_COWHERD_UNSUPPORTED',
-    `'${filename}': images of the ${format} format are checked, and not repaired`,
-    { filename },
+    filename,
+    `images of the ${format} format are checked, and not repaired`,
   );
 }
 
@@ -36,8 +32,7 @@ export function damagedImage(
   offset?: number,
   cause?: unknown,
 ): CowherdError {
-  return new CowherdError('ERR_COWHERD_CORRUPT', `'${filename}': ${why}`, {
-    filename,
+  return problemWith('ERR_COWHERD_CORRUPT', filename, why, {
     offset,
     reason: 'Input/output error',
     cause,

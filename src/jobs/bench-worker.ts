@@ -14,8 +14,8 @@ const image = await attachImage(handle);
 const cancel = new AbortController();
 const load = new RequestLoad(image, image.size, orders, cancel.signal);
 const begin = new Promise<void>((resolve) => {
-  port.on('message', (message: 'begin' | 'stop') => {
-    if (message === 'stop') cancel.abort();
+  port.on('message', (order: 'begin' | 'stop') => {
+    if (order === 'stop') cancel.abort();
     resolve();
   });
 });

@@ -1,6 +1,6 @@
 /** Benchmarking an image: the same requests as `qemu-img bench` makes, on one or several queues. */
 import type { Worker } from 'node:worker_threads';
-import { CowherdError } from '../errors.js';
+import { CowherdError, problemWith } from '../errors.js';
 import { queueCount } from '../image/options/open-options.js';
 import {
   type OptionRules,
@@ -150,8 +150,7 @@ async function runOnThreads(
   const module = workerModule('bench-worker.js', import.meta.url);
   if (module === undefined) {
     const { filename } = image;
-    const message = `'${filename}': ${noWorkerModule}`;
-    throw new CowherdError('ERR_COWHERD_UNSUPPORTED', message, { filename });
+    throw problemWith('ERR_COWHERD_UNSUPPORTED', filename, noWorkerModule);
   }
   const workers = orders.map(
     (each) => new threads.Worker(module, { workerData: { handle, orders: each }, execArgv: [] }),

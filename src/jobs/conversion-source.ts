@@ -1,6 +1,6 @@
 /** What a conversion reads from: images, one after the other as one disk, or a disk that comes only once. */
 import { type Hash, createHash } from 'node:crypto';
-import { CowherdError } from '../errors.js';
+import { cannotOpen, CowherdError } from '../errors.js';
 import type { Image, RequestTarget } from '../image/api/image.js';
 import type { Progress } from '../image/api/long-operation.js';
 import type { OpenImageOptions } from '../image/api/options.js';
@@ -91,19 +91,20 @@ export async function openNamed(path: string, options: OpenImageOptions): Promis
   try {
     return await openImage(path, options);
   } catch (error) {
-    if (!(error instanceof CowherdError) || !error.message.startsWith(belowPrefix)) throw error;
-    throw openingFailure(path, '', error);
+    if (!(error instanceof CowherdError) || error.role !== 'backing') throw error;
+    throw aboveFailure(path, error.message, error);
   }
 }
 
-/** A failure to open an image that names it. */
-export function openingFailure(path: string, what: string, cause: CowherdError): CowherdError {
-  const message = `Could not open '${path}': ${what}${cause.message}`;
-  return new CowherdError(cause.code, message, { filename: path, cause });
+/** The failure to open an image whose backing file cannot be opened. @param why that, with the file's name */
+function aboveFailure(path: string, why: string, cause: CowherdError): CowherdError {
+  return cannotOpen(cause.code, path, why, { role: 'backing', cause });
 }
 
-/** What failures of images below others begin with. */
-export const belowPrefix = 'Could not open backing file: ';
+/** The same of an image that was not opened yet, by the failure to open its backing file. */
+export function backingFailure(path: string, cause: CowherdError): CowherdError {
+  return aboveFailure(path, `Could not open backing file: ${cause.message}`, cause);
+}
 
 /** What comes only once, and the digest of its file's bytes if that is wanted. */
 interface Once {

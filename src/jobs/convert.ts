@@ -1,7 +1,7 @@
 /** Converting images: one or several sources, read as one disk, into a target of any format. */
 import { stat } from 'node:fs/promises';
 import { hostPath } from '../byte-names.js';
-import { CowherdError } from '../errors.js';
+import { CowherdError, problemWith } from '../errors.js';
 import type { Image } from '../image/api/image.js';
 import type { CacheMode, CreateImageOptions, OpenImageOptions } from '../image/api/options.js';
 import { createTarget, openEndedBytes, removeImage } from '../image/graph/create.js';
@@ -22,10 +22,9 @@ import type { SourcePart } from './concatenation.js';
 import {
   type ConversionSource,
   type OpenedSource,
-  belowPrefix,
+  backingFailure,
   openConversionSource,
   openNamed,
-  openingFailure,
 } from './conversion-source.js';
 import { type ConvertOptions, convertRules, sourceOpening } from './convert-options.js';
 import { checkDigests } from './source-digests.js';
@@ -217,7 +216,7 @@ async function tryBacking(target: string, options: ConvertOptions): Promise<void
     const backing = await openImage(resolveReference(target, name), { format, readOnly: true });
     await backing.close();
   } catch (error) {
-    throw error instanceof CowherdError ? openingFailure(target, belowPrefix, error) : error;
+    throw error instanceof CowherdError ? backingFailure(target, error) : error;
   }
 }
 
@@ -263,8 +262,11 @@ export async function copyInto(
 ): Promise<void> {
   const { filename } = target;
   if (target.size < (opened.size ?? 0)) {
-    const message = `'${filename}': output file is smaller than input file`;
-    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename });
+    throw problemWith(
+      'ERR_COWHERD_INVALID_ARGUMENT',
+      filename,
+      'output file is smaller than input file',
+    );
   }
   const created = state !== 'existing';
   await withQueues(

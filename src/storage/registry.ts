@@ -1,5 +1,5 @@
 /** The protocols there are: the one list of them. A name without one is a path. */
-import { CowherdError } from '../errors.js';
+import { CowherdError, problemWith } from '../errors.js';
 import { fileProtocol } from './file/protocol.js';
 import { type FilterChoice, attachFilter, isFiltered, withFilters } from './filters/registry.js';
 import { WindowFile, isWindow } from './filters/window.js';
@@ -151,10 +151,10 @@ export async function createStorageFile(
 ): Promise<StorageFile> {
   const protocol = protocolOf(name);
   if (protocol.create !== undefined) return await protocol.create(name, options);
-  throw new CowherdError(
+  throw problemWith(
     'ERR_COWHERD_UNSUPPORTED',
-    `'${name}': Protocol driver '${protocol.name}' does not support image creation`,
-    { filename: name },
+    name,
+    `Protocol driver '${protocol.name}' does not support image creation`,
   );
 }
 

@@ -5,6 +5,7 @@ import type { SourceText } from './source-tree.js';
 import {
   deadExports,
   importCircles,
+  messageReaders,
   namedOutside,
   upwardBetweenRooms,
   upwardImports,
@@ -108,4 +109,25 @@ test('a package that is imported and not declared is found, and one that is not 
     'src/a.ts imports @x/y, which is not declared',
     'u is declared, and not used',
   ]);
+});
+
+test('a decision by the text of a message is found, and no other use of it', () => {
+  for (const line of [
+    "if (error.message.startsWith('a')) b();",
+    'const { message } = error; message.slice(1);',
+    "if (error.message === 'a') b();",
+    "if ('a' !== message) b();",
+    'if (/a/.test(error.message)) b();',
+    'const found = /a/.exec(message);',
+  ]) {
+    assert.deepEqual(messageReaders(tree({ 'src/a.ts': line })), ['src/a.ts:1 reads a message']);
+  }
+  for (const line of [
+    'throw new Error(`a: ${error.message}`);',
+    'print(error.message);',
+    'if (message === undefined) b();',
+    'worker.message.port.close();',
+  ]) {
+    assert.deepEqual(messageReaders(tree({ 'src/a.ts': line })), []);
+  }
 });

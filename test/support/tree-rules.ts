@@ -102,6 +102,44 @@ export function namedOutside(
   return wrong;
 }
 
+/** Where a decision is taken by the text of a message, which is for people: what codes and facts are for. */
+export function messageReaders(sources: readonly SourceText[]): string[] {
+  const wrong: string[] = [];
+  for (const source of sources) {
+    const tree = parse(source);
+    visit(tree, (node) => {
+      if (isMessage(node) && readsText(node)) {
+        const { line } = tree.getLineAndCharacterOfPosition(node.getStart());
+        wrong.push(`${source.name}:${line + 1} reads a message`);
+      }
+    });
+  }
+  return wrong;
+}
+
+function isMessage(node: ts.Node): boolean {
+  if (ts.isPropertyAccessExpression(node)) return node.name.text === 'message';
+  if (!ts.isIdentifier(node) || node.text !== 'message') return false;
+  return !ts.isPropertyAccessExpression(node.parent) || node.parent.name !== node;
+}
+
+/** Whether a text is asked something, compared with another, or tried on a pattern. */
+function readsText(node: ts.Node): boolean {
+  const { parent } = node;
+  if (ts.isPropertyAccessExpression(parent) && parent.expression === node) {
+    return ts.isCallExpression(parent.parent) && parent.parent.expression === parent;
+  }
+  if (ts.isBinaryExpression(parent)) {
+    const isEqual = /^[!=]==$/.test(parent.operatorToken.getText());
+    const sides = [parent.left, parent.right].map((side) => side.getText());
+    // Whether there is any is not what it says.
+    return isEqual && !sides.includes('undefined') && !sides.includes("''");
+  }
+  if (!ts.isCallExpression(parent) || !parent.arguments.some((each) => each === node)) return false;
+  const called = parent.expression;
+  return ts.isPropertyAccessExpression(called) && ['exec', 'test'].includes(called.name.text);
+}
+
 /** Files that import each other in a circle, types included: each circle as its files, from the first. */
 export function importCircles(sources: readonly SourceText[]): string[] {
   const imports = new Map(sources.map((source) => [source.name, projectImports(source)]));

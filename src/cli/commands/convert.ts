@@ -3,7 +3,6 @@ import { CowherdError } from '../../errors.js';
 import type { CreateOptions } from '../../image/api/options.js';
 import type { ImageFormat } from '../../image/api/reports.js';
 import { canCompress, defaultFormatName, isReadableFormat } from '../../image/names/formats.js';
-import { BlockStatusError } from '../../jobs/block-status.js';
 import { isSequential } from '../../image/graph/create.js';
 import { convert } from '../../jobs/convert.js';
 import { convertToStream } from '../../jobs/convert-to-stream.js';
@@ -17,7 +16,7 @@ import { CreateOptionValues, createOptionsHelp } from '../options/create-options
 import { creatableFormat } from '../options/formats.js';
 import type { ImageName } from '../options/image-name.js';
 import { parseImageName, pathOfName } from '../options/image-name.js';
-import { openFailure } from './open.js';
+import { type NamedTarget, conversionText } from '../text/failures.js';
 import { asksForHelp, joinOptionLists } from '../options/option-list.js';
 import type { ParsedCommandLine } from '../options/options.js';
 import { parseCommandLine } from '../options/options.js';
@@ -202,7 +201,7 @@ async function convertToOutput(
     }
   } catch (error) {
     if (session.signal.aborted || !(error instanceof CowherdError)) throw error;
-    throw failure(error, sources);
+    throw conversionFailure(error, sources);
   }
 }
 
@@ -283,7 +282,8 @@ async function convertToFile(
     );
   } catch (error) {
     if (session.signal.aborted || !(error instanceof CowherdError)) throw error;
-    throw failure(error, sources, { ...target, format, created: !line.has('skipCreate') });
+    const written = { ...target, format, created: !line.has('skipCreate') };
+    throw conversionFailure(error, sources, written);
   }
   if (digests !== '') await session.print(digests);
   if (line.has('stats')) await session.print(tables);
@@ -333,44 +333,13 @@ function createOptions(
   }
 }
 
-/** The failure of a conversion in qemu-img's words, as far as it is known which file failed. */
-function failure(
+function conversionFailure(
   error: CowherdError,
   sources: readonly ImageName[],
-  target?: ImageName & { readonly created: boolean },
-): unknown {
-  const { filename, offset, message, reason = message } = error;
-  const wrap = (text: string): CliError => new CliError(text, { cause: error });
-  const unloaded = /Failed to load snapshot: .*$/.exec(message);
-  if (unloaded !== null) return wrap(unloaded[0]);
-  if (message.startsWith("Can't find snapshot")) {
-    return wrap("Failed to load snapshot: Can't find snapshot");
-  }
-  if (error instanceof BlockStatusError && offset !== undefined) {
-    return wrap(`error while reading block status at offset ${offset}: ${reason}`);
-  }
-  const fromBelow = `Could not open '${target?.path ?? ''}': Could not open backing file: `;
-  if (target !== undefined && message.startsWith(fromBelow)) return openFailure(target, error);
-  // What names no file is about the options of the one to be made.
-  if (target !== undefined && (filename === undefined || filename === target.path)) {
-    if (offset !== undefined) return wrap(`error while writing at byte ${offset}: ${message}`);
-    const prefix = `'${target.path}': `;
-    const bare = message.startsWith(prefix) ? message.slice(prefix.length) : message;
-    if (target.created) {
-      const reason = bare.replace(`Could not open ${prefix}`, '');
-      return wrap(
-        `${target.given}: error while converting ${target.format ?? defaultFormatName}: ${reason}`,
-      );
-    }
-    return bare === message ? openFailure(target, error) : wrap(bare);
-  }
-  const source = sources.find(({ path }) => path === filename);
-  if (error.code === 'ERR_COWHERD_CHECKSUM' || filename === standardInputName) return wrap(message);
-  if (offset !== undefined) {
-    // Sources are only read, so this is about the target's data file.
-    const isWrite = /^Could not (?:write|allocate|resize|discard|flush)/.test(message);
-    const attempt = isWrite ? 'writing' : 'reading';
-    return wrap(`error while ${attempt} at byte ${offset}: ${isWrite ? message : reason}`);
-  }
-  return source === undefined ? wrap(message) : openFailure(source, error);
+  target?: NamedTarget,
+): CliError {
+  // What is wrong with a stream is no failure to open a file.
+  const isOfStream = error.filename === standardInputName;
+  const text = isOfStream ? error.message : conversionText(error, sources, target);
+  return new CliError(text, { cause: error });
 }

@@ -94,16 +94,17 @@ async function failingWith(filename: string, work: () => Promise<void>): Promise
   } catch (error) {
     const isTold = error instanceof CowherdError && error.code === 'ERR_COWHERD_ABORTED';
     if (!isTold && (error instanceof CliError || error instanceof CowherdError)) {
-      throw new CliError(`${filename}: ${bareMessage(error, filename)}`, { cause: error });
+      throw new CliError(`${filename}: ${bareText(error, filename)}`, { cause: error });
     }
     throw error;
   }
 }
 
-/** The message without the image's name, which stands in front of it already. */
-function bareMessage({ message }: Error, filename: string): string {
-  const prefix = `'${filename}': `;
-  return message.startsWith(prefix) ? message.slice(prefix.length) : message;
+/** What is wrong, without the image's name, which stands in front of it already. */
+function bareText(error: CliError | CowherdError, filename: string): string {
+  const isOfImage = error instanceof CowherdError && error.filename === filename;
+  // Why a file cannot be opened is told with its name, as of a layer below.
+  return isOfImage && error.operation === undefined ? (error.why ?? error.message) : error.message;
 }
 
 function takeBacking(

@@ -4,6 +4,7 @@ import type { Image } from '../../image/api/image.js';
 import type { OpenImageOptions } from '../../image/api/options.js';
 import { openImage } from '../../image/graph/open.js';
 import { CliError } from '../process/cli-error.js';
+import { openingText } from '../text/failures.js';
 import type { ImageName } from '../options/image-name.js';
 
 /**
@@ -24,26 +25,7 @@ export async function openNamed(
 }
 
 /** The failure to open an image, as it is reported. */
-export function openFailure(name: ImageName, error: unknown, exitCode = 1): unknown {
+function openFailure(name: ImageName, error: unknown, exitCode: number): unknown {
   if (!(error instanceof CowherdError)) return error;
-  return new CliError(withHint(`Could not open '${name.given}': ${reason(name, error)}`, error), {
-    exitCode,
-    cause: error,
-  });
-}
-
-/** A message, and below it what can be done, where the error says so. */
-function withHint(message: string, { hint }: CowherdError): string {
-  return hint === undefined ? message : `${message}\n${hint}`;
-}
-
-/**
- * The reason alone: errors about an image's content begin with its name, which is in front already.
- * Errors about its file keep it, since they are those of a layer below.
- */
-function reason({ path }: ImageName, error: CowherdError): string {
-  const prefix = `Could not open '${path}': `;
-  const isOfFile = error.message === `${prefix}${error.reason ?? ''}`;
-  if (isOfFile || !error.message.startsWith(prefix)) return error.message;
-  return error.message.slice(prefix.length);
+  return new CliError(openingText(name, error), { exitCode, cause: error });
 }

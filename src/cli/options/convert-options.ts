@@ -168,9 +168,9 @@ export function parseSnapshot(text: string | undefined): OpenImageOptions['snaps
     if (name === 'snapshot.id') chosen = { ...chosen, id: value };
     else if (name === 'snapshot.name') chosen = { ...chosen, name: value };
     else {
-      throw new CliError(
-        `Invalid parameter '${name}'\ncowherd: Failed in parsing snapshot param '${text}'`,
-      );
+      throw new CliError(`Failed in parsing snapshot param '${text}'`, {
+        before: `Invalid parameter '${name}'`,
+      });
     }
   }
   return chosen;

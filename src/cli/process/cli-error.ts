@@ -8,6 +8,8 @@ export interface CliErrorDetails {
   readonly helpOf?: string;
   /** The command named in front of the message, as option parsing does it. */
   readonly command?: string;
+  /** Said before it, in a line of its own. */
+  readonly before?: string;
   readonly cause?: unknown;
 }
 
@@ -16,6 +18,7 @@ export class CliError extends Error {
   readonly exitCode: number;
   readonly helpOf: string | undefined;
   readonly command: string | undefined;
+  readonly #before: string | undefined;
 
   constructor(message: string, details: CliErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -23,6 +26,7 @@ export class CliError extends Error {
     this.exitCode = details.exitCode ?? 1;
     this.helpOf = details.helpOf;
     this.command = details.command;
+    this.#before = details.before;
   }
 
   /**
@@ -32,8 +36,8 @@ export class CliError extends Error {
    */
   report(program: string): string {
     const name = this.command ? `${program} ${this.command}` : program;
-    const message = this.message.replaceAll('\ncowherd: ', `\n${program}: `);
-    const lines = `${name}: ${adviceOf(message, program)}\n`;
+    const texts = this.#before === undefined ? [this.message] : [this.#before, this.message];
+    const lines = texts.map((text) => `${name}: ${adviceOf(text, program)}\n`).join('');
     if (this.helpOf === undefined) return lines;
     const command = this.helpOf === '' ? program : `${program} ${this.helpOf}`;
     return `${lines}Try '${command} --help' for more info\n`;

@@ -1,5 +1,6 @@
 /** Where the bytes of a UDIF image lie. */
-import { CowherdError } from '../../errors.js';
+import type { CowherdError } from '../../errors.js';
+import { problemWith } from '../../errors.js';
 import { maxJoinedEntries } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
 import { damagedImage } from '../failures.js';
@@ -119,9 +120,7 @@ function unreadableChunk(type: number, filename: string, offset: number): Cowher
   const name = unreadable[type] as string | undefined;
   const what =
     name === undefined ? `of unknown type 0x${type.toString(16)}` : `compressed with ${name}`;
-  return new CowherdError(
-    'ERR_COWHERD_UNSUPPORTED',
-    `'${filename}': chunks ${what} cannot be read`,
-    { filename, offset },
-  );
+  return problemWith('ERR_COWHERD_UNSUPPORTED', filename, `chunks ${what} cannot be read`, {
+    offset,
+  });
 }

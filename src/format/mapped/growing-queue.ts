@@ -5,7 +5,8 @@
 import { Mutex } from 'async-mutex';
 import type { QueueCounters } from '../../engine/queues/counters.js';
 import type { Node } from '../../engine/queues/node.js';
-import { CowherdError } from '../../errors.js';
+import type { CowherdError } from '../../errors.js';
+import { problemWith } from '../../errors.js';
 import type { BackingReader, ImageFiles } from '../driver.js';
 import { MappedQueue } from './mapped-queue.js';
 import type { BlockRun, GrowingMapping } from './mapping.js';
@@ -269,10 +270,11 @@ export class GrowingQueue extends MappedQueue {
 
   #alreadyThere(offset: number): CowherdError {
     const { filename } = this.files[0];
-    return new CowherdError(
+    return problemWith(
       'ERR_COWHERD_UNSUPPORTED',
-      `'${filename}': what is stored compressed cannot be written again`,
-      { filename, offset },
+      filename,
+      'what is stored compressed cannot be written again',
+      { offset },
     );
   }
 }

@@ -1,7 +1,7 @@
 /** An image that is read by a mapping: its queues and reports, the same for every such format. */
 import type { QueueCounters } from '../../engine/queues/counters.js';
 import type { Node } from '../../engine/queues/node.js';
-import { CowherdError, nameMemoryError } from '../../errors.js';
+import { nameMemoryError, problemWith } from '../../errors.js';
 import type { CheckOptions, CheckReport } from '../check.js';
 import type {
   BackingReader,
@@ -88,8 +88,11 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
   handle(): MappedHandle {
     if (this.#growth !== undefined) {
       const { filename } = this.#files[0];
-      const message = `'${filename}': images of the ${this.#format.name} format are written by one thread only`;
-      throw new CowherdError('ERR_COWHERD_UNSUPPORTED', message, { filename });
+      throw problemWith(
+        'ERR_COWHERD_UNSUPPORTED',
+        filename,
+        `images of the ${this.#format.name} format are written by one thread only`,
+      );
     }
     return { format: this.#format.name, layout: this.#layout };
   }

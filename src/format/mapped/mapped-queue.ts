@@ -1,7 +1,7 @@
 /** A queue that reads an image of a mapping. */
 import type { QueueCounters } from '../../engine/queues/counters.js';
 import { Entrance, type Node } from '../../engine/queues/node.js';
-import { CowherdError } from '../../errors.js';
+import { problemWith } from '../../errors.js';
 import type { BackingReader, FormatQueue, ImageFiles } from '../driver.js';
 import { ChunkCache } from './chunk-cache.js';
 import type { Mapping, Place } from './mapping.js';
@@ -104,8 +104,13 @@ export class MappedQueue implements FormatQueue {
 
   #refuse(): Promise<void> {
     const { filename } = this.files[0];
-    const message = `'${filename}': the ${this.#format} format cannot do that here`;
-    return Promise.reject(new CowherdError('ERR_COWHERD_UNSUPPORTED', message, { filename }));
+    return Promise.reject(
+      problemWith(
+        'ERR_COWHERD_UNSUPPORTED',
+        filename,
+        `the ${this.#format} format cannot do that here`,
+      ),
+    );
   }
 
   reserve(): Promise<boolean> {

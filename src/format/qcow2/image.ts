@@ -4,7 +4,7 @@ import type { QueueCounters } from '../../engine/queues/counters.js';
 import { runAlone } from '../../engine/queues/gate.js';
 import type { Node } from '../../engine/queues/node.js';
 import { heldByQueues } from '../../engine/queues/queue-line.js';
-import { CowherdError, type CowherdErrorCode } from '../../errors.js';
+import { CowherdError, type CowherdErrorCode, cannotOpen } from '../../errors.js';
 import { maxL1TableBytes, maxOffset } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { CheckOptions, CheckReport } from '../check.js';
@@ -89,7 +89,7 @@ export async function openQcow2(
   let header = headerRead;
   const { filename } = file;
   const refuse = (code: CowherdErrorCode, why: string): never => {
-    throw new CowherdError(code, `Could not open '${filename}': ${why}`, { filename });
+    throw cannotOpen(code, filename, why);
   };
   const isDescribed = options.forInfo && options.readOnly;
   if (header.cryptMethod !== CryptMethod.none && !isDescribed) throw encryptedRefusal(filename);
@@ -124,7 +124,7 @@ export async function openQcow2(
       throw new CowherdError(
         'ERR_COWHERD_NOT_FOUND',
         `Can't find snapshot '${describeChoice(options.snapshot)}' in '${filename}'`,
-        { filename },
+        { operation: 'load snapshot', why: "Can't find snapshot", filename },
       );
     }
     l1 = { offset: snapshot.l1Offset, entries: snapshot.l1Entries };
@@ -132,10 +132,11 @@ export async function openQcow2(
     const isTooLarge = l1.entries * 8 > maxL1TableBytes;
     if (isTooLarge || l1.offset % clusterSize !== 0 || l1.offset > maxOffset - maxL1TableBytes) {
       const what = isTooLarge ? 'too large' : 'offset invalid';
+      const why = `Snapshot L1 table ${what}`;
       throw new CowherdError(
         'ERR_COWHERD_CORRUPT',
-        `'${filename}': Failed to load snapshot: Snapshot L1 table ${what}`,
-        { filename },
+        `'${filename}': Failed to load snapshot: ${why}`,
+        { operation: 'load snapshot', why, filename },
       );
     }
   }

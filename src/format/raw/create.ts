@@ -1,5 +1,5 @@
 /** Making a file or device into a new raw image. */
-import { CowherdError } from '../../errors.js';
+import { problemWith } from '../../errors.js';
 import { preallocate } from '../../storage/preallocate.js';
 import type { StorageFile } from '../../storage/storage.js';
 
@@ -42,7 +42,7 @@ async function refuseUnfit(
   else if (size > (await file.size())) reason = 'Cannot grow device files';
   if (reason === undefined) return;
   const { filename } = file;
-  throw new CowherdError('ERR_COWHERD_UNSUPPORTED', `'${filename}': ${reason}`, { filename });
+  throw problemWith('ERR_COWHERD_UNSUPPORTED', filename, reason);
 }
 
 async function writeFirst(file: StorageFile, length: number): Promise<void> {

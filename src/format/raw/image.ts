@@ -2,7 +2,7 @@
 import { Counter, type QueueCounters } from '../../engine/queues/counters.js';
 import { RequestPool } from '../../engine/queues/request-pool.js';
 import { Entrance, type Node } from '../../engine/queues/node.js';
-import { CowherdError, givenAway } from '../../errors.js';
+import { givenAway, problemWith } from '../../errors.js';
 import { reserveBlocks } from '../../storage/preallocate.js';
 import type { StorageFile } from '../../storage/storage.js';
 import {
@@ -158,10 +158,10 @@ class RawQueue implements FormatQueue {
 
   writeCompressed(): Promise<void> {
     return Promise.reject(
-      new CowherdError(
+      problemWith(
         'ERR_COWHERD_UNSUPPORTED',
-        `'${this.#file.filename}': the raw format does not support compression`,
-        { filename: this.#file.filename },
+        this.#file.filename,
+        'the raw format does not support compression',
       ),
     );
   }

@@ -3,7 +3,8 @@
  * whichever realm (tests of Jest run in one of their own).
  */
 import { types } from 'node:util';
-import { CowherdError, givenAway } from '../../errors.js';
+import type { CowherdError } from '../../errors.js';
+import { givenAway, problemWith } from '../../errors.js';
 
 /** What requests read into and write from. */
 export type BufferLike = ArrayBufferView | ArrayBufferLike;
@@ -17,9 +18,7 @@ export type BufferLike = ArrayBufferView | ArrayBufferLike;
  */
 export function bytesOf(buffer: unknown, filename: string): Uint8Array {
   const refusal = (why: string): CowherdError =>
-    new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', `'${filename}': Invalid buffer: ${why}`, {
-      filename,
-    });
+    problemWith('ERR_COWHERD_INVALID_ARGUMENT', filename, `Invalid buffer: ${why}`);
   if (ArrayBuffer.isView(buffer)) {
     const memory = buffer.buffer as ArrayBufferLike & { readonly resizable?: boolean };
     if (memory.resizable === true) throw refusal('a resizable ArrayBuffer may shrink meanwhile');

@@ -2,7 +2,7 @@
 import { realpath, stat, unlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { hostPath } from '../../byte-names.js';
-import { CowherdError } from '../../errors.js';
+import { CowherdError, problemWith } from '../../errors.js';
 import type { FormatDriver, ImageCreation } from '../../format/driver.js';
 import { type FormatCreation, fileOptions as optionsOfFile } from '../../format/create-options.js';
 import { creatableFormats, formatNamed } from '../../format/registry.js';
@@ -182,10 +182,10 @@ async function refuseSharedFile(path: string, options: CreateImageOptions): Prom
   }
   for (const [label, file] of others) {
     if (resolve(path) === resolve(file) || (await isSameFile(path, file))) {
-      throw new CowherdError(
+      throw problemWith(
         'ERR_COWHERD_INVALID_ARGUMENT',
-        `'${path}': The ${label} cannot be the image file itself`,
-        { filename: path },
+        path,
+        `The ${label} cannot be the image file itself`,
       );
     }
   }
@@ -218,10 +218,10 @@ async function decideSize(
   }
   const size = options.size === undefined ? backingSize : diskSize(options.size);
   if (size === undefined) {
-    throw new CowherdError(
+    throw problemWith(
       'ERR_COWHERD_INVALID_ARGUMENT',
-      `'${path}': Image creation needs a size parameter`,
-      { filename: path },
+      path,
+      'Image creation needs a size parameter',
     );
   }
   // Refuses a bad combination before the file is touched.
@@ -231,9 +231,7 @@ async function decideSize(
 
 function checkCombination(path: string, options: CreateImageOptions): void {
   const refuse = (message: string): never => {
-    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', `'${path}': ${message}`, {
-      filename: path,
-    });
+    throw problemWith('ERR_COWHERD_INVALID_ARGUMENT', path, message);
   };
   const { format, backingFile } = options;
   const known = [...(formatNamed(format)?.creation?.options ?? []), ...optionsOfFile];

@@ -4,7 +4,7 @@
  */
 import { QueueCounters } from '../../engine/queues/counters.js';
 import { Node } from '../../engine/queues/node.js';
-import { CowherdError, nameMemoryError, printable } from '../../errors.js';
+import { CowherdError, nameMemoryError, printable, problemWith, cannotOpen } from '../../errors.js';
 import type {
   BackingReference,
   ChildFile,
@@ -95,10 +95,10 @@ async function openLink(name: string, given: OpenImageOptions, place: Place): Pr
       );
     }
     if (above.length >= maxChainDepth) {
-      throw new CowherdError(
+      throw problemWith(
         'ERR_COWHERD_BACKING',
-        `'${path}': the backing chain is longer than ${maxChainDepth} images`,
-        { filename: path },
+        path,
+        `the backing chain is longer than ${maxChainDepth} images`,
       );
     }
     return await openOn(file, options, { ...place, above: [...above, identity] });
@@ -123,10 +123,10 @@ function namedOptions(
   const options = { ...given, ...settings, format: given.format ?? format };
   const differ = given.format !== undefined && format !== undefined && given.format !== format;
   if (differ && !isStored) {
-    throw new CowherdError(
+    throw cannotOpen(
       'ERR_COWHERD_INVALID_ARGUMENT',
-      `Could not open '${name}': the name says the format ${format}, and the options say ${given.format}`,
-      { filename: name },
+      name,
+      `the name says the format ${format}, and the options say ${given.format}`,
     );
   }
   checkOpenOptions(path, options);
@@ -237,8 +237,7 @@ async function windowOf(file: StorageFile, { window }: OpenImageOptions): Promis
   if (window === undefined) return file;
   const { filename, protocol } = file;
   const refuse = (why: string): never => {
-    const message = `Could not open '${filename}': ${why}`;
-    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename });
+    throw cannotOpen('ERR_COWHERD_INVALID_ARGUMENT', filename, why);
   };
   const whole = await file.size();
   const { offset: start = 0, size } = window;
@@ -262,10 +261,10 @@ async function driverFor(file: StorageFile, format: string | undefined): Promise
   const found = await probeFormat(file);
   if (found.load !== undefined) return await found.load();
   const { filename } = file;
-  throw new CowherdError(
+  throw cannotOpen(
     'ERR_COWHERD_UNSUPPORTED',
-    `Could not open '${filename}': Image is in ${found.name} format, which is not supported; -f raw (format 'raw') copies it as it is`,
-    { filename },
+    filename,
+    `Image is in ${found.name} format, which is not supported; -f raw (format 'raw') copies it as it is`,
   );
 }
 
@@ -358,6 +357,8 @@ async function openBacking(
   } catch (error) {
     if (!(error instanceof CowherdError)) throw error;
     throw new CowherdError(error.code, `Could not open backing file: ${error.message}`, {
+      operation: 'open',
+      role: 'backing',
       filename: error.filename ?? name,
       cause: error,
     });
@@ -380,10 +381,10 @@ function refuseStranger(
   if (expected === undefined || expected.includes(identity)) return;
   const name = printable(backing.filename);
   const difference = `its identity is ${identity}, not ${printable(expected.join(' or '))}`;
-  throw new CowherdError(
+  throw cannotOpen(
     'ERR_COWHERD_BACKING',
-    `Could not open '${filename}': the backing file '${name}' is another one than the image was made over, or was changed since (${difference})`,
-    { filename },
+    filename,
+    `the backing file '${name}' is another one than the image was made over, or was changed since (${difference})`,
   );
 }
 
@@ -398,11 +399,7 @@ async function openChild(
     return await openChildAt(options.dataFile, file, options);
   }
   if (name === undefined) {
-    throw new CowherdError(
-      'ERR_COWHERD_INVALID_IMAGE',
-      `Could not open '${filename}': the image names no ${title}`,
-      { filename },
-    );
+    throw cannotOpen('ERR_COWHERD_INVALID_IMAGE', filename, `the image names no ${title}`);
   }
   if (mayNotReachOut(options)) {
     throw new CowherdError(

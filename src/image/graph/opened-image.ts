@@ -5,7 +5,7 @@ import type { Node } from '../../engine/queues/node.js';
 import { leave } from '../../engine/queues/members.js';
 import { SharedWords } from '../../engine/words/shared-words.js';
 import { Throttle, throttleWords } from '../../engine/throttle.js';
-import { CowherdError, nameMemoryError } from '../../errors.js';
+import { CowherdError, nameMemoryError, problemWith } from '../../errors.js';
 import type {
   BackingReader,
   ChildFile,
@@ -247,10 +247,10 @@ export class OpenedImage implements Image {
       );
     }
     if (options.repair !== undefined && !node.permissions.repair) {
-      throw new CowherdError(
+      throw problemWith(
         'ERR_COWHERD_INVALID_ARGUMENT',
-        `'${this.filename}': to be repaired, an image has to be opened for writing and forCheck`,
-        { filename: this.filename },
+        this.filename,
+        'to be repaired, an image has to be opened for writing and forCheck',
       );
     }
     try {

@@ -2,7 +2,8 @@
  * What a name says of an image: in which file it is, and how that is opened. A path, a URL, a `json:` name and
  * a list of options such as `driver=qcow2,file.filename=NAME` all come to this.
  */
-import { CowherdError } from '../../errors.js';
+import type { CowherdError } from '../../errors.js';
+import { cannotOpen } from '../../errors.js';
 import { type ImageSpecification, OptionReader } from './option-reader.js';
 
 export type { ImageSpecification, NamedSettings } from './option-reader.js';
@@ -58,8 +59,7 @@ export function isJsonName(name: string): boolean {
 }
 
 function refusal(given: string, why: string): CowherdError {
-  const message = `Could not open '${given}': ${why}`;
-  return new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename: given });
+  return cannotOpen('ERR_COWHERD_INVALID_ARGUMENT', given, why);
 }
 
 /**

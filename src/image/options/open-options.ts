@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { maxQueues } from '../../engine/words/control-block.js';
 import type { ThrottleOptions } from '../../engine/throttle.js';
-import { CowherdError } from '../../errors.js';
+import { cannotOpen } from '../../errors.js';
 import { formatNames, formatOpenOptions } from '../../format/registry.js';
 import type { OpenOption } from '../../storage/open-option.js';
 import { driverNames, fileOpenOptions } from '../../storage/registry.js';
@@ -139,10 +139,10 @@ export function checkOpenOptions(filename: string, given: OpenImageOptions): voi
   const { forceShare, readOnly, snapshot } = given;
   if (forceShare === true && readOnly !== true && snapshot === undefined) {
     // Without locks of its own nothing would keep two writers apart.
-    throw new CowherdError(
+    throw cannotOpen(
       'ERR_COWHERD_INVALID_ARGUMENT',
-      `Could not open '${filename}': force-share=on can only be used with read-only images`,
-      { filename },
+      filename,
+      'force-share=on can only be used with read-only images',
     );
   }
 }

@@ -2,7 +2,7 @@
  * Checks options where they are handed in: one wrong in name, type or range is refused at the call,
  * with one line that names it, instead of being taken for something else.
  */
-import { CowherdError } from '../../errors.js';
+import { problemWith } from '../../errors.js';
 
 /** Says what a value should be, if it is not that. */
 export type OptionRule = (value: unknown) => string | undefined;
@@ -67,7 +67,7 @@ export function oneOf(...values: readonly string[]): OptionRule {
 
 /** An object of options that have rules of their own. */
 export function options<Options>(rules: OptionRules<Options>): OptionRule {
-  return (value) => problemWith(value, rules);
+  return (value) => problemIn(value, rules);
 }
 
 /**
@@ -87,13 +87,12 @@ export function checkOptions<Options>(
     const name = required.find((each) => (given as Partial<Options>)[each] === undefined);
     return name === undefined ? undefined : `${name} is left out`;
   };
-  const problem = problemWith(given, rules) ?? missing();
+  const problem = problemIn(given, rules) ?? missing();
   if (problem === undefined) return;
-  const message = `'${filename}': Invalid options: ${problem}`;
-  throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename });
+  throw problemWith('ERR_COWHERD_INVALID_ARGUMENT', filename, `Invalid options: ${problem}`);
 }
 
-function problemWith<Options>(given: unknown, rules: OptionRules<Options>): string | undefined {
+function problemIn<Options>(given: unknown, rules: OptionRules<Options>): string | undefined {
   if (typeof given !== 'object' || given === null) return 'an object is expected';
   for (const [name, value] of Object.entries(given)) {
     if (!Object.hasOwn(rules, name)) return `there is no option '${name}'`;

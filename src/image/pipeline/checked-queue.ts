@@ -4,7 +4,7 @@ import { types } from 'node:util';
 import { Counter, type QueueCounters } from '../../engine/queues/counters.js';
 import type { Node } from '../../engine/queues/node.js';
 import type { Throttle } from '../../engine/throttle.js';
-import { CowherdError } from '../../errors.js';
+import { CowherdError, problemWith } from '../../errors.js';
 import type { DataCopy, FillRule, FormatQueue } from '../../format/driver.js';
 import { probeBytes } from '../../format/probe.js';
 import { mistakenFormat } from '../../format/registry.js';
@@ -252,10 +252,11 @@ export class CheckedQueue implements ImageQueue {
       offset + length > size ||
       isInexact(offset, length)
     ) {
-      return new CowherdError(
+      return problemWith(
         'ERR_COWHERD_OUT_OF_RANGE',
-        `'${filename}': ${length} bytes at guest offset ${offset} do not lie within the disk of ${size} bytes`,
-        { filename, offset },
+        filename,
+        `${length} bytes at guest offset ${offset} do not lie within the disk of ${size} bytes`,
+        { offset },
       );
     }
     if (writes && !node.permissions.write) {
@@ -272,10 +273,11 @@ export class CheckedQueue implements ImageQueue {
     if (clusterSize === undefined) return undefined;
     const whole = Math.min(clusterSize, node.size - offset);
     if (offset % clusterSize === 0 && length === whole) return undefined;
-    return new CowherdError(
+    return problemWith(
       'ERR_COWHERD_INVALID_ARGUMENT',
-      `'${filename}': compressed writes take one cluster of ${clusterSize} bytes at its guest offset`,
-      { filename, offset },
+      filename,
+      `compressed writes take one cluster of ${clusterSize} bytes at its guest offset`,
+      { offset },
     );
   }
 }

@@ -1,6 +1,6 @@
 /** The content of a disk as one of Node's streams, read ahead with several requests. */
 import { Readable } from 'node:stream';
-import { CowherdError, nameMemoryError } from '../../errors.js';
+import { nameMemoryError, problemWith } from '../../errors.js';
 import type { ReadStreamOptions } from '../api/image.js';
 import type { Extent } from '../api/reports.js';
 import { inOrder } from './in-order.js';
@@ -51,10 +51,11 @@ export function createReadStream(source: StreamSource, options: ReadStreamOption
   const { start = 0, end = Infinity, highWaterMark = defaultAheadBytes, signal } = options;
   const stop = end === Infinity ? size : end + 1;
   if (start > stop || stop > size || end < start) {
-    throw new CowherdError(
+    throw problemWith(
       'ERR_COWHERD_OUT_OF_RANGE',
-      `'${filename}': bytes ${start} to ${end} do not lie in this order within the disk of ${size} bytes`,
-      { filename, offset: start },
+      filename,
+      `bytes ${start} to ${end} do not lie in this order within the disk of ${size} bytes`,
+      { offset: start },
     );
   }
   const pieceBytes = Math.min(mostPieceBytes, Math.ceil(highWaterMark / 4));

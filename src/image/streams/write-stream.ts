@@ -3,7 +3,7 @@
  * their size, so that clusters are written whole, and several pieces are written at a time.
  */
 import { Writable } from 'node:stream';
-import { CowherdError, nameMemoryError } from '../../errors.js';
+import { CowherdError, nameMemoryError, problemWith } from '../../errors.js';
 import { alignedBuffer } from '../../native/aligned-buffer.js';
 import type { WriteStreamOptions } from '../api/image.js';
 import {
@@ -162,10 +162,11 @@ class ImageWriteStream extends Writable {
 }
 
 function beyondEnd({ filename, size }: StreamTarget, offset: number, length: number): CowherdError {
-  return new CowherdError(
+  return problemWith(
     'ERR_COWHERD_OUT_OF_RANGE',
-    `'${filename}': ${length} bytes at guest offset ${offset} of a stream do not lie within the disk of ${size} bytes`,
-    { filename, offset },
+    filename,
+    `${length} bytes at guest offset ${offset} of a stream do not lie within the disk of ${size} bytes`,
+    { offset },
   );
 }
 

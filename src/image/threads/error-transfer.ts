@@ -12,9 +12,10 @@ export interface ErrorMessage {
 /** The message that tells of an error. */
 export function describeError(error: unknown): ErrorMessage {
   if (error instanceof CowherdError) {
-    const { code, message, filename, offset, length, reason, damage, hint, errno, syscall } = error;
-    const details = { filename, offset, length, reason, damage, hint, errno, syscall };
-    return { code, message, details };
+    const { code, message, operation, role, why, filename, offset, length } = error;
+    const { reason, damage, hint, errno, syscall } = error;
+    const what = { operation, role, why, filename, offset, length };
+    return { code, message, details: { ...what, reason, damage, hint, errno, syscall } };
   }
   return {
     code: undefined,

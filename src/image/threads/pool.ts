@@ -6,7 +6,7 @@
 import type { Readable, Writable } from 'node:stream';
 import { types } from 'node:util';
 import { Worker } from 'node:worker_threads';
-import { CowherdError, nameMemoryError } from '../../errors.js';
+import { CowherdError, nameMemoryError, problemWith } from '../../errors.js';
 import { noWorkerModule, workerModule } from '../../package-folder.js';
 import type { Image, ReadStreamOptions, RequestTarget, WriteStreamOptions } from '../api/image.js';
 import type { OpenImageOptions } from '../api/options.js';
@@ -91,8 +91,12 @@ export async function openPool(path: PathLike, options: PoolOptions): Promise<Im
 }
 
 function notStarted(filename: string, why: string, cause?: unknown): CowherdError {
-  const message = `'${filename}': a thread of the pool could not be started: ${why}`;
-  return new CowherdError('ERR_COWHERD_IO', message, { filename, cause });
+  return problemWith(
+    'ERR_COWHERD_IO',
+    filename,
+    `a thread of the pool could not be started: ${why}`,
+    { cause },
+  );
 }
 
 /** One thread, and the requests it runs. */

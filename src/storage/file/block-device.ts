@@ -1,7 +1,7 @@
 /** What the host says of block devices beside what can be asked of an open file. */
 import { readFileSync, statSync } from 'node:fs';
 import { hostPath } from '../../byte-names.js';
-import { CowherdError } from '../../errors.js';
+import { cannotOpen } from '../../errors.js';
 
 /**
  * Refuses a block device that only reads: opened for writing it would fail with the first write.
@@ -10,11 +10,7 @@ import { CowherdError } from '../../errors.js';
  */
 export function refuseReadOnlyDevice(path: string): void {
   if (!isReadOnlyDevice(path)) return;
-  throw new CowherdError(
-    'ERR_COWHERD_READ_ONLY',
-    `Could not open '${path}': The device is not writable: Permission denied`,
-    { filename: path },
-  );
+  throw cannotOpen('ERR_COWHERD_READ_ONLY', path, 'The device is not writable: Permission denied');
 }
 
 function isReadOnlyDevice(path: string): boolean {

@@ -1,6 +1,6 @@
 /** Errors of files, as QEMU words them. */
 import os from 'node:os';
-import { CowherdError, errorFromErrno } from '../../errors.js';
+import { CowherdError, type Operation, errorFromErrno } from '../../errors.js';
 import { describeErrno } from '../../system-errors.js';
 
 /** The error of a file that could not be opened or created, worded as qemu-img words it. */
@@ -20,6 +20,8 @@ export function openError(
   const reason = describeErrno(name);
   const message = `Could not ${attempt} '${filename}': ${reason}`;
   return errorFromErrno(name, message, {
+    operation: attempt,
+    role: 'file',
     filename,
     reason,
     ...systemFailure(name, 'open', filename, cause),
@@ -40,27 +42,32 @@ export function operationError(
   const place = offset === undefined ? '' : ` at byte ${offset}`;
   const reason = describeErrno(name);
   const message = `Could not ${attempt} '${filename}'${place}: ${reason}`;
+  const { syscall, operation } = attempts[attempt] ?? {};
   return errorFromErrno(name, message, {
+    operation,
+    role: 'file',
     filename,
     offset,
     reason,
-    ...systemFailure(name, systemCalls[attempt], filename, cause),
+    ...systemFailure(name, syscall, filename, cause),
   });
 }
 
-/** The system call behind what was attempted, as the messages have it. */
-const systemCalls: Readonly<Record<string, string | undefined>> = {
-  'read from': 'read',
-  'write to': 'write',
-  flush: 'fdatasync',
-  resize: 'ftruncate',
-  stat: 'fstat',
-  lock: 'fcntl',
-  close: 'close',
-  'allocate space in': 'fallocate',
-  'write zeroes to': 'fallocate',
-  discard: 'fallocate',
-  'copy to': 'copy_file_range',
+/** What was attempted, as the messages have it, and the system call behind it. */
+const attempts: Readonly<
+  Record<string, { readonly operation: Operation; readonly syscall: string } | undefined>
+> = {
+  'read from': { operation: 'read', syscall: 'read' },
+  'write to': { operation: 'write', syscall: 'write' },
+  flush: { operation: 'flush', syscall: 'fdatasync' },
+  resize: { operation: 'resize', syscall: 'ftruncate' },
+  stat: { operation: 'stat', syscall: 'fstat' },
+  lock: { operation: 'lock', syscall: 'fcntl' },
+  close: { operation: 'close', syscall: 'close' },
+  'allocate space in': { operation: 'allocate', syscall: 'fallocate' },
+  'write zeroes to': { operation: 'write zeroes', syscall: 'fallocate' },
+  discard: { operation: 'discard', syscall: 'fallocate' },
+  'copy to': { operation: 'copy', syscall: 'copy_file_range' },
 };
 
 /** What an error says of the system call that failed, as Node's own errors say it. */

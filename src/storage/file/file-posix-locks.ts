@@ -4,7 +4,8 @@
  * holds it locks byte 100 + bit, for each it does not grant to others byte 200 + bit; all locks are
  * shared ones, and a conflict is found by looking whether anybody has locked the opposite byte.
  */
-import { CowherdError } from '../../errors.js';
+import type { CowherdError } from '../../errors.js';
+import { cannotOpen } from '../../errors.js';
 import type { Addon } from '../../native/addon.js';
 import { errnoName } from '../../system-errors.js';
 import { operationError } from './errno.js';
@@ -108,9 +109,9 @@ function lock(addon: Addon, file: number, filename: string, byte: number): boole
 }
 
 function conflict(filename: string, reason: string): CowherdError {
-  return new CowherdError(
+  return cannotOpen(
     'ERR_COWHERD_LOCKED',
-    `Could not open '${filename}': ${reason}\nIs another process using the image [${filename}]?`,
-    { filename },
+    filename,
+    `${reason}\nIs another process using the image [${filename}]?`,
   );
 }

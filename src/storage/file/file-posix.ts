@@ -1,6 +1,6 @@
 /** Files and block devices of the host, through the native addon. */
 import { hostPath } from '../../byte-names.js';
-import { CowherdError, nameMemoryError } from '../../errors.js';
+import { CowherdError, nameMemoryError, cannotOpen } from '../../errors.js';
 import { type Addon, type NativeCopyOrder, OpenFlag, type OpenedFile } from '../../native/addon.js';
 import {
   type CopyMemory,
@@ -11,7 +11,7 @@ import {
 } from '../../native/ring.js';
 import { acquireRing, releaseRing } from '../../native/thread-rings.js';
 import { BaseFile } from '../base-file.js';
-import { errnoName } from '../../system-errors.js';
+import { describeErrno, errnoName } from '../../system-errors.js';
 import { openError, operationError } from './errno.js';
 import { lockImage } from './file-posix-locks.js';
 import { NativeCopier } from './native-copier.js';
@@ -192,10 +192,10 @@ function ringFor(filename: string, aio: EngineName): Ring {
     throw nameMemoryError(error, filename);
   }
   if (typeof ring !== 'number') return ring;
-  throw new CowherdError(
+  throw cannotOpen(
     'ERR_COWHERD_UNSUPPORTED',
-    `Could not open '${filename}': the ${aio} engine is not available here (${errnoName(ring)})`,
-    { filename },
+    filename,
+    `the ${aio} engine is not available here (${errnoName(ring)})`,
   );
 }
 
@@ -280,8 +280,7 @@ export class FilePosix extends BaseFile implements RingClient<Completion> {
       extentSizeHint ?? defaultExtentSizeHint,
     );
     if (result === 0 || (extentSizeHint ?? 0) === 0) return;
-    const { message } = operationError('hint', this.filename, undefined, errnoName(result));
-    onWarning?.(`Failed to set extent size hint: ${message.slice(message.lastIndexOf(': ') + 2)}`);
+    onWarning?.(`Failed to set extent size hint: ${describeErrno(errnoName(result))}`);
   }
 
   // eslint-disable-next-line @typescript-eslint/require-await

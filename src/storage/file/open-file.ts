@@ -1,7 +1,7 @@
 /** Opens files of the host with the best backend that loads. */
 import { existsSync } from 'node:fs';
 import { hostPath } from '../../byte-names.js';
-import { CowherdError } from '../../errors.js';
+import { CowherdError, cannotOpen } from '../../errors.js';
 import { addon, addonProblem } from '../../native/addon.js';
 import { refuseReadOnlyDevice } from './block-device.js';
 import { attachFileNode, createFileNode, type FileNodeHandle, openFileNode } from './file-node.js';
@@ -31,10 +31,10 @@ function warnOnce(): void {
 /** @throws ERR_COWHERD_UNSUPPORTED for an engine that only the addon has */
 function refuseNativeEngine(path: string, { aio }: StorageOpenOptions): void {
   if (aio !== 'io_uring') return;
-  throw new CowherdError(
+  throw cannotOpen(
     'ERR_COWHERD_UNSUPPORTED',
-    `Could not open '${path}': the io_uring engine is not available without the native addon`,
-    { filename: path },
+    path,
+    'the io_uring engine is not available without the native addon',
   );
 }
 

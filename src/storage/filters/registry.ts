@@ -1,5 +1,5 @@
 /** The filters that users name: the one list of them. */
-import { CowherdError } from '../../errors.js';
+import { problemWith } from '../../errors.js';
 import type { StorageFile, StorageHandle } from '../storage.js';
 import { faultFilter } from './fault.js';
 import type { FilterOption, FilterUse, NameAlone, SettingsOf } from './filter.js';
@@ -114,8 +114,7 @@ export async function withFilters(
       const read = readChoice(choice, (name) => name);
       if (typeof read === 'string') {
         const { filename } = file;
-        const message = `'${filename}': ${read}`;
-        throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename });
+        throw problemWith('ERR_COWHERD_INVALID_ARGUMENT', filename, read);
       }
       const { filter, values: options } = read;
       const words = new Int32Array(new SharedArrayBuffer(4 * filter.words));

@@ -1,5 +1,5 @@
 /** What can go wrong between a file of a web server and its reader. */
-import { CowherdError, type CowherdErrorCode, printable } from '../../errors.js';
+import { CowherdError, type CowherdErrorCode, printable, cannotOpen } from '../../errors.js';
 
 /** A failure that another attempt may not meet. */
 export class TransientFailure extends Error {
@@ -13,15 +13,14 @@ export class TransientFailure extends Error {
 }
 
 /** The error of a file that cannot be opened. */
-export function cannotOpen(
+export function cannotOpenUrl(
   filename: string,
   why: string,
   code: CowherdErrorCode = 'ERR_COWHERD_IO',
   cause?: unknown,
 ): CowherdError {
   const reason = printable(why);
-  const message = `Could not open '${filename}': ${reason}`;
-  return new CowherdError(code, message, { filename, reason, cause });
+  return cannotOpen(code, filename, reason, { role: 'file', reason, cause });
 }
 
 /** The error of a file that cannot be read any further. */
@@ -34,7 +33,14 @@ export function cannotRead(
 ): CowherdError {
   const reason = printable(why);
   const message = `Could not read from '${filename}' at byte ${offset}: ${reason}`;
-  return new CowherdError(code, message, { filename, offset, reason, cause });
+  return new CowherdError(code, message, {
+    operation: 'read',
+    role: 'file',
+    filename,
+    offset,
+    reason,
+    cause,
+  });
 }
 
 /** A refusal by the server that another attempt would meet too. */

@@ -8,7 +8,7 @@ import http from 'node:http';
 import https from 'node:https';
 import { setTimeout as wait } from 'node:timers/promises';
 import { CowherdError } from '../../errors.js';
-import { Refusal, TransientFailure, cannotOpen, cannotRead, failureOf } from './failures.js';
+import { Refusal, TransientFailure, cannotOpenUrl, cannotRead, failureOf } from './failures.js';
 import { loginFromNetrc } from './netrc.js';
 import type { HttpOptions } from '../http-options.js';
 
@@ -93,7 +93,9 @@ export class HttpSource {
         return await this.#understand(answer, begin);
       });
     } catch (error) {
-      throw this.#named(error, (why, code, cause) => cannotOpen(this.#filename, why, code, cause));
+      throw this.#named(error, (why, code, cause) =>
+        cannotOpenUrl(this.#filename, why, code, cause),
+      );
     }
   }
 
@@ -136,7 +138,9 @@ export class HttpSource {
       if (response.statusCode === 200) return response;
       throw this.#refusalOf(response);
     } catch (error) {
-      throw this.#named(error, (why, code, cause) => cannotOpen(this.#filename, why, code, cause));
+      throw this.#named(error, (why, code, cause) =>
+        cannotOpenUrl(this.#filename, why, code, cause),
+      );
     }
   }
 

@@ -1,5 +1,5 @@
 /** The protocols of web servers. */
-import { CowherdError } from '../../errors.js';
+import { cannotOpen } from '../../errors.js';
 import { httpOpenOptions } from '../http-options.js';
 import type { Protocol } from '../protocol.js';
 
@@ -14,14 +14,16 @@ function protocolNamed(name: string): Protocol {
     openOptions: httpOpenOptions,
     async open(url, options) {
       if (!URL.canParse(url)) {
-        const message = `Could not open '${url}': it is no valid URL`;
-        throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename: url });
+        throw cannotOpen('ERR_COWHERD_INVALID_ARGUMENT', url, 'it is no valid URL');
       }
       const { openHttpFile, printableUrl } = await import('./http-file.js');
       if (options.readOnly !== true) {
         const filename = printableUrl(url);
-        const message = `Could not open '${filename}': files of web servers can only be read`;
-        throw new CowherdError('ERR_COWHERD_READ_ONLY', message, { filename });
+        throw cannotOpen(
+          'ERR_COWHERD_READ_ONLY',
+          filename,
+          'files of web servers can only be read',
+        );
       }
       return await openHttpFile(url, options.http ?? {}, undefined, options.signal);
     },

@@ -2,7 +2,7 @@
  * Disks within an OVA, `ova:FILE#DISK`: a tar file with a description (OVF) and the disks it describes. A
  * disk is named by its file, or by its id in the description; one that is the only one need not be named.
  */
-import { CowherdError, printable } from '../../errors.js';
+import { CowherdError, printable, cannotOpen } from '../../errors.js';
 import { WindowFile } from '../filters/window.js';
 import type { Protocol } from '../protocol.js';
 import type { StorageFile } from '../storage.js';
@@ -45,8 +45,7 @@ async function findDisk(
   disk: string | undefined,
 ): Promise<TarMember> {
   const refuse = (why: string): CowherdError => {
-    const message = `Could not open '${name}': ${why}`;
-    return new CowherdError('ERR_COWHERD_INVALID_IMAGE', message, { filename: name });
+    return cannotOpen('ERR_COWHERD_INVALID_IMAGE', name, why);
   };
   let members: readonly TarMember[];
   try {

@@ -1,5 +1,5 @@
 /** Objects of S3 services, `s3://BUCKET/KEY`: files of web servers whose requests are signed. */
-import { CowherdError } from '../../errors.js';
+import { cannotOpen } from '../../errors.js';
 import type { HttpFile } from '../http/http-file.js';
 import { type HttpOptions, httpOpenOptions } from '../http-options.js';
 import type { Protocol } from '../protocol.js';
@@ -11,8 +11,7 @@ export const s3Protocol: Protocol = {
   openOptions: httpOpenOptions,
   async open(name, { readOnly, http = {}, signal }) {
     if (readOnly !== true) {
-      const message = `Could not open '${name}': objects of S3 services can only be read`;
-      throw new CowherdError('ERR_COWHERD_READ_ONLY', message, { filename: name });
+      throw cannotOpen('ERR_COWHERD_READ_ONLY', name, 'objects of S3 services can only be read');
     }
     return await openObject(name, http, undefined, signal);
   },

@@ -1,6 +1,6 @@
 /** Requests to S3 services: where an object is, and the signature that a request carries. */
 import aws4 from 'aws4';
-import { CowherdError } from '../../errors.js';
+import { CowherdError, cannotOpen } from '../../errors.js';
 import type { SignRequest } from '../http/http-source.js';
 import type { S3Access } from './credentials.js';
 
@@ -12,8 +12,7 @@ import type { S3Access } from './credentials.js';
 export function objectUrl(name: string, { endpoint, region }: S3Access): string {
   const match = /^s3:\/\/([a-z0-9][a-z0-9._-]*)\/(.+)$/i.exec(name);
   if (match === null) {
-    const message = `Could not open '${name}': s3://BUCKET/KEY is expected`;
-    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename: name });
+    throw cannotOpen('ERR_COWHERD_INVALID_ARGUMENT', name, 's3://BUCKET/KEY is expected');
   }
   const [, bucket, key] = match;
   const path = key.split('/').map(encodeURIComponent).join('/');

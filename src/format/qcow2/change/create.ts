@@ -6,7 +6,7 @@
  *     [ header ][ refcount table ][ refcount blocks ][ L1 table ][ L2 tables ][ data … ]
  *                                                                └─ preallocation only ─┘
  */
-import { CowherdError } from '../../../errors.js';
+import { CowherdError, problemWith } from '../../../errors.js';
 import { maxL1TableBytes, maxRefcountTableBytes } from '../../../limits.js';
 import { preallocate, writeZeroes } from '../../../storage/preallocate.js';
 import type { StorageFile } from '../../../storage/storage.js';
@@ -146,11 +146,7 @@ async function refuseUnfit(file: StorageFile, { geometry, layout, options }: Pla
   }
   if (reason === undefined) return;
   const { filename } = file;
-  throw new CowherdError(
-    'ERR_COWHERD_UNSUPPORTED',
-    `'${filename}': Could not resize image: ${reason}`,
-    { filename },
-  );
+  throw problemWith('ERR_COWHERD_UNSUPPORTED', filename, `Could not resize image: ${reason}`);
 }
 
 function planLayout(geometry: Geometry, options: Qcow2CreateOptions, external: boolean): Layout {

@@ -3,7 +3,7 @@
  * header, the L1 and L2 tables, snapshots, bitmaps, the encryption header and the refcount
  * structures, and what is wrong with these tables themselves.
  */
-import { CowherdError, printable } from '../../../errors.js';
+import { printable, cannotOpen } from '../../../errors.js';
 import { maxBitmapTableEntries, maxFileLength, maxL1TableBytes } from '../../../limits.js';
 import { readBitmaps } from '../contents/bitmaps.js';
 import { CheckGivenUp, type Findings, entryHex } from './findings/findings.js';
@@ -398,9 +398,7 @@ class ReferenceCounter implements References {
 export async function refuseBrokenBitmaps(image: CheckedImage): Promise<void> {
   const { filename } = image.file;
   const refuse = (why: string): never => {
-    throw new CowherdError('ERR_COWHERD_INVALID_IMAGE', `Could not open '${filename}': ${why}`, {
-      filename,
-    });
+    throw cannotOpen('ERR_COWHERD_INVALID_IMAGE', filename, why);
   };
   const directory = await readBitmaps(image.file, image.header);
   for (const { name, inUse, tableOffset, tableEntries } of directory?.bitmaps ?? []) {

@@ -1,5 +1,6 @@
 /** The directory of persistent bitmaps (specification, "Bitmaps extension"); read, never written. */
-import { CowherdError } from '../../../errors.js';
+import type { CowherdError } from '../../../errors.js';
+import { problemWith } from '../../../errors.js';
 import { maxBitmapDirectoryBytes, maxBitmaps } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { ExtensionType, findExtension } from '../layout/header-extensions.js';
@@ -52,7 +53,7 @@ export async function readBitmaps(
   }
   const { filename } = file;
   const invalid = (message: string): CowherdError =>
-    new CowherdError('ERR_COWHERD_INVALID_IMAGE', `'${filename}': ${message}`, { filename });
+    problemWith('ERR_COWHERD_INVALID_IMAGE', filename, message);
   if (extension.data.length !== extensionLength)
     throw invalid('bitmaps_ext: Invalid extension length');
   const fields = new DataView(extension.data.buffer, extension.data.byteOffset);

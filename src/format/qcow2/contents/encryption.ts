@@ -1,5 +1,6 @@
 /** What an encrypted image says of its encryption. It is described only: no guest data is decrypted. */
-import { CowherdError } from '../../../errors.js';
+import type { CowherdError } from '../../../errors.js';
+import { cannotOpen } from '../../../errors.js';
 import { maxOffset } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { FormatQueue } from '../../driver.js';
@@ -100,11 +101,7 @@ function decodeLuks(bytes: Uint8Array): EncryptionInfo {
 
 /** The error for whatever would need the key. */
 export function encryptedRefusal(filename: string): CowherdError {
-  return new CowherdError(
-    'ERR_COWHERD_UNSUPPORTED',
-    `Could not open '${filename}': Encrypted images are not supported yet`,
-    { filename },
-  );
+  return cannotOpen('ERR_COWHERD_UNSUPPORTED', filename, 'Encrypted images are not supported yet');
 }
 
 /** The queue of an image whose data cannot be decrypted. */

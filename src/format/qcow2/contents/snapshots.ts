@@ -1,5 +1,6 @@
 /** The table of internal snapshots (specification, "Snapshots"); read here, not yet written. */
-import { CowherdError } from '../../../errors.js';
+import type { CowherdError } from '../../../errors.js';
+import { cannotOpen } from '../../../errors.js';
 import { maxSnapshotExtraBytes } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { SnapshotChoice } from '../../driver.js';
@@ -38,8 +39,7 @@ export async function readSnapshots(
 ): Promise<SnapshotTable> {
   const { filename } = file;
   const invalid = (message: string, hint: string): CowherdError =>
-    new CowherdError('ERR_COWHERD_INVALID_IMAGE', `Could not open '${filename}': ${message}`, {
-      filename,
+    cannotOpen('ERR_COWHERD_INVALID_IMAGE', filename, message, {
       hint: `You can force-remove ${hint} with cowherd check -r all`,
     });
   const reader = new TableReader(file, header.snapshotsOffset);

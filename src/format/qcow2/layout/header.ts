@@ -3,7 +3,7 @@
  * extensions"). Parsing checks every field against its bound before anything is believed.
  */
 import { bytesOfName } from '../../../byte-names.js';
-import { CowherdError, printable } from '../../../errors.js';
+import { CowherdError, printable, cannotOpen } from '../../../errors.js';
 import {
   maxBackingNameBytes,
   maxClusterBits,
@@ -107,19 +107,13 @@ export function decodeHeader(
   { forCheck = false } = {},
 ): Qcow2Header {
   const invalid = (message: string): CowherdError =>
-    new CowherdError('ERR_COWHERD_INVALID_IMAGE', `Could not open '${filename}': ${message}`, {
-      filename,
-    });
+    cannotOpen('ERR_COWHERD_INVALID_IMAGE', filename, message);
   if (bytes.length < version2Length) throw invalid('Image is too short for a qcow2 header');
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getUint32(0) !== magic) throw invalid('Image is not in qcow2 format');
   const version = view.getUint32(4);
   if (version !== 2 && version !== 3) {
-    throw new CowherdError(
-      'ERR_COWHERD_UNSUPPORTED',
-      `Could not open '${filename}': Unsupported qcow2 version ${version}`,
-      { filename },
-    );
+    throw cannotOpen('ERR_COWHERD_UNSUPPORTED', filename, `Unsupported qcow2 version ${version}`);
   }
   if (version === 3 && bytes.length < version3MinLength) {
     throw invalid('Image is too short for a qcow2 header');
@@ -314,10 +308,10 @@ function refuseUnknownFeatures(
   if (unknown === 0n) return;
   const table = findExtension(extensions, ExtensionType.featureNames);
   const names = nameFeatures(table?.data, 'incompatible', unknown);
-  throw new CowherdError(
+  throw cannotOpen(
     'ERR_COWHERD_UNSUPPORTED',
-    `Could not open '${filename}': Unsupported qcow2 feature(s): ${printable(names.join(', '))}`,
-    { filename },
+    filename,
+    `Unsupported qcow2 feature(s): ${printable(names.join(', '))}`,
   );
 }
 

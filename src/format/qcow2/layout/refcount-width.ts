@@ -2,7 +2,7 @@
  * Reference counts of every width in the bytes of a refcount block (specification, "Reference
  * Counts"): widths below a byte are packed from the least significant bit on.
  */
-import { CowherdError } from '../../../errors.js';
+import { problemWith } from '../../../errors.js';
 
 /** Reads and writes single counts. `start` is the byte position of entry 0 in the view. */
 export interface RefcountWidth {
@@ -38,10 +38,10 @@ function wide(filename: string): RefcountWidth {
     get(view, start, index) {
       const high = view.getUint32(start + index * 8);
       if (high > largestHigh) {
-        throw new CowherdError(
+        throw problemWith(
           'ERR_COWHERD_INVALID_IMAGE',
-          `'${filename}': a reference count is beyond what can be represented`,
-          { filename },
+          filename,
+          'a reference count is beyond what can be represented',
         );
       }
       return high * 0x100000000 + view.getUint32(start + index * 8 + 4);

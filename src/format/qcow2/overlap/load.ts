@@ -3,7 +3,8 @@
  * What a header, a snapshot or a table says is believed here: where two of them contradict each other,
  * both are kept from harm.
  */
-import { CowherdError } from '../../../errors.js';
+import type { CowherdError } from '../../../errors.js';
+import { cannotOpen } from '../../../errors.js';
 import { maxInactiveL1Bytes, maxProtectedClusters } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { bitmapDirectoryPlace } from '../contents/bitmaps.js';
@@ -169,9 +170,9 @@ function* pointersIn(view: DataView): Generator<number> {
 }
 
 function tooMany(filename: string): CowherdError {
-  return new CowherdError(
+  return cannotOpen(
     'ERR_COWHERD_UNSUPPORTED',
-    `Could not open '${filename}': there are too many metadata to keep writes off them; a lower overlap check is needed`,
-    { filename },
+    filename,
+    'there are too many metadata to keep writes off them; a lower overlap check is needed',
   );
 }

@@ -10,7 +10,7 @@
  */
 import { FreeIndex, allocateFreeIndex } from '../../../engine/space/free-index.js';
 import type { LongMutex } from '../../../engine/words/long-mutex.js';
-import { CowherdError } from '../../../errors.js';
+import { CowherdError, problemWith } from '../../../errors.js';
 import { maxRefcountTableBytes } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { CorruptionError } from '../tables/corruption.js';
@@ -413,10 +413,10 @@ export class Allocator {
     }
     const { capacity } = this.#refcounts.table;
     if (tableClusters * clusterSize > Math.min(maxRefcountTableBytes, capacity * 8)) {
-      throw new CowherdError(
+      throw problemWith(
         'ERR_COWHERD_NO_SPACE',
-        `'${this.#file.filename}': the reference count table cannot grow further; the image file is too large for its cluster size`,
-        { filename: this.#file.filename },
+        this.#file.filename,
+        'the reference count table cannot grow further; the image file is too large for its cluster size',
       );
     }
     return { tableClusters, blocks };

@@ -5,7 +5,8 @@
 import type { Poison } from '../../../engine/words/poison.js';
 import { SliceCache, type SliceCacheMemory } from '../../../engine/cache/slice-cache.js';
 import type { Watchdog } from '../../../engine/words/watchdog.js';
-import { CowherdError } from '../../../errors.js';
+import type { CowherdError } from '../../../errors.js';
+import { problemWith } from '../../../errors.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { CorruptionError } from '../tables/corruption.js';
 import type { Geometry } from '../layout/geometry.js';
@@ -207,8 +208,9 @@ export class Refcounts {
     }
     if (hostOffset === 0) {
       const { filename } = this.#file;
-      const message = `'${filename}': refcount block ${block} is missing`;
-      throw new CowherdError('ERR_COWHERD_CORRUPT', message, { filename, offset: 0 });
+      throw problemWith('ERR_COWHERD_CORRUPT', filename, `refcount block ${block} is missing`, {
+        offset: 0,
+      });
     }
     return hostOffset + (key % slicesPerTable) * sliceSize;
   }
@@ -227,10 +229,11 @@ export class Refcounts {
 
   #outOfRange(cluster: number, value: number): CowherdError {
     const offset = cluster * this.#geometry.clusterSize;
-    return new CowherdError(
+    return problemWith(
       'ERR_COWHERD_CORRUPT',
-      `'${this.#file.filename}': reference count of the cluster at host offset ${offset} cannot become ${value}`,
-      { filename: this.#file.filename, offset },
+      this.#file.filename,
+      `reference count of the cluster at host offset ${offset} cannot become ${value}`,
+      { offset },
     );
   }
 }

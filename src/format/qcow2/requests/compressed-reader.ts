@@ -5,7 +5,7 @@
 import type { AtomicMemory } from '../../../engine/words/atomic-memory.js';
 import { ControlWord } from '../../../engine/words/control-block.js';
 import type { BufferPool } from '../../../engine/buffer-pool.js';
-import { CowherdError, givenAway } from '../../../errors.js';
+import { CowherdError, givenAway, problemWith } from '../../../errors.js';
 import type { Codec } from '../../../native/codec.js';
 import { codecFor } from '../../../native/codecs.js';
 import type { StorageFile } from '../../../storage/storage.js';
@@ -89,10 +89,11 @@ export class CompressedReader {
       const { filename } = this.#file;
       if (cluster.length === 0) throw givenAway(filename);
       const code = error instanceof CowherdError ? error.code : 'ERR_COWHERD_CORRUPT';
-      throw new CowherdError(
+      throw problemWith(
         code,
-        `'${filename}': compressed cluster at host offset ${hostOffset} cannot be decompressed`,
-        { filename, offset: hostOffset, cause: error },
+        filename,
+        `compressed cluster at host offset ${hostOffset} cannot be decompressed`,
+        { offset: hostOffset, cause: error },
       );
     }
   }

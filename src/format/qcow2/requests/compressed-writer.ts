@@ -10,7 +10,7 @@
 import type { BufferPool } from '../../../engine/buffer-pool.js';
 import { publishPacked } from '../../../engine/queues/queue-line.js';
 import type { Turn } from '../../../engine/queues/turnstile.js';
-import { CowherdError, givenAway } from '../../../errors.js';
+import { CowherdError, givenAway, problemWith } from '../../../errors.js';
 import type { Codec } from '../../../native/codec.js';
 import { codecFor } from '../../../native/codecs.js';
 import { compressedBuffers } from './compressed-buffers.js';
@@ -59,10 +59,11 @@ export class CompressedWriter {
     const { metadata, externalData, file, turns } = this.#context;
     const { clusterSize } = metadata.geometry;
     if (externalData) {
-      throw new CowherdError(
+      throw problemWith(
         'ERR_COWHERD_UNSUPPORTED',
-        `'${file.filename}': clusters of an external data file cannot be compressed`,
-        { filename: file.filename, offset },
+        file.filename,
+        'clusters of an external data file cannot be compressed',
+        { offset },
       );
     }
     const cluster = buffer.length === clusterSize ? buffer : padded(buffer, clusterSize);
@@ -147,10 +148,11 @@ export class CompressedWriter {
     } catch (error) {
       if (!(error instanceof CowherdError)) throw error;
       const { filename } = this.#context.file;
-      throw new CowherdError(
+      throw problemWith(
         error.code,
-        `'${filename}': cluster at guest offset ${offset} cannot be compressed: ${error.message}`,
-        { filename, offset, cause: error },
+        filename,
+        `cluster at guest offset ${offset} cannot be compressed: ${error.message}`,
+        { offset, cause: error },
       );
     }
   }

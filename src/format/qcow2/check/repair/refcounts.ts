@@ -4,7 +4,8 @@
  * A count is only ever set to the number of references there are, so a power cut between two writes
  * leaves some counts right and the others as they were.
  */
-import { CowherdError } from '../../../../errors.js';
+import type { CowherdError } from '../../../../errors.js';
+import { problemWith } from '../../../../errors.js';
 import { maxRefcountTableBytes } from '../../../../limits.js';
 import type { CheckedImage } from '../tables/checked-image.js';
 import type { PackedCounts } from '../counts/packed-counts.js';
@@ -191,10 +192,10 @@ class RebuildPlan {
 
   #tooLarge(): CowherdError {
     const { filename } = this.#image.file;
-    return new CowherdError(
+    return problemWith(
       'ERR_COWHERD_NO_SPACE',
-      `'${filename}': the file is too large for a new reference count table`,
-      { filename },
+      filename,
+      'the file is too large for a new reference count table',
     );
   }
 }

@@ -1,0 +1,83 @@
+/** Failures in qemu-img's words, made of what the library says of them. */
+import type { CowherdError } from '../../errors.js';
+import { type Operation } from '../../errors.js';
+import { BlockStatusError } from '../../jobs/block-status.js';
+
+/** A file as the command line has it. */
+export interface NamedFile {
+  /** As given. */
+  readonly given: string;
+  readonly path: string;
+}
+
+/**
+ * Of an image that could not be opened. Failures of the image's own file keep its name, since qemu-img tells
+ * them as those of a layer below.
+ */
+export function openingText({ given, path }: NamedFile, error: CowherdError): string {
+  const { operation, role, why, filename, hint, message } = error;
+  const isOfImage = operation === 'open' && role === 'image' && filename === path;
+  const isAbove = operation === 'open' && role === 'backing' && filename === path;
+  const text = `Could not open '${given}': ${isOfImage || isAbove ? (why ?? message) : message}`;
+  return hint === undefined ? text : `${text}\n${hint}`;
+}
+
+/** What damage an image was found to have, told before the failure that it led to; undefined if it did not. */
+export function damageText({ damage }: CowherdError): string | undefined {
+  if (damage === undefined) return undefined;
+  return `qcow2: Image is corrupt: ${damage}; further non-fatal corruption events will be suppressed`;
+}
+
+/** The image that a conversion writes. */
+export interface NamedTarget extends NamedFile {
+  readonly format: string;
+  /** Whether it was to be made. */
+  readonly created: boolean;
+}
+
+/** What changes a file. */
+const changes: readonly (Operation | undefined)[] = [
+  'write',
+  'write zeroes',
+  'allocate',
+  'resize',
+  'discard',
+  'flush',
+  'copy',
+];
+
+/** Of a conversion, as far as it is known which file failed. */
+export function conversionText(
+  error: CowherdError,
+  sources: readonly NamedFile[],
+  target?: NamedTarget,
+): string {
+  const { operation, filename, offset, message, why = message, reason = message } = error;
+  if (operation === 'load snapshot') return `Failed to load snapshot: ${why}`;
+  if (error instanceof BlockStatusError && offset !== undefined) {
+    return `error while reading block status at offset ${offset}: ${reason}`;
+  }
+  // What names no file is about the options of the one to be made.
+  if (target !== undefined && (filename === undefined || filename === target.path)) {
+    return targetText(error, target);
+  }
+  if (error.code === 'ERR_COWHERD_CHECKSUM') return message;
+  if (offset !== undefined) {
+    // Sources are only read, so this is about the target's data file.
+    return changes.includes(operation)
+      ? `error while writing at byte ${offset}: ${message}`
+      : `error while reading at byte ${offset}: ${reason}`;
+  }
+  const source = sources.find(({ path }) => path === filename);
+  return source === undefined ? message : openingText(source, error);
+}
+
+function targetText(error: CowherdError, target: NamedTarget): string {
+  const { operation, role, offset, message, why } = error;
+  if (operation === 'open' && role === 'backing') return openingText(target, error);
+  if (offset !== undefined) return `error while writing at byte ${offset}: ${message}`;
+  if (target.created) {
+    return `${target.given}: error while converting ${target.format}: ${why ?? message}`;
+  }
+  return operation === 'open' || why === undefined ? openingText(target, error) : why;
+}
