@@ -2,7 +2,7 @@
  * Pooled requests for the hot path: one storage request, a promise for the caller, and a step when
  * it has ended. In the steady state nothing but the promise is allocated.
  */
-import type { Completion, StorageFile } from '../../storage/storage.js';
+import type { Completion } from '../../storage/storage.js';
 import { Counter, type QueueCounters } from './counters.js';
 
 /**
@@ -15,6 +15,24 @@ export type WriteAgain = (
   length: number,
   guestOffset: number,
 ) => Promise<void> | undefined;
+
+/** Where requests transfer their bytes: a storage file, or what stands before one. Offsets are in bytes. */
+export interface TransferTarget {
+  /** Starts filling the buffer; see `StorageFile`. */
+  submitRead(
+    buffer: Uint8Array,
+    hostOffset: number,
+    completion: Completion,
+    guestOffset: number,
+  ): void;
+  /** Starts writing the whole buffer; see `StorageFile`. */
+  submitWrite(
+    buffer: Uint8Array,
+    hostOffset: number,
+    completion: Completion,
+    guestOffset: number,
+  ): void;
+}
 
 /** Settles the promise of a request, if need be by another one. */
 export type Resolve = (ended?: Promise<void>) => void;
@@ -72,21 +90,22 @@ export class RequestPool {
     this.again = again;
   }
 
-  /** Reads the whole buffer from a host offset in bytes. */
+  /** Reads the whole buffer from a host offset in bytes; the guest offset is the same by default. */
   submitRead(
-    file: StorageFile,
+    target: TransferTarget,
     buffer: Uint8Array,
     hostOffset: number,
     epoch: number,
+    guestOffset = hostOffset,
   ): Promise<void> {
     const promise = new Promise<void>(this.#executor);
-    file.submitRead(buffer, hostOffset, this.#take(epoch));
+    target.submitRead(buffer, hostOffset, this.#take(epoch), guestOffset);
     return promise;
   }
 
   /** Writes the whole buffer, whose guest offset is told if it fails, at a host offset in bytes. */
   submitWrite(
-    file: StorageFile,
+    target: TransferTarget,
     buffer: Uint8Array,
     hostOffset: number,
     epoch: number,
@@ -97,7 +116,7 @@ export class RequestPool {
     request.buffer = buffer;
     request.length = buffer.length;
     request.guestOffset = guestOffset;
-    file.submitWrite(buffer, hostOffset, request);
+    target.submitWrite(buffer, hostOffset, request, guestOffset);
     return promise;
   }
 

@@ -6,7 +6,7 @@
 import { Counter } from '../../../engine/queues/counters.js';
 import type { Resolve, WriteAgain } from '../../../engine/queues/request-pool.js';
 import type { Completion } from '../../../storage/storage.js';
-import { type QueueContext, intoLimbo, nothingBelow } from './queue-context.js';
+import { type QueueContext, freshReadZero, intoLimbo, nothingBelow } from './queue-context.js';
 import { ClusterKind } from '../layout/l2-entry.js';
 
 /** A write under way, with the claim it ends. */
@@ -66,7 +66,7 @@ export class AllocatingWrites {
    * @returns undefined, with nothing done, if it cannot
    */
   tryWrite(buffer: Uint8Array, offset: number, epoch: number): Promise<void> | undefined {
-    const { metadata, arena, turns, externalData, file } = this.#context;
+    const { metadata, arena, turns, externalData, payload } = this.#context;
     const { geometry, l2Cache, claims } = metadata;
     const { clusterSize } = geometry;
     const within = geometry.within(offset);
@@ -87,7 +87,8 @@ export class AllocatingWrites {
       l2Cache.unlockExclusive(slot);
       return undefined;
     }
-    const showsNothing = arena.knownZero && this.#showsZeroes(slot, entry, offset - within);
+    const showsNothing =
+      freshReadZero(this.#context) && this.#showsZeroes(slot, entry, offset - within);
     claims.add(slot, entry, 1, this.#context.line);
     l2Cache.pin(slot);
     l2Cache.unlockExclusive(slot);
@@ -107,7 +108,7 @@ export class AllocatingWrites {
     const promise = new Promise<void>(this.#executor);
     write.resolve = this.#resolve;
     write.reject = this.#reject;
-    file.submitWrite(buffer, write.hostOffset + within, write);
+    payload.submitWrite(buffer, write.hostOffset + within, write, offset);
     return promise;
   }
 
@@ -157,8 +158,7 @@ export class AllocatingWrites {
 
   /** Whether the cluster has nothing to be freed or copied; the caller holds the slice's word. */
   #canAllocate(slot: number, entry: number, offset: number, length: number): boolean {
-    const { metadata, arena } = this.#context;
-    const { geometry, l2Cache, claims, entries } = metadata;
+    const { geometry, l2Cache, claims, entries } = this.#context.metadata;
     if (claims.has(slot, entry)) return false;
     const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
     const kind = entries.kind(l2Cache.view, at);
@@ -166,7 +166,9 @@ export class AllocatingWrites {
     // Whole (sub)clusters have no edges; others need edges that are zero, and a cluster that is.
     const granule = geometry.subclusterSize;
     if (offset % granule === 0 && length % granule === 0) return true;
-    return arena.knownZero && this.#showsZeroes(slot, entry, offset - (offset % granule));
+    return (
+      freshReadZero(this.#context) && this.#showsZeroes(slot, entry, offset - (offset % granule))
+    );
   }
 
   /** Whether a cluster without a host cluster reads as zeroes from a guest offset on. */

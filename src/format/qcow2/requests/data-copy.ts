@@ -43,8 +43,9 @@ export function openDataCopy(
   sparseSize: number,
   run: RunChange,
 ): DataCopy | undefined {
-  const { metadata, externalData, turns } = context;
+  const { metadata, externalData, payload, turns } = context;
   if (turns === undefined || externalData || metadata.geometry.extendedL2) return undefined;
+  if (!payload.isPlain) return undefined;
   // A write looks more closely at where it goes.
   if (metadata.overlap.hasConflicts) return undefined;
   return new ClusterCopy(context, turns, sparseSize, run);
@@ -70,7 +71,7 @@ class ClusterCopy implements DataCopy {
     this.#context = context;
     this.#turns = turns;
     this.#rule = { granule: clusterSize, sparseSize };
-    this.#copier = context.file.dataCopier(this.#rule);
+    this.#copier = context.payload.dataCopier(this.#rule);
     this.#run = run;
   }
 
@@ -197,7 +198,7 @@ class ClusterCopy implements DataCopy {
     }
     this.#room.length = 0;
     // The former one has that room still.
-    this.#copier = this.#context.file.dataCopier(this.#rule);
+    this.#copier = this.#context.payload.dataCopier(this.#rule);
   }
 
   /** Gives up the clusters of a copy that has failed. */

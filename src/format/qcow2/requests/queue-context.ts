@@ -6,14 +6,15 @@ import type { UnflushedData } from '../../../engine/flush/unflushed.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { BackingReader } from '../../driver.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
+import type { Payload } from './payload.js';
 
 /** One queue's resources. */
 export interface QueueContext {
   readonly metadata: Qcow2Metadata;
   /** The image file through this queue's ring. */
   readonly file: StorageFile;
-  /** Where uncompressed guest data lie: the external data file, or the image file. */
-  readonly dataFile: StorageFile;
+  /** The way to uncompressed guest data: in the external data file, or the image file. */
+  readonly payload: Payload;
   /** Whether guest data lie in an external data file, at their guest offsets. */
   readonly externalData: boolean;
   /** Whether the external data file must at every instant be readable as a raw image. */
@@ -50,6 +51,11 @@ export function intoLimbo(
   for (const { cluster, count } of removed) {
     metadata.limbo.add({ cluster, count, epoch, round, punch });
   }
+}
+
+/** Whether the clusters that the arena gives next read as zeroes to the guest. */
+export function freshReadZero({ arena, payload }: QueueContext): boolean {
+  return arena.knownZero && payload.isPlain;
 }
 
 /** Whether guest bytes that are not in this image read as zeroes from a guest offset on. */

@@ -24,6 +24,7 @@ import type { QueueContext } from './queue-context.js';
 import { openDataCopy } from './data-copy.js';
 import { Autoclear, type Qcow2Header } from '../layout/header.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
+import { Payload, type PayloadTransform } from './payload.js';
 import { Reader } from './reader.js';
 import { reclaim, reclaimAll } from './reclaim.js';
 import { Writer } from './writer.js';
@@ -46,6 +47,8 @@ export interface Qcow2QueueOptions {
   readonly counters: QueueCounters;
   /** Whether writes take clusters in the order in which they begin. */
   readonly inOrder: boolean;
+  /** What is done to guest bytes on their way to the file; left out, nothing. */
+  readonly transform?: PayloadTransform;
   /** Makes the header ready for the first change of guest data. */
   readonly beforeFirstChange: () => Promise<void>;
   readonly onClosed: () => void;
@@ -78,7 +81,7 @@ export class Qcow2Queue implements FormatQueue {
     this.#context = {
       metadata,
       file,
-      dataFile: dataFile ?? file,
+      payload: new Payload(dataFile ?? file, options.transform),
       externalData: dataFile !== undefined,
       rawExternalData: (header.autoclearFeatures & Autoclear.rawExternalData) !== 0,
       backing,
@@ -133,7 +136,8 @@ export class Qcow2Queue implements FormatQueue {
       try {
         const hostOffset = this.#reader.locate(offset, buffer.length);
         if (hostOffset >= 0) {
-          return this.#reads.submitRead(this.#context.dataFile, buffer, hostOffset, epoch);
+          const { payload } = this.#context;
+          return this.#reads.submitRead(payload, buffer, hostOffset, epoch, offset);
         }
       } catch (error) {
         return this.#refused(epoch, error as Error);
@@ -149,8 +153,8 @@ export class Qcow2Queue implements FormatQueue {
       try {
         const hostOffset = this.#writer.locate(offset, buffer.length);
         if (hostOffset >= 0) {
-          const { dataFile } = this.#context;
-          return this.#writes.submitWrite(dataFile, buffer, hostOffset, epoch, offset);
+          const { payload } = this.#context;
+          return this.#writes.submitWrite(payload, buffer, hostOffset, epoch, offset);
         }
         const allocating = this.#allocatingWrites.tryWrite(buffer, offset, epoch);
         if (allocating !== undefined) return allocating;

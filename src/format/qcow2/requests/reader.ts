@@ -87,10 +87,10 @@ export class Reader {
 
   /** Starts fetching a planned run; undefined if it is there already. */
   #fetch(run: Run, target: Uint8Array, offset: number): Promise<void> | undefined {
-    const { dataFile, metadata } = this.#context;
+    const { payload, metadata } = this.#context;
     switch (run.kind) {
       case RunKind.data:
-        return dataFile.read(target, run.hostOffset);
+        return payload.read(target, offset, run.hostOffset);
       case RunKind.zero:
         target.fill(0);
         return undefined;

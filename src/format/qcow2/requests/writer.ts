@@ -11,6 +11,7 @@ import type { QueueContext, RemovedClusters } from './queue-context.js';
 import {
   acquireWritableSlice,
   endClaim,
+  freshReadZero,
   intoLimbo,
   leaveSlice,
   nothingBelow,
@@ -116,7 +117,7 @@ export class Writer {
         const source = { buffer, whole: length, from: done, length: step.length };
         const work =
           step.kind === 'in-place'
-            ? this.#context.dataFile.write(this.#bytesOf(source), step.hostOffset)
+            ? this.#context.payload.write(this.#bytesOf(source), offset + done, step.hostOffset)
             : this.#allocate(step.allocation, source, offset + done);
         steps.push(work);
         done += step.length;
@@ -205,7 +206,7 @@ export class Writer {
     }
     const stepLength = Math.min(length, count * clusterSize - within);
     claims.add(slot, entry, count, this.#context.line);
-    const knownZero = !externalData && arena.knownZero;
+    const knownZero = !externalData && freshReadZero(this.#context);
     const hostOffset = externalData ? guestOffset : arena.take(count) * clusterSize;
     this.#context.counters.add(Counter.allocatedClusters, count);
     const granule = whole ? clusterSize : geometry.subclusterSize;
@@ -321,13 +322,11 @@ export class Writer {
       tail.push(edge(edges.tail, edges.tailIsZero, dataEnd));
     }
     await Promise.all(fills);
-    const { dataFile, externalData, size, metadata } = this.#context;
+    const { payload, externalData, size, metadata } = this.#context;
     const buffers = [...head, this.#bytesOf(source), ...tail];
     // An external data file ends with the disk, not with the disk's last cluster.
     if (externalData) trimTo(buffers, size - start);
-    await (buffers.length === 1
-      ? dataFile.write(buffers[0], start)
-      : dataFile.writeVector(buffers, start));
+    await payload.writeVector(buffers, start - hostOffset + guestOffset, start);
     if (!allocation.showsNothing) metadata.flushOrder.noteBeforeEntries();
   }
 

@@ -40,11 +40,11 @@ export class Zeroing {
 
   /** Makes a guest range read as zeroes. */
   async writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
-    const { size, rawExternalData, dataFile, metadata, unflushed } = this.#context;
+    const { size, rawExternalData, payload, metadata, unflushed } = this.#context;
     const { clusterSize, subclusterSize } = metadata.geometry;
     if (rawExternalData) {
       // The entries stay: what is written meanwhile must show in the raw file and through them alike.
-      await dataFile.writeZeroes(offset, length, unmap);
+      await payload.writeZeroes(offset, length, unmap);
       unflushed.note();
       return;
     }
@@ -67,8 +67,7 @@ export class Zeroing {
 
   /** Gives up the host clusters of every whole cluster in a guest range. */
   async discard(offset: number, length: number): Promise<void> {
-    const { size, rawExternalData, dataFile, version, backing, metadata, unflushed } =
-      this.#context;
+    const { size, rawExternalData, payload, version, backing, metadata, unflushed } = this.#context;
     const { clusterSize } = metadata.geometry;
     // Without zero clusters, giving up a cluster would expose what the backing file holds.
     if (version === 2 && backing !== undefined) return;
@@ -77,7 +76,7 @@ export class Zeroing {
     const stop = end === size ? end : end - (end % clusterSize);
     if (stop <= start) return;
     if (rawExternalData) {
-      await dataFile.writeZeroes(start, stop - start, true);
+      await payload.writeZeroes(start, stop - start, true);
       unflushed.note();
       return;
     }
@@ -150,7 +149,7 @@ export class Zeroing {
    * @returns how many
    */
   async #giveUpData(offset: number, count: number, mode: ZeroMode): Promise<number> {
-    const { metadata, dataFile, size, unflushed } = this.#context;
+    const { metadata, payload, size, unflushed } = this.#context;
     const { geometry, l2Cache, claims, entries } = metadata;
     const entry = geometry.entryInSlice(offset);
     let held: { readonly slot: number; readonly count: number } | undefined;
@@ -168,7 +167,7 @@ export class Zeroing {
     const { slot } = held!;
     try {
       const length = Math.min(changed * geometry.clusterSize, size - offset);
-      await dataFile.discard(offset, length);
+      await payload.discard(offset, length);
       unflushed.note();
       l2Cache.lockExclusive(slot);
       try {
