@@ -7,10 +7,17 @@ import { Counter } from '../../../engine/queues/counters.js';
 import type { Resolve, WriteAgain } from '../../../engine/queues/request-pool.js';
 import type { Completion } from '../../../storage/storage.js';
 import { type QueueContext, freshReadZero, intoLimbo, nothingBelow } from './queue-context.js';
+import {
+  type Claim,
+  type SliceSection,
+  beginClaim,
+  endClaim,
+  inCachedSlice,
+} from './slice-section.js';
 import { ClusterKind } from '../layout/l2-entry.js';
 
-/** A write under way, with the claim it ends. */
-class AllocatingWrite implements Completion {
+/** A write under way, and its claim. */
+class AllocatingWrite implements Completion, Claim {
   resolve: Resolve | undefined;
   reject: ((error: Error) => void) | undefined;
   buffer: Uint8Array | undefined;
@@ -20,16 +27,25 @@ class AllocatingWrite implements Completion {
   begun = 0;
   slot = 0;
   entry = 0;
+  readonly count = 1;
   /** Host offset in bytes of the new cluster. */
   hostOffset = 0;
   /** Mask of the subclusters that are written. */
   subclusters = 0;
   /** Whether the host cluster, before the write, reads as the guest cluster does: as zeroes. */
   showsNothing = false;
+  /** Claims the cluster, if it can be written the short way. */
+  readonly claim: SliceSection<true>;
+  /** Points the entry at the cluster, which is written. */
+  readonly link: () => void;
   readonly #writes: AllocatingWrites;
 
   constructor(writes: AllocatingWrites) {
     this.#writes = writes;
+    this.claim = (slot, entry) => writes.claim(this, slot, entry);
+    this.link = () => {
+      writes.link(this);
+    };
   }
 
   complete(error: Error | null): void {
@@ -67,7 +83,7 @@ export class AllocatingWrites {
    */
   tryWrite(buffer: Uint8Array, offset: number, epoch: number): Promise<void> | undefined {
     const { metadata, arena, turns, externalData, payload } = this.#context;
-    const { geometry, l2Cache, claims } = metadata;
+    const { geometry } = metadata;
     const { clusterSize } = geometry;
     const within = geometry.within(offset);
     if (within + buffer.length > clusterSize || arena.available === 0 || externalData) {
@@ -77,30 +93,16 @@ export class AllocatingWrites {
     if (turns !== undefined && !turns.isIdle) return undefined;
     // The long way looks more closely at the table.
     if (metadata.overlap.hasConflicts) return undefined;
-    if (!metadata.ownsTable(Math.floor(offset / geometry.tableReach))) return undefined;
-    const key = metadata.sliceKey(offset);
-    const slot = l2Cache.find(key);
-    if (slot < 0) return undefined;
-    const entry = geometry.entryInSlice(offset);
-    l2Cache.lockExclusive(slot);
-    if (!l2Cache.holds(slot, key) || !this.#canAllocate(slot, entry, offset, buffer.length)) {
-      l2Cache.unlockExclusive(slot);
+    const write = this.#idle.pop() ?? new AllocatingWrite(this);
+    write.guestOffset = offset;
+    write.length = buffer.length;
+    if (inCachedSlice(this.#context, offset, write.claim) === undefined) {
+      this.#idle.push(write);
       return undefined;
     }
-    const showsNothing =
-      freshReadZero(this.#context) && this.#showsZeroes(slot, entry, offset - within);
-    claims.add(slot, entry, 1, this.#context.line);
-    l2Cache.pin(slot);
-    l2Cache.unlockExclusive(slot);
-    const write = this.#idle.pop() ?? new AllocatingWrite(this);
     write.buffer = buffer;
-    write.length = buffer.length;
-    write.guestOffset = offset;
-    write.showsNothing = showsNothing;
     write.epoch = epoch;
     write.begun = this.#context.counters.begin();
-    write.slot = slot;
-    write.entry = entry;
     write.hostOffset = arena.take(1) * clusterSize;
     write.subclusters = geometry.extendedL2
       ? metadata.entries.subclusterMask(within, buffer.length)
@@ -117,7 +119,7 @@ export class AllocatingWrites {
     const { resolve, reject, epoch, buffer, length, guestOffset } = write;
     let failure = error;
     try {
-      this.#link(write, error === null);
+      this.#endClaim(write, error === null);
     } catch (reason) {
       failure ??= reason as Error;
     }
@@ -135,25 +137,35 @@ export class AllocatingWrites {
     else reject?.(failure);
   }
 
-  /** @throws ERR_COWHERD_POISONED */
-  #link(write: AllocatingWrite, written: boolean): void {
-    const { metadata } = this.#context;
-    const { geometry, l2Cache, claims, entries } = metadata;
-    const { slot, entry, hostOffset, subclusters } = write;
+  /** Claims a write's cluster, if it can go the short way. */
+  claim(write: AllocatingWrite, slot: number, entry: number): true | undefined {
+    const { guestOffset, length } = write;
+    if (!this.#canAllocate(slot, entry, guestOffset, length)) return undefined;
+    const { geometry } = this.#context.metadata;
+    const start = geometry.clusterStart(guestOffset);
+    write.showsNothing = freshReadZero(this.#context) && this.#showsZeroes(slot, entry, start);
+    write.slot = slot;
+    write.entry = entry;
+    beginClaim(this.#context, write);
+    return true;
+  }
+
+  /** Points the entry of a write at its cluster; the caller holds the slice's word. */
+  link({ slot, entry, hostOffset, subclusters }: AllocatingWrite): void {
+    const { geometry, l2Cache, entries } = this.#context.metadata;
     const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
-    if (written && !write.showsNothing) metadata.flushOrder.noteBeforeEntries();
-    l2Cache.lockExclusive(slot);
-    if (written) {
-      if (subclusters === 0) entries.setNormal(l2Cache.view, at, hostOffset);
-      else entries.setSubclusters(l2Cache.view, at, hostOffset, subclusters);
-      l2Cache.markDirty(slot);
-    }
-    claims.remove(slot, entry, 1);
-    l2Cache.unlockExclusive(slot);
-    l2Cache.waiting.wake(slot);
-    l2Cache.unpin(slot);
+    if (subclusters === 0) entries.setNormal(l2Cache.view, at, hostOffset);
+    else entries.setSubclusters(l2Cache.view, at, hostOffset, subclusters);
+  }
+
+  /** @throws ERR_COWHERD_POISONED */
+  #endClaim(write: AllocatingWrite, written: boolean): void {
+    const { geometry, flushOrder } = this.#context.metadata;
+    if (written && !write.showsNothing) flushOrder.noteBeforeEntries();
+    endClaim(this.#context, write, written ? write.link : undefined);
     if (written) return;
-    intoLimbo(this.#context, [{ cluster: hostOffset / geometry.clusterSize, count: 1 }], false);
+    const cluster = write.hostOffset / geometry.clusterSize;
+    intoLimbo(this.#context, [{ cluster, count: 1 }], false);
   }
 
   /** Whether the cluster has nothing to be freed or copied; the caller holds the slice's word. */

@@ -15,7 +15,8 @@ import type { Codec } from '../../../native/codec.js';
 import { codecFor } from '../../../native/codecs.js';
 import { compressedBuffers } from './compressed-buffers.js';
 import type { QueueContext, RemovedClusters } from './queue-context.js';
-import { acquireWritableSlice, intoLimbo, leaveSlice } from './queue-context.js';
+import { intoLimbo } from './queue-context.js';
+import { inWritableSlice, prepareTable } from './slice-section.js';
 import type { CompressionType } from '../layout/header.js';
 import { refusedRemoval, removedByEntry } from './freed-clusters.js';
 import type { Writer } from './writer.js';
@@ -104,7 +105,7 @@ export class CompressedWriter {
     if (turn !== undefined) await turn.begins;
     const data = output.subarray(0, length);
     // A new L2 table goes before the data it maps, so that the file can end with them.
-    metadata.l2Cache.unpin(await acquireWritableSlice(this.#context, offset));
+    await prepareTable(this.#context, offset);
     const hostOffset = await this.#pack(length);
     turn?.end();
     try {
@@ -230,28 +231,19 @@ export class CompressedWriter {
   async #link(offset: number, hostOffset: number, length: number): Promise<void> {
     const { metadata } = this.#context;
     const { geometry, l2Cache, claims, entries } = metadata;
-    const entry = geometry.entryInSlice(offset);
     const removed: RemovedClusters[] = [];
     // What is not there yet cannot be inflated: the cluster could not be read at all.
     metadata.flushOrder.noteBeforeEntries();
-    for (;;) {
-      const slot = await acquireWritableSlice(this.#context, offset);
-      l2Cache.lockExclusive(slot);
-      const claimed = claims.has(slot, entry);
+    await inWritableSlice(this.#context, offset, (slot, entry) => {
+      if (claims.has(slot, entry)) return undefined;
       const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
-      const refusal = claimed ? undefined : refusedRemoval(this.#context, at);
-      if (!claimed && refusal === undefined) {
-        removedByEntry(this.#context, at, removed);
-        entries.setCompressed(l2Cache.view, at, hostOffset, length);
-        l2Cache.markDirty(slot);
-      }
-      const announced = claimed ? l2Cache.waiting.announce(slot) : undefined;
-      l2Cache.unlockExclusive(slot);
-      const claimEnds = leaveSlice(this.#context, slot, announced);
+      const refusal = refusedRemoval(this.#context, at);
       if (refusal !== undefined) throw refusal;
-      if (claimEnds === undefined) break;
-      await claimEnds;
-    }
+      removedByEntry(this.#context, at, removed);
+      entries.setCompressed(l2Cache.view, at, hostOffset, length);
+      l2Cache.markDirty(slot);
+      return true;
+    });
     intoLimbo(this.#context, removed, false);
   }
 }

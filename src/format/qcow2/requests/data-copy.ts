@@ -8,21 +8,9 @@ import { Counter } from '../../../engine/queues/counters.js';
 import type { Turn, Turnstile } from '../../../engine/queues/turnstile.js';
 import type { CopiedPart, CopyRule, CopySegment, DataCopier } from '../../../storage/storage.js';
 import { type DataCopy, copiedBytes } from '../../driver.js';
-import {
-  type QueueContext,
-  acquireWritableSlice,
-  endClaim,
-  intoLimbo,
-  nothingBelow,
-} from './queue-context.js';
+import { type QueueContext, intoLimbo, nothingBelow } from './queue-context.js';
+import { type Claim, beginClaim, endClaim, inWritableSlice } from './slice-section.js';
 import { ClusterKind } from '../layout/l2-entry.js';
-
-/** Entries of a pinned slice that a copy has claimed. */
-interface Claim {
-  readonly slot: number;
-  readonly entry: number;
-  readonly count: number;
-}
 
 /** Clusters that were taken from the arena and are given to copies from the front on. */
 interface Room {
@@ -102,8 +90,7 @@ class ClusterCopy implements DataCopy {
   ): Promise<readonly CopiedPart[] | undefined> {
     const claim = await this.#claim(offset, length);
     if (claim === undefined) return undefined;
-    const { slot, entry, count } = claim;
-    this.#promised += count;
+    this.#promised += claim.count;
     let written: readonly CopiedPart[] | undefined;
     try {
       if (!(await this.#makeRoom())) return undefined;
@@ -115,12 +102,11 @@ class ClusterCopy implements DataCopy {
         this.#giveUp(parts);
         return undefined;
       }
-      this.#link(claim, parts);
       written = parts;
     } finally {
-      this.#promised -= count;
+      this.#promised -= claim.count;
       if (this.#promised === 0) this.#giveBackRoom();
-      endClaim(this.#context, slot, entry, count);
+      this.#endClaim(claim, written ?? []);
     }
     this.#context.unflushed.note();
     return written;
@@ -128,27 +114,25 @@ class ClusterCopy implements DataCopy {
 
   /** Claims the clusters of a range, unless something is there already, or shows through. */
   async #claim(offset: number, length: number): Promise<Claim | undefined> {
-    const { metadata, line } = this.#context;
-    const { geometry, l2Cache, claims, entries } = metadata;
+    const { geometry, l2Cache, claims, entries } = this.#context.metadata;
     const isBelow = !nothingBelow(this.#context, offset);
-    const slot = await acquireWritableSlice(this.#context, offset);
-    const entry = geometry.entryInSlice(offset);
     const count = geometry.clusters(length);
-    assert(entry + count <= geometry.l2EntriesPerSlice, 'a copy spans more than one slice');
-    const isFree = (index: number): boolean => {
+    const isFree = (slot: number, index: number): boolean => {
       if (claims.has(slot, index)) return false;
       const at = slot * l2Cache.sliceSize + index * geometry.l2EntrySize;
       const kind = entries.kind(l2Cache.view, at);
       return kind === ClusterKind.zeroPlain || (kind === ClusterKind.unallocated && !isBelow);
     };
-    l2Cache.lockExclusive(slot);
-    let free = 0;
-    while (free < count && isFree(entry + free)) free++;
-    if (free === count) claims.add(slot, entry, count, line);
-    l2Cache.unlockExclusive(slot);
-    if (free === count) return { slot, entry, count };
-    l2Cache.unpin(slot);
-    return undefined;
+    const claim = await inWritableSlice(this.#context, offset, (slot, entry) => {
+      assert(entry + count <= geometry.l2EntriesPerSlice, 'a copy spans more than one slice');
+      let free = 0;
+      while (free < count && isFree(slot, entry + free)) free++;
+      if (free < count) return 'taken';
+      const claimed = { slot, entry, count };
+      beginClaim(this.#context, claimed);
+      return claimed;
+    });
+    return claim === 'taken' ? undefined : claim;
   }
 
   /** Sees to it that all copies under way have room. @returns false if there is none to be had */
@@ -211,14 +195,22 @@ class ClusterCopy implements DataCopy {
     intoLimbo(this.#context, removed, false);
   }
 
-  /** Points the entries of a claim at what was written; the others stay as they are. */
+  /** Ends a claim with its entries pointing at what was written; the others stay as they are. */
+  #endClaim(claim: Claim, parts: readonly CopiedPart[]): void {
+    if (parts.length === 0) {
+      endClaim(this.#context, claim);
+      return;
+    }
+    this.#context.metadata.flushOrder.noteBeforeEntries();
+    endClaim(this.#context, claim, () => {
+      this.#link(claim, parts);
+    });
+  }
+
   #link({ slot, entry }: Claim, parts: readonly CopiedPart[]): void {
-    if (parts.length === 0) return;
     const { metadata, counters } = this.#context;
-    const { geometry, entries, l2Cache, flushOrder } = metadata;
+    const { geometry, entries, l2Cache } = metadata;
     const { clusterSize, l2EntrySize } = geometry;
-    flushOrder.noteBeforeEntries();
-    l2Cache.lockExclusive(slot);
     for (const { at, length, hostOffset } of parts) {
       const first = entry + at / clusterSize;
       for (let index = 0; index < length / clusterSize; index++) {
@@ -227,7 +219,5 @@ class ClusterCopy implements DataCopy {
       }
       counters.add(Counter.allocatedClusters, length / clusterSize);
     }
-    l2Cache.markDirty(slot);
-    l2Cache.unlockExclusive(slot);
   }
 }

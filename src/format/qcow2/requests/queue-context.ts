@@ -1,6 +1,6 @@
 /** What the parts of one queue work with: its files, its share of the allocation, its limbo. */
 import type { Arena } from '../../../engine/space/arena.js';
-import { Counter, type QueueCounters } from '../../../engine/queues/counters.js';
+import type { QueueCounters } from '../../../engine/queues/counters.js';
 import type { Turnstile } from '../../../engine/queues/turnstile.js';
 import type { UnflushedData } from '../../../engine/flush/unflushed.js';
 import type { StorageFile } from '../../../storage/storage.js';
@@ -61,49 +61,4 @@ export function freshReadZero({ arena, payload }: QueueContext): boolean {
 /** Whether guest bytes that are not in this image read as zeroes from a guest offset on. */
 export function nothingBelow(context: QueueContext, guestOffset: number): boolean {
   return context.backing === undefined || guestOffset >= context.backing.size;
-}
-
-/**
- * The slice that maps a guest offset in bytes, pinned, in an L2 table that belongs to this image
- * alone; new tables come from the queue's arena, replaced ones go into limbo.
- */
-export function acquireWritableSlice(context: QueueContext, guestOffset: number): Promise<number> {
-  const { metadata, arena } = context;
-  return metadata.acquireWritableSlice(guestOffset, arena, (hostOffset) => {
-    const cluster = hostOffset / metadata.geometry.clusterSize;
-    intoLimbo(context, [{ cluster, count: 1 }], false);
-  });
-}
-
-/**
- * Unpins a slice after a look at it.
- *
- * @param announced what announcing the wait for a claim gave, if the request has to wait for one
- * @returns the end of the claim, after which the slice's entries are to be looked at again
- */
-export function leaveSlice(
-  context: QueueContext,
-  slot: number,
-  announced?: number,
-): Promise<void> | undefined {
-  const { l2Cache } = context.metadata;
-  if (announced !== undefined) context.counters.add(Counter.claimWaits);
-  const claimEnds = announced === undefined ? undefined : l2Cache.waiting.wait(slot, announced);
-  l2Cache.unpin(slot);
-  return claimEnds;
-}
-
-/** Ends the claim of consecutive entries of a pinned slice, and wakes who waits for it. */
-export function endClaim(
-  { metadata }: QueueContext,
-  slot: number,
-  entry: number,
-  count: number,
-): void {
-  const { l2Cache, claims } = metadata;
-  l2Cache.lockExclusive(slot);
-  claims.remove(slot, entry, count);
-  l2Cache.unlockExclusive(slot);
-  l2Cache.waiting.wake(slot);
-  l2Cache.unpin(slot);
 }

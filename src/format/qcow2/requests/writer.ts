@@ -8,25 +8,15 @@ import { Counter } from '../../../engine/queues/counters.js';
 import type { Turn } from '../../../engine/queues/turnstile.js';
 import { givenAway } from '../../../errors.js';
 import type { QueueContext, RemovedClusters } from './queue-context.js';
-import {
-  acquireWritableSlice,
-  endClaim,
-  freshReadZero,
-  intoLimbo,
-  leaveSlice,
-  nothingBelow,
-} from './queue-context.js';
+import { freshReadZero, intoLimbo, nothingBelow } from './queue-context.js';
+import { type Claim, beginClaim, endClaim, inWritableSlice } from './slice-section.js';
 import { ClusterKind } from '../layout/l2-entry.js';
 import { Run, RunKind } from '../layout/plan.js';
 import { type Reader, corruptEntry } from './reader.js';
 import { refusedRemoval, removedByEntry } from './freed-clusters.js';
 
 /** Consecutive claimed guest clusters on their way to being written and linked. */
-interface Allocation {
-  readonly slot: number;
-  /** Index in the slice of the first cluster's entry. */
-  readonly entry: number;
-  readonly count: number;
+interface Allocation extends Claim {
   /** Host offset in bytes of the first cluster. */
   readonly hostOffset: number;
   readonly knownZero: boolean;
@@ -63,7 +53,6 @@ interface Source {
 type Step =
   | { readonly kind: 'in-place'; readonly length: number; readonly hostOffset: number }
   | { readonly kind: 'allocate'; readonly length: number; readonly allocation: Allocation }
-  | { readonly kind: 'wait-for-claim' }
   | { readonly kind: 'refill-arena'; readonly wanted: number };
 
 /** One queue's writes. */
@@ -135,34 +124,20 @@ export class Writer {
 
   /** Plans the next step, waiting for whatever stands in its way. */
   async #next(offset: number, length: number): Promise<Extract<Step, { readonly length: number }>> {
-    const { metadata, arena } = this.#context;
-    const { l2Cache } = metadata;
     for (;;) {
-      const slot = await acquireWritableSlice(this.#context, offset);
-      l2Cache.lockExclusive(slot);
-      let step: Step | undefined;
-      let announced: number | undefined;
-      try {
-        step = this.#plan(slot, offset, length);
-        if (step.kind === 'wait-for-claim') announced = l2Cache.waiting.announce(slot);
-      } finally {
-        l2Cache.unlockExclusive(slot);
-        if (step === undefined) l2Cache.unpin(slot);
-      }
-      if (step.kind === 'allocate') return step;
-      const claimEnds = leaveSlice(this.#context, slot, announced);
-      if (step.kind === 'in-place') return step;
-      if (step.kind === 'refill-arena') await arena.refill(step.wanted);
-      else await claimEnds;
+      const step = await inWritableSlice(this.#context, offset, (slot, entry) =>
+        this.#plan(slot, entry, offset, length),
+      );
+      if (step.kind !== 'refill-arena') return step;
+      await this.#context.arena.refill(step.wanted);
     }
   }
 
-  /** Decides on a step and claims what it allocates; the caller holds the slice's word. */
-  #plan(slot: number, offset: number, length: number): Step {
+  /** Decides on a step and claims what it allocates; undefined where the first cluster is claimed. */
+  #plan(slot: number, entry: number, offset: number, length: number): Step | undefined {
     const { metadata, externalData } = this.#context;
     const { geometry, entries, claims, l2Cache, overlap } = metadata;
-    const entry = geometry.entryInSlice(offset);
-    if (claims.has(slot, entry)) return { kind: 'wait-for-claim' };
+    if (claims.has(slot, entry)) return undefined;
     const inPlace = this.#inPlaceLength(slot, offset, length);
     if (this.#run.kind === RunKind.corrupt) throw corruptEntry(this.#context, offset);
     const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
@@ -205,7 +180,7 @@ export class Writer {
       count++;
     }
     const stepLength = Math.min(length, count * clusterSize - within);
-    claims.add(slot, entry, count, this.#context.line);
+    beginClaim(this.#context, { slot, entry, count });
     const knownZero = !externalData && freshReadZero(this.#context);
     const hostOffset = externalData ? guestOffset : arena.take(count) * clusterSize;
     this.#context.counters.add(Counter.allocatedClusters, count);
@@ -236,13 +211,13 @@ export class Writer {
 
   /** Plans writing into a host cluster the entry has already, but whose content is not all valid. */
   #planKept(slot: number, entry: number, at: number, offset: number, length: number): Step {
-    const { geometry, entries, claims, l2Cache, overlap } = this.#context.metadata;
+    const { geometry, entries, l2Cache, overlap } = this.#context.metadata;
     const { clusterSize, subclusterSize } = geometry;
     const hostOffset = entries.hostOffset(l2Cache.view, at);
     if (!this.#context.externalData) overlap.check(hostOffset, clusterSize, 'a write');
     const within = geometry.within(offset);
     const stepLength = Math.min(length, clusterSize - within);
-    claims.add(slot, entry, 1, this.#context.line);
+    beginClaim(this.#context, { slot, entry, count: 1 });
     const allocated = geometry.extendedL2 ? entries.allocatedBits(l2Cache.view, at) : 0;
     // The rest of a subcluster that is written already stays; others may be writing there.
     const isAllocated = (byte: number): boolean =>
@@ -285,20 +260,20 @@ export class Writer {
 
   async #allocate(allocation: Allocation, source: Source, offset: number): Promise<void> {
     const { geometry } = this.#context.metadata;
-    const { slot, entry, count } = allocation;
-    let removed: RemovedClusters[] = [];
+    const removed: RemovedClusters[] = [];
     try {
       await this.#writeWithEdges(allocation, source, offset);
-      removed = this.#link(allocation);
     } catch (error) {
       if (allocation.fresh) {
         const cluster = allocation.hostOffset / geometry.clusterSize;
-        intoLimbo(this.#context, [{ cluster, count }], false);
+        intoLimbo(this.#context, [{ cluster, count: allocation.count }], false);
       }
+      endClaim(this.#context, allocation);
       throw error;
-    } finally {
-      endClaim(this.#context, slot, entry, count);
     }
+    endClaim(this.#context, allocation, () => {
+      this.#link(allocation, removed);
+    });
     intoLimbo(this.#context, removed, false);
   }
 
@@ -330,13 +305,11 @@ export class Writer {
     if (!allocation.showsNothing) metadata.flushOrder.noteBeforeEntries();
   }
 
-  /** Points the entries at their written clusters. @returns what they pointed at before */
-  #link(allocation: Allocation): RemovedClusters[] {
+  /** Points the entries at their written clusters. @param removed gets what they pointed at before */
+  #link(allocation: Allocation, removed: RemovedClusters[]): void {
     const { geometry, entries, l2Cache } = this.#context.metadata;
     const { slot, entry, count, subclusters, fresh } = allocation;
     const { view } = l2Cache;
-    const removed: RemovedClusters[] = [];
-    l2Cache.lockExclusive(slot);
     for (let index = 0; index < count; index++) {
       const at = slot * l2Cache.sliceSize + (entry + index) * geometry.l2EntrySize;
       const hostOffset = allocation.hostOffset + index * geometry.clusterSize;
@@ -344,9 +317,6 @@ export class Writer {
       if (subclusters === undefined) entries.setNormal(view, at, hostOffset);
       else entries.setSubclusters(view, at, hostOffset, subclusters(index));
     }
-    l2Cache.markDirty(slot);
-    l2Cache.unlockExclusive(slot);
-    return removed;
   }
 
   /** Bytes from `offset` that can be written in place: own, whole, unclaimed, contiguous clusters. */

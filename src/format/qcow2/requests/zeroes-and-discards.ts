@@ -3,13 +3,8 @@
  * subclusters); what remains at the edges is written as data.
  */
 import type { QueueContext, RemovedClusters } from './queue-context.js';
-import {
-  acquireWritableSlice,
-  endClaim,
-  intoLimbo,
-  leaveSlice,
-  nothingBelow,
-} from './queue-context.js';
+import { intoLimbo, nothingBelow } from './queue-context.js';
+import { type Claim, beginClaim, endClaim, inWritableSlice } from './slice-section.js';
 import { ClusterKind } from '../layout/l2-entry.js';
 import { Run, RunKind } from '../layout/plan.js';
 import type { Reader } from './reader.js';
@@ -151,37 +146,30 @@ export class Zeroing {
   async #giveUpData(offset: number, count: number, mode: ZeroMode): Promise<number> {
     const { metadata, payload, size, unflushed } = this.#context;
     const { geometry, l2Cache, claims, entries } = metadata;
-    const entry = geometry.entryInSlice(offset);
-    let held: { readonly slot: number; readonly count: number } | undefined;
-    const changed = await this.#inSlice(offset, count, (at, slot) => {
-      if (held === undefined) l2Cache.pin(slot);
-      held = { slot, count: (held?.count ?? 0) + 1 };
-      claims.add(
-        slot,
-        (at - slot * l2Cache.sliceSize) / geometry.l2EntrySize,
-        1,
-        this.#context.line,
-      );
-      return false;
+    const claim = await inWritableSlice<Claim>(this.#context, offset, (slot, entry) => {
+      const most = Math.min(count, geometry.l2EntriesPerSlice - entry);
+      let free = 0;
+      while (free < most && !claims.has(slot, entry + free)) free++;
+      if (free === 0) return undefined;
+      const claimed = { slot, entry, count: free };
+      beginClaim(this.#context, claimed);
+      return claimed;
     });
-    const { slot } = held!;
+    const { slot, entry, count: changed } = claim;
     try {
       const length = Math.min(changed * geometry.clusterSize, size - offset);
       await payload.discard(offset, length);
-      unflushed.note();
-      l2Cache.lockExclusive(slot);
-      try {
-        for (let index = entry; index < entry + changed; index++) {
-          const at = slot * l2Cache.sliceSize + index * geometry.l2EntrySize;
-          const kind = entries.kind(l2Cache.view, at);
-          if (this.#changeEntry(at, kind, offset, mode, [])) l2Cache.markDirty(slot);
-        }
-      } finally {
-        l2Cache.unlockExclusive(slot);
-      }
-    } finally {
-      endClaim(this.#context, slot, entry, changed);
+    } catch (error) {
+      endClaim(this.#context, claim);
+      throw error;
     }
+    unflushed.note();
+    endClaim(this.#context, claim, () => {
+      for (let index = entry; index < entry + changed; index++) {
+        const at = slot * l2Cache.sliceSize + index * geometry.l2EntrySize;
+        this.#changeEntry(at, entries.kind(l2Cache.view, at), offset, mode, []);
+      }
+    });
     return changed;
   }
 
@@ -228,37 +216,21 @@ export class Zeroing {
    *
    * @returns how many entries it was run on
    */
-  async #inSlice(
-    offset: number,
-    count: number,
-    change: (at: number, slot: number) => boolean,
-  ): Promise<number> {
-    const { metadata } = this.#context;
-    const { geometry, l2Cache, claims } = metadata;
-    const entry = geometry.entryInSlice(offset);
-    const last = Math.min(entry + count, geometry.l2EntriesPerSlice);
-    for (;;) {
-      const slot = await acquireWritableSlice(this.#context, offset);
-      l2Cache.lockExclusive(slot);
+  #inSlice(offset: number, count: number, change: (at: number) => boolean): Promise<number> {
+    const { geometry, l2Cache, claims } = this.#context.metadata;
+    return inWritableSlice(this.#context, offset, (slot, entry) => {
+      const last = Math.min(entry + count, geometry.l2EntriesPerSlice);
       let next = entry;
       let dirty = false;
-      let announced: number | undefined;
-      let failed = true;
       try {
         for (; next < last && !claims.has(slot, next); next++) {
           const at = slot * l2Cache.sliceSize + next * geometry.l2EntrySize;
-          if (change(at, slot)) dirty = true;
+          if (change(at)) dirty = true;
         }
-        if (next === entry) announced = l2Cache.waiting.announce(slot);
-        failed = false;
       } finally {
         if (dirty) l2Cache.markDirty(slot);
-        l2Cache.unlockExclusive(slot);
-        if (failed) l2Cache.unpin(slot);
       }
-      const claimEnds = leaveSlice(this.#context, slot, announced);
-      if (claimEnds === undefined) return next - entry;
-      await claimEnds;
-    }
+      return next === entry ? undefined : next - entry;
+    });
   }
 }
