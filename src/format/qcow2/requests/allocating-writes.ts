@@ -6,7 +6,8 @@
 import { Counter } from '../../../engine/queues/counters.js';
 import type { Resolve, WriteAgain } from '../../../engine/queues/request-pool.js';
 import type { Completion } from '../../../storage/storage.js';
-import { type QueueContext, freshReadZero, intoLimbo, nothingBelow } from './queue-context.js';
+import { isKnownZero } from './copy-on-write.js';
+import { type QueueContext, freshReadZero, intoLimbo } from './queue-context.js';
 import {
   type Claim,
   type SliceSection,
@@ -142,8 +143,7 @@ export class AllocatingWrites {
     const { guestOffset, length } = write;
     if (!this.#canAllocate(slot, entry, guestOffset, length)) return undefined;
     const { geometry } = this.#context.metadata;
-    const start = geometry.clusterStart(guestOffset);
-    write.showsNothing = freshReadZero(this.#context) && this.#showsZeroes(slot, entry, start);
+    write.showsNothing = this.#showsNothing(slot, entry, geometry.clusterStart(guestOffset));
     write.slot = slot;
     write.entry = entry;
     beginClaim(this.#context, write);
@@ -178,18 +178,13 @@ export class AllocatingWrites {
     // Whole (sub)clusters have no edges; others need edges that are zero, and a cluster that is.
     const granule = geometry.subclusterSize;
     if (offset % granule === 0 && length % granule === 0) return true;
-    return (
-      freshReadZero(this.#context) && this.#showsZeroes(slot, entry, offset - (offset % granule))
-    );
+    return this.#showsNothing(slot, entry, offset - (offset % granule));
   }
 
-  /** Whether a cluster without a host cluster reads as zeroes from a guest offset on. */
-  #showsZeroes(slot: number, entry: number, guestOffset: number): boolean {
-    const { geometry, l2Cache, entries } = this.#context.metadata;
+  /** Whether the new cluster reads from a guest offset on as the guest cluster does: as zeroes. */
+  #showsNothing(slot: number, entry: number, guestOffset: number): boolean {
+    const { geometry, l2Cache } = this.#context.metadata;
     const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
-    return (
-      entries.kind(l2Cache.view, at) === ClusterKind.zeroPlain ||
-      nothingBelow(this.#context, guestOffset)
-    );
+    return freshReadZero(this.#context) && isKnownZero(this.#context, at, guestOffset);
   }
 }

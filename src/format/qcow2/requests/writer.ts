@@ -7,8 +7,9 @@
 import { Counter } from '../../../engine/queues/counters.js';
 import type { Turn } from '../../../engine/queues/turnstile.js';
 import { givenAway } from '../../../errors.js';
+import { CopyOnWrite, type Placement, isKnownZero } from './copy-on-write.js';
 import type { QueueContext, RemovedClusters } from './queue-context.js';
-import { freshReadZero, intoLimbo, nothingBelow } from './queue-context.js';
+import { freshReadZero, intoLimbo } from './queue-context.js';
 import { type Claim, beginClaim, endClaim, inWritableSlice } from './slice-section.js';
 import { ClusterKind } from '../layout/l2-entry.js';
 import { Run, RunKind } from '../layout/plan.js';
@@ -16,28 +17,13 @@ import { type Reader, corruptEntry } from './reader.js';
 import { refusedRemoval, removedByEntry } from './freed-clusters.js';
 
 /** Consecutive claimed guest clusters on their way to being written and linked. */
-interface Allocation extends Claim {
-  /** Host offset in bytes of the first cluster. */
-  readonly hostOffset: number;
-  readonly knownZero: boolean;
+interface Allocation extends Claim, Placement {
   /** Whether the host clusters, before the write, read as the guest clusters do: as zeroes. */
   readonly showsNothing: boolean;
   /** Whether the host clusters were taken from the arena for this. */
   readonly fresh: boolean;
-  /** Guest offset in bytes of the first cluster. */
-  readonly guestOffset: number;
-  /** Bytes of guest data around the written ones that must be written with them. */
-  readonly edges: Edges;
   /** Mask of subclusters to mark as written per cluster, or undefined for whole clusters. */
   readonly subclusters: ((cluster: number) => number) | undefined;
-}
-
-/** Copy-on-write edges in bytes, and whether they are known to read as zeroes. */
-interface Edges {
-  readonly head: number;
-  readonly headIsZero: boolean;
-  readonly tail: number;
-  readonly tailIsZero: boolean;
 }
 
 /** A part of a buffer that is written. */
@@ -58,12 +44,12 @@ type Step =
 /** One queue's writes. */
 export class Writer {
   readonly #context: QueueContext;
-  readonly #reader: Reader;
+  readonly #copyOnWrite: CopyOnWrite;
   readonly #run = new Run();
 
   constructor(context: QueueContext, reader: Reader) {
     this.#context = context;
-    this.#reader = reader;
+    this.#copyOnWrite = new CopyOnWrite(context, reader);
   }
 
   /**
@@ -166,7 +152,7 @@ export class Writer {
     if (available === 0) return { kind: 'refill-arena', wanted: touched };
     const whole = this.#needsWholeCluster(first);
     const guestOffset = offset - within;
-    let showedZeroes = this.#edgeIsZero(first, guestOffset);
+    let showedZeroes = isKnownZero(this.#context, first, guestOffset);
     let count = 1;
     while (
       count < available &&
@@ -176,7 +162,7 @@ export class Writer {
       refusedRemoval(this.#context, first + count * geometry.l2EntrySize) === undefined
     ) {
       const at = first + count * geometry.l2EntrySize;
-      showedZeroes &&= this.#edgeIsZero(at, guestOffset + count * clusterSize);
+      showedZeroes &&= isKnownZero(this.#context, at, guestOffset + count * clusterSize);
       count++;
     }
     const stepLength = Math.min(length, count * clusterSize - within);
@@ -198,12 +184,7 @@ export class Writer {
         showsNothing: knownZero && showedZeroes,
         fresh: !externalData,
         guestOffset,
-        edges: {
-          head: within % granule,
-          headIsZero: this.#edgeIsZero(first, offset - (within % granule)),
-          tail: distanceToMultiple(within + stepLength, granule),
-          tailIsZero: this.#edgeIsZero(last, offset + stepLength),
-        },
+        edges: this.#copyOnWrite.edgesOfNew(first, last, offset, stepLength, granule),
         subclusters: whole ? undefined : this.#touchedSubclusters(within, stepLength),
       },
     };
@@ -212,17 +193,12 @@ export class Writer {
   /** Plans writing into a host cluster the entry has already, but whose content is not all valid. */
   #planKept(slot: number, entry: number, at: number, offset: number, length: number): Step {
     const { geometry, entries, l2Cache, overlap } = this.#context.metadata;
-    const { clusterSize, subclusterSize } = geometry;
+    const { clusterSize } = geometry;
     const hostOffset = entries.hostOffset(l2Cache.view, at);
     if (!this.#context.externalData) overlap.check(hostOffset, clusterSize, 'a write');
     const within = geometry.within(offset);
     const stepLength = Math.min(length, clusterSize - within);
     beginClaim(this.#context, { slot, entry, count: 1 });
-    const allocated = geometry.extendedL2 ? entries.allocatedBits(l2Cache.view, at) : 0;
-    // The rest of a subcluster that is written already stays; others may be writing there.
-    const isAllocated = (byte: number): boolean =>
-      ((allocated >>> Math.floor(byte / subclusterSize)) & 1) !== 0;
-    const end = within + stepLength;
     return {
       kind: 'allocate',
       length: stepLength,
@@ -235,12 +211,7 @@ export class Writer {
         showsNothing: false,
         fresh: false,
         guestOffset: offset - within,
-        edges: {
-          head: isAllocated(within) ? 0 : within % subclusterSize,
-          headIsZero: this.#edgeIsZero(at, offset),
-          tail: isAllocated(end - 1) ? 0 : distanceToMultiple(end, subclusterSize),
-          tailIsZero: this.#edgeIsZero(at, offset),
-        },
+        edges: this.#copyOnWrite.edgesOfKept(at, offset, stepLength),
         subclusters: geometry.extendedL2 ? this.#touchedSubclusters(within, stepLength) : undefined,
       },
     };
@@ -259,10 +230,10 @@ export class Writer {
   }
 
   async #allocate(allocation: Allocation, source: Source, offset: number): Promise<void> {
-    const { geometry } = this.#context.metadata;
+    const { geometry, flushOrder } = this.#context.metadata;
     const removed: RemovedClusters[] = [];
     try {
-      await this.#writeWithEdges(allocation, source, offset);
+      await this.#copyOnWrite.write(allocation, offset, source.length, () => this.#bytesOf(source));
     } catch (error) {
       if (allocation.fresh) {
         const cluster = allocation.hostOffset / geometry.clusterSize;
@@ -271,38 +242,11 @@ export class Writer {
       endClaim(this.#context, allocation);
       throw error;
     }
+    if (!allocation.showsNothing) flushOrder.noteBeforeEntries();
     endClaim(this.#context, allocation, () => {
       this.#link(allocation, removed);
     });
     intoLimbo(this.#context, removed, false);
-  }
-
-  async #writeWithEdges(allocation: Allocation, source: Source, offset: number): Promise<void> {
-    const { edges, knownZero, guestOffset, hostOffset } = allocation;
-    const head: Uint8Array[] = [];
-    const tail: Uint8Array[] = [];
-    let start = hostOffset + offset - guestOffset;
-    const fills: Promise<void>[] = [];
-    const edge = (length: number, isZero: boolean, from: number): Uint8Array => {
-      const content = new Uint8Array(length);
-      if (!isZero) fills.push(this.#reader.read(content, from));
-      return content;
-    };
-    if (edges.head > 0 && !(knownZero && edges.headIsZero)) {
-      head.push(edge(edges.head, edges.headIsZero, offset - edges.head));
-      start -= edges.head;
-    }
-    const dataEnd = offset + source.length;
-    if (edges.tail > 0 && !(knownZero && edges.tailIsZero)) {
-      tail.push(edge(edges.tail, edges.tailIsZero, dataEnd));
-    }
-    await Promise.all(fills);
-    const { payload, externalData, size, metadata } = this.#context;
-    const buffers = [...head, this.#bytesOf(source), ...tail];
-    // An external data file ends with the disk, not with the disk's last cluster.
-    if (externalData) trimTo(buffers, size - start);
-    await payload.writeVector(buffers, start - hostOffset + guestOffset, start);
-    if (!allocation.showsNothing) metadata.flushOrder.noteBeforeEntries();
   }
 
   /** Points the entries at their written clusters. @param removed gets what they pointed at before */
@@ -363,14 +307,6 @@ export class Writer {
     return entries.kind(l2Cache.view, at) !== ClusterKind.unallocated;
   }
 
-  /** Whether the unwritten bytes of a cluster are known to read as zeroes without looking. */
-  #edgeIsZero(at: number, guestOffset: number): boolean {
-    const { entries, l2Cache } = this.#context.metadata;
-    const kind = entries.kind(l2Cache.view, at);
-    if (kind === ClusterKind.zeroPlain || kind === ClusterKind.zeroAllocated) return true;
-    return kind === ClusterKind.unallocated && nothingBelow(this.#context, guestOffset);
-  }
-
   #touchedSubclusters(within: number, length: number): (cluster: number) => number {
     const { entries, geometry } = this.#context.metadata;
     const { clusterSize } = geometry;
@@ -379,21 +315,5 @@ export class Writer {
       const end = Math.min(within + length, (cluster + 1) * clusterSize);
       return entries.subclusterMask(start - cluster * clusterSize, end - start);
     };
-  }
-}
-
-/** Bytes from `offset` up to the next multiple of `granule`; 0 on a multiple. */
-function distanceToMultiple(offset: number, granule: number): number {
-  const over = offset % granule;
-  return over === 0 ? 0 : granule - over;
-}
-
-/** Cuts buffers that are written one after the other down to `length` bytes in all. */
-function trimTo(buffers: Uint8Array[], length: number): void {
-  let left = length;
-  for (let index = 0; index < buffers.length; index++) {
-    const buffer = buffers[index];
-    if (buffer.length > left) buffers[index] = buffer.subarray(0, Math.max(0, left));
-    left -= buffer.length;
   }
 }
