@@ -20,6 +20,7 @@ import {
 import { maxOffset, maxRefcountTableBytes, minCacheBytes } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { type AllocatorMemory, Allocator, allocateAllocatorMemory } from '../refcount/allocator.js';
+import { RefcountGrowth } from '../refcount/growth.js';
 import { CorruptMark, CorruptionError } from '../tables/corruption.js';
 import { FlushOrder } from './flush.js';
 import { Geometry } from '../layout/geometry.js';
@@ -251,7 +252,7 @@ export class Qcow2Metadata {
       () => {
         this.flushOrder.noteBeforeEntries();
       },
-      {
+      new RefcountGrowth(file, this.geometry, this.refcounts, this.overlap, {
         move: (hostOffset, entries, blocks) =>
           flushMutex.runExclusive(() => this.#moveRefcountTable(hostOffset, entries, blocks)),
         settle: () => this.headerFile.settle(),
@@ -260,7 +261,7 @@ export class Qcow2Metadata {
             section();
             return Promise.resolve();
           }),
-      },
+      }),
     );
   }
 

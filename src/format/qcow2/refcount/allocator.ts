@@ -1,23 +1,16 @@
 /**
  * Where host clusters come from: runs freed earlier, else the end of the file. Reserving a run
  * raises its reference counts in memory, so nothing can point at a cluster that is not counted.
- *
- * Growth of the refcount structures, inside the run that needs it:
- *
- *     end of file ──▶ [ new refcount table? ][ new refcount blocks ][ clusters handed out … ]
- *                       only if the old one     one for each range     counted, with the rest
- *                       is too short            not covered yet        of the run, in the blocks
  */
 import { FreeIndex, allocateFreeIndex } from '../../../engine/space/free-index.js';
 import type { LongMutex } from '../../../engine/words/long-mutex.js';
-import { CowherdError, problemWith } from '../../../errors.js';
-import { maxRefcountTableBytes } from '../../../limits.js';
+import { CowherdError } from '../../../errors.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { CorruptionError } from '../tables/corruption.js';
 import type { Geometry } from '../layout/geometry.js';
 import type { OverlapCheck } from '../overlap/overlap.js';
+import type { Growth, RefcountGrowth } from './growth.js';
 import type { Refcounts } from './refcounts.js';
-import { Structure } from '../overlap/levels.js';
 
 /** Units never looked at before that one reservation searches before it appends. */
 const unitsPerSearch = 16;
@@ -69,30 +62,6 @@ export function allocateAllocatorMemory(
   return { marks, free: allocateFreeIndex(mostBlocks * unitsPerBlock(geometry)) };
 }
 
-/** What the refcount structures need so that more clusters can be counted. */
-interface Growth {
-  /** Clusters of a longer refcount table, 0 if the present one does. */
-  readonly tableClusters: number;
-  /** Numbers of the blocks that are missing. */
-  readonly blocks: readonly number[];
-}
-
-/** How the refcount table and its blocks get to the disk. */
-export interface RefcountTableHome {
-  /**
-   * Writes a longer refcount table, with new blocks in it, to a host offset in bytes and makes the
-   * header point at it, durably; the blocks' counts reach the disk before.
-   */
-  move(hostOffset: number, entries: number, blocks: ReadonlyMap<number, number>): Promise<void>;
-  /**
-   * Makes sure that the header points at the present table, also after a move that failed: before
-   * that nobody knows whether what lies at the end of the file is in use.
-   */
-  settle(): Promise<void>;
-  /** Runs a section while no flush round has copies of reference counts under way. */
-  betweenRounds(section: () => void): Promise<void>;
-}
-
 /** One thread's access to the allocation of host clusters. */
 export class Allocator {
   readonly #file: StorageFile;
@@ -105,10 +74,7 @@ export class Allocator {
   readonly #unit: number;
   readonly #overlap: OverlapCheck;
   readonly #noteGrowth: () => void;
-  readonly #home: RefcountTableHome;
-  /** Clusters of refcount tables that have been moved away from, still counted. */
-  #superseded: { readonly cluster: number; readonly length: number }[] = [];
-
+  readonly #growth: RefcountGrowth;
   /** @param noteGrowth called when the file has become longer, before its new clusters are used */
   constructor(
     file: StorageFile,
@@ -118,7 +84,7 @@ export class Allocator {
     memory: AllocatorMemory,
     overlap: OverlapCheck,
     noteGrowth: () => void,
-    home: RefcountTableHome,
+    growth: RefcountGrowth,
   ) {
     this.#file = file;
     this.#geometry = geometry;
@@ -129,7 +95,7 @@ export class Allocator {
     this.#unit = geometry.refcountsPerBlock / unitsPerBlock(geometry);
     this.#overlap = overlap;
     this.#noteGrowth = noteGrowth;
-    this.#home = home;
+    this.#growth = growth;
   }
 
   /** First host cluster beyond everything in use. */
@@ -205,17 +171,8 @@ export class Allocator {
     return lowered;
   }
 
-  async #lowerSuperseded(): Promise<void> {
-    for (let run; (run = this.#superseded.pop()) !== undefined;) {
-      const { cluster, length } = run;
-      let done = 0;
-      try {
-        while (done < length) done += await this.#lower(cluster + done, length - done);
-      } catch (error) {
-        this.#superseded.push({ cluster: cluster + done, length: length - done });
-        throw error;
-      }
-    }
+  #lowerSuperseded(): Promise<void> {
+    return this.#growth.lowerSuperseded((cluster, count) => this.#lower(cluster, count));
   }
 
   /** @param mostUnits how many units may be searched in vain */
@@ -293,7 +250,7 @@ export class Allocator {
   /** Counts clusters from `from` on that no refcount block counts yet, or that lie beyond the end. */
   async #append(from: number, most: number): Promise<ClusterRun> {
     const { clusterSize, refcountsPerBlock } = this.#geometry;
-    await this.#home.settle();
+    await this.#growth.settle();
     const start = await this.#uncountedFrom(from, most);
     const { wanted, growth, end } = await this.#planWithin(start, most);
     // What the growth adds was not looked at yet.
@@ -303,51 +260,20 @@ export class Allocator {
     await this.#extendFile(end);
     const { zeroInit, blockDevice } = this.#file.limits;
     const knownZero = zeroInit && !blockDevice && start >= this.#marks[2];
-    const blocks = await this.#zeroNewBlocks(start, growth, knownZero);
-    const { table } = this.#refcounts;
-    const old = {
-      cluster: table.hostOffset / clusterSize,
-      length: (table.length * 8) / clusterSize,
-    };
     try {
-      await this.#refcounts.withNewBlocks(
-        blocks,
-        () => this.#countNew(start, end - start, growth.tableClusters, blocks),
-        (section) => this.#home.betweenRounds(section),
-      );
+      await this.#growth.count(start, end, growth, knownZero);
     } catch (error) {
       // A flush may have written counts into the new blocks, or the move its table.
       this.#marks[2] = Math.max(this.#marks[2], end - wanted);
       throw error;
     }
-    for (const [block, hostOffset] of blocks) {
-      this.#overlap.protect(hostOffset, clusterSize, Structure.refcountBlock);
-      table.set(block, hostOffset, false);
+    for (const block of growth.blocks) {
       this.#noteFree(block * refcountsPerBlock, refcountsPerBlock);
     }
     this.#marks[0] = Math.max(this.#marks[0], end);
-    if (growth.tableClusters > 0) this.#superseded.push(old);
     // The new clusters are there, whether or not the old ones can be given back right now.
     await this.#lowerSuperseded().catch(() => undefined);
     return { cluster: end - wanted, length: wanted, knownZero };
-  }
-
-  /** Counts new clusters, and moves the refcount table to the first of them if it has to grow. */
-  async #countNew(
-    start: number,
-    count: number,
-    tableClusters: number,
-    blocks: ReadonlyMap<number, number>,
-  ): Promise<void> {
-    const { clusterSize } = this.#geometry;
-    await this.#refcounts.raise(start, count);
-    if (tableClusters === 0) return;
-    try {
-      await this.#home.move(start * clusterSize, (tableClusters * clusterSize) / 8, blocks);
-    } catch (error) {
-      await this.#refcounts.takeBack(start, count);
-      throw error;
-    }
   }
 
   /** Moves `from` beyond clusters that are counted although they lie past the end. */
@@ -379,7 +305,7 @@ export class Allocator {
     const room = Math.min(most, fileEnd - start);
     let wanted = room < 1 ? 0 : this.#beforeMetadata(start, room);
     while (wanted > 0) {
-      const growth = this.#planGrowth(start, wanted);
+      const growth = this.#growth.plan(start, wanted);
       const end = start + growth.tableClusters + growth.blocks.length + wanted;
       if (end <= fileEnd) return { wanted, growth, end };
       wanted -= end - fileEnd;
@@ -388,52 +314,6 @@ export class Allocator {
       filename,
       offset: start * this.#geometry.clusterSize,
     });
-  }
-
-  /** Which blocks, and whether a longer table, a run of `wanted` clusters at `start` needs. */
-  #planGrowth(start: number, wanted: number): Growth {
-    const { refcountsPerBlock, clusterSize } = this.#geometry;
-    let tableClusters = 0;
-    let blocks: number[] = [];
-    for (;;) {
-      const end = start + tableClusters + blocks.length + wanted;
-      const lastBlock = Math.floor((end - 1) / refcountsPerBlock);
-      const missing: number[] = [];
-      for (let block = Math.floor(start / refcountsPerBlock); block <= lastBlock; block++) {
-        if (!this.#refcounts.hasBlock(block * refcountsPerBlock)) missing.push(block);
-      }
-      let table = tableClusters;
-      if (lastBlock >= this.#refcounts.table.length && table * clusterSize < (lastBlock + 1) * 8) {
-        // Half as long again, so that growing stays rare.
-        table = Math.ceil((Math.ceil((lastBlock + 1) * 1.5) * 8) / clusterSize);
-      }
-      if (table === tableClusters && missing.length === blocks.length) break;
-      tableClusters = table;
-      blocks = missing;
-    }
-    const { capacity } = this.#refcounts.table;
-    if (tableClusters * clusterSize > Math.min(maxRefcountTableBytes, capacity * 8)) {
-      throw problemWith(
-        'ERR_COWHERD_NO_SPACE',
-        this.#file.filename,
-        'the reference count table cannot grow further; the image file is too large for its cluster size',
-      );
-    }
-    return { tableClusters, blocks };
-  }
-
-  /** Makes sure that new refcount blocks read as zeroes. @returns their host offsets in bytes */
-  async #zeroNewBlocks(
-    start: number,
-    growth: Growth,
-    knownZero: boolean,
-  ): Promise<Map<number, number>> {
-    const { clusterSize } = this.#geometry;
-    const first = (start + growth.tableClusters) * clusterSize;
-    if (!knownZero && growth.blocks.length > 0) {
-      await this.#file.writeZeroes(first, growth.blocks.length * clusterSize, false);
-    }
-    return new Map(growth.blocks.map((block, index) => [block, first + index * clusterSize]));
   }
 
   async #extendFile(end: number): Promise<void> {
