@@ -1,7 +1,7 @@
 /** Parts of the engine by themselves: what one of their steps costs, with nothing transferred. */
 import { randomFillSync } from 'node:crypto';
 import { SliceCache, allocateSliceCache } from '../../src/engine/cache/slice-cache.js';
-import { Geometry } from '../../src/format/qcow2/layout/geometry.js';
+import { Geometry, asGuestOffset, asHostOffset } from '../../src/format/qcow2/layout/geometry.js';
 import { L2EntryView } from '../../src/format/qcow2/layout/l2-entry.js';
 import { ReadPlanner, Run } from '../../src/format/qcow2/layout/plan.js';
 import type { Image } from '../../src/image/api/image.js';
@@ -74,7 +74,7 @@ function planning(): MicroBenchmark[] {
     for (let entry = 0; entry < count; entry++) {
       const at = entry * geometry.l2EntrySize;
       // Every fourth cluster lies elsewhere.
-      const place = (entry + Math.floor(entry / 4) + 10) * clusterSize;
+      const place = asHostOffset((entry + Math.floor(entry / 4) + 10) * clusterSize);
       if (extendedL2) entries.setSubclusters(view, at, place, 0xffffffff);
       else entries.setNormal(view, at, place);
     }
@@ -85,7 +85,7 @@ function planning(): MicroBenchmark[] {
       steps: count,
       run: () => {
         for (let entry = 0; entry < count; entry++) {
-          planner.plan(view, 0, entry * clusterSize, 4 * clusterSize, run);
+          planner.plan(view, 0, asGuestOffset(entry * clusterSize), 4 * clusterSize, run);
         }
         return undefined;
       },

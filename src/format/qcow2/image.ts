@@ -19,6 +19,7 @@ import type {
   StoredExtent,
 } from '../driver.js';
 import type { FormatFacts } from '../facts.js';
+import { asHostOffset } from './layout/geometry.js';
 import { EncryptedQueue, encryptedRefusal } from './contents/encryption.js';
 import { storedExtents } from './report/stored-extents.js';
 import {
@@ -107,7 +108,7 @@ export async function openQcow2(
     header = await readQcow2Header(file);
   }
   const geometry = geometryOf(header);
-  let l1 = { offset: header.l1TableOffset, entries: header.l1Entries };
+  let l1 = { offset: asHostOffset(header.l1TableOffset), entries: header.l1Entries };
   const { size } = header;
   const { lazyRefcounts = (header.compatibleFeatures & Compatible.lazyRefcounts) !== 0 } = options;
   if (lazyRefcounts && header.version !== 3) {
@@ -127,7 +128,7 @@ export async function openQcow2(
         { operation: 'load snapshot', why: "Can't find snapshot", filename },
       );
     }
-    l1 = { offset: snapshot.l1Offset, entries: snapshot.l1Entries };
+    l1 = { offset: asHostOffset(snapshot.l1Offset), entries: snapshot.l1Entries };
     const { clusterSize } = geometry;
     const isTooLarge = l1.entries * 8 > maxL1TableBytes;
     if (isTooLarge || l1.offset % clusterSize !== 0 || l1.offset > maxOffset - maxL1TableBytes) {

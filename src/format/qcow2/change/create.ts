@@ -11,7 +11,7 @@ import { maxL1TableBytes, maxRefcountTableBytes } from '../../../limits.js';
 import { preallocate, writeZeroes } from '../../../storage/preallocate.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { createRaw } from '../../raw/create.js';
-import { Geometry } from '../layout/geometry.js';
+import { Geometry, asClusterIndex } from '../layout/geometry.js';
 import {
   Autoclear,
   Compatible,
@@ -349,7 +349,7 @@ async function writeL2Tables(writer: ChunkWriter, plan: Plan): Promise<void> {
     count: geometry.clusters(options.size),
     bytes: l2EntrySize,
     put: (table, at, index) => {
-      const hostOffset = (firstData + index) * clusterSize;
+      const hostOffset = geometry.startOf(asClusterIndex(firstData + index));
       // Extended entries keep their subclusters unallocated: the backing file may show through.
       if (geometry.extendedL2) view.setPreallocated(table, at, hostOffset);
       else view.setNormal(table, at, hostOffset);

@@ -5,6 +5,40 @@
 
 import { maxOffset } from '../../../limits.js';
 
+declare const space: unique symbol;
+
+/** A place on the virtual disk, in bytes. */
+export type GuestOffset = number & { readonly [space]: 'guest' };
+
+/** A place in the image file, or in an external data file, in bytes. */
+export type HostOffset = number & { readonly [space]: 'host' };
+
+/** A cluster of the image file, counted from its begin; reference counts go by it. */
+export type ClusterIndex = number & { readonly [space]: 'cluster' };
+
+/** Takes a number of bytes for a place on the virtual disk; places are numbers, marked for the compiler. */
+export function asGuestOffset(bytes: number): GuestOffset {
+  return bytes as GuestOffset;
+}
+
+/** Takes a number of bytes for a place in the file. */
+export function asHostOffset(bytes: number): HostOffset {
+  return bytes as HostOffset;
+}
+
+/** Takes a number for that of a cluster of the file. */
+export function asClusterIndex(number: number): ClusterIndex {
+  return number as ClusterIndex;
+}
+
+/** The place that lies so far after another one (or before, if negative): bytes, or clusters. */
+export function after<Place extends GuestOffset | HostOffset | ClusterIndex>(
+  place: Place,
+  distance: number,
+): Place {
+  return (place + distance) as Place;
+}
+
 /** What the geometry is computed from. */
 export interface GeometrySource {
   readonly clusterBits: number;
@@ -80,23 +114,38 @@ export class Geometry {
   }
 
   /** Whether a cluster can lie at a host offset: on a boundary, and all of it where numbers are exact. */
-  canHoldCluster(hostOffset: number): boolean {
+  canHoldCluster(hostOffset: HostOffset): boolean {
     return this.within(hostOffset) === 0 && hostOffset <= maxOffset - this.clusterSize;
   }
 
   /** Index in its L2 slice of the entry that maps a guest offset. */
-  entryInSlice(guestOffset: number): number {
+  entryInSlice(guestOffset: GuestOffset): number {
     const slice = Math.floor(guestOffset / this.sliceReach) * this.sliceReach;
     return Math.floor((guestOffset - slice) / this.clusterSize);
   }
 
   /** `offset` rounded down to a cluster boundary. */
-  clusterStart(offset: number): number {
-    return offset - this.within(offset);
+  clusterStart<Offset extends GuestOffset | HostOffset>(offset: Offset): Offset {
+    return after(offset, -this.within(offset));
   }
 
   /** `offset` rounded up to a cluster boundary. */
   clusterEnd(offset: number): number {
     return this.clusters(offset) * this.clusterSize;
+  }
+
+  /** The cluster of the file that a host offset lies in. */
+  clusterAt(hostOffset: HostOffset): ClusterIndex {
+    return Math.floor(hostOffset / this.clusterSize) as ClusterIndex;
+  }
+
+  /** The first cluster of those that a refcount block, by its number, counts. */
+  firstCounted(block: number): ClusterIndex {
+    return (block * this.refcountsPerBlock) as ClusterIndex;
+  }
+
+  /** Where a cluster of the file begins. */
+  startOf(cluster: ClusterIndex): HostOffset {
+    return (cluster * this.clusterSize) as HostOffset;
   }
 }

@@ -5,7 +5,7 @@
  * Functions take the view of table bytes and the byte position of an entry in it. Entries are
  * handled as two 32-bit halves, so that no 64-bit integer is made on the hot path.
  */
-import type { Geometry } from './geometry.js';
+import { type Geometry, type HostOffset, asHostOffset } from './geometry.js';
 
 const copiedHigh = 0x80000000;
 const compressedHigh = 0x40000000;
@@ -63,15 +63,15 @@ export class L2EntryView {
   }
 
   /** Host offset in bytes of an uncompressed entry; may exceed 2^53 in a corrupt image. */
-  hostOffset(view: DataView, at: number): number {
+  hostOffset(view: DataView, at: number): HostOffset {
     const high = view.getUint32(at) & offsetHighMask;
-    return high * two32 + ((view.getUint32(at + 4) & offsetLowMask) >>> 0);
+    return asHostOffset(high * two32 + ((view.getUint32(at + 4) & offsetLowMask) >>> 0));
   }
 
   /** Host offset in bytes where a compressed cluster's data begin. */
-  compressedOffset(view: DataView, at: number): number {
+  compressedOffset(view: DataView, at: number): HostOffset {
     const high = view.getUint32(at) & ((1 << this.#compressedShift) - 1);
-    return high * two32 + view.getUint32(at + 4);
+    return asHostOffset(high * two32 + view.getUint32(at + 4));
   }
 
   /** The same in hexadecimal, exact also beyond 2^53. */
@@ -98,7 +98,7 @@ export class L2EntryView {
   }
 
   /** Makes an entry point at a host cluster of its own, all of whose content is written. */
-  setNormal(view: DataView, at: number, hostOffset: number): void {
+  setNormal(view: DataView, at: number, hostOffset: HostOffset): void {
     this.#setHost(view, at, hostOffset);
     if (this.#geometry.extendedL2) this.#setBits(view, at, allSubclusters, 0);
   }
@@ -107,7 +107,7 @@ export class L2EntryView {
    * Makes an extended entry point at a host cluster of its own in which the subclusters of a mask
    * are written; the others stay as they are.
    */
-  setSubclusters(view: DataView, at: number, hostOffset: number, written: number): void {
+  setSubclusters(view: DataView, at: number, hostOffset: HostOffset, written: number): void {
     const allocated = this.allocatedBits(view, at) | written;
     const zero = this.zeroBits(view, at) & ~written;
     this.#setHost(view, at, hostOffset);
@@ -115,7 +115,7 @@ export class L2EntryView {
   }
 
   /** Makes an extended entry point at a host cluster of its own, none of whose content is valid. */
-  setPreallocated(view: DataView, at: number, hostOffset: number): void {
+  setPreallocated(view: DataView, at: number, hostOffset: HostOffset): void {
     this.#setHost(view, at, hostOffset);
     this.#setBits(view, at, 0, 0);
   }
@@ -155,7 +155,7 @@ export class L2EntryView {
   }
 
   /** Makes an entry point at compressed data of `lengthBytes` bytes at a host offset in bytes. */
-  setCompressed(view: DataView, at: number, hostOffset: number, lengthBytes: number): void {
+  setCompressed(view: DataView, at: number, hostOffset: HostOffset, lengthBytes: number): void {
     const last = hostOffset + lengthBytes - 1;
     const sectors = Math.floor(last / sectorSize) - Math.floor(hostOffset / sectorSize);
     const high = Math.floor(hostOffset / two32) + sectors * 2 ** this.#compressedShift;
@@ -173,7 +173,7 @@ export class L2EntryView {
     return count >= 32 ? allSubclusters : ((2 ** count - 1) * 2 ** first) >>> 0;
   }
 
-  #setHost(view: DataView, at: number, hostOffset: number): void {
+  #setHost(view: DataView, at: number, hostOffset: HostOffset): void {
     view.setUint32(at, copiedHigh + Math.floor(hostOffset / two32));
     view.setUint32(at + 4, hostOffset % two32);
   }

@@ -3,7 +3,7 @@
  * Plans are plain data; nothing here does I/O, waits, or changes a table.
  */
 import { maxOffset } from '../../../limits.js';
-import type { Geometry } from './geometry.js';
+import { type Geometry, type GuestOffset, after, asHostOffset } from './geometry.js';
 import { ClusterKind, type L2EntryView } from './l2-entry.js';
 
 /** How a run is stored. */
@@ -28,7 +28,7 @@ export class Run {
   /** Bytes. */
   length = 0;
   /** Host offset in bytes of the run's first byte; of the data's begin for a compressed run. */
-  hostOffset = 0;
+  hostOffset = asHostOffset(0);
   /**
    * Whether `hostOffset` means something: for data, and for zeroes and unallocated subclusters that
    * have a place in a host cluster.
@@ -57,7 +57,13 @@ export class ReadPlanner {
    * @param maxLength bytes to look ahead, at least 1; the run also ends with the slice
    * @param run receives the result
    */
-  plan(view: DataView, sliceStart: number, guestOffset: number, maxLength: number, run: Run): void {
+  plan(
+    view: DataView,
+    sliceStart: number,
+    guestOffset: GuestOffset,
+    maxLength: number,
+    run: Run,
+  ): void {
     const geometry = this.#geometry;
     const within = geometry.within(guestOffset);
     const index = geometry.entryInSlice(guestOffset);
@@ -84,9 +90,9 @@ export class ReadPlanner {
       return;
     }
     run.hasHost = kind >= ClusterKind.zeroAllocated;
-    run.hostOffset = run.hasHost ? entries.hostOffset(view, at) + within : 0;
+    run.hostOffset = run.hasHost ? after(entries.hostOffset(view, at), within) : asHostOffset(0);
     run.kind = runKindOf[kind];
-    if (run.hasHost && !this.#geometry.canHoldCluster(run.hostOffset - within)) {
+    if (run.hasHost && !this.#geometry.canHoldCluster(after(run.hostOffset, -within))) {
       run.kind = RunKind.corrupt;
     }
     let length = clusterSize - within;
@@ -114,7 +120,7 @@ export class ReadPlanner {
     }
     let subcluster = Math.floor(within / subclusterSize);
     this.#subcluster(view, at, subcluster, run);
-    if (run.hasHost) run.hostOffset += within;
+    if (run.hasHost) run.hostOffset = after(run.hostOffset, within);
     const { kind, hasHost, hostOffset } = run;
     let length = subclusterSize - (within % subclusterSize);
     while (length < maxLength) {
@@ -133,7 +139,7 @@ export class ReadPlanner {
     run.hasHost = hasHost;
     run.hostOffset = hostOffset;
     run.length = Math.min(length, maxLength);
-    if (hasHost && !geometry.canHoldCluster(hostOffset - within)) run.kind = RunKind.corrupt;
+    if (hasHost && !geometry.canHoldCluster(after(hostOffset, -within))) run.kind = RunKind.corrupt;
   }
 
   /** State of one subcluster; `run.hostOffset` becomes the offset of its host cluster. */
@@ -146,7 +152,7 @@ export class ReadPlanner {
     else if (zero !== 0) run.kind = RunKind.zero;
     else run.kind = allocated !== 0 ? RunKind.data : RunKind.unallocated;
     run.hasHost = normal;
-    run.hostOffset = run.hasHost ? entries.hostOffset(view, at) : 0;
+    run.hostOffset = run.hasHost ? entries.hostOffset(view, at) : asHostOffset(0);
   }
 
   #planCompressed(view: DataView, at: number, within: number, maxLength: number, run: Run): void {

@@ -17,6 +17,7 @@ import type { LongMutex } from '../../../engine/words/long-mutex.js';
 import type { SliceCache } from '../../../engine/cache/slice-cache.js';
 import { takeUnflushed } from '../../../engine/flush/unflushed.js';
 import type { StorageFile } from '../../../storage/storage.js';
+import { asHostOffset } from '../layout/geometry.js';
 import type { CorruptMark } from '../tables/corruption.js';
 import type { OverlapCheck } from '../overlap/overlap.js';
 import type { PointerTable } from '../tables/pointer-table.js';
@@ -169,7 +170,9 @@ export class FlushOrder {
   #keepOffMetadata(copies: readonly Placed[], what: string, own: number): void {
     const { overlap } = this.#parts;
     if (!overlap.hasConflicts) return;
-    for (const { hostOffset, bytes } of copies) overlap.check(hostOffset, bytes.length, what, own);
+    for (const { hostOffset, bytes } of copies) {
+      overlap.check(asHostOffset(hostOffset), bytes.length, what, own);
+    }
   }
 
   /** Does a round's writing. If it fails, the next round begins with the barrier that is missing. */

@@ -23,7 +23,14 @@ import { type AllocatorMemory, Allocator, allocateAllocatorMemory } from '../ref
 import { RefcountGrowth } from '../refcount/growth.js';
 import { CorruptMark, CorruptionError } from '../tables/corruption.js';
 import { FlushOrder } from './flush.js';
-import { Geometry } from '../layout/geometry.js';
+import {
+  type GuestOffset,
+  type HostOffset,
+  Geometry,
+  after,
+  asClusterIndex,
+  asHostOffset,
+} from '../layout/geometry.js';
 import { type Qcow2Header, Incompatible } from '../layout/header.js';
 import { HeaderFile, allocateHeaderWords } from '../tables/live-header.js';
 import { L2EntryView } from '../layout/l2-entry.js';
@@ -58,7 +65,7 @@ export interface Qcow2Memory {
 
 /** The tables an image is opened with: the active ones, or those of an internal snapshot. */
 export interface L1Place {
-  readonly offset: number;
+  readonly offset: HostOffset;
   readonly entries: number;
 }
 
@@ -90,7 +97,8 @@ export async function loadQcow2Memory(
   const refcountTable = allocatePointerTable(
     Math.max(refcountEntries, mostRefcountBlocks(geometry, mostClusters)),
   );
-  const blocks = await loadTable(file, refcountTable, header.refcountTableOffset, refcountEntries);
+  const tableOffset = asHostOffset(header.refcountTableOffset);
+  const blocks = await loadTable(file, refcountTable, tableOffset, refcountEntries);
   const mostBlocks = refcountTable.data.byteLength / 8;
   const memory: Qcow2Memory = {
     header: allocateHeaderWords(header),
@@ -134,7 +142,7 @@ function mostRefcountBlocks(geometry: Geometry, clusters: number): number {
 async function loadTable(
   file: StorageFile,
   memory: PointerTableMemory,
-  hostOffset: number,
+  hostOffset: HostOffset,
   entries: number,
 ): Promise<number> {
   const table = new PointerTable(memory);
@@ -266,12 +274,12 @@ export class Qcow2Metadata {
   }
 
   /** Key in the L2 cache of the slice that maps a guest offset in bytes. */
-  sliceKey(guestOffset: number): number {
+  sliceKey(guestOffset: GuestOffset): number {
     return Math.floor(guestOffset / this.geometry.sliceReach);
   }
 
   /** Whether a guest offset has an L2 table in this image. */
-  hasTable(guestOffset: number): boolean {
+  hasTable(guestOffset: GuestOffset): boolean {
     return this.l1.offset(Math.floor(guestOffset / this.geometry.tableReach)) !== 0;
   }
 
@@ -288,9 +296,9 @@ export class Qcow2Metadata {
    * @param release receives the host offset in bytes of a table that was replaced, or not finished
    */
   async acquireWritableSlice(
-    guestOffset: number,
+    guestOffset: GuestOffset,
     arena: Arena,
-    release: (hostOffset: number) => void,
+    release: (hostOffset: HostOffset) => void,
   ): Promise<number> {
     const index = Math.floor(guestOffset / this.geometry.tableReach);
     if (!this.ownsTable(index)) {
@@ -328,17 +336,17 @@ export class Qcow2Metadata {
   async #makeOwnTable(
     index: number,
     arena: Arena,
-    release: (hostOffset: number) => void,
+    release: (hostOffset: HostOffset) => void,
   ): Promise<void> {
     if (this.ownsTable(index)) return;
     const { clusterSize } = this.geometry;
     const old = this.l1.offset(index);
     if (this.overlap.hasConflicts) {
-      const place = this.l1.hostOffset + index * 8;
+      const place = after(this.l1.hostOffset, index * 8);
       this.overlap.check(place, 8, 'the L1 table', Structure.activeL1);
     }
     const { cluster, knownZero } = await arena.obtain();
-    const hostOffset = cluster * clusterSize;
+    const hostOffset = this.geometry.startOf(asClusterIndex(cluster));
     try {
       if (old !== 0) {
         this.#checkTableOffset(index, old);
@@ -364,15 +372,15 @@ export class Qcow2Metadata {
     await this.file.read(bytes, this.#locateSlice(key));
   }
 
-  #locateSlice(key: number): number {
+  #locateSlice(key: number): HostOffset {
     const { slicesPerTable, sliceSize } = this.geometry;
     const index = Math.floor(key / slicesPerTable);
     const table = this.l1.offset(index);
     this.#checkTableOffset(index, table);
-    return table + (key % slicesPerTable) * sliceSize;
+    return after(table, (key % slicesPerTable) * sliceSize);
   }
 
-  #checkTableOffset(index: number, offset: number): void {
+  #checkTableOffset(index: number, offset: HostOffset): void {
     if (offset !== 0 && this.geometry.canHoldCluster(offset)) return;
     const { filename } = this.file;
     const problem = `L1 entry ${index} points at no valid L2 table (host offset ${offset})`;
@@ -380,7 +388,7 @@ export class Qcow2Metadata {
   }
 
   async #moveRefcountTable(
-    hostOffset: number,
+    hostOffset: HostOffset,
     entries: number,
     blocks: ReadonlyMap<number, number>,
   ): Promise<void> {

@@ -8,7 +8,7 @@ import { cannotOpen } from '../../../errors.js';
 import { maxInactiveL1Bytes, maxProtectedClusters } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { bitmapDirectoryPlace } from '../contents/bitmaps.js';
-import type { Geometry } from '../layout/geometry.js';
+import { type Geometry, asHostOffset } from '../layout/geometry.js';
 import type { Qcow2Header } from '../layout/header.js';
 import { type OverlapMemory, OverlapCheck, allocateOverlapMemory } from './overlap.js';
 import { type PointerTableMemory, PointerTable, pointerAt } from '../tables/pointer-table.js';
@@ -87,7 +87,7 @@ export async function loadOverlapMemory(
   const memory = allocateOverlapMemory(structures, clusters);
   const check = new OverlapCheck(memory, file.filename, clusterSize, { l1, refcountTable });
   for (const [structure, found] of ranges) {
-    for (const { offset, length } of found) check.protect(offset, length, structure);
+    for (const { offset, length } of found) check.protect(asHostOffset(offset), length, structure);
   }
   return memory;
 }

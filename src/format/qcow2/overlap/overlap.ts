@@ -9,6 +9,13 @@
 import { SharedWords } from '../../../engine/words/shared-words.js';
 import type { Poison } from '../../../engine/words/poison.js';
 import { lockExclusive, unlockExclusive } from '../../../engine/words/spin-word.js';
+import {
+  type ClusterIndex,
+  type HostOffset,
+  after,
+  asClusterIndex,
+  asHostOffset,
+} from '../layout/geometry.js';
 import { CorruptionError } from '../tables/corruption.js';
 import type { PointerTable } from '../tables/pointer-table.js';
 import { Structure, structureName } from './levels.js';
@@ -92,22 +99,22 @@ export class OverlapCheck {
   }
 
   /** Whether bytes may lie in metadata; `find` says for sure. */
-  mayHit(hostOffset: number, length: number): boolean {
+  mayHit(hostOffset: HostOffset, length: number): boolean {
     if (this.#structures === 0) return false;
     if (this.#words[Word.full] !== 0) return true;
-    const last = Math.floor((hostOffset + length - 1) * this.#perByte);
-    for (let cluster = Math.floor(hostOffset * this.#perByte); cluster <= last; cluster++) {
+    const last = this.#clusterAt(hostOffset + length - 1);
+    for (let cluster = this.#clusterAt(hostOffset); cluster <= last; cluster++) {
       if (this.#of(cluster) !== 0) return true;
     }
     return false;
   }
 
   /** Notes that clusters belong to a structure from now on. */
-  protect(hostOffset: number, length: number, structure: number): void {
+  protect(hostOffset: HostOffset, length: number, structure: number): void {
     if ((this.#structures & structure) === 0 || length === 0) return;
-    const last = Math.floor((hostOffset + length - 1) * this.#perByte);
+    const last = this.#clusterAt(hostOffset + length - 1);
     lockExclusive(this.#memory, Word.lock);
-    for (let cluster = Math.floor(hostOffset * this.#perByte); cluster <= last; cluster++) {
+    for (let cluster = this.#clusterAt(hostOffset); cluster <= last; cluster++) {
       this.#add(cluster, structure);
     }
     unlockExclusive(this.#memory, Word.lock);
@@ -120,13 +127,13 @@ export class OverlapCheck {
    * @returns the cluster, and the mask of its structures; undefined if there is none
    */
   find(
-    hostOffset: number,
+    hostOffset: HostOffset,
     length: number,
     own = 0,
-  ): { readonly cluster: number; readonly structures: number } | undefined {
+  ): { readonly cluster: ClusterIndex; readonly structures: number } | undefined {
     if (!this.mayHit(hostOffset, length)) return undefined;
-    const last = Math.floor((hostOffset + length - 1) * this.#perByte);
-    for (let cluster = Math.floor(hostOffset * this.#perByte); cluster <= last; cluster++) {
+    const last = this.#clusterAt(hostOffset + length - 1);
+    for (let cluster = this.#clusterAt(hostOffset); cluster <= last; cluster++) {
       const structures = this.#confirmed(cluster, own);
       if (structures !== 0) return { cluster, structures };
     }
@@ -140,14 +147,14 @@ export class OverlapCheck {
    * @param own structures that may lie there
    * @throws CorruptionError if they lie in metadata
    */
-  check(hostOffset: number, length: number, what: string, own = 0): void {
+  check(hostOffset: HostOffset, length: number, what: string, own = 0): void {
     const hit = this.find(hostOffset, length, own);
     if (hit !== undefined) throw this.refusal(hit, what);
   }
 
   /** The error for what `find` found. */
   refusal(
-    hit: { readonly cluster: number; readonly structures: number },
+    hit: { readonly cluster: ClusterIndex; readonly structures: number },
     what: string,
   ): CorruptionError {
     const offset = hit.cluster * this.#clusterSize;
@@ -156,15 +163,19 @@ export class OverlapCheck {
     return new CorruptionError(this.#filename, problem, offset);
   }
 
+  #clusterAt(hostOffset: number): ClusterIndex {
+    return asClusterIndex(Math.floor(hostOffset * this.#perByte));
+  }
+
   /** The structures of a cluster, those aside that have moved away since they were noted. */
-  #confirmed(cluster: number, own: number): number {
+  #confirmed(cluster: ClusterIndex, own: number): number {
     let structures = this.#of(cluster);
     if (this.#words[Word.full] !== 0) {
       structures |= this.#structures & (Structure.activeL2 | Structure.refcountBlock);
     }
     structures &= ~own;
-    const from = cluster * this.#clusterSize;
-    const to = from + this.#clusterSize;
+    const from = asHostOffset(cluster * this.#clusterSize);
+    const to = after(from, this.#clusterSize);
     const { l1, refcountTable } = this.#tables;
     const moves = (structure: number, isThere: () => boolean): void => {
       if ((structures & structure) !== 0 && !isThere()) structures &= ~structure;
@@ -178,7 +189,7 @@ export class OverlapCheck {
     return structures;
   }
 
-  #of(cluster: number): number {
+  #of(cluster: ClusterIndex): number {
     const words = this.#words;
     const low = cluster | 0;
     let at = entriesAt + this.#first(low) * wordsPerEntry;
@@ -198,7 +209,7 @@ export class OverlapCheck {
   }
 
   /** The caller holds the lock. What has moved away from the cluster is forgotten. */
-  #add(cluster: number, structure: number): void {
+  #add(cluster: ClusterIndex, structure: number): void {
     const words = this.#words;
     const low = cluster | 0;
     const high = Math.floor(cluster / two32);

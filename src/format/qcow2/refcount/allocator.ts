@@ -7,7 +7,7 @@ import type { LongMutex } from '../../../engine/words/long-mutex.js';
 import { CowherdError } from '../../../errors.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { CorruptionError } from '../tables/corruption.js';
-import type { Geometry } from '../layout/geometry.js';
+import { type ClusterIndex, type Geometry, after, asClusterIndex } from '../layout/geometry.js';
 import type { OverlapCheck } from '../overlap/overlap.js';
 import type { Growth, RefcountGrowth } from './growth.js';
 import type { Refcounts } from './refcounts.js';
@@ -19,7 +19,7 @@ const mostUnitsPerBlock = 16;
 
 /** Consecutive host clusters, counted once each and pointed at by nothing. */
 export interface ClusterRun {
-  readonly cluster: number;
+  readonly cluster: ClusterIndex;
   readonly length: number;
   /** Whether the clusters read as zeroes. */
   readonly knownZero: boolean;
@@ -99,8 +99,8 @@ export class Allocator {
   }
 
   /** First host cluster beyond everything in use. */
-  get end(): number {
-    return this.#marks[0];
+  get end(): ClusterIndex {
+    return asClusterIndex(this.#marks[0]);
   }
 
   /**
@@ -127,7 +127,7 @@ export class Allocator {
   }
 
   /** Counts one more reference to consecutive host clusters. */
-  raise(cluster: number, count: number): Promise<void> {
+  raise(cluster: ClusterIndex, count: number): Promise<void> {
     return this.#mutex.runExclusive(() => this.#refcounts.raise(cluster, count));
   }
 
@@ -137,13 +137,13 @@ export class Allocator {
    *
    * @returns how many were lowered; whoever wants the others lowered too calls again
    */
-  lower(cluster: number, count: number): Promise<number> {
+  lower(cluster: ClusterIndex, count: number): Promise<number> {
     return this.#mutex.runExclusive(() => this.#lower(cluster, count));
   }
 
   /** Counts one reference less to consecutive clusters that no table has ever pointed at. */
-  async lowerAll(cluster: number, count: number): Promise<void> {
-    for (let done = 0; done < count;) done += await this.lower(cluster + done, count - done);
+  async lowerAll(cluster: ClusterIndex, count: number): Promise<void> {
+    for (let done = 0; done < count;) done += await this.lower(after(cluster, done), count - done);
   }
 
   /** Gives back, before the last flush, the clusters of tables that could not be given back earlier. */
@@ -156,7 +156,7 @@ export class Allocator {
     return this.#mutex.runExclusive(async () => {
       let end = this.end;
       const openedWith = this.#marks[1];
-      while (end > openedWith && (await this.#refcounts.get(end - 1)) === 0) end--;
+      while (end > openedWith && (await this.#refcounts.get(after(end, -1))) === 0) end--;
       if (end === this.end || this.#file.limits.blockDevice) return;
       this.#marks[0] = end;
       if ((await this.#file.size()) > end * this.#geometry.clusterSize) {
@@ -165,7 +165,7 @@ export class Allocator {
     });
   }
 
-  async #lower(cluster: number, count: number): Promise<number> {
+  async #lower(cluster: ClusterIndex, count: number): Promise<number> {
     const lowered = await this.#refcounts.lower(cluster, count);
     this.#noteFree(cluster, lowered);
     return lowered;
@@ -179,7 +179,7 @@ export class Allocator {
   async #reuse(wanted: number, mostUnits: number): Promise<ClusterRun | undefined> {
     for (let searched = 0; searched < mostUnits; searched++) {
       const unit = this.#free.first;
-      const start = unit * this.#unit;
+      const start = asClusterIndex(unit * this.#unit);
       if (start >= this.end) return undefined;
       const found = await this.#findInUnit(start, wanted);
       if (found === undefined) {
@@ -197,13 +197,13 @@ export class Allocator {
 
   /** The first free clusters of a unit, at most `wanted`, none of them beyond the end. */
   async #findInUnit(
-    start: number,
+    start: ClusterIndex,
     wanted: number,
-  ): Promise<{ cluster: number; length: number } | undefined> {
+  ): Promise<{ cluster: ClusterIndex; length: number } | undefined> {
     const { refcountsPerSlice } = this.#geometry;
     const unitEnd = Math.min(start + this.#unit, this.end);
     if (!this.#refcounts.hasBlock(start)) return undefined;
-    for (let from = start; from < unitEnd; from += refcountsPerSlice) {
+    for (let from = start; from < unitEnd; from = after(from, refcountsPerSlice)) {
       const found = await this.#refcounts.findFree(from, wanted);
       const length = Math.min(found.length, unitEnd - found.cluster);
       if (length > 0) return { cluster: found.cluster, length };
@@ -214,7 +214,8 @@ export class Allocator {
   /** Uses a range before the end that has no refcount block. */
   async #useGap(wanted: number): Promise<ClusterRun | undefined> {
     const { refcountsPerBlock } = this.#geometry;
-    for (let start = 0; start < this.end; start += refcountsPerBlock) {
+    for (let block = 0; this.#geometry.firstCounted(block) < this.end; block++) {
+      const start = this.#geometry.firstCounted(block);
       // A block of its own and at least one cluster have to fit.
       const room = Math.min(refcountsPerBlock, this.end - start) - 1;
       if (room < 1 || this.#refcounts.hasBlock(start)) continue;
@@ -223,7 +224,7 @@ export class Allocator {
     return undefined;
   }
 
-  #noteFree(cluster: number, count: number): void {
+  #noteFree(cluster: ClusterIndex, count: number): void {
     if (count === 0) return;
     const last = cluster + count - 1;
     this.#free.setFree(Math.floor(cluster / this.#unit), Math.floor(last / this.#unit));
@@ -234,29 +235,29 @@ export class Allocator {
    *
    * @throws CorruptionError if the first one does
    */
-  #beforeMetadata(cluster: number, clusters: number): number {
+  #beforeMetadata(cluster: ClusterIndex, clusters: number): number {
     const { clusterSize } = this.#geometry;
     const what = 'an allocation';
     if (cluster === 0) {
       const problem = `${what} would hit the header, whose cluster is counted as free`;
       throw new CorruptionError(this.#file.filename, problem, 0);
     }
-    const hit = this.#overlap.find(cluster * clusterSize, clusters * clusterSize);
+    const hit = this.#overlap.find(this.#geometry.startOf(cluster), clusters * clusterSize);
     if (hit === undefined) return clusters;
     if (hit.cluster > cluster) return hit.cluster - cluster;
     throw this.#overlap.refusal(hit, what);
   }
 
   /** Counts clusters from `from` on that no refcount block counts yet, or that lie beyond the end. */
-  async #append(from: number, most: number): Promise<ClusterRun> {
+  async #append(from: ClusterIndex, most: number): Promise<ClusterRun> {
     const { clusterSize, refcountsPerBlock } = this.#geometry;
     await this.#growth.settle();
     const start = await this.#uncountedFrom(from, most);
     const { wanted, growth, end } = await this.#planWithin(start, most);
     // What the growth adds was not looked at yet.
-    const looked = start + wanted;
+    const looked = after(start, wanted);
     const rest = (end - looked) * clusterSize;
-    this.#overlap.check(looked * clusterSize, rest, 'an allocation');
+    this.#overlap.check(this.#geometry.startOf(looked), rest, 'an allocation');
     await this.#extendFile(end);
     const { zeroInit, blockDevice } = this.#file.limits;
     const knownZero = zeroInit && !blockDevice && start >= this.#marks[2];
@@ -268,16 +269,16 @@ export class Allocator {
       throw error;
     }
     for (const block of growth.blocks) {
-      this.#noteFree(block * refcountsPerBlock, refcountsPerBlock);
+      this.#noteFree(this.#geometry.firstCounted(block), refcountsPerBlock);
     }
     this.#marks[0] = Math.max(this.#marks[0], end);
     // The new clusters are there, whether or not the old ones can be given back right now.
     await this.#lowerSuperseded().catch(() => undefined);
-    return { cluster: end - wanted, length: wanted, knownZero };
+    return { cluster: after(end, -wanted), length: wanted, knownZero };
   }
 
   /** Moves `from` beyond clusters that are counted although they lie past the end. */
-  async #uncountedFrom(from: number, wanted: number): Promise<number> {
+  async #uncountedFrom(from: ClusterIndex, wanted: number): Promise<ClusterIndex> {
     let start = from;
     for (let cluster = start; cluster < start + wanted && this.#refcounts.hasBlock(cluster);) {
       const found = await this.#refcounts.findFree(cluster, wanted);
@@ -285,7 +286,7 @@ export class Allocator {
         start = found.cluster;
         cluster = found.cluster;
       }
-      cluster += found.length;
+      cluster = after(cluster, found.length);
     }
     return start;
   }
@@ -295,9 +296,9 @@ export class Allocator {
    * that they need: those before metadata, and on a block device those before its end.
    */
   async #planWithin(
-    start: number,
+    start: ClusterIndex,
     most: number,
-  ): Promise<{ wanted: number; growth: Growth; end: number }> {
+  ): Promise<{ wanted: number; growth: Growth; end: ClusterIndex }> {
     const { filename, limits } = this.#file;
     const fileEnd = limits.blockDevice
       ? Math.floor((await this.#file.size()) / this.#geometry.clusterSize)
@@ -306,7 +307,7 @@ export class Allocator {
     let wanted = room < 1 ? 0 : this.#beforeMetadata(start, room);
     while (wanted > 0) {
       const growth = this.#growth.plan(start, wanted);
-      const end = start + growth.tableClusters + growth.blocks.length + wanted;
+      const end = after(start, growth.tableClusters + growth.blocks.length + wanted);
       if (end <= fileEnd) return { wanted, growth, end };
       wanted -= end - fileEnd;
     }
@@ -316,7 +317,7 @@ export class Allocator {
     });
   }
 
-  async #extendFile(end: number): Promise<void> {
+  async #extendFile(end: ClusterIndex): Promise<void> {
     const { filename } = this.#file;
     const bytes = end * this.#geometry.clusterSize;
     if (bytes > Number.MAX_SAFE_INTEGER) {

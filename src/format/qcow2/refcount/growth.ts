@@ -11,10 +11,10 @@
 import { CowherdError } from '../../../errors.js';
 import { maxRefcountTableBytes } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
-import type { Geometry } from '../layout/geometry.js';
+import { type ClusterIndex, type Geometry, type HostOffset, after } from '../layout/geometry.js';
 import { Structure } from '../overlap/levels.js';
 import type { OverlapCheck } from '../overlap/overlap.js';
-import type { Refcounts } from './refcounts.js';
+import type { NewBlocks, Refcounts } from './refcounts.js';
 
 /** What the refcount structures need so that more clusters can be counted. */
 export interface Growth {
@@ -30,7 +30,7 @@ export interface RefcountTableHome {
    * Writes a longer refcount table, with new blocks in it, to a host offset in bytes and makes the
    * header point at it, durably; the blocks' counts reach the disk before.
    */
-  move(hostOffset: number, entries: number, blocks: ReadonlyMap<number, number>): Promise<void>;
+  move(hostOffset: HostOffset, entries: number, blocks: NewBlocks): Promise<void>;
   /**
    * Makes sure that the header points at the present table, also after a move that failed: before
    * that nobody knows whether what lies at the end of the file is in use.
@@ -48,7 +48,7 @@ export class RefcountGrowth {
   readonly #overlap: OverlapCheck;
   readonly #home: RefcountTableHome;
   /** Clusters of refcount tables that have been moved away from, still counted. */
-  #superseded: { readonly cluster: number; readonly length: number }[] = [];
+  #superseded: { readonly cluster: ClusterIndex; readonly length: number }[] = [];
 
   constructor(
     file: StorageFile,
@@ -75,7 +75,7 @@ export class RefcountGrowth {
    *
    * @throws ERR_COWHERD_NO_SPACE if the table would be longer than one may be
    */
-  plan(start: number, wanted: number): Growth {
+  plan(start: ClusterIndex, wanted: number): Growth {
     const { refcountsPerBlock, clusterSize } = this.#geometry;
     let tableClusters = 0;
     let blocks: number[] = [];
@@ -84,7 +84,7 @@ export class RefcountGrowth {
       const lastBlock = Math.floor((end - 1) / refcountsPerBlock);
       const missing: number[] = [];
       for (let block = Math.floor(start / refcountsPerBlock); block <= lastBlock; block++) {
-        if (!this.#refcounts.hasBlock(block * refcountsPerBlock)) missing.push(block);
+        if (!this.#refcounts.hasBlock(this.#geometry.firstCounted(block))) missing.push(block);
       }
       let table = tableClusters;
       if (lastBlock >= this.#refcounts.table.length && table * clusterSize < (lastBlock + 1) * 8) {
@@ -112,12 +112,17 @@ export class RefcountGrowth {
    *
    * @param knownZero whether the clusters read as zeroes
    */
-  async count(start: number, end: number, growth: Growth, knownZero: boolean): Promise<void> {
+  async count(
+    start: ClusterIndex,
+    end: ClusterIndex,
+    growth: Growth,
+    knownZero: boolean,
+  ): Promise<void> {
     const { clusterSize } = this.#geometry;
     const blocks = await this.#zeroNewBlocks(start, growth, knownZero);
     const { table } = this.#refcounts;
     const old = {
-      cluster: table.hostOffset / clusterSize,
+      cluster: this.#geometry.clusterAt(table.hostOffset),
       length: (table.length * 8) / clusterSize,
     };
     await this.#refcounts.withNewBlocks(
@@ -138,14 +143,16 @@ export class RefcountGrowth {
    *
    * @param lower counts one reference less to the first of consecutive clusters, and says of how many
    */
-  async lowerSuperseded(lower: (cluster: number, count: number) => Promise<number>): Promise<void> {
+  async lowerSuperseded(
+    lower: (cluster: ClusterIndex, count: number) => Promise<number>,
+  ): Promise<void> {
     for (let run; (run = this.#superseded.pop()) !== undefined;) {
       const { cluster, length } = run;
       let done = 0;
       try {
-        while (done < length) done += await lower(cluster + done, length - done);
+        while (done < length) done += await lower(after(cluster, done), length - done);
       } catch (error) {
-        this.#superseded.push({ cluster: cluster + done, length: length - done });
+        this.#superseded.push({ cluster: after(cluster, done), length: length - done });
         throw error;
       }
     }
@@ -153,16 +160,20 @@ export class RefcountGrowth {
 
   /** Counts new clusters, and moves the refcount table to the first of them if it has to grow. */
   async #countNew(
-    start: number,
+    start: ClusterIndex,
     count: number,
     tableClusters: number,
-    blocks: ReadonlyMap<number, number>,
+    blocks: NewBlocks,
   ): Promise<void> {
     const { clusterSize } = this.#geometry;
     await this.#refcounts.raise(start, count);
     if (tableClusters === 0) return;
     try {
-      await this.#home.move(start * clusterSize, (tableClusters * clusterSize) / 8, blocks);
+      await this.#home.move(
+        this.#geometry.startOf(start),
+        (tableClusters * clusterSize) / 8,
+        blocks,
+      );
     } catch (error) {
       await this.#refcounts.takeBack(start, count);
       throw error;
@@ -171,15 +182,15 @@ export class RefcountGrowth {
 
   /** Makes sure that new refcount blocks read as zeroes. @returns their host offsets in bytes */
   async #zeroNewBlocks(
-    start: number,
+    start: ClusterIndex,
     growth: Growth,
     knownZero: boolean,
-  ): Promise<Map<number, number>> {
+  ): Promise<NewBlocks> {
     const { clusterSize } = this.#geometry;
-    const first = (start + growth.tableClusters) * clusterSize;
+    const first = this.#geometry.startOf(after(start, growth.tableClusters));
     if (!knownZero && growth.blocks.length > 0) {
       await this.#file.writeZeroes(first, growth.blocks.length * clusterSize, false);
     }
-    return new Map(growth.blocks.map((block, index) => [block, first + index * clusterSize]));
+    return new Map(growth.blocks.map((block, index) => [block, after(first, index * clusterSize)]));
   }
 }

@@ -9,9 +9,18 @@ import type { CowherdError } from '../../../errors.js';
 import { problemWith } from '../../../errors.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { CorruptionError } from '../tables/corruption.js';
-import type { Geometry } from '../layout/geometry.js';
+import {
+  type ClusterIndex,
+  type Geometry,
+  type HostOffset,
+  after,
+  asHostOffset,
+} from '../layout/geometry.js';
 import type { PointerTable } from '../tables/pointer-table.js';
 import { type RefcountWidth, refcountWidth } from '../layout/refcount-width.js';
+
+/** Refcount blocks that are being added, by their numbers, and where they lie. */
+export type NewBlocks = ReadonlyMap<number, HostOffset>;
 
 /** One thread's access to the reference counts of an open image. */
 export class Refcounts {
@@ -24,7 +33,7 @@ export class Refcounts {
    * Blocks this thread is adding: counted in memory, but not yet in the table. A flush that another
    * thread leads meanwhile leaves them dirty, since nothing points yet at what they count.
    */
-  readonly #pendingBlocks = new Map<number, number>();
+  readonly #pendingBlocks = new Map<number, HostOffset>();
 
   constructor(
     file: StorageFile,
@@ -47,7 +56,7 @@ export class Refcounts {
   }
 
   /** Whether a refcount block exists for a host cluster. */
-  hasBlock(cluster: number): boolean {
+  hasBlock(cluster: ClusterIndex): boolean {
     const block = Math.floor(cluster / this.#geometry.refcountsPerBlock);
     return this.#blockOffset(block) !== 0;
   }
@@ -60,7 +69,7 @@ export class Refcounts {
    *   it could otherwise write after the blocks have been forgotten
    */
   async withNewBlocks(
-    blocks: ReadonlyMap<number, number>,
+    blocks: NewBlocks,
     count: () => Promise<void>,
     betweenRounds: (section: () => void) => Promise<void>,
   ): Promise<void> {
@@ -77,7 +86,7 @@ export class Refcounts {
     }
   }
 
-  #forget(blocks: ReadonlyMap<number, number>): void {
+  #forget(blocks: NewBlocks): void {
     const { slicesPerTable } = this.#geometry;
     this.#pendingBlocks.clear();
     for (const block of blocks.keys()) {
@@ -88,7 +97,7 @@ export class Refcounts {
   }
 
   /** The reference count of a host cluster. */
-  async get(cluster: number): Promise<number> {
+  async get(cluster: ClusterIndex): Promise<number> {
     if (!this.hasBlock(cluster)) return 0;
     return this.#inSlice(cluster, (start, index) => this.#width.get(this.cache.view, start, index));
   }
@@ -99,11 +108,11 @@ export class Refcounts {
    *
    * @throws ERR_COWHERD_CORRUPT if a count would leave its range
    */
-  async raise(cluster: number, count: number): Promise<void> {
+  async raise(cluster: ClusterIndex, count: number): Promise<void> {
     let next = cluster;
     try {
       while (next < cluster + count) {
-        next += await this.#changeInSlice(next, cluster + count - next, 1);
+        next = after(next, await this.#changeInSlice(next, cluster + count - next, 1));
       }
     } catch (error) {
       await this.takeBack(cluster, next - cluster);
@@ -112,12 +121,12 @@ export class Refcounts {
   }
 
   /** Lowers again what was raised in vain, as far as that succeeds; what is left is leaked. */
-  async takeBack(cluster: number, count: number): Promise<void> {
+  async takeBack(cluster: ClusterIndex, count: number): Promise<void> {
     const { refcountsPerSlice } = this.#geometry;
     for (let next = cluster; next < cluster + count;) {
       const part = Math.min(cluster + count - next, refcountsPerSlice - (next % refcountsPerSlice));
       await this.#changeInSlice(next, part, -1).catch(() => undefined);
-      next += part;
+      next = after(next, part);
     }
   }
 
@@ -128,18 +137,18 @@ export class Refcounts {
    * @returns how many were lowered
    * @throws ERR_COWHERD_CORRUPT if a count would leave its range
    */
-  lower(cluster: number, count: number): Promise<number> {
+  lower(cluster: ClusterIndex, count: number): Promise<number> {
     return this.#changeInSlice(cluster, count, -1);
   }
 
   /** Changes the counts of as many clusters as the first one's slice counts, or of none. */
-  async #changeInSlice(cluster: number, count: number, delta: 1 | -1): Promise<number> {
+  async #changeInSlice(cluster: ClusterIndex, count: number, delta: 1 | -1): Promise<number> {
     return this.#inSlice(cluster, (start, index, slot) => {
       const end = Math.min(index + count, this.#geometry.refcountsPerSlice);
       for (let at = index; at < end; at++) {
         const value = this.#width.get(this.cache.view, start, at) + delta;
         if (value < 0 || value > this.#geometry.maxRefcount) {
-          throw this.#outOfRange(cluster + at - index, value);
+          throw this.#outOfRange(after(cluster, at - index), value);
         }
       }
       for (let at = index; at < end; at++) {
@@ -156,7 +165,10 @@ export class Refcounts {
    *
    * @returns the first run of free clusters, at most `wanted` long; length 0 if there is none
    */
-  async findFree(cluster: number, wanted: number): Promise<{ cluster: number; length: number }> {
+  async findFree(
+    cluster: ClusterIndex,
+    wanted: number,
+  ): Promise<{ cluster: ClusterIndex; length: number }> {
     const perSlice = this.#geometry.refcountsPerSlice;
     return this.#inSlice(cluster, (start, index) => {
       let at = index;
@@ -169,12 +181,12 @@ export class Refcounts {
       ) {
         end++;
       }
-      return { cluster: cluster + at - index, length: end - at };
+      return { cluster: after(cluster, at - index), length: end - at };
     });
   }
 
   async #inSlice<Result>(
-    cluster: number,
+    cluster: ClusterIndex,
     section: (start: number, index: number, slot: number) => Result,
   ): Promise<Result> {
     const key = Math.floor(cluster / this.#geometry.refcountsPerSlice);
@@ -198,7 +210,7 @@ export class Refcounts {
   }
 
   /** Host offset in bytes of the refcount slice of a key. */
-  locate(key: number): number {
+  locate(key: number): HostOffset {
     const { slicesPerTable, sliceSize } = this.#geometry;
     const block = Math.floor(key / slicesPerTable);
     const hostOffset = this.#blockOffset(block);
@@ -212,7 +224,7 @@ export class Refcounts {
         offset: 0,
       });
     }
-    return hostOffset + (key % slicesPerTable) * sliceSize;
+    return after(hostOffset, (key % slicesPerTable) * sliceSize);
   }
 
   /** Host offset of the slice of a key, or -1 if its block has no place yet. */
@@ -221,13 +233,13 @@ export class Refcounts {
     return this.#blockOffset(block) === 0 ? -1 : this.locate(key);
   }
 
-  #blockOffset(block: number): number {
+  #blockOffset(block: number): HostOffset {
     const pending = this.#pendingBlocks.get(block);
     if (pending !== undefined) return pending;
-    return block < this.table.length ? this.table.offset(block) : 0;
+    return block < this.table.length ? this.table.offset(block) : asHostOffset(0);
   }
 
-  #outOfRange(cluster: number, value: number): CowherdError {
+  #outOfRange(cluster: ClusterIndex, value: number): CowherdError {
     const offset = cluster * this.#geometry.clusterSize;
     return problemWith(
       'ERR_COWHERD_CORRUPT',

@@ -3,6 +3,7 @@ import { CowherdError } from '../../../errors.js';
 import { TurnOfOthers } from '../../../turn-of-others.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { StoredExtent } from '../../driver.js';
+import { asGuestOffset } from '../layout/geometry.js';
 import { CorruptionError } from '../tables/corruption.js';
 import { ClusterKind } from '../layout/l2-entry.js';
 import { Run, RunKind } from '../layout/plan.js';
@@ -85,7 +86,8 @@ async function* tableRuns(
       const tableEnd = Math.min(tableStart + geometry.tableReach, end);
       while (next < tableEnd && failure === undefined) {
         const slice = Math.floor((next - tableStart) / geometry.sliceReach);
-        planner.plan(table.view, slice * geometry.sliceSize, next, tableEnd - next, run);
+        const from = asGuestOffset(next);
+        planner.plan(table.view, slice * geometry.sliceSize, from, tableEnd - next, run);
         if (run.kind === RunKind.corrupt) failure = damagedEntry(source, table, next, run);
         else add(run);
       }

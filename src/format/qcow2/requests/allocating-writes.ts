@@ -6,8 +6,9 @@
 import { Counter } from '../../../engine/queues/counters.js';
 import type { Resolve, WriteAgain } from '../../../engine/queues/request-pool.js';
 import type { Completion } from '../../../storage/storage.js';
+import { type GuestOffset, after, asGuestOffset, asHostOffset } from '../layout/geometry.js';
 import { isKnownZero } from './copy-on-write.js';
-import { type QueueContext, freshReadZero, intoLimbo } from './queue-context.js';
+import { type QueueContext, freshReadZero, intoLimbo, takeClusters } from './queue-context.js';
 import {
   type Claim,
   type SliceSection,
@@ -23,14 +24,14 @@ class AllocatingWrite implements Completion, Claim {
   reject: ((error: Error) => void) | undefined;
   buffer: Uint8Array | undefined;
   length = 0;
-  guestOffset = 0;
+  guestOffset = asGuestOffset(0);
   epoch = 0;
   begun = 0;
   slot = 0;
   entry = 0;
   readonly count = 1;
   /** Host offset in bytes of the new cluster. */
-  hostOffset = 0;
+  hostOffset = asHostOffset(0);
   /** Mask of the subclusters that are written. */
   subclusters = 0;
   /** Whether the host cluster, before the write, reads as the guest cluster does: as zeroes. */
@@ -82,7 +83,7 @@ export class AllocatingWrites {
    *
    * @returns undefined, with nothing done, if it cannot
    */
-  tryWrite(buffer: Uint8Array, offset: number, epoch: number): Promise<void> | undefined {
+  tryWrite(buffer: Uint8Array, offset: GuestOffset, epoch: number): Promise<void> | undefined {
     const { metadata, arena, turns, externalData, payload } = this.#context;
     const { geometry } = metadata;
     const { clusterSize } = geometry;
@@ -104,14 +105,14 @@ export class AllocatingWrites {
     write.buffer = buffer;
     write.epoch = epoch;
     write.begun = this.#context.counters.begin();
-    write.hostOffset = arena.take(1) * clusterSize;
+    write.hostOffset = takeClusters(this.#context, 1);
     write.subclusters = geometry.extendedL2
       ? metadata.entries.subclusterMask(within, buffer.length)
       : 0;
     const promise = new Promise<void>(this.#executor);
     write.resolve = this.#resolve;
     write.reject = this.#reject;
-    payload.submitWrite(buffer, write.hostOffset + within, write, offset);
+    payload.submitWrite(buffer, after(write.hostOffset, within), write, offset);
     return promise;
   }
 
@@ -164,12 +165,12 @@ export class AllocatingWrites {
     if (written && !write.showsNothing) flushOrder.noteBeforeEntries();
     endClaim(this.#context, write, written ? write.link : undefined);
     if (written) return;
-    const cluster = write.hostOffset / geometry.clusterSize;
+    const cluster = geometry.clusterAt(write.hostOffset);
     intoLimbo(this.#context, [{ cluster, count: 1 }], false);
   }
 
   /** Whether the cluster has nothing to be freed or copied; the caller holds the slice's word. */
-  #canAllocate(slot: number, entry: number, offset: number, length: number): boolean {
+  #canAllocate(slot: number, entry: number, offset: GuestOffset, length: number): boolean {
     const { geometry, l2Cache, claims, entries } = this.#context.metadata;
     if (claims.has(slot, entry)) return false;
     const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
@@ -178,11 +179,11 @@ export class AllocatingWrites {
     // Whole (sub)clusters have no edges; others need edges that are zero, and a cluster that is.
     const granule = geometry.subclusterSize;
     if (offset % granule === 0 && length % granule === 0) return true;
-    return this.#showsNothing(slot, entry, offset - (offset % granule));
+    return this.#showsNothing(slot, entry, after(offset, -(offset % granule)));
   }
 
   /** Whether the new cluster reads from a guest offset on as the guest cluster does: as zeroes. */
-  #showsNothing(slot: number, entry: number, guestOffset: number): boolean {
+  #showsNothing(slot: number, entry: number, guestOffset: GuestOffset): boolean {
     const { geometry, l2Cache } = this.#context.metadata;
     const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
     return freshReadZero(this.#context) && isKnownZero(this.#context, at, guestOffset);

@@ -9,6 +9,7 @@ import { CowherdError, givenAway, problemWith } from '../../../errors.js';
 import type { Codec } from '../../../native/codec.js';
 import { codecFor } from '../../../native/codecs.js';
 import type { StorageFile } from '../../../storage/storage.js';
+import type { HostOffset } from '../layout/geometry.js';
 import { compressedBuffers } from './compressed-buffers.js';
 import type { CompressionType } from '../layout/header.js';
 import { InflatedClusters } from './inflated-clusters.js';
@@ -46,7 +47,12 @@ export class CompressedReader {
    * @param size bytes that its data may span
    * @param within where in the cluster the wanted part begins, in bytes
    */
-  async read(hostOffset: number, size: number, within: number, target: Uint8Array): Promise<void> {
+  async read(
+    hostOffset: HostOffset,
+    size: number,
+    within: number,
+    target: Uint8Array,
+  ): Promise<void> {
     if (within === 0 && target.length === this.#clusterSize) {
       await this.#inflate(hostOffset, size, target);
       return;
@@ -63,7 +69,7 @@ export class CompressedReader {
     this.#inflated.clear();
   }
 
-  async #inflate(hostOffset: number, size: number, cluster: Uint8Array): Promise<void> {
+  async #inflate(hostOffset: HostOffset, size: number, cluster: Uint8Array): Promise<void> {
     this.#codec ??= codecFor(this.#type);
     const buffers = (this.#buffers ??= compressedBuffers(this.#clusterSize));
     const buffer = await buffers.lend();
@@ -81,7 +87,7 @@ export class CompressedReader {
     codec: Codec,
     data: Uint8Array,
     cluster: Uint8Array,
-    hostOffset: number,
+    hostOffset: HostOffset,
   ): Promise<void> {
     try {
       await codec.decompress(data, cluster);

@@ -13,6 +13,13 @@ import type { Turn } from '../../../engine/queues/turnstile.js';
 import { CowherdError, givenAway, problemWith } from '../../../errors.js';
 import type { Codec } from '../../../native/codec.js';
 import { codecFor } from '../../../native/codecs.js';
+import {
+  type GuestOffset,
+  type HostOffset,
+  after,
+  asClusterIndex,
+  asHostOffset,
+} from '../layout/geometry.js';
 import { compressedBuffers } from './compressed-buffers.js';
 import type { QueueContext, RemovedClusters } from './queue-context.js';
 import { intoLimbo } from './queue-context.js';
@@ -24,7 +31,7 @@ import type { Writer } from './writer.js';
 /** Compressed data that have a place in the file and wait to be written. */
 interface Packed {
   readonly data: Uint8Array;
-  readonly hostOffset: number;
+  readonly hostOffset: HostOffset;
   readonly written: () => void;
   readonly failed: (error: unknown) => void;
 }
@@ -37,8 +44,8 @@ export class CompressedWriter {
   #outputs: BufferPool | undefined;
   #codec: Codec | undefined;
   /** Where the next data go, and the end of the last cluster taken for them, in bytes. */
-  #next = 0;
-  #end = 0;
+  #next = asHostOffset(0);
+  #end = asHostOffset(0);
   /** References to the cluster that `#next` lies within, ours included, if all data are still there. */
   #references = 1;
   #packed: Packed[] = [];
@@ -56,7 +63,7 @@ export class CompressedWriter {
    * @param buffer a cluster, or what the disk has of its last one
    * @param offset guest offset in bytes of a cluster
    */
-  async write(buffer: Uint8Array, offset: number): Promise<void> {
+  async write(buffer: Uint8Array, offset: GuestOffset): Promise<void> {
     const { metadata, externalData, file, turns } = this.#context;
     const { clusterSize } = metadata.geometry;
     if (externalData) {
@@ -87,7 +94,7 @@ export class CompressedWriter {
   async #writeThrough(
     cluster: Uint8Array,
     buffer: Uint8Array,
-    offset: number,
+    offset: GuestOffset,
     output: Uint8Array,
     turn: Turn | undefined,
   ): Promise<void> {
@@ -112,7 +119,7 @@ export class CompressedWriter {
       await this.#writePacked(data, hostOffset);
       await this.#link(offset, hostOffset, length);
     } catch (error) {
-      const cluster = Math.floor(hostOffset / clusterSize);
+      const cluster = metadata.geometry.clusterAt(hostOffset);
       const count = metadata.geometry.clusters(hostOffset + length) - cluster;
       intoLimbo(this.#context, [{ cluster, count }], false);
       throw error;
@@ -122,27 +129,28 @@ export class CompressedWriter {
 
   /** Gives up the clusters that were taken and not filled. Nothing may be under way. */
   leave(): void {
-    const { clusterSize } = this.#context.metadata.geometry;
-    const cluster = Math.floor(this.#next / clusterSize);
-    const count = this.#end / clusterSize - cluster;
+    const { geometry } = this.#context.metadata;
+    const cluster = geometry.clusterAt(this.#next);
+    const count = geometry.clusterAt(this.#end) - cluster;
     if (count > 0) intoLimbo(this.#context, [{ cluster, count }], false);
-    this.#next = this.#end = 0;
+    this.#next = this.#end = asHostOffset(0);
     this.#publish();
   }
 
   /** Tells which clusters hold a reference of this packer's own. */
   #publish(): void {
     const { metadata, line } = this.#context;
-    const { clusterSize } = metadata.geometry;
-    const cluster = Math.floor(this.#next / clusterSize);
-    publishPacked(metadata.control, line, { cluster, length: this.#end / clusterSize - cluster });
+    const { geometry } = metadata;
+    const cluster = geometry.clusterAt(this.#next);
+    const length = geometry.clusterAt(this.#end) - cluster;
+    publishPacked(metadata.control, line, { cluster, length });
   }
 
   async #compress(
     codec: Codec,
     cluster: Uint8Array,
     output: Uint8Array,
-    offset: number,
+    offset: GuestOffset,
   ): Promise<number> {
     try {
       return await codec.compress(cluster, output);
@@ -159,7 +167,7 @@ export class CompressedWriter {
   }
 
   /** Finds a place for compressed data and counts its references, one caller after the other. */
-  #pack(length: number): Promise<number> {
+  #pack(length: number): Promise<HostOffset> {
     const place = this.#packing
       .then(() => this.#place(length))
       .finally(() => {
@@ -169,33 +177,34 @@ export class CompressedWriter {
     return place;
   }
 
-  async #place(length: number): Promise<number> {
+  async #place(length: number): Promise<HostOffset> {
     const { arena, metadata } = this.#context;
-    const { clusterSize, maxRefcount } = metadata.geometry;
+    const { geometry } = metadata;
+    const { clusterSize, maxRefcount } = geometry;
     while (this.#next + length > this.#end) {
-      const start = (await arena.obtain()).cluster * clusterSize;
+      const start = geometry.startOf(asClusterIndex((await arena.obtain()).cluster));
       if (start !== this.#end) {
         this.leave();
         this.#next = start;
       }
-      this.#end = start + clusterSize;
+      this.#end = after(start, clusterSize);
     }
     const hostOffset = this.#next;
-    const end = hostOffset + length;
-    const last = Math.floor((end - 1) / clusterSize);
-    const sameCluster = hostOffset > last * clusterSize;
+    const end = after(hostOffset, length);
+    const last = geometry.clusterAt(after(end, -1));
+    const sameCluster = hostOffset > geometry.startOf(last);
     const references = sameCluster ? this.#references : 1;
     if (end % clusterSize !== 0 && references < maxRefcount) {
       await metadata.allocator.raise(last, 1);
       this.#references = references + 1;
       this.#next = end;
     } else {
-      this.#next = (last + 1) * clusterSize;
+      this.#next = geometry.startOf(after(last, 1));
     }
     return hostOffset;
   }
 
-  #writePacked(data: Uint8Array, hostOffset: number): Promise<void> {
+  #writePacked(data: Uint8Array, hostOffset: HostOffset): Promise<void> {
     return new Promise((written, failed) => {
       this.#packed.push({ data, hostOffset, written, failed });
       if (this.#packed.length === 1) setImmediate(() => void this.#writeAll());
@@ -228,7 +237,7 @@ export class CompressedWriter {
     }
   }
 
-  async #link(offset: number, hostOffset: number, length: number): Promise<void> {
+  async #link(offset: GuestOffset, hostOffset: HostOffset, length: number): Promise<void> {
     const { metadata } = this.#context;
     const { geometry, l2Cache, claims, entries } = metadata;
     const removed: RemovedClusters[] = [];

@@ -7,6 +7,7 @@
  * Edges are read through the chain, unless they are known to be zeroes; where the host cluster reads as
  * zeroes too, they need not be written.
  */
+import { type GuestOffset, type HostOffset, after } from '../layout/geometry.js';
 import type { QueueContext } from './queue-context.js';
 import { nothingBelow } from './queue-context.js';
 import { ClusterKind } from '../layout/l2-entry.js';
@@ -29,9 +30,9 @@ export interface Edges {
 /** Where an allocation's clusters lie, and what is around the bytes of its request. Offsets in bytes. */
 export interface Placement {
   /** Of the first cluster. */
-  readonly guestOffset: number;
+  readonly guestOffset: GuestOffset;
   /** Of the first cluster. */
-  readonly hostOffset: number;
+  readonly hostOffset: HostOffset;
   /** Whether the host clusters read as zeroes to the guest. */
   readonly knownZero: boolean;
   readonly edges: Edges;
@@ -53,11 +54,17 @@ export class CopyOnWrite {
    * @param first where the entry of the first cluster lies, and `last` that of the last one
    * @param granule bytes that are written as a whole: those of a cluster, or of a subcluster
    */
-  edgesOfNew(first: number, last: number, offset: number, length: number, granule: number): Edges {
+  edgesOfNew(
+    first: number,
+    last: number,
+    offset: GuestOffset,
+    length: number,
+    granule: number,
+  ): Edges {
     const over = offset % granule;
     return {
-      head: { length: over, isZero: isKnownZero(this.#context, first, offset - over) },
-      tail: this.#edge(last, offset + length, toMultiple(offset + length, granule)),
+      head: { length: over, isZero: isKnownZero(this.#context, first, after(offset, -over)) },
+      tail: this.#edge(last, after(offset, length), toMultiple(offset + length, granule)),
     };
   }
 
@@ -65,7 +72,7 @@ export class CopyOnWrite {
    * The edges of bytes that go to a host cluster which the entry at `at` has already, but of which not
    * all content is valid; the caller holds the slice's word.
    */
-  edgesOfKept(at: number, offset: number, length: number): Edges {
+  edgesOfKept(at: number, offset: GuestOffset, length: number): Edges {
     const { geometry, entries, l2Cache } = this.#context.metadata;
     const { subclusterSize } = geometry;
     const allocated = geometry.extendedL2 ? entries.allocatedBits(l2Cache.view, at) : 0;
@@ -87,31 +94,31 @@ export class CopyOnWrite {
    */
   async write(
     { guestOffset, hostOffset, knownZero, edges }: Placement,
-    offset: number,
+    offset: GuestOffset,
     length: number,
     bytesOf: () => Uint8Array,
   ): Promise<void> {
     const fills: Promise<void>[] = [];
-    const content = ({ length, isZero }: Edge, from: number): readonly Uint8Array[] => {
+    const content = ({ length, isZero }: Edge, from: GuestOffset): readonly Uint8Array[] => {
       if (length === 0 || (knownZero && isZero)) return [];
       const bytes = new Uint8Array(length);
       if (!isZero) fills.push(this.#reader.read(bytes, from));
       return [bytes];
     };
-    const head = content(edges.head, offset - edges.head.length);
-    const tail = content(edges.tail, offset + length);
+    const head = content(edges.head, after(offset, -edges.head.length));
+    const tail = content(edges.tail, after(offset, length));
     // Also after a failure no read may go on once the request has left the gate.
     await Promise.allSettled(fills);
     await Promise.all(fills);
     const { payload, externalData, size } = this.#context;
-    const from = head.length > 0 ? offset - edges.head.length : offset;
+    const from = head.length > 0 ? after(offset, -edges.head.length) : offset;
     const buffers = [...head, bytesOf(), ...tail];
     // An external data file ends with the disk, not with the disk's last cluster.
     const written = externalData ? upTo(buffers, size - from) : buffers;
-    await payload.writeVector(written, from, hostOffset + from - guestOffset);
+    await payload.writeVector(written, from, after(hostOffset, from - guestOffset));
   }
 
-  #edge(at: number, offset: number, length: number): Edge {
+  #edge(at: number, offset: GuestOffset, length: number): Edge {
     return { length, isZero: isKnownZero(this.#context, at, offset) };
   }
 }
@@ -120,7 +127,7 @@ export class CopyOnWrite {
  * Whether the bytes of a cluster that are not written in it are known to read as zeroes, from a guest
  * offset in bytes on, by its entry at `at` alone; the caller holds the slice's word.
  */
-export function isKnownZero(context: QueueContext, at: number, guestOffset: number): boolean {
+export function isKnownZero(context: QueueContext, at: number, guestOffset: GuestOffset): boolean {
   const { entries, l2Cache } = context.metadata;
   const kind = entries.kind(l2Cache.view, at);
   if (kind === ClusterKind.zeroPlain || kind === ClusterKind.zeroAllocated) return true;

@@ -8,13 +8,14 @@ import { Counter } from '../../../engine/queues/counters.js';
 import type { Turn, Turnstile } from '../../../engine/queues/turnstile.js';
 import type { CopiedPart, CopyRule, CopySegment, DataCopier } from '../../../storage/storage.js';
 import { type DataCopy, copiedBytes } from '../../driver.js';
-import { type QueueContext, intoLimbo, nothingBelow } from './queue-context.js';
+import { type ClusterIndex, type GuestOffset, after, asHostOffset } from '../layout/geometry.js';
+import { type QueueContext, intoLimbo, nothingBelow, takeClusters } from './queue-context.js';
 import { type Claim, beginClaim, endClaim, inWritableSlice } from './slice-section.js';
 import { ClusterKind } from '../layout/l2-entry.js';
 
 /** Clusters that were taken from the arena and are given to copies from the front on. */
 interface Room {
-  cluster: number;
+  cluster: ClusterIndex;
   count: number;
   readonly knownZero: boolean;
 }
@@ -65,7 +66,7 @@ class ClusterCopy implements DataCopy {
 
   async copy(
     segments: readonly CopySegment[],
-    offset: number,
+    offset: GuestOffset,
     length: number,
   ): Promise<readonly CopiedPart[] | undefined> {
     let parts: readonly CopiedPart[] | undefined;
@@ -84,7 +85,7 @@ class ClusterCopy implements DataCopy {
   /** @param turn ends once the copy has its place in the order */
   async #copy(
     segments: readonly CopySegment[],
-    offset: number,
+    offset: GuestOffset,
     length: number,
     turn: Turn,
   ): Promise<readonly CopiedPart[] | undefined> {
@@ -113,7 +114,7 @@ class ClusterCopy implements DataCopy {
   }
 
   /** Claims the clusters of a range, unless something is there already, or shows through. */
-  async #claim(offset: number, length: number): Promise<Claim | undefined> {
+  async #claim(offset: GuestOffset, length: number): Promise<Claim | undefined> {
     const { geometry, l2Cache, claims, entries } = this.#context.metadata;
     const isBelow = !nothingBelow(this.#context, offset);
     const count = geometry.clusters(length);
@@ -138,7 +139,8 @@ class ClusterCopy implements DataCopy {
   /** Sees to it that all copies under way have room. @returns false if there is none to be had */
   async #makeRoom(): Promise<boolean> {
     const { arena, metadata } = this.#context;
-    const { clusterSize } = metadata.geometry;
+    const { geometry } = metadata;
+    const { clusterSize } = geometry;
     for (let wanted = this.#lacking(); wanted > 0; wanted = this.#lacking()) {
       try {
         if (arena.available === 0) await arena.refill(wanted);
@@ -149,8 +151,8 @@ class ClusterCopy implements DataCopy {
       const count = Math.min(wanted, arena.available);
       if (count === 0) continue;
       const { knownZero } = arena;
-      const cluster = arena.take(count);
-      this.#copier.offer(cluster * clusterSize, count * clusterSize, knownZero);
+      const cluster = geometry.clusterAt(takeClusters(this.#context, count));
+      this.#copier.offer(geometry.startOf(cluster), count * clusterSize, knownZero);
       this.#room.push({ cluster, count, knownZero });
     }
     return true;
@@ -166,7 +168,7 @@ class ClusterCopy implements DataCopy {
     for (let rest = length / this.granule; rest > 0;) {
       const [first] = this.#room;
       const used = Math.min(rest, first.count);
-      first.cluster += used;
+      first.cluster = after(first.cluster, used);
       first.count -= used;
       rest -= used;
       if (first.count === 0) this.#room.shift();
@@ -187,10 +189,10 @@ class ClusterCopy implements DataCopy {
 
   /** Gives up the clusters of a copy that has failed. */
   #giveUp(parts: readonly CopiedPart[]): void {
-    const { clusterSize } = this.#context.metadata.geometry;
+    const { geometry } = this.#context.metadata;
     const removed = parts.map(({ length, hostOffset }) => ({
-      cluster: hostOffset / clusterSize,
-      count: length / clusterSize,
+      cluster: geometry.clusterAt(asHostOffset(hostOffset)),
+      count: length / geometry.clusterSize,
     }));
     intoLimbo(this.#context, removed, false);
   }
@@ -215,7 +217,7 @@ class ClusterCopy implements DataCopy {
       const first = entry + at / clusterSize;
       for (let index = 0; index < length / clusterSize; index++) {
         const place = slot * l2Cache.sliceSize + (first + index) * l2EntrySize;
-        entries.setNormal(l2Cache.view, place, hostOffset + index * clusterSize);
+        entries.setNormal(l2Cache.view, place, asHostOffset(hostOffset + index * clusterSize));
       }
       counters.add(Counter.allocatedClusters, length / clusterSize);
     }

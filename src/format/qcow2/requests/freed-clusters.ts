@@ -1,4 +1,5 @@
 /** Which host clusters an L2 entry holds references to, for when the entry goes. */
+import { asHostOffset } from '../layout/geometry.js';
 import type { QueueContext, RemovedClusters } from './queue-context.js';
 import type { CorruptionError } from '../tables/corruption.js';
 import { ClusterKind } from '../layout/l2-entry.js';
@@ -19,15 +20,16 @@ export function removedByEntry(
   const kind = entries.kind(view, at);
   if (kind === ClusterKind.compressed) {
     const offset = entries.compressedOffset(view, at);
-    const first = Math.floor(offset / geometry.clusterSize);
+    const first = geometry.clusterAt(offset);
     const end = geometry.clusters(offset + entries.compressedSize(view, at));
     removed.push({ cluster: first, count: end - first });
   } else if (
     (kind === ClusterKind.normal || kind === ClusterKind.zeroAllocated) &&
     !context.externalData
   ) {
-    const cluster = entries.hostOffset(view, at) / geometry.clusterSize;
-    if (!Number.isInteger(cluster)) return;
+    const hostOffset = entries.hostOffset(view, at);
+    if (geometry.within(hostOffset) !== 0) return;
+    const cluster = geometry.clusterAt(hostOffset);
     const last = removed.at(-1);
     if (last !== undefined && last.cluster + last.count === cluster) {
       removed[removed.length - 1] = { cluster: last.cluster, count: last.count + 1 };
@@ -45,7 +47,7 @@ export function refusedRemoval(context: QueueContext, at: number): CorruptionErr
   const { entries, l2Cache, geometry, overlap } = context.metadata;
   const { view } = l2Cache;
   const kind = entries.kind(view, at);
-  let hostOffset = 0;
+  let hostOffset = asHostOffset(0);
   let length = 0;
   if (kind === ClusterKind.compressed) {
     hostOffset = entries.compressedOffset(view, at);

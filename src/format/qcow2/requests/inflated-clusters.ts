@@ -3,6 +3,7 @@
  * time is inflated once, and all of them never take more than their share of memory.
  */
 import { BufferPool } from '../../../engine/buffer-pool.js';
+import type { HostOffset } from '../layout/geometry.js';
 
 /** Bytes of inflated clusters that one queue remembers; at least two clusters. */
 const rememberedBytes = 4 * 1024 * 1024;
@@ -24,14 +25,14 @@ class Inflated {
 }
 
 /** Inflates the cluster whose data begin at a host offset, and span so many bytes, into memory. */
-export type Inflate = (hostOffset: number, size: number, into: Uint8Array) => Promise<void>;
+export type Inflate = (hostOffset: HostOffset, size: number, into: Uint8Array) => Promise<void>;
 
 /** One queue's inflated clusters. */
 export class InflatedClusters {
   readonly #inflate: Inflate;
   readonly #memory: BufferPool;
   /** By host offset, oldest first. */
-  readonly #clusters = new Map<number, Inflated>();
+  readonly #clusters = new Map<HostOffset, Inflated>();
 
   constructor(clusterSize: number, inflate: Inflate) {
     this.#inflate = inflate;
@@ -48,7 +49,12 @@ export class InflatedClusters {
    *
    * @param within where in the cluster it begins, in bytes
    */
-  async read(hostOffset: number, size: number, within: number, target: Uint8Array): Promise<void> {
+  async read(
+    hostOffset: HostOffset,
+    size: number,
+    within: number,
+    target: Uint8Array,
+  ): Promise<void> {
     const cluster = this.#clusters.get(hostOffset) ?? this.#begin(hostOffset, size);
     cluster.readers += 1;
     try {
@@ -60,14 +66,14 @@ export class InflatedClusters {
     }
   }
 
-  #begin(hostOffset: number, size: number): Inflated {
+  #begin(hostOffset: HostOffset, size: number): Inflated {
     if (this.#memory.isAllLent) this.#forgetOldest();
     const cluster = new Inflated((begun) => this.#fill(hostOffset, size, begun));
     this.#clusters.set(hostOffset, cluster);
     return cluster;
   }
 
-  async #fill(hostOffset: number, size: number, cluster: Inflated): Promise<Uint8Array> {
+  async #fill(hostOffset: HostOffset, size: number, cluster: Inflated): Promise<Uint8Array> {
     try {
       const memory = await this.#memory.lend();
       cluster.memory = memory;
@@ -89,7 +95,7 @@ export class InflatedClusters {
     }
   }
 
-  #forget(hostOffset: number, cluster: Inflated): void {
+  #forget(hostOffset: HostOffset, cluster: Inflated): void {
     this.#clusters.delete(hostOffset);
     cluster.remembered = false;
     this.#release(cluster);

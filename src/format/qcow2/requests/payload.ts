@@ -7,6 +7,7 @@
 import assert from 'node:assert/strict';
 import type { TransferTarget } from '../../../engine/queues/request-pool.js';
 import type { Completion, CopyRule, DataCopier, StorageFile } from '../../../storage/storage.js';
+import type { GuestOffset, HostOffset } from '../layout/geometry.js';
 
 /**
  * What is done to guest bytes on their way: encryption. It may go by where they lie on the disk, or in
@@ -15,9 +16,9 @@ import type { Completion, CopyRule, DataCopier, StorageFile } from '../../../sto
  */
 export interface PayloadTransform {
   /** The bytes to be stored; those given stay as they are, and are looked at before the first wait. */
-  encode(bytes: Uint8Array, guestOffset: number, hostOffset: number): Promise<Uint8Array>;
+  encode(bytes: Uint8Array, guestOffset: GuestOffset, hostOffset: HostOffset): Promise<Uint8Array>;
   /** Turns stored bytes into what the guest wrote, in place. */
-  decode(bytes: Uint8Array, guestOffset: number, hostOffset: number): Promise<void>;
+  decode(bytes: Uint8Array, guestOffset: GuestOffset, hostOffset: HostOffset): Promise<void>;
 }
 
 /** One queue's way to the guest data of an image. Offsets are in bytes. */
@@ -40,13 +41,13 @@ export class Payload implements TransferTarget {
   }
 
   /** Fills the buffer. */
-  read(buffer: Uint8Array, guestOffset: number, hostOffset: number): Promise<void> {
+  read(buffer: Uint8Array, guestOffset: GuestOffset, hostOffset: HostOffset): Promise<void> {
     if (this.#transform === undefined) return this.#file.read(buffer, hostOffset);
     return this.#readEncoded(this.#transform, buffer, guestOffset, hostOffset);
   }
 
   /** Writes the whole buffer. */
-  write(buffer: Uint8Array, guestOffset: number, hostOffset: number): Promise<void> {
+  write(buffer: Uint8Array, guestOffset: GuestOffset, hostOffset: HostOffset): Promise<void> {
     if (this.#transform === undefined) return this.#file.write(buffer, hostOffset);
     return this.#writeEncoded(this.#transform, buffer, guestOffset, hostOffset);
   }
@@ -54,8 +55,8 @@ export class Payload implements TransferTarget {
   /** Writes buffers one after the other as one request. */
   writeVector(
     buffers: readonly Uint8Array[],
-    guestOffset: number,
-    hostOffset: number,
+    guestOffset: GuestOffset,
+    hostOffset: HostOffset,
   ): Promise<void> {
     if (buffers.length === 1) return this.write(buffers[0], guestOffset, hostOffset);
     if (this.#transform === undefined) return this.#file.writeVector(buffers, hostOffset);
@@ -66,9 +67,9 @@ export class Payload implements TransferTarget {
   /** Starts filling the buffer; plain bytes cost nothing but the file's own request. */
   submitRead(
     buffer: Uint8Array,
-    hostOffset: number,
+    hostOffset: HostOffset,
     completion: Completion,
-    guestOffset: number,
+    guestOffset: GuestOffset,
   ): void {
     if (this.#transform === undefined) this.#file.submitRead(buffer, hostOffset, completion);
     else completes(this.read(buffer, guestOffset, hostOffset), completion);
@@ -77,22 +78,22 @@ export class Payload implements TransferTarget {
   /** Starts writing the whole buffer; plain bytes cost nothing but the file's own request. */
   submitWrite(
     buffer: Uint8Array,
-    hostOffset: number,
+    hostOffset: HostOffset,
     completion: Completion,
-    guestOffset: number,
+    guestOffset: GuestOffset,
   ): void {
     if (this.#transform === undefined) this.#file.submitWrite(buffer, hostOffset, completion);
     else completes(this.write(buffer, guestOffset, hostOffset), completion);
   }
 
   /** Makes stored bytes zeroes, in a file that is to be read as the disk itself. */
-  writeZeroes(hostOffset: number, length: number, unmap: boolean): Promise<void> {
+  writeZeroes(hostOffset: HostOffset, length: number, unmap: boolean): Promise<void> {
     assert(this.isPlain, 'a file that is encrypted is to be read as the disk itself');
     return this.#file.writeZeroes(hostOffset, length, unmap);
   }
 
   /** Tells the host that stored bytes are no longer wanted. */
-  discard(hostOffset: number, length: number): Promise<boolean> {
+  discard(hostOffset: HostOffset, length: number): Promise<boolean> {
     return this.#file.discard(hostOffset, length);
   }
 
@@ -105,8 +106,8 @@ export class Payload implements TransferTarget {
   async #readEncoded(
     transform: PayloadTransform,
     buffer: Uint8Array,
-    guestOffset: number,
-    hostOffset: number,
+    guestOffset: GuestOffset,
+    hostOffset: HostOffset,
   ): Promise<void> {
     await this.#file.read(buffer, hostOffset);
     await transform.decode(buffer, guestOffset, hostOffset);
@@ -115,8 +116,8 @@ export class Payload implements TransferTarget {
   async #writeEncoded(
     transform: PayloadTransform,
     buffer: Uint8Array,
-    guestOffset: number,
-    hostOffset: number,
+    guestOffset: GuestOffset,
+    hostOffset: HostOffset,
   ): Promise<void> {
     await this.#file.write(await transform.encode(buffer, guestOffset, hostOffset), hostOffset);
   }

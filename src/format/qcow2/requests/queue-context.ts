@@ -5,6 +5,12 @@ import type { Turnstile } from '../../../engine/queues/turnstile.js';
 import type { UnflushedData } from '../../../engine/flush/unflushed.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { BackingReader } from '../../driver.js';
+import {
+  type ClusterIndex,
+  type GuestOffset,
+  type HostOffset,
+  asClusterIndex,
+} from '../layout/geometry.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
 import type { Payload } from './payload.js';
 
@@ -35,7 +41,7 @@ export interface QueueContext {
 
 /** Host clusters that lost a reference, before they have an epoch. */
 export interface RemovedClusters {
-  readonly cluster: number;
+  readonly cluster: ClusterIndex;
   readonly count: number;
 }
 
@@ -58,7 +64,16 @@ export function freshReadZero({ arena, payload }: QueueContext): boolean {
   return arena.knownZero && payload.isPlain;
 }
 
+/**
+ * Takes consecutive clusters from the queue's arena, as `Arena.take` gives them.
+ *
+ * @returns where the first one begins
+ */
+export function takeClusters({ arena, metadata }: QueueContext, count: number): HostOffset {
+  return metadata.geometry.startOf(asClusterIndex(arena.take(count)));
+}
+
 /** Whether guest bytes that are not in this image read as zeroes from a guest offset on. */
-export function nothingBelow(context: QueueContext, guestOffset: number): boolean {
+export function nothingBelow(context: QueueContext, guestOffset: GuestOffset): boolean {
   return context.backing === undefined || guestOffset >= context.backing.size;
 }

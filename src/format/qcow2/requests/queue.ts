@@ -17,6 +17,7 @@ import { UnflushedData } from '../../../engine/flush/unflushed.js';
 import { CowherdError, givenAway } from '../../../errors.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { BackingReader, DataCopy, FillRule, FormatQueue } from '../../driver.js';
+import { type GuestOffset, asClusterIndex, asGuestOffset } from '../layout/geometry.js';
 import { AllocatingWrites } from './allocating-writes.js';
 import { CompressedReader } from './compressed-reader.js';
 import { CompressedWriter } from './compressed-writer.js';
@@ -54,7 +55,7 @@ export interface Qcow2QueueOptions {
   readonly onClosed: () => void;
 }
 
-/** One queue of a qcow2 image. */
+/** One queue of a qcow2 image. Who calls it through `FormatQueue` gives guest offsets as plain numbers. */
 export class Qcow2Queue implements FormatQueue {
   readonly #context: QueueContext;
   readonly #line: number;
@@ -125,12 +126,12 @@ export class Qcow2Queue implements FormatQueue {
     };
     // The long way looks for space that is still in limbo.
     const again: WriteAgain = (error, buffer, length, offset) =>
-      isNoSpace(error) ? this.#write(buffer, length, offset, gateClosed) : undefined;
+      isNoSpace(error) ? this.#write(buffer, length, asGuestOffset(offset), gateClosed) : undefined;
     this.#writes = new RequestPool(counters, writeEnded, again);
     this.#allocatingWrites = new AllocatingWrites(this.#context, writeEnded, again);
   }
 
-  read(buffer: Uint8Array, offset: number): Promise<void> {
+  read(buffer: Uint8Array, offset: GuestOffset): Promise<void> {
     const epoch = this.#gate.tryEnter();
     if (epoch !== gateClosed) {
       try {
@@ -146,7 +147,7 @@ export class Qcow2Queue implements FormatQueue {
     return this.#read(buffer, offset, epoch);
   }
 
-  write(buffer: Uint8Array, offset: number): Promise<void> {
+  write(buffer: Uint8Array, offset: GuestOffset): Promise<void> {
     const epoch = this.#gate.tryEnter();
     const { corruptMark } = this.#context.metadata;
     if (epoch !== gateClosed && this.#changed && !corruptMark.isSet) {
@@ -165,17 +166,17 @@ export class Qcow2Queue implements FormatQueue {
     return this.#write(buffer, buffer.length, offset, epoch);
   }
 
-  writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
+  writeZeroes(offset: GuestOffset, length: number, unmap: boolean): Promise<void> {
     return this.#runChange(this.#gate.tryEnter(), () =>
       this.#zeroing.writeZeroes(offset, length, unmap),
     );
   }
 
-  discard(offset: number, length: number): Promise<void> {
+  discard(offset: GuestOffset, length: number): Promise<void> {
     return this.#runChange(this.#gate.tryEnter(), () => this.#zeroing.discard(offset, length));
   }
 
-  writeCompressed(buffer: Uint8Array, offset: number): Promise<void> {
+  writeCompressed(buffer: Uint8Array, offset: GuestOffset): Promise<void> {
     const { length } = buffer;
     return this.#runChange(this.#gate.tryEnter(), () =>
       this.#compressedWriter.write(this.#whole(buffer, length), offset),
@@ -222,7 +223,8 @@ export class Qcow2Queue implements FormatQueue {
     const { arena, metadata } = this.#context;
     this.#compressedWriter.leave();
     const rest = arena.drain();
-    if (rest !== undefined) await metadata.allocator.lowerAll(rest.cluster, rest.length);
+    if (rest !== undefined)
+      await metadata.allocator.lowerAll(asClusterIndex(rest.cluster), rest.length);
   }
 
   /** Runs a section inside the gate, so that no exclusive operation of any thread meets it. */
@@ -246,12 +248,12 @@ export class Qcow2Queue implements FormatQueue {
   }
 
   /** Writes the long way. @param length bytes that the buffer had when the write began */
-  #write(buffer: Uint8Array, length: number, offset: number, epoch: number): Promise<void> {
+  #write(buffer: Uint8Array, length: number, offset: GuestOffset, epoch: number): Promise<void> {
     return this.#runChange(epoch, () => this.#writer.write(this.#whole(buffer, length), offset));
   }
 
   /** Reads the long way. */
-  async #read(buffer: Uint8Array, offset: number, epoch: number): Promise<void> {
+  async #read(buffer: Uint8Array, offset: GuestOffset, epoch: number): Promise<void> {
     const { length } = buffer;
     try {
       await this.#run(epoch, () => this.#reader.read(this.#whole(buffer, length), offset));

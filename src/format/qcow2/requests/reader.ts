@@ -1,10 +1,14 @@
 /** Executing reads: plan each run from the cached slices, then fetch all runs side by side. */
 import { Counter } from '../../../engine/queues/counters.js';
 import type { StorageFile } from '../../../storage/storage.js';
+import { type GuestOffset, type HostOffset, after, asHostOffset } from '../layout/geometry.js';
 import type { CompressedReader } from './compressed-reader.js';
 import type { QueueContext } from './queue-context.js';
 import { CorruptionError } from '../tables/corruption.js';
 import { Run, RunKind } from '../layout/plan.js';
+
+/** What `locate` gives where a request cannot go the short way; less than every host offset. */
+export const nowhere = asHostOffset(-1);
 
 /** One queue's reads. */
 export class Reader {
@@ -21,28 +25,29 @@ export class Reader {
    * Finds where a range lies if it is stored in one piece and its slice is cached; neither waits
    * nor allocates.
    *
-   * @returns the host offset in bytes, or -1 if `read` has to do it
+   * @returns the host offset, or `nowhere` if `read` has to do it
    */
-  locate(offset: number, length: number): number {
+  locate(offset: GuestOffset, length: number): HostOffset {
     const { metadata } = this.#context;
     const key = metadata.sliceKey(offset);
     const slot = metadata.l2Cache.find(key);
-    if (slot < 0) return -1;
+    if (slot < 0) return nowhere;
     this.#context.counters.add(Counter.cacheHits);
     const run = this.#run;
-    if (!this.#planCached(key, slot, offset, length, run)) return -1;
-    return run.kind === RunKind.data && run.length === length ? run.hostOffset : -1;
+    if (!this.#planCached(key, slot, offset, length, run)) return nowhere;
+    return run.kind === RunKind.data && run.length === length ? run.hostOffset : nowhere;
   }
 
   /** Fills the buffer from a guest offset; bytes past the end of the disk read as its tables say. */
-  async read(buffer: Uint8Array, offset: number): Promise<void> {
+  async read(buffer: Uint8Array, offset: GuestOffset): Promise<void> {
     const run = new Run();
     const fetches: Promise<void>[] = [];
     try {
       for (let done = 0; done < buffer.length; done += run.length) {
-        await this.plan(offset + done, buffer.length - done, run);
+        const from = after(offset, done);
+        await this.plan(from, buffer.length - done, run);
         const target = buffer.subarray(done, done + run.length);
-        const fetch = this.#fetch(run, target, offset + done);
+        const fetch = this.#fetch(run, target, from);
         if (fetch === undefined) continue;
         fetches.push(fetch);
         // Its failure is met below; until then, while others are planned, it must not go unhandled.
@@ -56,7 +61,7 @@ export class Reader {
   }
 
   /** Plans the run that begins at a guest offset, loading its slice if need be. */
-  async plan(offset: number, length: number, run: Run): Promise<void> {
+  async plan(offset: GuestOffset, length: number, run: Run): Promise<void> {
     const { metadata } = this.#context;
     const { geometry, l2Cache } = metadata;
     const key = metadata.sliceKey(offset);
@@ -76,7 +81,7 @@ export class Reader {
     }
   }
 
-  #planCached(key: number, slot: number, offset: number, length: number, run: Run): boolean {
+  #planCached(key: number, slot: number, offset: GuestOffset, length: number, run: Run): boolean {
     const { l2Cache, planner } = this.#context.metadata;
     l2Cache.lockShared(slot);
     const held = l2Cache.holds(slot, key);
@@ -86,7 +91,7 @@ export class Reader {
   }
 
   /** Starts fetching a planned run; undefined if it is there already. */
-  #fetch(run: Run, target: Uint8Array, offset: number): Promise<void> | undefined {
+  #fetch(run: Run, target: Uint8Array, offset: GuestOffset): Promise<void> | undefined {
     const { payload, metadata } = this.#context;
     switch (run.kind) {
       case RunKind.data:
@@ -105,7 +110,7 @@ export class Reader {
     }
   }
 
-  #fetchBelow(target: Uint8Array, offset: number): Promise<void> | undefined {
+  #fetchBelow(target: Uint8Array, offset: GuestOffset): Promise<void> | undefined {
     const { backing } = this.#context;
     const below = backing ? Math.max(0, Math.min(target.length, backing.size - offset)) : 0;
     if (below < target.length) target.fill(0, below);
@@ -116,7 +121,7 @@ export class Reader {
 /** The error for an L2 entry that contradicts the format. */
 export function corruptEntry(
   context: { readonly file: StorageFile },
-  guestOffset: number,
+  guestOffset: GuestOffset,
 ): CorruptionError {
   const problem = `the L2 entry of guest offset ${guestOffset} is invalid`;
   return new CorruptionError(context.file.filename, problem, guestOffset);

@@ -5,6 +5,7 @@ import { Counter, type QueueCounters } from '../../../engine/queues/counters.js'
 import { takeReserved } from '../../../engine/queues/queue-line.js';
 import { CowherdError } from '../../../errors.js';
 import type { StorageFile } from '../../../storage/storage.js';
+import { type ClusterIndex, after, asClusterIndex } from '../layout/geometry.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
 
 /** What reclaiming works with. */
@@ -31,16 +32,17 @@ export async function reclaim(context: ReclaimContext): Promise<void> {
   control.add(ControlWord.compressedGeneration, 1);
   let damage: CowherdError | undefined;
   for (const [index, entry] of entries.entries()) {
-    let { cluster, count } = entry;
+    let cluster = asClusterIndex(entry.cluster);
+    let { count } = entry;
     try {
       if (entry.punch) {
         for (const run of await lastReferences(context, cluster, count)) {
-          await file.discard(run.cluster * geometry.clusterSize, run.count * geometry.clusterSize);
+          await file.discard(geometry.startOf(run.cluster), run.count * geometry.clusterSize);
         }
       }
       while (count > 0) {
         const lowered = await allocator.lower(cluster, count);
-        cluster += lowered;
+        cluster = after(cluster, lowered);
         count -= lowered;
       }
     } catch (error) {
@@ -70,7 +72,7 @@ export async function reclaimAll(context: ReclaimContext): Promise<number> {
   let count = limbo.clusters;
   if (count > 0) await flushOrder.flush();
   for (const { cluster, length } of takeReserved(control)) {
-    await allocator.lowerAll(cluster, length);
+    await allocator.lowerAll(asClusterIndex(cluster), length);
     count += length;
   }
   await reclaim(context);
@@ -80,10 +82,10 @@ export async function reclaimAll(context: ReclaimContext): Promise<number> {
 /** The clusters of a run that have exactly one reference left: the one about to go. */
 async function lastReferences(
   context: ReclaimContext,
-  cluster: number,
+  cluster: ClusterIndex,
   count: number,
-): Promise<{ cluster: number; count: number }[]> {
-  const runs: { cluster: number; count: number }[] = [];
+): Promise<{ cluster: ClusterIndex; count: number }[]> {
+  const runs: { cluster: ClusterIndex; count: number }[] = [];
   for (let next = cluster; next < cluster + count; next++) {
     if ((await context.metadata.refcounts.get(next)) !== 1) continue;
     const last = runs.at(-1);

@@ -12,6 +12,7 @@
  * meanwhile.
  */
 import { Counter } from '../../../engine/queues/counters.js';
+import type { GuestOffset } from '../layout/geometry.js';
 import { type QueueContext, intoLimbo } from './queue-context.js';
 
 /** Consecutive entries of a slice that are claimed together. */
@@ -37,7 +38,7 @@ export type SliceSection<Result> = (slot: number, entry: number) => Result | und
  */
 export async function inWritableSlice<Result>(
   context: QueueContext,
-  guestOffset: number,
+  guestOffset: GuestOffset,
   section: SliceSection<Result>,
 ): Promise<Result> {
   const { l2Cache, geometry } = context.metadata;
@@ -69,7 +70,7 @@ export async function inWritableSlice<Result>(
  */
 export function inCachedSlice<Result>(
   { metadata }: QueueContext,
-  guestOffset: number,
+  guestOffset: GuestOffset,
   section: SliceSection<Result>,
 ): Result | undefined {
   const { geometry, l2Cache } = metadata;
@@ -115,15 +116,15 @@ export function endClaim({ metadata }: QueueContext, claim: Claim, link?: () => 
 }
 
 /** Makes the L2 table that maps a guest offset in bytes, unless this image has one of its own. */
-export async function prepareTable(context: QueueContext, guestOffset: number): Promise<void> {
+export async function prepareTable(context: QueueContext, guestOffset: GuestOffset): Promise<void> {
   context.metadata.l2Cache.unpin(await acquireWritableSlice(context, guestOffset));
 }
 
 /** The slice, pinned; new tables come from the queue's arena, replaced ones go into limbo. */
-function acquireWritableSlice(context: QueueContext, guestOffset: number): Promise<number> {
+function acquireWritableSlice(context: QueueContext, guestOffset: GuestOffset): Promise<number> {
   const { metadata, arena } = context;
   return metadata.acquireWritableSlice(guestOffset, arena, (hostOffset) => {
-    const cluster = hostOffset / metadata.geometry.clusterSize;
+    const cluster = metadata.geometry.clusterAt(hostOffset);
     intoLimbo(context, [{ cluster, count: 1 }], false);
   });
 }

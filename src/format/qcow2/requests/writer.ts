@@ -7,13 +7,14 @@
 import { Counter } from '../../../engine/queues/counters.js';
 import type { Turn } from '../../../engine/queues/turnstile.js';
 import { givenAway } from '../../../errors.js';
+import { type GuestOffset, type HostOffset, after, asHostOffset } from '../layout/geometry.js';
 import { CopyOnWrite, type Placement, isKnownZero } from './copy-on-write.js';
 import type { QueueContext, RemovedClusters } from './queue-context.js';
-import { freshReadZero, intoLimbo } from './queue-context.js';
+import { freshReadZero, intoLimbo, takeClusters } from './queue-context.js';
 import { type Claim, beginClaim, endClaim, inWritableSlice } from './slice-section.js';
 import { ClusterKind } from '../layout/l2-entry.js';
 import { Run, RunKind } from '../layout/plan.js';
-import { type Reader, corruptEntry } from './reader.js';
+import { type Reader, corruptEntry, nowhere } from './reader.js';
 import { refusedRemoval, removedByEntry } from './freed-clusters.js';
 
 /** Consecutive claimed guest clusters on their way to being written and linked. */
@@ -37,7 +38,7 @@ interface Source {
 
 /** One step that has been planned: how many bytes it covers and what it does. */
 type Step =
-  | { readonly kind: 'in-place'; readonly length: number; readonly hostOffset: number }
+  | { readonly kind: 'in-place'; readonly length: number; readonly hostOffset: HostOffset }
   | { readonly kind: 'allocate'; readonly length: number; readonly allocation: Allocation }
   | { readonly kind: 'refill-arena'; readonly wanted: number };
 
@@ -56,20 +57,22 @@ export class Writer {
    * Finds where a range can be written in place as one piece, if its slice is cached; neither waits
    * nor allocates.
    *
-   * @returns the host offset in bytes, or -1 if `write` has to do it
+   * @returns the host offset, or `nowhere` if `write` has to do it
    */
-  locate(offset: number, length: number): number {
+  locate(offset: GuestOffset, length: number): HostOffset {
     const { metadata, externalData } = this.#context;
     const { geometry, l2Cache, overlap } = metadata;
-    if (!metadata.ownsTable(Math.floor(offset / geometry.tableReach))) return -1;
+    if (!metadata.ownsTable(Math.floor(offset / geometry.tableReach))) return nowhere;
     const key = metadata.sliceKey(offset);
     const slot = l2Cache.find(key);
-    if (slot < 0) return -1;
+    if (slot < 0) return nowhere;
     this.#context.counters.add(Counter.cacheHits);
     l2Cache.lockShared(slot);
-    const hostOffset = l2Cache.holds(slot, key) ? this.#locateInSlot(slot, offset, length) : -1;
+    const hostOffset = l2Cache.holds(slot, key)
+      ? this.#locateInSlot(slot, offset, length)
+      : nowhere;
     l2Cache.unlockShared(slot);
-    if (hostOffset >= 0 && !externalData && overlap.mayHit(hostOffset, length)) return -1;
+    if (hostOffset >= 0 && !externalData && overlap.mayHit(hostOffset, length)) return nowhere;
     return hostOffset;
   }
 
@@ -80,7 +83,7 @@ export class Writer {
    */
   async write(
     buffer: Uint8Array,
-    offset: number,
+    offset: GuestOffset,
     turn: Turn | undefined = this.#context.turns?.take(),
   ): Promise<void> {
     const { length } = buffer;
@@ -88,12 +91,13 @@ export class Writer {
     try {
       if (turn !== undefined) await turn.begins;
       for (let done = 0; done < length;) {
-        const step = await this.#next(offset + done, length - done);
+        const from = after(offset, done);
+        const step = await this.#next(from, length - done);
         const source = { buffer, whole: length, from: done, length: step.length };
         const work =
           step.kind === 'in-place'
-            ? this.#context.payload.write(this.#bytesOf(source), offset + done, step.hostOffset)
-            : this.#allocate(step.allocation, source, offset + done);
+            ? this.#context.payload.write(this.#bytesOf(source), from, step.hostOffset)
+            : this.#allocate(step.allocation, source, from);
         steps.push(work);
         done += step.length;
         // Its failure is met below; until then, while others are planned, it must not go unhandled.
@@ -109,7 +113,10 @@ export class Writer {
   }
 
   /** Plans the next step, waiting for whatever stands in its way. */
-  async #next(offset: number, length: number): Promise<Extract<Step, { readonly length: number }>> {
+  async #next(
+    offset: GuestOffset,
+    length: number,
+  ): Promise<Extract<Step, { readonly length: number }>> {
     for (;;) {
       const step = await inWritableSlice(this.#context, offset, (slot, entry) =>
         this.#plan(slot, entry, offset, length),
@@ -120,7 +127,7 @@ export class Writer {
   }
 
   /** Decides on a step and claims what it allocates; undefined where the first cluster is claimed. */
-  #plan(slot: number, entry: number, offset: number, length: number): Step | undefined {
+  #plan(slot: number, entry: number, offset: GuestOffset, length: number): Step | undefined {
     const { metadata, externalData } = this.#context;
     const { geometry, entries, claims, l2Cache, overlap } = metadata;
     if (claims.has(slot, entry)) return undefined;
@@ -128,7 +135,7 @@ export class Writer {
     if (this.#run.kind === RunKind.corrupt) throw corruptEntry(this.#context, offset);
     const at = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
     if (inPlace > 0) {
-      const hostOffset = entries.hostOffset(l2Cache.view, at) + geometry.within(offset);
+      const hostOffset = after(entries.hostOffset(l2Cache.view, at), geometry.within(offset));
       if (!externalData) overlap.check(hostOffset, inPlace, 'a write');
       return { kind: 'in-place', length: inPlace, hostOffset };
     }
@@ -138,7 +145,7 @@ export class Writer {
   }
 
   /** Plans the allocation of new host clusters for as many clusters as need them. */
-  #planFresh(slot: number, entry: number, offset: number, length: number): Step {
+  #planFresh(slot: number, entry: number, offset: GuestOffset, length: number): Step {
     const { metadata, arena, externalData } = this.#context;
     const { geometry, claims, l2Cache } = metadata;
     const { clusterSize } = geometry;
@@ -151,7 +158,7 @@ export class Writer {
     if (refusal !== undefined) throw refusal;
     if (available === 0) return { kind: 'refill-arena', wanted: touched };
     const whole = this.#needsWholeCluster(first);
-    const guestOffset = offset - within;
+    const guestOffset = after(offset, -within);
     let showedZeroes = isKnownZero(this.#context, first, guestOffset);
     let count = 1;
     while (
@@ -162,13 +169,16 @@ export class Writer {
       refusedRemoval(this.#context, first + count * geometry.l2EntrySize) === undefined
     ) {
       const at = first + count * geometry.l2EntrySize;
-      showedZeroes &&= isKnownZero(this.#context, at, guestOffset + count * clusterSize);
+      showedZeroes &&= isKnownZero(this.#context, at, after(guestOffset, count * clusterSize));
       count++;
     }
     const stepLength = Math.min(length, count * clusterSize - within);
     beginClaim(this.#context, { slot, entry, count });
     const knownZero = !externalData && freshReadZero(this.#context);
-    const hostOffset = externalData ? guestOffset : arena.take(count) * clusterSize;
+    // In an external data file they lie where the guest sees them.
+    const hostOffset = externalData
+      ? asHostOffset(guestOffset)
+      : takeClusters(this.#context, count);
     this.#context.counters.add(Counter.allocatedClusters, count);
     const granule = whole ? clusterSize : geometry.subclusterSize;
     const last = first + (count - 1) * geometry.l2EntrySize;
@@ -191,7 +201,7 @@ export class Writer {
   }
 
   /** Plans writing into a host cluster the entry has already, but whose content is not all valid. */
-  #planKept(slot: number, entry: number, at: number, offset: number, length: number): Step {
+  #planKept(slot: number, entry: number, at: number, offset: GuestOffset, length: number): Step {
     const { geometry, entries, l2Cache, overlap } = this.#context.metadata;
     const { clusterSize } = geometry;
     const hostOffset = entries.hostOffset(l2Cache.view, at);
@@ -210,7 +220,7 @@ export class Writer {
         knownZero: false,
         showsNothing: false,
         fresh: false,
-        guestOffset: offset - within,
+        guestOffset: after(offset, -within),
         edges: this.#copyOnWrite.edgesOfKept(at, offset, stepLength),
         subclusters: geometry.extendedL2 ? this.#touchedSubclusters(within, stepLength) : undefined,
       },
@@ -229,14 +239,14 @@ export class Writer {
     throw givenAway(this.#context.file.filename);
   }
 
-  async #allocate(allocation: Allocation, source: Source, offset: number): Promise<void> {
+  async #allocate(allocation: Allocation, source: Source, offset: GuestOffset): Promise<void> {
     const { geometry, flushOrder } = this.#context.metadata;
     const removed: RemovedClusters[] = [];
     try {
       await this.#copyOnWrite.write(allocation, offset, source.length, () => this.#bytesOf(source));
     } catch (error) {
       if (allocation.fresh) {
-        const cluster = allocation.hostOffset / geometry.clusterSize;
+        const cluster = geometry.clusterAt(allocation.hostOffset);
         intoLimbo(this.#context, [{ cluster, count: allocation.count }], false);
       }
       endClaim(this.#context, allocation);
@@ -256,7 +266,7 @@ export class Writer {
     const { view } = l2Cache;
     for (let index = 0; index < count; index++) {
       const at = slot * l2Cache.sliceSize + (entry + index) * geometry.l2EntrySize;
-      const hostOffset = allocation.hostOffset + index * geometry.clusterSize;
+      const hostOffset = after(allocation.hostOffset, index * geometry.clusterSize);
       if (fresh) removedByEntry(this.#context, at, removed);
       if (subclusters === undefined) entries.setNormal(view, at, hostOffset);
       else entries.setSubclusters(view, at, hostOffset, subclusters(index));
@@ -264,7 +274,7 @@ export class Writer {
   }
 
   /** Bytes from `offset` that can be written in place: own, whole, unclaimed, contiguous clusters. */
-  #inPlaceLength(slot: number, offset: number, length: number): number {
+  #inPlaceLength(slot: number, offset: GuestOffset, length: number): number {
     const { metadata } = this.#context;
     const { geometry, entries, claims, l2Cache, planner } = metadata;
     const { view } = l2Cache;
@@ -285,9 +295,9 @@ export class Writer {
     return 0;
   }
 
-  #locateInSlot(slot: number, offset: number, length: number): number {
+  #locateInSlot(slot: number, offset: GuestOffset, length: number): HostOffset {
     const isWhole = this.#inPlaceLength(slot, offset, length) >= length;
-    return isWhole && this.#run.kind === RunKind.data ? this.#run.hostOffset : -1;
+    return isWhole && this.#run.kind === RunKind.data ? this.#run.hostOffset : nowhere;
   }
 
   /** Whether a write gives the cluster a new host cluster: it has none, or shares it. */

@@ -2,6 +2,7 @@
  * Executing write-zeroes and discard: changes of L2 entries alone, for whole clusters (or whole
  * subclusters); what remains at the edges is written as data.
  */
+import { type GuestOffset, after, asGuestOffset, asHostOffset } from '../layout/geometry.js';
 import type { QueueContext, RemovedClusters } from './queue-context.js';
 import { intoLimbo, nothingBelow } from './queue-context.js';
 import { type Claim, beginClaim, endClaim, inWritableSlice } from './slice-section.js';
@@ -34,23 +35,27 @@ export class Zeroing {
   }
 
   /** Makes a guest range read as zeroes. */
-  async writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
+  async writeZeroes(offset: GuestOffset, length: number, unmap: boolean): Promise<void> {
     const { size, rawExternalData, payload, metadata, unflushed } = this.#context;
     const { clusterSize, subclusterSize } = metadata.geometry;
     if (rawExternalData) {
       // The entries stay: what is written meanwhile must show in the raw file and through them alike.
-      await payload.writeZeroes(offset, length, unmap);
+      await payload.writeZeroes(asHostOffset(offset), length, unmap);
       unflushed.note();
       return;
     }
-    const end = offset + length;
-    const start = Math.min(end, Math.ceil(offset / subclusterSize) * subclusterSize);
+    const end = after(offset, length);
+    const start = asGuestOffset(Math.min(end, Math.ceil(offset / subclusterSize) * subclusterSize));
     const atEnd = end === size;
-    const stop = Math.max(start, atEnd ? end : end - (end % subclusterSize));
+    const stop = asGuestOffset(Math.max(start, atEnd ? end : end - (end % subclusterSize)));
     await this.#zeroEdge(offset, start - offset);
     await this.#zeroEdge(stop, end - stop);
-    const firstCluster = Math.min(stop, Math.ceil(start / clusterSize) * clusterSize);
-    const lastCluster = Math.max(firstCluster, atEnd ? stop : stop - (stop % clusterSize));
+    const firstCluster = asGuestOffset(
+      Math.min(stop, Math.ceil(start / clusterSize) * clusterSize),
+    );
+    const lastCluster = asGuestOffset(
+      Math.max(firstCluster, atEnd ? stop : stop - (stop % clusterSize)),
+    );
     if (firstCluster > start) await this.#zeroSubclusters(start, firstCluster - start);
     await this.#changeClusters(firstCluster, lastCluster - firstCluster, {
       unmap,
@@ -61,17 +66,17 @@ export class Zeroing {
   }
 
   /** Gives up the host clusters of every whole cluster in a guest range. */
-  async discard(offset: number, length: number): Promise<void> {
+  async discard(offset: GuestOffset, length: number): Promise<void> {
     const { size, rawExternalData, payload, version, backing, metadata, unflushed } = this.#context;
     const { clusterSize } = metadata.geometry;
     // Without zero clusters, giving up a cluster would expose what the backing file holds.
     if (version === 2 && backing !== undefined) return;
     const end = offset + length;
-    const start = Math.ceil(offset / clusterSize) * clusterSize;
+    const start = asGuestOffset(Math.ceil(offset / clusterSize) * clusterSize);
     const stop = end === size ? end : end - (end % clusterSize);
     if (stop <= start) return;
     if (rawExternalData) {
-      await payload.writeZeroes(start, stop - start, true);
+      await payload.writeZeroes(asHostOffset(start), stop - start, true);
       unflushed.note();
       return;
     }
@@ -79,7 +84,7 @@ export class Zeroing {
   }
 
   /** Zeroes less than one (sub)cluster, as data unless it reads as zeroes already. */
-  async #zeroEdge(offset: number, length: number): Promise<void> {
+  async #zeroEdge(offset: GuestOffset, length: number): Promise<void> {
     if (length <= 0) return;
     const run = new Run();
     await this.#reader.plan(offset, length, run);
@@ -91,7 +96,7 @@ export class Zeroing {
   }
 
   /** Zeroes whole subclusters of one cluster. */
-  async #zeroSubclusters(offset: number, length: number): Promise<void> {
+  async #zeroSubclusters(offset: GuestOffset, length: number): Promise<void> {
     const { geometry, entries, l2Cache } = this.#context.metadata;
     const within = geometry.within(offset);
     const mask = entries.subclusterMask(within, length);
@@ -106,26 +111,27 @@ export class Zeroing {
     if (compressed.length > 0) await this.#writer.write(new Uint8Array(length), offset);
   }
 
-  async #changeClusters(offset: number, length: number, mode: ZeroMode): Promise<void> {
+  async #changeClusters(offset: GuestOffset, length: number, mode: ZeroMode): Promise<void> {
     const { metadata, version } = this.#context;
     const { geometry } = metadata;
     const end = offset + length;
     for (let next = offset; next < end;) {
       const count = geometry.clusters(end - next);
       if (mode.discard && !metadata.hasTable(next) && nothingBelow(this.#context, next)) {
-        next += geometry.tableReach - (next % geometry.tableReach);
+        next = after(next, geometry.tableReach - (next % geometry.tableReach));
       } else if (version === 2 && !mode.discard && !nothingBelow(this.#context, next)) {
         const part = Math.min(end - next, geometry.clusterSize);
         await this.#zeroEdge(next, part);
-        next += part;
+        next = after(next, part);
       } else {
-        next += (await this.#changeInSlice(next, count, mode)) * geometry.clusterSize;
+        const changed = await this.#changeInSlice(next, count, mode);
+        next = after(next, changed * geometry.clusterSize);
       }
     }
   }
 
   /** Changes clusters up to the end of a slice or to a claim. @returns how many */
-  async #changeInSlice(offset: number, count: number, mode: ZeroMode): Promise<number> {
+  async #changeInSlice(offset: GuestOffset, count: number, mode: ZeroMode): Promise<number> {
     if (this.#context.externalData && mode.punch) return this.#giveUpData(offset, count, mode);
     const { l2Cache } = this.#context.metadata;
     const removed: RemovedClusters[] = [];
@@ -143,7 +149,7 @@ export class Zeroing {
    *
    * @returns how many
    */
-  async #giveUpData(offset: number, count: number, mode: ZeroMode): Promise<number> {
+  async #giveUpData(offset: GuestOffset, count: number, mode: ZeroMode): Promise<number> {
     const { metadata, payload, size, unflushed } = this.#context;
     const { geometry, l2Cache, claims, entries } = metadata;
     const claim = await inWritableSlice<Claim>(this.#context, offset, (slot, entry) => {
@@ -158,7 +164,7 @@ export class Zeroing {
     const { slot, entry, count: changed } = claim;
     try {
       const length = Math.min(changed * geometry.clusterSize, size - offset);
-      await payload.discard(offset, length);
+      await payload.discard(asHostOffset(offset), length);
     } catch (error) {
       endClaim(this.#context, claim);
       throw error;
@@ -177,7 +183,7 @@ export class Zeroing {
   #changeEntry(
     at: number,
     kind: ClusterKind,
-    guestOffset: number,
+    guestOffset: GuestOffset,
     mode: ZeroMode,
     removed: RemovedClusters[],
   ): boolean {
@@ -216,7 +222,7 @@ export class Zeroing {
    *
    * @returns how many entries it was run on
    */
-  #inSlice(offset: number, count: number, change: (at: number) => boolean): Promise<number> {
+  #inSlice(offset: GuestOffset, count: number, change: (at: number) => boolean): Promise<number> {
     const { geometry, l2Cache, claims } = this.#context.metadata;
     return inWritableSlice(this.#context, offset, (slot, entry) => {
       const last = Math.min(entry + count, geometry.l2EntriesPerSlice);

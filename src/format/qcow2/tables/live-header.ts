@@ -5,6 +5,7 @@
  */
 import type { LongMutex } from '../../../engine/words/long-mutex.js';
 import type { StorageFile } from '../../../storage/storage.js';
+import type { HostOffset } from '../layout/geometry.js';
 import { type Qcow2Header, Incompatible, featureWordsOffset } from '../layout/header.js';
 
 const sectorSize = 512;
@@ -33,7 +34,7 @@ export function allocateHeaderWords(header: Qcow2Header): Int32Array {
 /** Where the refcount table lies now. */
 export interface RefcountTablePlace {
   /** Bytes. */
-  readonly hostOffset: number;
+  readonly hostOffset: HostOffset;
   readonly clusters: number;
 }
 

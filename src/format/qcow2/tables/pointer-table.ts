@@ -12,6 +12,7 @@ import {
   unlockExclusive,
   unlockShared,
 } from '../../../engine/words/spin-word.js';
+import { type HostOffset, after, asHostOffset } from '../layout/geometry.js';
 
 const sectorSize = 512;
 const two32 = 0x100000000;
@@ -29,15 +30,15 @@ export interface PointerTableMemory {
 /** A copy of a dirty sector on its way to the disk. */
 export interface DirtySector {
   readonly sector: number;
-  readonly hostOffset: number;
+  readonly hostOffset: HostOffset;
   readonly bytes: Uint8Array;
   readonly version: number;
 }
 
 /** Offset part in bytes of the entry at a position in a table's bytes. */
-export function pointerAt(view: DataView, at: number): number {
+export function pointerAt(view: DataView, at: number): HostOffset {
   const high = view.getUint32(at) & offsetHighMask;
-  return high * two32 + ((view.getUint32(at + 4) & offsetLowMask) >>> 0);
+  return asHostOffset(high * two32 + ((view.getUint32(at + 4) & offsetLowMask) >>> 0));
 }
 
 /** Makes the memory of a table that may grow to `capacity` entries; untouched pages cost nothing. */
@@ -73,13 +74,13 @@ export class PointerTable {
   }
 
   /** Host offset of the table in bytes. */
-  get hostOffset(): number {
+  get hostOffset(): HostOffset {
     const low = this.#words[this.#lock + 2];
-    return (this.#words[this.#lock + 3] * 0x80000000 + low) * sectorSize;
+    return asHostOffset((this.#words[this.#lock + 3] * 0x80000000 + low) * sectorSize);
   }
 
   /** Notes where the table lies, in bytes, and how many entries it has. */
-  place(hostOffset: number, entries: number): void {
+  place(hostOffset: HostOffset, entries: number): void {
     const unit = hostOffset / sectorSize;
     lockExclusive(this.#memory, this.#lock);
     this.#words[this.#lock + 1] = entries;
@@ -89,7 +90,7 @@ export class PointerTable {
   }
 
   /** Offset part of an entry in bytes, 0 where it points at nothing. */
-  offset(index: number): number {
+  offset(index: number): HostOffset {
     lockShared(this.#memory, this.#lock);
     const offset = pointerAt(this.#view, index * 8);
     unlockShared(this.#memory, this.#lock);
@@ -102,7 +103,7 @@ export class PointerTable {
   }
 
   /** The offsets of all entries that point at something, while nobody changes them. */
-  *offsets(): Generator<number> {
+  *offsets(): Generator<HostOffset> {
     for (let index = 0; index < this.length; index++) {
       const offset = pointerAt(this.#view, index * 8);
       if (offset !== 0) yield offset;
@@ -110,7 +111,7 @@ export class PointerTable {
   }
 
   /** Whether an entry points at a table of so many bytes that lies, in part, within a range. */
-  pointsInto(from: number, to: number, tableBytes: number): boolean {
+  pointsInto(from: HostOffset, to: HostOffset, tableBytes: number): boolean {
     const { length } = this;
     lockShared(this.#memory, this.#lock);
     let found = false;
@@ -123,7 +124,7 @@ export class PointerTable {
   }
 
   /** Sets an entry to a host offset in bytes. */
-  set(index: number, hostOffset: number, copied: boolean): void {
+  set(index: number, hostOffset: HostOffset, copied: boolean): void {
     lockExclusive(this.#memory, this.#lock);
     const flag = copied ? copiedHigh : 0;
     this.#view.setUint32(index * 8, flag + Math.floor(hostOffset / two32));
@@ -145,7 +146,7 @@ export class PointerTable {
       // An L1 table may end within its last sector; bytes beyond it are not ours to write.
       const end = Math.min(start + sectorSize, this.length * 8);
       const bytes = this.bytes.slice(start, end);
-      copies.push({ sector, hostOffset: this.hostOffset + start, bytes, version });
+      copies.push({ sector, hostOffset: after(this.hostOffset, start), bytes, version });
     }
     unlockShared(this.#memory, this.#lock);
     return copies;

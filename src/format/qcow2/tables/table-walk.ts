@@ -4,6 +4,7 @@
  */
 import { TurnOfOthers } from '../../../turn-of-others.js';
 import type { StorageFile } from '../../../storage/storage.js';
+import type { HostOffset } from '../layout/geometry.js';
 
 /** Bytes of tables read ahead. */
 const readAheadBytes = 8 * 1024 * 1024;
@@ -12,7 +13,7 @@ const readAheadBytes = 8 * 1024 * 1024;
 export interface WalkedTable {
   /** Index of its pointer in the table above. */
   readonly index: number;
-  readonly hostOffset: number;
+  readonly hostOffset: HostOffset;
   /** The table's bytes; valid until the walk goes on. */
   readonly view: DataView;
 }
@@ -20,7 +21,7 @@ export interface WalkedTable {
 /** A table to be read. */
 export interface TablePointer {
   readonly index: number;
-  readonly hostOffset: number;
+  readonly hostOffset: HostOffset;
 }
 
 /**

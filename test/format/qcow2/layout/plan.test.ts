@@ -2,7 +2,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { Geometry } from '../../../../src/format/qcow2/layout/geometry.js';
+import {
+  type HostOffset,
+  Geometry,
+  asGuestOffset,
+  asHostOffset,
+} from '../../../../src/format/qcow2/layout/geometry.js';
 import { ClusterKind, L2EntryView } from '../../../../src/format/qcow2/layout/l2-entry.js';
 import { ReadPlanner, Run, RunKind } from '../../../../src/format/qcow2/layout/plan.js';
 
@@ -16,6 +21,11 @@ function standard(): {
   return planner(false);
 }
 
+/** Where a host cluster begins. */
+function at(index: number): HostOffset {
+  return asHostOffset(index * cluster);
+}
+
 function planner(extendedL2: boolean): ReturnType<typeof standard> {
   const geometry = new Geometry({ clusterBits: 16, refcountOrder: 4, extendedL2 });
   const entries = new L2EntryView(geometry, false);
@@ -26,7 +36,7 @@ function planner(extendedL2: boolean): ReturnType<typeof standard> {
     entries,
     plan: (offset, length) => {
       const run = new Run();
-      reader.plan(view, 0, offset, length, run);
+      reader.plan(view, 0, asGuestOffset(offset), length, run);
       return run;
     },
   };
@@ -34,9 +44,9 @@ function planner(extendedL2: boolean): ReturnType<typeof standard> {
 
 test('contiguous clusters are one run, which ends where the host jumps', () => {
   const { view, entries, plan } = standard();
-  entries.setNormal(view, 0, 10 * cluster);
-  entries.setNormal(view, 8, 11 * cluster);
-  entries.setNormal(view, 16, 20 * cluster);
+  entries.setNormal(view, 0, at(10));
+  entries.setNormal(view, 8, at(11));
+  entries.setNormal(view, 16, at(20));
   const run = plan(100, 10 * cluster);
   assert.equal(run.kind, RunKind.data);
   assert.equal(run.hostOffset, 10 * cluster + 100);
@@ -47,7 +57,7 @@ test('contiguous clusters are one run, which ends where the host jumps', () => {
 test('zero clusters with and without a host cluster are runs of their own', () => {
   const { view, entries, plan } = standard();
   entries.setZero(view, 0, false);
-  entries.setNormal(view, 8, 5 * cluster);
+  entries.setNormal(view, 8, at(5));
   entries.setZero(view, 8, true);
   assert.deepEqual(
     [plan(0, 9 * cluster).kind, plan(0, 9 * cluster).length],
@@ -71,7 +81,7 @@ test('a host offset off the cluster grid is corrupt', () => {
 test('subclusters are planned one by one and joined where they continue', () => {
   const { view, entries, plan } = planner(true);
   const sub = cluster / 32;
-  entries.setSubclusters(view, 0, 7 * cluster, 0b0110);
+  entries.setSubclusters(view, 0, at(7), 0b0110);
   entries.setZeroSubclusters(view, 0, 0b1000);
   assert.deepEqual([plan(0, cluster).kind, plan(0, cluster).length], [RunKind.unallocated, sub]);
   const data = plan(sub, cluster);
@@ -85,7 +95,7 @@ test('subclusters are planned one by one and joined where they continue', () => 
 
 test('a subcluster both allocated and zero is corrupt', () => {
   const { view, entries, plan } = planner(true);
-  entries.setSubclusters(view, 0, 7 * cluster, 1);
+  entries.setSubclusters(view, 0, at(7), 1);
   view.setUint32(8, 1);
   assert.equal(plan(0, 512).kind, RunKind.corrupt);
 });
@@ -101,7 +111,7 @@ test('compressed entries keep offset and sectors, for every cluster size', () =>
         const entries = new L2EntryView(geometry, false);
         const view = new DataView(new ArrayBuffer(8));
         const length = 1 + Math.floor(fraction * (geometry.clusterSize - 2));
-        entries.setCompressed(view, 0, hostOffset, length);
+        entries.setCompressed(view, 0, asHostOffset(hostOffset), length);
         assert.equal(entries.kind(view, 0), ClusterKind.compressed);
         assert.equal(entries.isCopied(view, 0), false);
         assert.equal(entries.compressedOffset(view, 0), hostOffset);

@@ -7,6 +7,11 @@ import { copyFile, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { CowherdError } from '../../../../src/errors.js';
+import {
+  type HostOffset,
+  after,
+  asHostOffset,
+} from '../../../../src/format/qcow2/layout/geometry.js';
 import type { Image } from '../../../../src/image/api/image.js';
 import type { OpenImageOptions } from '../../../../src/image/api/options.js';
 import {
@@ -283,12 +288,17 @@ function assertUntouched(before: Buffer, after: Buffer, place: number, what: str
   assert.ok(cluster(after).equals(cluster(before)), `${what} was written over`);
 }
 
+/** Where a cluster begins. */
+function at(cluster: number): HostOffset {
+  return asHostOffset(cluster * clusterSize);
+}
+
 /** A look-up beside tables of its own. */
 function lookUp(structures: number, clusters: number) {
   const l1 = new PointerTable(allocatePointerTable(64));
   const refcountTable = new PointerTable(allocatePointerTable(64));
-  l1.place(clusterSize, 64);
-  refcountTable.place(2 * clusterSize, 64);
+  l1.place(at(1), 64);
+  refcountTable.place(at(2), 64);
   const memory = allocateOverlapMemory(structures, clusters);
   const check = new OverlapCheck(memory, 'image', clusterSize, { l1, refcountTable });
   return { l1, refcountTable, check };
@@ -298,31 +308,31 @@ const cached = structuresOfLevel.cached;
 
 test('a cluster is found by every offset that touches it, however far into the file', () => {
   const { check } = lookUp(cached, 100);
-  const far = 2 ** 45;
-  for (const place of [0, clusterSize * 7, far]) {
+  const far = asHostOffset(2 ** 45);
+  for (const place of [at(0), at(7), far]) {
     check.protect(place, 1, Structure.snapshotTable);
     assert.ok(check.mayHit(place, 1));
-    assert.ok(check.mayHit(place + clusterSize - 1, 1));
-    assert.ok(!check.mayHit(place + clusterSize, clusterSize));
-    assert.equal(check.find(place + 5, 1)?.structures, Structure.snapshotTable);
+    assert.ok(check.mayHit(after(place, clusterSize - 1), 1));
+    assert.ok(!check.mayHit(after(place, clusterSize), clusterSize));
+    assert.equal(check.find(after(place, 5), 1)?.structures, Structure.snapshotTable);
   }
-  assert.ok(check.mayHit(far - 1, 2));
+  assert.ok(check.mayHit(after(far, -1), 2));
   // The same in its lower 32 bits.
-  assert.ok(!check.mayHit(far + clusterSize * 2 ** 32, 1));
+  assert.ok(!check.mayHit(after(far, clusterSize * 2 ** 32), 1));
   assert.ok(!check.hasConflicts);
 });
 
 test('structures that are not looked at are not found', () => {
   const { check } = lookUp(structuresOfLevel.constant, 10);
-  check.protect(0, 1, Structure.header);
-  check.protect(clusterSize, 1, Structure.activeL2);
-  assert.ok(check.mayHit(0, 1));
-  assert.ok(!check.mayHit(clusterSize, 1));
+  check.protect(at(0), 1, Structure.header);
+  check.protect(at(1), 1, Structure.activeL2);
+  assert.ok(check.mayHit(at(0), 1));
+  assert.ok(!check.mayHit(at(1), 1));
 });
 
 test('a table that has moved away is not found, one that two structures share is a conflict', () => {
   const { check, l1 } = lookUp(cached, 10);
-  const place = 9 * clusterSize;
+  const place = at(9);
   l1.set(3, place, true);
   check.protect(place, clusterSize, Structure.activeL2);
   assert.equal(check.find(place, 1)?.structures, Structure.activeL2);
@@ -333,19 +343,19 @@ test('a table that has moved away is not found, one that two structures share is
   assert.ok(!check.hasConflicts);
   check.protect(place, clusterSize, Structure.refcountBlock);
   assert.ok(check.hasConflicts);
-  l1.set(3, 10 * clusterSize, true);
+  l1.set(3, at(10), true);
   assert.equal(check.find(place, 1), undefined, 'neither table points there');
 });
 
 test('a cluster that a table has left is no conflict when another one takes it', () => {
   const { check, l1 } = lookUp(cached, 10);
-  const place = 9 * clusterSize;
+  const place = at(9);
   check.protect(place, clusterSize, Structure.refcountTable);
   check.protect(place, clusterSize, Structure.activeL2);
   assert.ok(!check.hasConflicts);
   l1.set(3, place, true);
   assert.equal(check.find(place, 1)?.structures, Structure.activeL2);
-  l1.set(3, 10 * clusterSize, true);
+  l1.set(3, at(10), true);
   check.protect(place, clusterSize, Structure.refcountBlock);
   assert.ok(!check.hasConflicts);
 });
@@ -376,7 +386,7 @@ test('there is room for the places of L2 tables that are copied since a snapshot
     for (let table = 0; table < tables; table++) {
       await image.write(new Uint8Array(512).fill(1), table * tableReach);
     }
-    const hasRoom = !overlap!.mayHit(2 ** 40, 1) && !overlap!.hasConflicts;
+    const hasRoom = !overlap!.mayHit(asHostOffset(2 ** 40), 1) && !overlap!.hasConflicts;
     await image.close();
     return hasRoom;
   };
@@ -388,10 +398,10 @@ test('there is room for the places of L2 tables that are copied since a snapshot
 test('where there are more metadata than was thought, the tables themselves are searched', () => {
   const { check, l1 } = lookUp(cached, 32);
   for (let cluster = 100; cluster < 200; cluster++) {
-    check.protect(cluster * clusterSize, clusterSize, Structure.activeL2);
+    check.protect(at(cluster), clusterSize, Structure.activeL2);
   }
-  l1.set(0, 199 * clusterSize, true);
-  assert.equal(check.find(199 * clusterSize, 1)?.structures, Structure.activeL2);
-  assert.equal(check.find(50 * clusterSize, clusterSize), undefined);
-  assert.ok(check.mayHit(50 * clusterSize, 1), 'which takes longer');
+  l1.set(0, at(199), true);
+  assert.equal(check.find(at(199), 1)?.structures, Structure.activeL2);
+  assert.equal(check.find(at(50), clusterSize), undefined);
+  assert.ok(check.mayHit(at(50), 1), 'which takes longer');
 });

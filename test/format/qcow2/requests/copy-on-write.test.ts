@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
+import { asGuestOffset, asHostOffset } from '../../../../src/format/qcow2/layout/geometry.js';
 import {
   CopyOnWrite,
   type Edges,
@@ -21,7 +22,12 @@ function readerOf(
 }
 
 function placed(edges: Edges, knownZero: boolean): Placement {
-  return { guestOffset: clusterBytes, hostOffset: 8 * clusterBytes, knownZero, edges };
+  return {
+    guestOffset: asGuestOffset(clusterBytes),
+    hostOffset: asHostOffset(8 * clusterBytes),
+    knownZero,
+    edges,
+  };
 }
 
 const unknown: Edges = {
@@ -39,7 +45,7 @@ test('a write that fails at one edge ends after the read of the other', async ()
   let hasEnded = false;
   const bytes = new Uint8Array(512);
   const work = copies
-    .write(placed(unknown, false), clusterBytes + 100, bytes.length, () => bytes)
+    .write(placed(unknown, false), asGuestOffset(clusterBytes + 100), bytes.length, () => bytes)
     .finally(() => (hasEnded = true));
   const rejected = assert.rejects(work, failure);
   for (let count = 0; count < 5; count++) await turn();
@@ -67,7 +73,12 @@ for (const knownZero of [true, false]) {
     const edges = { head: { length: 100, isZero: true }, tail: { length: 200, isZero: false } };
     const bytes = new Uint8Array(512);
     const copies = new CopyOnWrite(context, reader);
-    await copies.write(placed(edges, knownZero), clusterBytes + 100, bytes.length, () => bytes);
+    await copies.write(
+      placed(edges, knownZero),
+      asGuestOffset(clusterBytes + 100),
+      bytes.length,
+      () => bytes,
+    );
     assert.deepEqual(reads, [clusterBytes + 612]);
     const from = 8 * clusterBytes;
     assert.deepEqual(written, [knownZero ? [712, from + 100] : [812, from]]);

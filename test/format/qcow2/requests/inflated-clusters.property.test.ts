@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import fc from 'fast-check';
+import { asHostOffset } from '../../../../src/format/qcow2/layout/geometry.js';
 import { InflatedClusters } from '../../../../src/format/qcow2/requests/inflated-clusters.js';
 
 const clusterSize = 2 * 1024 * 1024;
@@ -53,7 +54,7 @@ test('every read gets its bytes or its failure, and memory is bounded', async ()
           if (forgets) clusters.clear();
           const target = new Uint8Array(length);
           const error: unknown = await clusters
-            .read(hostOffset, 100 + hostOffset, within, target)
+            .read(asHostOffset(hostOffset), 100 + hostOffset, within, target)
             .catch((reason: unknown) => reason);
           if (error === undefined) assert.ok(target.every((byte) => byte === hostOffset));
           else assert.equal((error as Error).message, 'damaged');
@@ -73,11 +74,15 @@ test('what is read at the same time or soon after is inflated once', async () =>
     into.fill(hostOffset);
   });
   const target = new Uint8Array(4);
-  await Promise.all([clusters.read(7, 1, 0, target), clusters.read(7, 1, 9, new Uint8Array(4))]);
-  await clusters.read(7, 1, 100, target);
+  const place = asHostOffset(7);
+  await Promise.all([
+    clusters.read(place, 1, 0, target),
+    clusters.read(place, 1, 9, new Uint8Array(4)),
+  ]);
+  await clusters.read(place, 1, 100, target);
   assert.equal(inflations, 1);
   assert.deepEqual([...target], [7, 7, 7, 7]);
   clusters.clear();
-  await clusters.read(7, 1, 100, target);
+  await clusters.read(place, 1, 100, target);
   assert.equal(inflations, 2);
 });

@@ -9,6 +9,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { QueueCounters } from '../../../../src/engine/queues/counters.js';
+import type { FormatQueue } from '../../../../src/format/driver.js';
 import type { Qcow2Image } from '../../../../src/format/qcow2/image.js';
 import type { PayloadTransform } from '../../../../src/format/qcow2/requests/payload.js';
 import { Qcow2Queue } from '../../../../src/format/qcow2/requests/queue.js';
@@ -63,7 +64,7 @@ const change: fc.Arbitrary<Change> = fc.record({
 });
 
 /** Does a change to a queue and to the model. */
-async function apply(queue: Qcow2Queue, model: Uint8Array, step: Change): Promise<void> {
+async function apply(queue: FormatQueue, model: Uint8Array, step: Change): Promise<void> {
   const { kind, fill } = step;
   const { clusterSize } = layout;
   const isWhole = kind === 'discard' || kind === 'compress';
@@ -101,7 +102,7 @@ for (const how of ['standard', 'extended', 'data file', 'backing'] as const) {
         let format: Qcow2Image | undefined;
         await openOver({ file, dataFile, backing: undefined }, (opened) => (format = opened));
         const { metadata } = format!;
-        const queue = new Qcow2Queue({
+        const queue: FormatQueue = new Qcow2Queue({
           metadata,
           header: metadata.headerFile.header,
           size,

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ControlWord, GateState } from '../../../../src/engine/words/control-block.js';
 import type { Qcow2Image } from '../../../../src/format/qcow2/image.js';
+import { asGuestOffset } from '../../../../src/format/qcow2/layout/geometry.js';
 import { formatFile } from '../../../../src/image/graph/create.js';
 import { MemoryFile } from '../../../../src/storage/memory/memory-file.js';
 import { openOver } from '../../../crash/open-over.js';
@@ -19,7 +20,7 @@ for (const kind of ['read', 'write', 'first write'] as const) {
     await image.write(new Uint8Array(clusterBytes).fill(1), 0);
     const { metadata } = format!;
     const { control, l2Cache, poison } = metadata;
-    const slot = l2Cache.find(metadata.sliceKey(0));
+    const slot = l2Cache.find(metadata.sliceKey(asGuestOffset(0)));
     assert.ok(slot >= 0);
     l2Cache.lockExclusive(slot);
     // It dies while the request waits for the slice, and not before it has passed the gate.

@@ -1,6 +1,7 @@
 /** Sections over slices and claims on their entries, also where one of them fails. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { type GuestOffset, asGuestOffset } from '../../../../src/format/qcow2/layout/geometry.js';
 import {
   type Claim,
   beginClaim,
@@ -13,8 +14,13 @@ import { openContext } from './open-context.js';
 
 const clusterBytes = 65_536;
 
-function claimOf(context: QueueContext, offset: number, count: number): Promise<Claim> {
-  return inWritableSlice(context, offset, (slot, entry) => {
+function startOf(cluster: number): GuestOffset {
+  return asGuestOffset(cluster * clusterBytes);
+}
+
+/** Claims guest clusters. */
+function claimOf(context: QueueContext, cluster: number, count: number): Promise<Claim> {
+  return inWritableSlice(context, startOf(cluster), (slot, entry) => {
     if (context.metadata.claims.has(slot, entry)) return undefined;
     const claim = { slot, entry, count };
     beginClaim(context, claim);
@@ -34,14 +40,14 @@ function assertFree({ metadata }: QueueContext, slot: number): void {
 
 test('a section waits for the claim of its first entry, and for no other', async () => {
   const context = await openContext(64 * clusterBytes);
-  const claim = await claimOf(context, 4 * clusterBytes, 2);
+  const claim = await claimOf(context, 4, 2);
   assert.equal(claim.entry, 4);
   const looks: string[] = [];
-  const looking = inWritableSlice(context, 5 * clusterBytes, (slot, entry) => {
+  const looking = inWritableSlice(context, startOf(5), (slot, entry) => {
     looks.push(`${entry}`);
     return context.metadata.claims.has(slot, entry) ? undefined : 'free';
   });
-  await claimOf(context, 6 * clusterBytes, 1).then((other) => {
+  await claimOf(context, 6, 1).then((other) => {
     endClaim(context, other);
   });
   // Any claim's end wakes, and whoever wakes looks again.
@@ -60,10 +66,10 @@ test('a section that fails leaves the slice to the others', async () => {
     slot = at;
     throw failure;
   };
-  await assert.rejects(inWritableSlice(context, 0, section), failure);
+  await assert.rejects(inWritableSlice(context, startOf(0), section), failure);
   assertFree(context, slot);
   assert.throws(() => {
-    inCachedSlice(context, 0, section);
+    inCachedSlice(context, startOf(0), section);
   }, failure);
   assertFree(context, slot);
 });
@@ -71,7 +77,7 @@ test('a section that fails leaves the slice to the others', async () => {
 test('a claim ends also where linking fails, and what waits for it goes on', async () => {
   const context = await openContext(64 * clusterBytes);
   const claim = await claimOf(context, 0, 3);
-  const next = claimOf(context, 2 * clusterBytes, 1);
+  const next = claimOf(context, 2, 1);
   const failure = new Error('no');
   assert.throws(() => {
     endClaim(context, claim, () => {
@@ -81,14 +87,15 @@ test('a claim ends also where linking fails, and what waits for it goes on', asy
   endClaim(context, await next);
   assertFree(context, claim.slot);
   assert.equal(
-    inCachedSlice(context, 0, (slot) => context.metadata.claims.has(slot, 0)),
+    inCachedSlice(context, startOf(0), (slot) => context.metadata.claims.has(slot, 0)),
     false,
   );
 });
 
 test('only a cached slice of a table of this image is looked at without waiting', async () => {
   const context = await openContext(64 * clusterBytes);
-  const look = (): number | undefined => inCachedSlice(context, 0, (_slot, entry) => entry);
+  const look = (): number | undefined =>
+    inCachedSlice(context, startOf(0), (_slot, entry) => entry);
   assert.equal(look(), undefined);
   const claim = await claimOf(context, 0, 1);
   assert.equal(look(), 0);

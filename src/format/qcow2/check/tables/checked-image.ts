@@ -4,7 +4,7 @@
  */
 import { maxOffset } from '../../../../limits.js';
 import type { StorageFile } from '../../../../storage/storage.js';
-import { Geometry } from '../../layout/geometry.js';
+import { type HostOffset, Geometry, asHostOffset } from '../../layout/geometry.js';
 import { changeHeaderSector } from '../../tables/live-header.js';
 import { type Qcow2Header, Incompatible } from '../../layout/header.js';
 import { L2EntryView } from '../../layout/l2-entry.js';
@@ -63,9 +63,10 @@ export class CheckedImage {
   }
 
   /** Host offset in bytes of a refcount block, 0 if there is none; reserved bits are left out. */
-  refcountBlock(index: number): number {
+  refcountBlock(index: number): HostOffset {
     const high = this.refcountTable.getUint32(index * 8);
-    return high * two32 + ((this.refcountTable.getUint32(index * 8 + 4) & offsetLow) >>> 0);
+    const low = (this.refcountTable.getUint32(index * 8 + 4) & offsetLow) >>> 0;
+    return asHostOffset(high * two32 + low);
   }
 
   /** Whether a refcount block lies on a cluster's begin, exact also where no number holds its offset. */
@@ -124,7 +125,7 @@ export class CheckedImage {
 const emptyTable = new DataView(new ArrayBuffer(0));
 
 /** Host offset in bytes of the L2 table that an L1 entry points at, 0 if at none. */
-export function l2TableOffset(l1: DataView, index: number): number {
+export function l2TableOffset(l1: DataView, index: number): HostOffset {
   const high = l1.getUint32(index * 8) & l1OffsetHigh;
-  return high * two32 + ((l1.getUint32(index * 8 + 4) & offsetLow) >>> 0);
+  return asHostOffset(high * two32 + ((l1.getUint32(index * 8 + 4) & offsetLow) >>> 0));
 }

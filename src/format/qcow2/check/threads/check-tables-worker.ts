@@ -5,6 +5,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { attachStorageFile } from '../../../../storage/registry.js';
 import type { StorageFile } from '../../../../storage/storage.js';
+import { asHostOffset } from '../../layout/geometry.js';
 import { L2Checker, type L2Findings } from '../tables/l2-table.js';
 import { CheckedImage } from '../tables/checked-image.js';
 import {
@@ -84,7 +85,10 @@ class TableReader {
   async read({ hostOffsets, active }: TableBatch): Promise<Float64Array<ArrayBuffer>> {
     const { file, geometry } = this.#image;
     const checker = active ? this.#checkers.active : this.#checkers.inactive;
-    const pointers = Array.from(hostOffsets, (hostOffset, index) => ({ index, hostOffset }));
+    const pointers = Array.from(hostOffsets, (hostOffset, index) => ({
+      index,
+      hostOffset: asHostOffset(hostOffset),
+    }));
     this.#end = 0;
     for await (const table of walkTables(file, pointers, geometry.clusterSize, this.#buffers)) {
       this.#check(checker, table.view, table.hostOffset);
