@@ -2,12 +2,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ClaimMarks } from '../../src/engine/cache/claim-marks.js';
-import { ControlWord, allocateControlBlock } from '../../src/engine/words/control-block.js';
+import {
+  ControlWord,
+  QueueWord,
+  allocateControlBlock,
+  queueWord,
+} from '../../src/engine/words/control-block.js';
 import { closeEpoch } from '../../src/engine/queues/epochs.js';
-import { QueueGate } from '../../src/engine/queues/gate.js';
+import { QueueGate, closeGate, gateClosed, openGate } from '../../src/engine/queues/gate.js';
 import { allocateMembers, leave } from '../../src/engine/queues/members.js';
 import { releaseMutexWord, takeMutexWord } from '../../src/engine/words/mutex-word.js';
-import { takeQueueLine } from '../../src/engine/queues/queue-line.js';
+import { releaseQueueLine, takeQueueLine } from '../../src/engine/queues/queue-line.js';
 import { SharedWords } from '../../src/engine/words/shared-words.js';
 import { SliceCache, allocateSliceCache } from '../../src/engine/cache/slice-cache.js';
 import {
@@ -16,6 +21,8 @@ import {
   unlockExclusive,
   unlockShared,
 } from '../../src/engine/words/spin-word.js';
+import { Arena, type ReservedRun } from '../../src/engine/space/arena.js';
+import { Limbo, allocateLimbo } from '../../src/engine/space/limbo.js';
 import { UnderWay } from '../../src/engine/queues/under-way.js';
 
 function newWords(): SharedWords {
@@ -115,4 +122,62 @@ test('what is locked is given back once, by whoever holds it so', async () => {
   assert.throws(() => {
     releaseMutexWord(words, 3);
   }, /a mutex is given back that nobody holds/);
+});
+
+test('a gate is opened by whoever has closed it', async () => {
+  const { control, gate } = newGate();
+  assert.throws(() => {
+    openGate(control);
+  }, /nobody has closed/);
+  await closeGate(control);
+  assert.equal(gate.tryEnter(), gateClosed);
+  openGate(control);
+  gate.leave(gate.tryEnter());
+});
+
+test('a queue does not leave while a request of it is under way', () => {
+  const control = new SharedWords(allocateControlBlock());
+  const line = takeQueueLine(control);
+  const gate = new QueueGate(control, line);
+  const epoch = gate.tryEnter();
+  assert.throws(() => {
+    releaseQueueLine(control, line);
+  }, /has requests under way/);
+  gate.leave(epoch);
+  releaseQueueLine(control, line);
+});
+
+test('an arena reserves something, and forgets nothing that it has', async () => {
+  const memory = new SharedWords(allocateControlBlock());
+  const line = takeQueueLine(memory);
+  let length = 0;
+  const reserve = (): Promise<ReservedRun> => {
+    // As if somebody had given clusters back meanwhile.
+    memory.store(queueWord(line, QueueWord.reservedTaken), 0);
+    return Promise.resolve({ cluster: 10, length, knownZero: false });
+  };
+  const arena = new Arena({ memory, line, clusterSize: 512, diskSize: 1 << 20, reserve });
+  await assert.rejects(arena.refill(), /nothing is reserved/);
+  length = 4;
+  await arena.refill();
+  arena.take(4);
+  await assert.rejects(arena.refill(), /would be forgotten/);
+});
+
+test('limbo takes clusters, and gives what it was given', () => {
+  const memory = allocateLimbo();
+  const limbo = new Limbo(memory);
+  const entry = { cluster: 5, count: 3, epoch: 0, round: 0, punch: false };
+  for (const wrong of [
+    { ...entry, count: 0 },
+    { ...entry, cluster: -1 },
+  ]) {
+    assert.throws(() => {
+      limbo.add(wrong);
+    }, /no clusters are given up/);
+  }
+  limbo.add(entry);
+  const words = new Int32Array(memory);
+  words[words.indexOf(3, 4)] = 0;
+  assert.throws(() => limbo.takeReleasable(2, 1), /torn/);
 });

@@ -102,7 +102,8 @@ export async function closeGate(memory: AtomicMemory): Promise<void> {
 export function openGate(memory: AtomicMemory): void {
   memory.noteHolder?.(ControlWord.gate, false);
   // Not a store, which would hide that a thread has died meanwhile.
-  memory.compareExchange(ControlWord.gate, GateState.closed, GateState.open);
+  const seen = memory.compareExchange(ControlWord.gate, GateState.closed, GateState.open);
+  assert(seen !== GateState.open, 'a gate is opened that nobody has closed');
   memory.notify(ControlWord.gate);
 }
 

@@ -1,4 +1,5 @@
 /** Taking a line of the control block for a queue, and giving it back. */
+import assert from 'node:assert/strict';
 import { CowherdError } from '../../errors.js';
 import type { AtomicMemory } from '../words/atomic-memory.js';
 import { QueueWord, maxQueues, queueWord } from '../words/control-block.js';
@@ -116,6 +117,8 @@ export function takeReserved(memory: AtomicMemory): ReservedClusters[] {
 
 /** Gives a line back, whose queue is idle. */
 export function releaseQueueLine(memory: AtomicMemory, line: number): void {
+  const active = memory.load(queueWord(line, QueueWord.active));
+  assert(active === 0, 'a queue leaves that has requests under way');
   memory.store(queueWord(line, QueueWord.reservedLength), 0);
   memory.store(queueWord(line, QueueWord.reservedTaken), 0);
   memory.store(queueWord(line, QueueWord.packedLength), 0);

@@ -152,6 +152,8 @@ export class Arena {
     if (this.available > 0) return;
     const { memory, line, reserve } = this.#options;
     const run = await reserve(this.#nextReservation(wanted));
+    assert(run.length > 0, 'nothing is reserved');
+    assert(this.available === 0, 'clusters that are reserved would be forgotten');
     this.#first = run.cluster;
     this.#length = run.length;
     this.#knownZero = run.knownZero;

@@ -72,6 +72,7 @@ export class Limbo {
 
   /** Adds clusters. What is beyond the memory there is, some 800,000 entries, is leaked. */
   add(entry: LimboEntry): void {
+    assert(entry.count > 0 && entry.cluster >= 0, 'no clusters are given up');
     this.#locked(() => {
       const words = this.#words;
       if (!this.#makeRoom()) return;
@@ -99,6 +100,7 @@ export class Limbo {
       let clusters = 0;
       for (; words[Word.entries] > 0; words[Word.entries] -= 1) {
         const entry = this.#entry(0);
+        assert(entry.count > 0, 'an entry of limbo is torn');
         const passed = isBefore(entry.epoch, oldestEpoch) && !isBefore(completedRound, entry.round);
         if (!passed) break;
         released.push(entry);
@@ -118,6 +120,18 @@ export class Limbo {
       waits = this.#words[Word.entries] > 0 && isBefore(completedRound, this.#entry(0).round);
     });
     return waits;
+  }
+
+  /** Whether the oldest entry has some of so many consecutive clusters. */
+  oldestTouches(cluster: number, length: number): boolean {
+    if (this.clusters === 0) return false;
+    let touches = false;
+    this.#locked(() => {
+      if (this.#words[Word.entries] === 0) return;
+      const oldest = this.#entry(0);
+      touches = oldest.cluster < cluster + length && cluster < oldest.cluster + oldest.count;
+    });
+    return touches;
   }
 
   /** Every entry, while no queue runs a request. */

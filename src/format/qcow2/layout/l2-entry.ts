@@ -5,6 +5,7 @@
  * Functions take the view of table bytes and the byte position of an entry in it. Entries are
  * handled as two 32-bit halves, so that no 64-bit integer is made on the hot path.
  */
+import assert from 'node:assert/strict';
 import { type Geometry, type HostOffset, asHostOffset } from './geometry.js';
 
 const copiedHigh = 0x80000000;
@@ -174,6 +175,7 @@ export class L2EntryView {
   }
 
   #setHost(view: DataView, at: number, hostOffset: HostOffset): void {
+    assert(this.#geometry.within(hostOffset) === 0, 'an entry would point into a cluster');
     view.setUint32(at, copiedHigh + Math.floor(hostOffset / two32));
     view.setUint32(at + 4, hostOffset % two32);
   }

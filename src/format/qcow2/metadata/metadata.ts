@@ -19,7 +19,12 @@ import {
 } from '../../../engine/cache/slice-cache.js';
 import { maxOffset, maxRefcountTableBytes, minCacheBytes } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
-import { type AllocatorMemory, Allocator, allocateAllocatorMemory } from '../refcount/allocator.js';
+import {
+  type AllocatorMemory,
+  type ClusterRun,
+  Allocator,
+  allocateAllocatorMemory,
+} from '../refcount/allocator.js';
 import { RefcountGrowth } from '../refcount/growth.js';
 import { CorruptMark, CorruptionError } from '../tables/corruption.js';
 import { FlushOrder } from './flush.js';
@@ -271,6 +276,19 @@ export class Qcow2Metadata {
           }),
       }),
     );
+  }
+
+  /**
+   * Reserves consecutive host clusters; see `Allocator`.
+   *
+   * @throws CorruptionError also if they were given up and wait to be freed: they are counted too low
+   */
+  async reserve(wanted: number): Promise<ClusterRun> {
+    const run = await this.allocator.reserve(wanted);
+    if (!this.limbo.oldestTouches(run.cluster, run.length)) return run;
+    const offset = this.geometry.startOf(run.cluster);
+    const problem = `clusters that wait to be freed are counted as free (host offset ${offset})`;
+    throw new CorruptionError(this.file.filename, problem, offset);
   }
 
   /** Key in the L2 cache of the slice that maps a guest offset in bytes. */

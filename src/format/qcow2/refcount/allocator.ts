@@ -189,7 +189,7 @@ export class Allocator {
         continue;
       }
       const length = this.#beforeMetadata(found.cluster, found.length);
-      await this.#refcounts.raise(found.cluster, length);
+      await this.#refcounts.raiseFree(found.cluster, length);
       return { cluster: found.cluster, length, knownZero: false };
     }
     return undefined;

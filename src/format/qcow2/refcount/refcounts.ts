@@ -2,6 +2,7 @@
  * Reference counts of host clusters: look-up and change through the cache of refcount slices.
  * Where clusters come from is the allocator's business.
  */
+import assert from 'node:assert/strict';
 import type { Poison } from '../../../engine/words/poison.js';
 import { SliceCache, type SliceCacheMemory } from '../../../engine/cache/slice-cache.js';
 import type { Watchdog } from '../../../engine/words/watchdog.js';
@@ -120,6 +121,12 @@ export class Refcounts {
     }
   }
 
+  /** Counts the first reference to consecutive host clusters that `findFree` has just found. */
+  async raiseFree(cluster: ClusterIndex, count: number): Promise<void> {
+    const raised = await this.#changeInSlice(cluster, count, 1, 0);
+    assert(raised === count, 'what is free in one slice is counted in another');
+  }
+
   /** Lowers again what was raised in vain, as far as that succeeds; what is left is leaked. */
   async takeBack(cluster: ClusterIndex, count: number): Promise<void> {
     const { refcountsPerSlice } = this.#geometry;
@@ -141,12 +148,26 @@ export class Refcounts {
     return this.#changeInSlice(cluster, count, -1);
   }
 
-  /** Changes the counts of as many clusters as the first one's slice counts, or of none. */
-  async #changeInSlice(cluster: ClusterIndex, count: number, delta: 1 | -1): Promise<number> {
+  /**
+   * Changes the counts of as many clusters as the first one's slice counts, or of none.
+   *
+   * @param expected what each of them is before
+   */
+  async #changeInSlice(
+    cluster: ClusterIndex,
+    count: number,
+    delta: 1 | -1,
+    expected?: number,
+  ): Promise<number> {
+    assert(count > 0, 'the counts of no clusters are changed');
     return this.#inSlice(cluster, (start, index, slot) => {
       const end = Math.min(index + count, this.#geometry.refcountsPerSlice);
       for (let at = index; at < end; at++) {
         const value = this.#width.get(this.cache.view, start, at) + delta;
+        assert(
+          expected === undefined || value === expected + delta,
+          'a cluster is handed out twice',
+        );
         if (value < 0 || value > this.#geometry.maxRefcount) {
           throw this.#outOfRange(after(cluster, at - index), value);
         }

@@ -15,6 +15,7 @@ import {
   beginClaim,
   endClaim,
   inCachedSlice,
+  unclaimed,
 } from './slice-section.js';
 import { ClusterKind } from '../layout/l2-entry.js';
 
@@ -30,6 +31,7 @@ class AllocatingWrite implements Completion, Claim {
   slot = 0;
   entry = 0;
   readonly count = 1;
+  holder = unclaimed;
   /** Host offset in bytes of the new cluster. */
   hostOffset = asHostOffset(0);
   /** Mask of the subclusters that are written. */

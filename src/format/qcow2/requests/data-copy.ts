@@ -10,7 +10,7 @@ import type { CopiedPart, CopyRule, CopySegment, DataCopier } from '../../../sto
 import { type DataCopy, copiedBytes } from '../../driver.js';
 import { type ClusterIndex, type GuestOffset, after, asHostOffset } from '../layout/geometry.js';
 import { type QueueContext, intoLimbo, nothingBelow, takeClusters } from './queue-context.js';
-import { type Claim, beginClaim, endClaim, inWritableSlice } from './slice-section.js';
+import { type Claim, beginClaim, endClaim, inWritableSlice, unclaimed } from './slice-section.js';
 import { ClusterKind } from '../layout/l2-entry.js';
 
 /** Clusters that were taken from the arena and are given to copies from the front on. */
@@ -129,7 +129,7 @@ class ClusterCopy implements DataCopy {
       let free = 0;
       while (free < count && isFree(slot, entry + free)) free++;
       if (free < count) return 'taken';
-      const claimed = { slot, entry, count };
+      const claimed = { slot, entry, count, holder: unclaimed };
       beginClaim(this.#context, claimed);
       return claimed;
     });

@@ -24,14 +24,17 @@ export interface PayloadTransform {
 /** One queue's way to the guest data of an image. Offsets are in bytes. */
 export class Payload implements TransferTarget {
   readonly #file: StorageFile;
+  readonly #first: number;
   readonly #transform: PayloadTransform | undefined;
 
   /**
    * @param file where uncompressed guest data lie, through the queue's ring
+   * @param first where in it the first may lie, in bytes: behind the header's cluster, if it has one
    * @param transform left out, bytes are stored as they are
    */
-  constructor(file: StorageFile, transform?: PayloadTransform) {
+  constructor(file: StorageFile, first: number, transform?: PayloadTransform) {
     this.#file = file;
+    this.#first = first;
     this.#transform = transform;
   }
 
@@ -48,6 +51,7 @@ export class Payload implements TransferTarget {
 
   /** Writes the whole buffer. */
   write(buffer: Uint8Array, guestOffset: GuestOffset, hostOffset: HostOffset): Promise<void> {
+    this.#checkPlace(hostOffset);
     if (this.#transform === undefined) return this.#file.write(buffer, hostOffset);
     return this.#writeEncoded(this.#transform, buffer, guestOffset, hostOffset);
   }
@@ -59,6 +63,7 @@ export class Payload implements TransferTarget {
     hostOffset: HostOffset,
   ): Promise<void> {
     if (buffers.length === 1) return this.write(buffers[0], guestOffset, hostOffset);
+    this.#checkPlace(hostOffset);
     if (this.#transform === undefined) return this.#file.writeVector(buffers, hostOffset);
     // A cipher's sectors do not end where the pieces do.
     return this.write(Buffer.concat(buffers), guestOffset, hostOffset);
@@ -82,6 +87,7 @@ export class Payload implements TransferTarget {
     completion: Completion,
     guestOffset: GuestOffset,
   ): void {
+    this.#checkPlace(hostOffset);
     if (this.#transform === undefined) this.#file.submitWrite(buffer, hostOffset, completion);
     else completes(this.write(buffer, guestOffset, hostOffset), completion);
   }
@@ -101,6 +107,10 @@ export class Payload implements TransferTarget {
   dataCopier(rule: CopyRule): DataCopier {
     assert(this.isPlain, 'the host copies what is to be encrypted');
     return this.#file.dataCopier(rule);
+  }
+
+  #checkPlace(hostOffset: HostOffset): void {
+    assert(hostOffset >= this.#first, 'guest data would be written over the header');
   }
 
   async #readEncoded(

@@ -75,14 +75,18 @@ export class Qcow2Queue implements FormatQueue {
 
   constructor(options: Qcow2QueueOptions) {
     const { metadata, header, file, dataFile, backing, size, counters } = options;
-    const { geometry, allocator, control } = metadata;
+    const { geometry, control } = metadata;
     this.#line = takeQueueLine(control);
     control.store(queueWord(this.#line, QueueWord.thread), control.thread);
     const unflushed = new UnflushedData(control, this.#line);
     this.#context = {
       metadata,
       file,
-      payload: new Payload(dataFile ?? file, options.transform),
+      payload: new Payload(
+        dataFile ?? file,
+        dataFile === undefined ? geometry.clusterSize : 0,
+        options.transform,
+      ),
       externalData: dataFile !== undefined,
       rawExternalData: (header.autoclearFeatures & Autoclear.rawExternalData) !== 0,
       backing,
@@ -94,7 +98,7 @@ export class Qcow2Queue implements FormatQueue {
         line: this.#line,
         clusterSize: geometry.clusterSize,
         diskSize: size,
-        reserve: (wanted) => allocator.reserve(wanted),
+        reserve: (wanted) => metadata.reserve(wanted),
       }),
       turns: options.inOrder ? new Turnstile() : undefined,
       unflushed,

@@ -1,4 +1,5 @@
 /** Executing reads: plan each run from the cached slices, then fetch all runs side by side. */
+import assert from 'node:assert/strict';
 import { Counter } from '../../../engine/queues/counters.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { type GuestOffset, type HostOffset, after, asHostOffset } from '../layout/geometry.js';
@@ -46,6 +47,7 @@ export class Reader {
       for (let done = 0; done < buffer.length; done += run.length) {
         const from = after(offset, done);
         await this.plan(from, buffer.length - done, run);
+        assert(run.length > 0, 'a step of a read reads nothing');
         const target = buffer.subarray(done, done + run.length);
         const fetch = this.#fetch(run, target, from);
         if (fetch === undefined) continue;

@@ -11,6 +11,7 @@
  * Nothing awaits while it holds the word; a claim keeps the slice pinned and its entries its own
  * meanwhile.
  */
+import assert from 'node:assert/strict';
 import { Counter } from '../../../engine/queues/counters.js';
 import type { GuestOffset } from '../layout/geometry.js';
 import { type QueueContext, intoLimbo } from './queue-context.js';
@@ -21,7 +22,12 @@ export interface Claim {
   /** Index in the slice of the first one. */
   readonly entry: number;
   readonly count: number;
+  /** The line of the queue that holds the claim, or `unclaimed`. */
+  holder: number;
 }
+
+/** Of a claim that is not begun, or has ended. */
+export const unclaimed = -1;
 
 /**
  * What is done under the word of a slice, from the entry on that maps the guest offset it was asked for.
@@ -89,8 +95,10 @@ export function inCachedSlice<Result>(
 
 /** Claims entries, none of which is claimed, from within a section. */
 export function beginClaim({ metadata, line }: QueueContext, claim: Claim): void {
+  assert(claim.holder === unclaimed, 'a claim begins that has not ended');
   metadata.claims.add(claim.slot, claim.entry, claim.count, line);
   metadata.l2Cache.pin(claim.slot);
+  claim.holder = line;
 }
 
 /**
@@ -98,20 +106,26 @@ export function beginClaim({ metadata, line }: QueueContext, claim: Claim): void
  *
  * @param link changes the claimed entries, under the slice's word; left out, they stay as they are
  */
-export function endClaim({ metadata }: QueueContext, claim: Claim, link?: () => void): void {
+export function endClaim({ metadata, line }: QueueContext, claim: Claim, link?: () => void): void {
   const { l2Cache, claims } = metadata;
   const { slot, entry, count } = claim;
+  assert(claim.holder === line, 'a claim is ended by who does not hold it');
   l2Cache.lockExclusive(slot);
   try {
+    // Nobody sees it before the word is given back.
+    claims.remove(slot, entry, count);
+    claim.holder = unclaimed;
     if (link !== undefined) {
       l2Cache.markDirty(slot);
       link();
     }
   } finally {
-    claims.remove(slot, entry, count);
     l2Cache.unlockExclusive(slot);
-    l2Cache.waiting.wake(slot);
-    l2Cache.unpin(slot);
+    // One that was found not to be claimed has no pin to undo.
+    if (claim.holder === unclaimed) {
+      l2Cache.waiting.wake(slot);
+      l2Cache.unpin(slot);
+    }
   }
 }
 

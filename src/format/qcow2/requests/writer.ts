@@ -4,6 +4,7 @@
  * claims its clusters, writes them with their copy-on-write edges as one request, links them, and
  * ends the claim. Steps of one write run side by side.
  */
+import assert from 'node:assert/strict';
 import { Counter } from '../../../engine/queues/counters.js';
 import type { Turn } from '../../../engine/queues/turnstile.js';
 import { givenAway } from '../../../errors.js';
@@ -11,7 +12,7 @@ import { type GuestOffset, type HostOffset, after, asHostOffset } from '../layou
 import { CopyOnWrite, type Placement, isKnownZero } from './copy-on-write.js';
 import type { QueueContext, RemovedClusters } from './queue-context.js';
 import { freshReadZero, intoLimbo, takeClusters } from './queue-context.js';
-import { type Claim, beginClaim, endClaim, inWritableSlice } from './slice-section.js';
+import { type Claim, beginClaim, endClaim, inWritableSlice, unclaimed } from './slice-section.js';
 import { ClusterKind } from '../layout/l2-entry.js';
 import { Run, RunKind } from '../layout/plan.js';
 import { type Reader, corruptEntry, nowhere } from './reader.js';
@@ -93,6 +94,7 @@ export class Writer {
       for (let done = 0; done < length;) {
         const from = after(offset, done);
         const step = await this.#next(from, length - done);
+        assert(step.length > 0, 'a step of a write writes nothing');
         const source = { buffer, whole: length, from: done, length: step.length };
         const work =
           step.kind === 'in-place'
@@ -173,7 +175,6 @@ export class Writer {
       count++;
     }
     const stepLength = Math.min(length, count * clusterSize - within);
-    beginClaim(this.#context, { slot, entry, count });
     const knownZero = !externalData && freshReadZero(this.#context);
     // In an external data file they lie where the guest sees them.
     const hostOffset = externalData
@@ -182,22 +183,19 @@ export class Writer {
     this.#context.counters.add(Counter.allocatedClusters, count);
     const granule = whole ? clusterSize : geometry.subclusterSize;
     const last = first + (count - 1) * geometry.l2EntrySize;
-    return {
-      kind: 'allocate',
-      length: stepLength,
-      allocation: {
-        slot,
-        entry,
-        count,
-        hostOffset,
-        knownZero,
-        showsNothing: knownZero && showedZeroes,
-        fresh: !externalData,
-        guestOffset,
-        edges: this.#copyOnWrite.edgesOfNew(first, last, offset, stepLength, granule),
-        subclusters: whole ? undefined : this.#touchedSubclusters(within, stepLength),
-      },
-    };
+    return this.#claimed(stepLength, {
+      slot,
+      entry,
+      count,
+      holder: unclaimed,
+      hostOffset,
+      knownZero,
+      showsNothing: knownZero && showedZeroes,
+      fresh: !externalData,
+      guestOffset,
+      edges: this.#copyOnWrite.edgesOfNew(first, last, offset, stepLength, granule),
+      subclusters: whole ? undefined : this.#touchedSubclusters(within, stepLength),
+    });
   }
 
   /** Plans writing into a host cluster the entry has already, but whose content is not all valid. */
@@ -208,23 +206,24 @@ export class Writer {
     if (!this.#context.externalData) overlap.check(hostOffset, clusterSize, 'a write');
     const within = geometry.within(offset);
     const stepLength = Math.min(length, clusterSize - within);
-    beginClaim(this.#context, { slot, entry, count: 1 });
-    return {
-      kind: 'allocate',
-      length: stepLength,
-      allocation: {
-        slot,
-        entry,
-        count: 1,
-        hostOffset,
-        knownZero: false,
-        showsNothing: false,
-        fresh: false,
-        guestOffset: after(offset, -within),
-        edges: this.#copyOnWrite.edgesOfKept(at, offset, stepLength),
-        subclusters: geometry.extendedL2 ? this.#touchedSubclusters(within, stepLength) : undefined,
-      },
-    };
+    return this.#claimed(stepLength, {
+      slot,
+      entry,
+      count: 1,
+      holder: unclaimed,
+      hostOffset,
+      knownZero: false,
+      showsNothing: false,
+      fresh: false,
+      guestOffset: after(offset, -within),
+      edges: this.#copyOnWrite.edgesOfKept(at, offset, stepLength),
+      subclusters: geometry.extendedL2 ? this.#touchedSubclusters(within, stepLength) : undefined,
+    });
+  }
+
+  #claimed(length: number, allocation: Allocation): Step {
+    beginClaim(this.#context, allocation);
+    return { kind: 'allocate', length, allocation };
   }
 
   /**

@@ -5,7 +5,7 @@
 import { type GuestOffset, after, asGuestOffset, asHostOffset } from '../layout/geometry.js';
 import type { QueueContext, RemovedClusters } from './queue-context.js';
 import { intoLimbo, nothingBelow } from './queue-context.js';
-import { type Claim, beginClaim, endClaim, inWritableSlice } from './slice-section.js';
+import { type Claim, beginClaim, endClaim, inWritableSlice, unclaimed } from './slice-section.js';
 import { ClusterKind } from '../layout/l2-entry.js';
 import { Run, RunKind } from '../layout/plan.js';
 import type { Reader } from './reader.js';
@@ -157,7 +157,7 @@ export class Zeroing {
       let free = 0;
       while (free < most && !claims.has(slot, entry + free)) free++;
       if (free === 0) return undefined;
-      const claimed = { slot, entry, count: free };
+      const claimed = { slot, entry, count: free, holder: unclaimed };
       beginClaim(this.#context, claimed);
       return claimed;
     });

@@ -3,6 +3,7 @@
  * and the refcount table. Entries are touched only under the table's spinning word, and changes are
  * tracked by sector, the unit that reaches the disk at once.
  */
+import assert from 'node:assert/strict';
 import type { AtomicMemory } from '../../../engine/words/atomic-memory.js';
 import type { Poison } from '../../../engine/words/poison.js';
 import { SharedWords } from '../../../engine/words/shared-words.js';
@@ -125,6 +126,8 @@ export class PointerTable {
 
   /** Sets an entry to a host offset in bytes. */
   set(index: number, hostOffset: HostOffset, copied: boolean): void {
+    assert(index < this.length, 'an entry beyond its table');
+    assert(hostOffset % sectorSize === 0, 'a table would begin within a sector');
     lockExclusive(this.#memory, this.#lock);
     const flag = copied ? copiedHigh : 0;
     this.#view.setUint32(index * 8, flag + Math.floor(hostOffset / two32));

@@ -22,7 +22,7 @@ export async function openContext(size: number): Promise<QueueContext> {
   return {
     metadata,
     file,
-    payload: new Payload(file),
+    payload: new Payload(file, 65_536),
     externalData: false,
     rawExternalData: false,
     backing: undefined,

@@ -8,6 +8,7 @@ import {
   endClaim,
   inCachedSlice,
   inWritableSlice,
+  unclaimed,
 } from '../../../../src/format/qcow2/requests/slice-section.js';
 import type { QueueContext } from '../../../../src/format/qcow2/requests/queue-context.js';
 import { openContext } from './open-context.js';
@@ -22,7 +23,7 @@ function startOf(cluster: number): GuestOffset {
 function claimOf(context: QueueContext, cluster: number, count: number): Promise<Claim> {
   return inWritableSlice(context, startOf(cluster), (slot, entry) => {
     if (context.metadata.claims.has(slot, entry)) return undefined;
-    const claim = { slot, entry, count };
+    const claim = { slot, entry, count, holder: unclaimed };
     beginClaim(context, claim);
     return claim;
   });
