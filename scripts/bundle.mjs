@@ -77,8 +77,8 @@ async function bundleProgram() {
   const main = {
     ...commonJs,
     packages: 'bundle',
-    // Decoders that few commands need; installed like every dependency.
-    external: ['unbzip2-stream', 'xz-decompress'],
+    // A decoder that few commands need; installed like every dependency.
+    external: ['xz-decompress'],
     entryPoints: { main: path.join(compiled, 'cli', 'main.js') },
   };
   const { metafile } = await build({ ...main, write: false, metafile: true });

@@ -1,20 +1,10 @@
 /** Where the bytes of a UDIF image lie. */
-import type { CowherdError } from '../../errors.js';
-import { problemWith } from '../../errors.js';
 import { maxJoinedEntries } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
 import { damagedImage } from '../failures.js';
-import { inflateInto } from '../mapped/inflate.js';
 import type { CompressedChunk, Mapping, Place } from '../mapped/mapping.js';
 import { ChunkType, type DmgLayout } from './chunks.js';
-
-/** Compressions for which there is no decoder here. */
-const unreadable: Readonly<Record<number, string>> = {
-  [ChunkType.adc]: 'ADC',
-  [ChunkType.bzip2]: 'bzip2',
-  [ChunkType.lzfse]: 'LZFSE',
-  [ChunkType.lzma]: 'LZMA',
-};
+import { type UnpackChunk, unpackChunk, unreadableChunk } from './unpack.js';
 
 /** The mapping of one image on one thread. */
 export class DmgMapping implements Mapping {
@@ -102,11 +92,12 @@ export class DmgMapping implements Mapping {
       key: index,
       size,
       async inflate([file], into) {
-        if (type !== ChunkType.zlib) throw unreadableChunk(type, file.filename, offset);
+        const unpack = unpackChunk[type] as UnpackChunk | undefined;
+        if (unpack === undefined) throw unreadableChunk(type, file.filename, offset);
         const data = Buffer.allocUnsafeSlow(storedLengths[index]);
         await file.read(data, offset);
         try {
-          await inflateInto(data, into, 'zlib');
+          await unpack(data, into);
         } catch (error) {
           const why = `compressed chunk ${index} is damaged`;
           throw damagedImage(file.filename, why, offset, error);
@@ -114,13 +105,4 @@ export class DmgMapping implements Mapping {
       },
     };
   }
-}
-
-function unreadableChunk(type: number, filename: string, offset: number): CowherdError {
-  const name = unreadable[type] as string | undefined;
-  const what =
-    name === undefined ? `of unknown type 0x${type.toString(16)}` : `compressed with ${name}`;
-  return problemWith('ERR_COWHERD_UNSUPPORTED', filename, `chunks ${what} cannot be read`, {
-    offset,
-  });
 }

@@ -1,4 +1,5 @@
 /** UDIF images by hand: no tool here makes them. */
+import { spawnSync } from 'node:child_process';
 import { deflateSync } from 'node:zlib';
 
 const sector = 512;
@@ -34,6 +35,13 @@ const comment = 0x7ffffffe;
 /** A chunk of zlib's. */
 export function zlibChunk(content: Buffer): Chunk {
   return { type: 0x80000005, sectors: content.length / sector, stored: deflateSync(content) };
+}
+
+/** A chunk that the real tool packed, `bzip2` or `xz`. */
+export function packedChunk(tool: 'bzip2' | 'xz', content: Buffer): Chunk {
+  const type = tool === 'bzip2' ? 0x80000006 : 0x80000008;
+  const { stdout } = spawnSync(tool, ['-c'], { input: content });
+  return { type, sectors: content.length / sector, stored: stdout };
 }
 
 /** A chunk as it is. */
