@@ -1,15 +1,14 @@
 /** Checking a VMDK image: whether its tables and the grains that they name lie in the extents' files. */
-import { CowherdError } from '../../errors.js';
 import { TurnOfOthers } from '../../turn-of-others.js';
 import type { CheckOptions, CheckReport } from '../check.js';
 import type { ImageFiles } from '../driver.js';
 import { unrepairedFormat } from '../failures.js';
 import { CheckTally } from '../mapped/check-tally.js';
-import type { Place } from '../mapped/mapping.js';
 import { UsedClusters } from '../mapped/used-clusters.js';
-import { CompressedGrain } from './grain.js';
-import { type VmdkExtent, type VmdkLayout, sectorBytes } from './layout.js';
+import { type GrainTables, zeroed } from './grain-tables.js';
+import { type TabledExtent, type VmdkExtent, type VmdkLayout, sectorBytes } from './layout.js';
 import { VmdkMapping } from './mapping.js';
+import { entriesOf, tableRuns } from './table-walk.js';
 
 const explanations = {
   shortExtent:
@@ -23,9 +22,6 @@ const explanations = {
   invalidEntry:
     'An entry of a table makes no sense: what it is about cannot be reached, and nothing behind it was looked at.',
 } as const;
-
-/** An extent that has tables. */
-type TabledExtent = Extract<VmdkExtent, { readonly grainBytes: number }>;
 
 /**
  * Checks an image; as with QEMU, the first grain in no place ends it.
@@ -84,63 +80,83 @@ class Check {
       }
       return true;
     }
-    for await (const index of this.#mapping.tablesOf(number, extent).tablesBeyond(length)) {
+    const tables = this.#mapping.tablesOf(number, extent);
+    const tableBytes = extent.tableEntries * tables.entryBytes;
+    for await (const { index, count, offset } of tableRuns(this.#files[extent.file], tables)) {
       this.#options.signal?.throwIfAborted();
-      const why = `grain table ${index} of extent ${number} lies beyond the end of the file`;
-      this.tally.corruption('tableBeyondEnd', `ERROR: ${why}`);
+      for (let table = 0; table < count; table += 1) {
+        if (offset + (table + 1) * tableBytes <= length || Number.isNaN(offset)) continue;
+        const why = `grain table ${index + table} of extent ${number} lies beyond the end of the file`;
+        this.tally.corruption('tableBeyondEnd', `ERROR: ${why}`);
+      }
     }
-    return await this.#checkGrains(extent, length);
+    return await this.#checkTables(extent, tables, length);
   }
 
-  async #checkGrains(
-    { start, length, grainBytes }: TabledExtent,
+  async #checkTables(
+    extent: TabledExtent,
+    tables: GrainTables,
     fileLength: number,
   ): Promise<boolean> {
     const { signal, onProgress } = this.#options;
-    const used = UsedClusters.of(Math.ceil(fileLength / grainBytes));
+    const file = this.#files[extent.file];
+    const { grainBytes, tableEntries, directoryEntries } = extent;
+    // Compressed grains begin at any sector; others that do not overlap begin a grain apart.
+    const isCompressed = extent.kind === 'sparse' && extent.compression !== 'none';
+    const unit = isCompressed ? sectorBytes : grainBytes;
+    const used = UsedClusters.of(Math.ceil(fileLength / unit));
     if (used === undefined) {
       this.tally.failure = 'EFBIG';
       return false;
     }
+    const grains = Math.ceil(extent.length / grainBytes);
     const others = new TurnOfOthers();
-    for (let at = start; at < start + length;) {
-      if (others.due) await others.take();
-      signal?.throwIfAborted();
-      let place: Place | Promise<Place>;
-      try {
-        place = this.#mapping.find(at, start + length - at);
-        if (place instanceof Promise) place = await place;
-      } catch (error) {
-        if (!(error instanceof CowherdError) || error.code !== 'ERR_COWHERD_CORRUPT') throw error;
-        const message = `ERROR: sector ${at / sectorBytes}: ${error.message}`;
-        this.tally.corruption('invalidEntry', message);
-        this.tally.failure = 'EINVAL';
-        return false;
+    for await (const run of tableRuns(file, tables)) {
+      const first = run.index * tableEntries;
+      if (first >= grains) break;
+      if (Number.isNaN(run.offset)) {
+        const why = `entry ${run.index} of the grain directory is invalid`;
+        return this.#invalid(extent, first, why);
       }
-      const beyond = grainBeyond(place, grainBytes, fileLength);
-      if (beyond !== undefined) return this.#giveUpAt(at + beyond);
-      if (place.kind === 'data') this.#take(used, place, at, grainBytes);
-      at += place.length;
-      onProgress?.({ doneBytes: at, totalBytes: this.#layout.size });
+      for await (const { at, view } of entriesOf(file, tables, run)) {
+        if (others.due) await others.take();
+        signal?.throwIfAborted();
+        const from = first + at / tables.entryBytes;
+        const count = Math.min(view.byteLength / tables.entryBytes, grains - from);
+        for (let within = 0; within < count; within += 1) {
+          const offset = tables.grainAt(view, within);
+          if (offset === 0 || offset === zeroed) continue;
+          const grain = from + within;
+          if (Number.isNaN(offset)) {
+            return this.#invalid(extent, grain, `the table's entry of grain ${grain} is invalid`);
+          }
+          if (offset >= fileLength) return this.#giveUpAt(extent.start + grain * grainBytes);
+          if (!used.take(Math.floor(offset / unit))) this.#shared(extent, grain);
+        }
+        const doneBytes = extent.start + Math.min((from + count) * grainBytes, extent.length);
+        onProgress?.({ doneBytes, totalBytes: this.#layout.size });
+      }
     }
+    if (directoryEntries * tableEntries < grains) {
+      const why = 'the grain directory is too short';
+      return this.#invalid(extent, directoryEntries * tableEntries, why);
+    }
+    onProgress?.({ doneBytes: extent.start + extent.length, totalBytes: this.#layout.size });
     return true;
   }
 
-  /** Takes the grains of a place, which begins with one. Grains that do not overlap begin so far apart. */
-  #take(
-    used: UsedClusters,
-    { offset, length }: { readonly offset: number; readonly length: number },
-    guestOffset: number,
-    grainBytes: number,
-  ): void {
-    for (let within = 0; within < length; within += grainBytes) {
-      if (used.take(Math.floor((offset + within) / grainBytes))) continue;
-      const sector = (guestOffset + within) / sectorBytes;
-      this.tally.corruption(
-        'shared',
-        `ERROR: grain of sector ${sector} lies where another one does`,
-      );
-    }
+  #shared({ start, grainBytes }: TabledExtent, grain: number): void {
+    const sector = (start + grain * grainBytes) / sectorBytes;
+    this.tally.corruption('shared', `ERROR: grain of sector ${sector} lies where another one does`);
+  }
+
+  /** Nothing behind an entry that makes no sense is looked at. */
+  #invalid({ start, grainBytes, file }: TabledExtent, grain: number, why: string): false {
+    const sector = (start + grain * grainBytes) / sectorBytes;
+    const { filename } = this.#files[file];
+    this.tally.corruption('invalidEntry', `ERROR: sector ${sector}: '${filename}': ${why}`);
+    this.tally.failure = 'EINVAL';
+    return false;
   }
 
   #giveUpAt(guestOffset: number): false {
@@ -149,16 +165,4 @@ class Check {
     this.tally.failure = 'EINVAL';
     return false;
   }
-}
-
-/** Where in a place, in bytes, its first grain is that begins beyond the end of the file. */
-function grainBeyond(place: Place, grainBytes: number, fileLength: number): number | undefined {
-  if (place.kind === 'compressed') {
-    const { chunk } = place;
-    return chunk instanceof CompressedGrain && chunk.hostOffset >= fileLength ? 0 : undefined;
-  }
-  if (place.kind !== 'data') return undefined;
-  const within = Math.max(0, fileLength - place.offset);
-  const first = Math.ceil(within / grainBytes) * grainBytes;
-  return first < place.length ? first : undefined;
 }

@@ -4,14 +4,24 @@ import { damagedImage } from '../failures.js';
 import type { Place } from '../mapped/mapping.js';
 import type { TableCache } from '../mapped/table-cache.js';
 import { ReadBuffers, CompressedGrain } from './grain.js';
-import { type Placement, type SeSparseExtent, type SparseExtent, sectorBytes } from './layout.js';
+import {
+  type Placement,
+  type SeSparseExtent,
+  type SparseExtent,
+  type TabledExtent,
+  sectorBytes,
+} from './layout.js';
+
+/** In place of a grain's offset: it reads as zeroes. */
+export const zeroed = -1;
 
 /** What the lookups of both kinds of tables have in common. */
-abstract class GrainTables<Extent extends (SparseExtent | SeSparseExtent) & Placement> {
-  protected readonly extent: Extent;
+export abstract class GrainTables<Extent extends TabledExtent = TabledExtent> {
+  readonly extent: Extent;
+  /** Bytes of an entry, in tables and the directory. */
+  readonly entryBytes: number;
   protected readonly filename: string;
   readonly #tables: TableCache;
-  readonly #entryBytes: number;
   /** Bytes of the disk that a table is about. */
   readonly #tableSpan: number;
   /** The entry of the directory that was used last, and where its table lies. */
@@ -23,7 +33,7 @@ abstract class GrainTables<Extent extends (SparseExtent | SeSparseExtent) & Plac
     this.extent = extent;
     this.filename = filename;
     this.#tables = tables;
-    this.#entryBytes = entryBytes;
+    this.entryBytes = entryBytes;
     this.#tableSpan = extent.tableEntries * extent.grainBytes;
   }
 
@@ -35,27 +45,10 @@ abstract class GrainTables<Extent extends (SparseExtent | SeSparseExtent) & Plac
     if (index >= directoryEntries) {
       throw damagedImage(this.filename, 'the grain directory is too short', directoryOffset);
     }
-    const view = this.#tables.view(directoryOffset + index * this.#entryBytes);
+    const view = this.#tables.view(directoryOffset + index * this.entryBytes);
     return view instanceof Promise
       ? view.then((loaded) => this.#findByDirectory(loaded, index, within, length))
       : this.#findByDirectory(view, index, within, length);
-  }
-
-  /**
-   * The entries of the directory whose tables do not lie within the file.
-   *
-   * @param fileLength of the extent's file, in bytes
-   */
-  async *tablesBeyond(fileLength: number): AsyncGenerator<number> {
-    const { directoryOffset, directoryEntries, tableEntries } = this.extent;
-    const there = Math.floor((fileLength - directoryOffset) / this.#entryBytes);
-    for (let index = 0; index < Math.min(directoryEntries, there); index += 1) {
-      const at = directoryOffset + index * this.#entryBytes;
-      let view = this.#tables.view(at);
-      if (view instanceof Promise) view = await view;
-      const table = this.tableAt(view, 0);
-      if (table > 0 && table + tableEntries * this.#entryBytes > fileLength) yield index;
-    }
   }
 
   /** @param view begins with the directory's entry */
@@ -74,14 +67,14 @@ abstract class GrainTables<Extent extends (SparseExtent | SeSparseExtent) & Plac
     const { directoryEntries, directoryOffset } = this.extent;
     if (Number.isNaN(table)) {
       const why = `entry ${index} of the grain directory is invalid`;
-      throw damagedImage(this.filename, why, directoryOffset + index * this.#entryBytes);
+      throw damagedImage(this.filename, why, directoryOffset + index * this.entryBytes);
     }
     const span = this.#tableSpan;
     const skipped = within - index * span;
     const most = Math.min(
       Math.ceil((skipped + length) / span),
       directoryEntries - index,
-      Math.floor(view.byteLength / this.#entryBytes),
+      Math.floor(view.byteLength / this.entryBytes),
       maxJoinedEntries,
     );
     let count = 1;
@@ -100,15 +93,18 @@ abstract class GrainTables<Extent extends (SparseExtent | SeSparseExtent) & Plac
       maxJoinedEntries,
     );
     const find = (view: DataView): Place => {
-      const most = Math.min(wanted, Math.floor(view.byteLength / this.#entryBytes));
+      const most = Math.min(wanted, Math.floor(view.byteLength / this.entryBytes));
       return this.findInEntries(view, most, number * grainBytes, skipped, length);
     };
-    const view = this.#tables.view(table + first * this.#entryBytes);
+    const view = this.#tables.view(table + first * this.entryBytes);
     return view instanceof Promise ? view.then(find) : find(view);
   }
 
   /** Host offset in bytes of a directory entry's table; 0 if there is none, NaN for an invalid entry. */
-  protected abstract tableAt(view: DataView, index: number): number;
+  abstract tableAt(view: DataView, index: number): number;
+
+  /** Host offset in bytes of a grain, 0 if it has none, `zeroed`, or NaN for an invalid entry of a table. */
+  abstract grainAt(view: DataView, index: number): number;
 
   /**
    * What the first entries of a view say.
@@ -134,8 +130,13 @@ export class SparseTables extends GrainTables<SparseExtent & Placement> {
     super(extent, filename, tables, 4);
   }
 
-  protected tableAt(view: DataView, index: number): number {
+  tableAt(view: DataView, index: number): number {
     return view.getUint32(index * 4, true) * sectorBytes;
+  }
+
+  grainAt(view: DataView, index: number): number {
+    const entry = view.getUint32(index * 4, true);
+    return entry === 1 && this.extent.hasZeroedGrains ? zeroed : entry * sectorBytes;
   }
 
   protected findInEntries(
@@ -187,7 +188,7 @@ export class SeSparseTables extends GrainTables<SeSparseExtent & Placement> {
     super(extent, filename, tables, 8);
   }
 
-  protected tableAt(view: DataView, index: number): number {
+  tableAt(view: DataView, index: number): number {
     const low = view.getUint32(index * 8, true);
     const high = view.getUint32(index * 8 + 4, true);
     if (low === 0 && high === 0) return 0;
@@ -204,7 +205,7 @@ export class SeSparseTables extends GrainTables<SeSparseExtent & Placement> {
     length: number,
   ): Place {
     const { grainBytes, file } = this.extent;
-    const offset = this.#grainAt(view, 0);
+    const offset = this.grainAt(view, 0);
     if (Number.isNaN(offset)) {
       throw damagedImage(
         this.filename,
@@ -213,14 +214,13 @@ export class SeSparseTables extends GrainTables<SeSparseExtent & Placement> {
     }
     const step = offset > 0 ? grainBytes : 0;
     let count = 1;
-    while (count < most && this.#grainAt(view, count) === offset + count * step) count += 1;
+    while (count < most && this.grainAt(view, count) === offset + count * step) count += 1;
     const found = Math.min(length, count * grainBytes - skipped);
     if (step > 0) return { kind: 'data', length: found, file, offset: offset + skipped };
     return { kind: offset === zeroed ? 'zero' : 'unallocated', length: found };
   }
 
-  /** Host offset in bytes of a grain, `zeroed`, 0 if there is none, or NaN for an invalid entry. */
-  #grainAt(view: DataView, index: number): number {
+  grainAt(view: DataView, index: number): number {
     const low = view.getUint32(index * 8, true);
     const high = view.getUint32(index * 8 + 4, true);
     switch (high >>> 28) {
@@ -242,5 +242,3 @@ export class SeSparseTables extends GrainTables<SeSparseExtent & Placement> {
     }
   }
 }
-
-const zeroed = -1;

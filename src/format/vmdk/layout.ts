@@ -67,6 +67,9 @@ export interface Placement {
 /** An extent of the disk. */
 export type VmdkExtent = ExtentContent & Placement;
 
+/** An extent that has tables. */
+export type TabledExtent = Extract<VmdkExtent, { readonly grainBytes: number }>;
+
 /** A part of the image's own file, in bytes. */
 export interface DescriptorPlace {
   readonly offset: number;

@@ -3,7 +3,7 @@ import type { ImageFiles } from '../driver.js';
 import type { Mapping, Place } from '../mapped/mapping.js';
 import { TableCache } from '../mapped/table-cache.js';
 import { SeSparseTables, SparseTables } from './grain-tables.js';
-import type { VmdkExtent, VmdkLayout } from './layout.js';
+import type { TabledExtent, VmdkExtent, VmdkLayout } from './layout.js';
 
 /** Extents whose tables are remembered, each with up to 8 MiB. */
 const mostTables = 16;
@@ -59,10 +59,7 @@ export class VmdkMapping implements Mapping {
   }
 
   /** The tables of an extent, by its number. */
-  tablesOf(
-    number: number,
-    extent: Extract<VmdkExtent, { kind: 'sparse' | 'seSparse' }>,
-  ): SparseTables | SeSparseTables {
+  tablesOf(number: number, extent: TabledExtent): SparseTables | SeSparseTables {
     let tables = this.#tables.get(number);
     if (tables === undefined) {
       const file = this.#files[extent.file];

@@ -97,6 +97,21 @@ test('damages of a compressed image', async (t) => {
         'cowherd: Check failed: Invalid argument',
       ],
     },
+    {
+      // Neither is this: the entries are one after the other, or tables apart.
+      what: 'two grains at one place',
+      change: (bytes) => {
+        const table = firstTable(bytes);
+        bytes.writeUInt32LE(bytes.readUInt32LE(table), table + 9 * 4);
+        bytes.writeUInt32LE(bytes.readUInt32LE(table + 4), table + 10 * 4);
+        return undefined;
+      },
+      finds: [
+        'ERROR: grain of sector 1152 lies where another one does',
+        'ERROR: grain of sector 1280 lies where another one does',
+      ],
+      code: 2,
+    },
   ]);
 });
 
