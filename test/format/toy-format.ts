@@ -14,7 +14,7 @@ function mappingOf({ size }: MappedLayout): GrowingMapping {
     find: (offset, length) => ({ kind: 'data', file: 0, offset: dataAt + offset, length }),
     allocate: () => Promise.reject(new Error(`all ${size} bytes have their place`)),
     link: () => Promise.resolve(),
-    flush: () => Promise.resolve(),
+    takeChanges: () => undefined,
     close: () => Promise.resolve(),
   };
 }

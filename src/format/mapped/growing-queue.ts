@@ -21,6 +21,9 @@ export class Growth {
   /** Blocks that are getting a place, and when they have it. */
   readonly #claims = new Map<number, Promise<void>>();
   readonly #allocating = new Mutex();
+  readonly #flushing = new Mutex();
+  /** Of flushing, if it has not begun. */
+  #nextRound: Promise<void> | undefined;
   #renewed: Promise<void> | undefined;
 
   constructor(readonly mapping: GrowingMapping) {}
@@ -70,10 +73,30 @@ export class Growth {
   }
 
   /** Makes durable what was written before, and then how it is found. */
-  async flush(files: ImageFiles): Promise<void> {
-    for (const file of files) await file.flush();
-    await this.mapping.flush();
-    await files[0].flush();
+  flush(files: ImageFiles): Promise<void> {
+    // One round at a time: whoever waits for the next one is served by it together.
+    this.#nextRound ??= this.#flushing.runExclusive(() => {
+      this.#nextRound = undefined;
+      return this.#flushRound(files);
+    });
+    return this.#nextRound;
+  }
+
+  /** What is linked during the round is for the next one: its data may be written after the barrier. */
+  async #flushRound(files: ImageFiles): Promise<void> {
+    const changes = this.mapping.takeChanges();
+    let isDurable = false;
+    try {
+      if (changes !== undefined) await this.mapping.announce?.();
+      for (const file of files) await file.flush();
+      if (changes !== undefined) {
+        await changes.write();
+        await files[0].flush();
+      }
+      isDurable = true;
+    } finally {
+      changes?.end(isDurable);
+    }
   }
 }
 
@@ -192,7 +215,12 @@ export class GrowingQueue extends MappedQueue {
     return await this.#growth.claim(first, wanted, async () => {
       const run = await this.#growth.allocate(first, wanted);
       const stop = Math.min((first + run.count) * blockSize - offset, part.length);
-      await this.#fill(part.subarray(0, stop), offset, { first, run, showsBelow });
+      try {
+        await this.#fill(part.subarray(0, stop), offset, { first, run, showsBelow });
+      } catch (error) {
+        this.#growth.mapping.release?.(run);
+        throw error;
+      }
       await this.#growth.mapping.link(first, run);
       return stop;
     });
@@ -207,24 +235,30 @@ export class GrowingQueue extends MappedQueue {
     const [file] = this.files;
     const { blockSize } = this.#growth.mapping;
     const blocksAt = first * blockSize;
-    const head = await this.#surroundings(blocksAt, offset, showsBelow);
+    const isZero = this.files[0].limits.zeroInit && run.isReused !== true;
+    const head = await this.#surroundings(blocksAt, offset, showsBelow, isZero);
     const tailEnd = blocksAt + run.count * blockSize;
-    const tail = await this.#surroundings(offset + part.length, tailEnd, showsBelow);
+    const tail = await this.#surroundings(offset + part.length, tailEnd, showsBelow, isZero);
     const at = run.hostOffset + (head === undefined ? offset - blocksAt : 0);
     const pieces = [head, part, tail].filter((piece) => piece !== undefined);
     await file.writeVector(pieces, at);
   }
 
-  /** What a part of new blocks has to hold; undefined where the file's zeroes are right already. */
+  /**
+   * What a part of new blocks has to hold; undefined where what is there is right already.
+   *
+   * @param isZero whether there are zeroes
+   */
   async #surroundings(
     start: number,
     end: number,
     showsBelow: boolean,
+    isZero: boolean,
   ): Promise<Uint8Array | undefined> {
     if (start >= end) return undefined;
     const below = showsBelow ? (this.backing?.size ?? 0) : 0;
     const shown = Math.max(0, Math.min(end, this.#size, below) - start);
-    if (shown === 0 && this.files[0].limits.zeroInit) return undefined;
+    if (shown === 0 && isZero) return undefined;
     const bytes = new Uint8Array(end - start);
     if (shown > 0) await this.backing?.read(bytes.subarray(0, shown), start);
     return bytes;

@@ -74,6 +74,16 @@ export interface BlockRun {
   readonly hostOffset: number;
   /** Blocks, at least 1. */
   readonly count: number;
+  /** Whether other data may have lain there: around what is written come zeroes then. */
+  readonly isReused?: boolean;
+}
+
+/** Changes of tables on their way to the file. */
+export interface TableChanges {
+  /** Writes them: by then all data of the blocks that were linked are durable. */
+  write(): Promise<void>;
+  /** Ends their way; what is not durable for sure will be among the next changes again. */
+  end(isDurable: boolean): void;
 }
 
 /**
@@ -97,6 +107,8 @@ export interface GrowingMapping extends Mapping {
    * @param count blocks wanted from the first on; fewer may be given
    */
   allocate(block: number, count: number): Promise<BlockRun>;
+  /** Takes back places whose data could not be written; absent where the format bears that they are lost. */
+  release?(run: BlockRun): void;
   /** Takes note of where blocks lie, whose data have been written. */
   link(block: number, run: BlockRun): Promise<void>;
   /** Makes blocks that have no place read as zeroes, whatever is below; absent if the format cannot say that. */
@@ -107,8 +119,10 @@ export interface GrowingMapping extends Mapping {
    * @param data one block, or as much of it as the disk has
    */
   writeCompressed?(block: number, data: Uint8Array): Promise<void>;
-  /** Writes what was taken note of. All data of blocks that were linked are durable by then. */
-  flush(): Promise<void>;
+  /** What was taken note of so far; undefined if it is all in the file. Once at a time. */
+  takeChanges(): TableChanges | undefined;
+  /** Writes what has to be durable before any of the changes that were taken. */
+  announce?(): Promise<void>;
   /** Leaves the image as one that was closed cleanly, after the last flush. */
   close(): Promise<void>;
 }

@@ -21,8 +21,8 @@ export class PlacedMapping implements GrowingMapping {
     return Promise.resolve();
   }
 
-  flush(): Promise<void> {
-    return Promise.resolve();
+  takeChanges(): undefined {
+    return undefined;
   }
 
   close(): Promise<void> {

@@ -1,9 +1,10 @@
 /**
  * Pieces of an image's tables that are remembered for a while, so that looking up where guest data lie
  * reads the file once, however large the tables are. For tables that nobody else changes; what is changed
- * here is written when it is flushed.
+ * here is taken from time to time, and written.
  */
 import type { StorageFile } from '../../storage/storage.js';
+import type { TableChanges } from './mapping.js';
 
 /** Bytes of a piece. */
 const pieceBytes = 64 * 1024;
@@ -20,6 +21,8 @@ export class TableCache {
   readonly #loading = new Map<number, Promise<DataView>>();
   /** Sectors that were changed and not written since, by their piece. */
   readonly #changed = new Map<number, Set<number>>();
+  /** Pieces with changes on their way to the file, which does not have them yet. */
+  #taken: ReadonlySet<number> = new Set();
   #last = -1;
   #lastView: DataView | undefined;
 
@@ -77,26 +80,33 @@ export class TableCache {
     }
   }
 
-  /** Writes the sectors that were changed; makes nothing durable. */
-  async flush(): Promise<void> {
-    const changed = [...this.#changed].sort(([one], [other]) => one - other);
+  /** The sectors that were changed, as they are now; undefined if there are none. */
+  takeChanges(): TableChanges | undefined {
+    if (this.#changed.size === 0) return undefined;
+    const taken = [...this.#changed].sort(([one], [other]) => one - other);
     this.#changed.clear();
-    try {
-      for (const [number, sectors] of changed) {
-        const piece = new Uint8Array(this.#pieces.get(number)!.buffer);
-        for (const [first, count] of runsOf(sectors)) {
-          const start = first * sectorSize;
-          // What is changed while it is written is written again.
-          const bytes = piece.slice(start, start + count * sectorSize);
-          await this.#file.write(bytes, number * pieceBytes + start);
+    this.#taken = new Set(taken.map(([number]) => number));
+    // What is changed from now on is written the next time, when its data are durable.
+    const writes = taken.flatMap(([number, sectors]) => {
+      const piece = new Uint8Array(this.#pieces.get(number)!.buffer);
+      return runsOf(sectors).map(([first, count]) => {
+        const start = first * sectorSize;
+        const bytes = piece.slice(start, start + count * sectorSize);
+        return { bytes, offset: number * pieceBytes + start };
+      });
+    });
+    return {
+      write: async () => {
+        for (const { bytes, offset } of writes) await this.#file.write(bytes, offset);
+      },
+      end: (isDurable) => {
+        this.#taken = new Set();
+        if (isDurable) return;
+        for (const [number, sectors] of taken) {
+          this.#changed.set(number, new Set([...sectors, ...(this.#changed.get(number) ?? [])]));
         }
-      }
-    } catch (error) {
-      for (const [number, sectors] of changed) {
-        this.#changed.set(number, new Set([...sectors, ...(this.#changed.get(number) ?? [])]));
-      }
-      throw error;
-    }
+      },
+    };
   }
 
   #load(number: number): Promise<DataView> {
@@ -125,8 +135,9 @@ export class TableCache {
     this.#last = number;
     this.#lastView = view;
     for (const oldest of this.#pieces.keys()) {
-      if (this.#pieces.size <= pieces + this.#changed.size) break;
-      if (!this.#changed.has(oldest)) this.#pieces.delete(oldest);
+      if (this.#pieces.size <= pieces + this.#changed.size + this.#taken.size) break;
+      const isNeeded = this.#changed.has(oldest) || this.#taken.has(oldest);
+      if (!isNeeded) this.#pieces.delete(oldest);
     }
   }
 }

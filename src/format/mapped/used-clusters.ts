@@ -1,4 +1,4 @@
-/** Which clusters of a file are in use, a bit each, for checks. */
+/** Which clusters of a file are in use, a bit each. */
 import { maxCheckedClusters } from '../../limits.js';
 
 /** See the file's comment. */
@@ -32,5 +32,16 @@ export class UsedClusters {
     this.#bits[at] |= bit;
     this.#count += 1;
     return true;
+  }
+
+  /** Whether a cluster is in use, within the length. */
+  has(cluster: number): boolean {
+    return (this.#bits[Math.floor(cluster / 8)] & (1 << (cluster % 8))) !== 0;
+  }
+
+  /** Gives a cluster back that is in use. */
+  giveBack(cluster: number): void {
+    this.#bits[Math.floor(cluster / 8)] &= ~(1 << (cluster % 8));
+    this.#count -= 1;
   }
 }

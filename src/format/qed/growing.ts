@@ -2,7 +2,7 @@
 import { Mutex } from 'async-mutex';
 import type { StorageFile } from '../../storage/storage.js';
 import { unsupportedImage } from '../failures.js';
-import type { BlockRun, GrowingMapping } from '../mapped/mapping.js';
+import type { BlockRun, GrowingMapping, TableChanges } from '../mapped/mapping.js';
 import { TableCache } from '../mapped/table-cache.js';
 import { qedEntryBytes } from './header.js';
 import { type QedLayout, QedMapping, qedZeroEntry } from './mapping.js';
@@ -12,14 +12,17 @@ import { type QedLayout, QedMapping, qedZeroEntry } from './mapping.js';
  *
  * @throws ERR_COWHERD_UNSUPPORTED for an image that was not closed cleanly, which has to be checked first
  */
-export function growingQed(layout: QedLayout, file: StorageFile): GrowingMapping {
+export async function growingQed(layout: QedLayout, file: StorageFile): Promise<GrowingMapping> {
   if (layout.needsCheck) {
     throw unsupportedImage(
       file.filename,
       'the image was not closed cleanly, and has to be checked',
     );
   }
-  return new GrowingQed({ ...layout }, file, new TableCache(file));
+  // A part of a cluster, which a power cut has left behind the last whole one, is no new cluster's.
+  const clusters = Math.ceil((await file.size()) / layout.clusterSize);
+  const clustersEnd = clusters * layout.clusterSize;
+  return new GrowingQed({ ...layout, clustersEnd }, file, new TableCache(file));
 }
 
 class GrowingQed extends QedMapping implements GrowingMapping {
@@ -88,8 +91,8 @@ class GrowingQed extends QedMapping implements GrowingMapping {
     });
   }
 
-  flush(): Promise<void> {
-    return this.#tables.flush();
+  takeChanges(): TableChanges | undefined {
+    return this.#tables.takeChanges();
   }
 
   close(): Promise<void> {

@@ -1,7 +1,7 @@
 /** Writing to a VHDX image: blocks are appended, and the block allocation table says where. */
 import type { StorageFile } from '../../storage/storage.js';
 import { unsupportedImage } from '../failures.js';
-import type { BlockRun, GrowingMapping } from '../mapped/mapping.js';
+import type { BlockRun, GrowingMapping, TableChanges } from '../mapped/mapping.js';
 import { TableCache } from '../mapped/table-cache.js';
 import { newGuid } from './guid.js';
 import { renewVhdxHeaders, vhdxAlignment } from './header.js';
@@ -71,8 +71,8 @@ class GrowingVhdx extends VhdxMapping implements GrowingMapping {
     }
   }
 
-  flush(): Promise<void> {
-    return this.#tables.flush();
+  takeChanges(): TableChanges | undefined {
+    return this.#tables.takeChanges();
   }
 
   close(): Promise<void> {

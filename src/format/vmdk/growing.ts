@@ -2,7 +2,7 @@
 import type { StorageFile } from '../../storage/storage.js';
 import type { ImageFiles } from '../driver.js';
 import { damagedImage, unsupportedImage } from '../failures.js';
-import type { BlockRun, GrowingMapping, Place } from '../mapped/mapping.js';
+import type { BlockRun, GrowingMapping, Place, TableChanges } from '../mapped/mapping.js';
 import { PlacedMapping } from '../mapped/placed.js';
 import { TableCache } from '../mapped/table-cache.js';
 import { descriptorText, renewedCid } from './descriptor.js';
@@ -123,8 +123,8 @@ class GrowingSparse implements GrowingMapping {
     return table + (grain % tableEntries) * entryBytes;
   }
 
-  flush(): Promise<void> {
-    return this.#tables.flush();
+  takeChanges(): TableChanges | undefined {
+    return this.#tables.takeChanges();
   }
 
   close(): Promise<void> {

@@ -117,8 +117,9 @@ class StreamMapping implements GrowingMapping {
     return sector;
   }
 
-  flush(): Promise<void> {
-    return Promise.resolve();
+  /** The tables are written at the end. */
+  takeChanges(): undefined {
+    return undefined;
   }
 
   async close(): Promise<void> {

@@ -2,9 +2,10 @@
  * Writing to a VHD image. Blocks of a dynamic one come where the footer is, each behind a bitmap of its
  * sectors, and the footer moves behind them.
  */
+import { Mutex } from 'async-mutex';
 import type { StorageFile } from '../../storage/storage.js';
 import { unsupportedImage } from '../failures.js';
-import type { BlockRun, GrowingMapping } from '../mapped/mapping.js';
+import type { BlockRun, GrowingMapping, TableChanges } from '../mapped/mapping.js';
 import { PlacedMapping } from '../mapped/placed.js';
 import { TableCache } from '../mapped/table-cache.js';
 import { type VhdHeader, vhdFooterBytes, vhdSectorBytes } from './footer.js';
@@ -29,6 +30,8 @@ class GrowingVhd extends BlockMapping implements GrowingMapping {
   readonly #file: StorageFile;
   readonly #tables: TableCache;
   readonly #footer: Uint8Array;
+  /** What is to be a block is not written over by the footer that was there. */
+  readonly #moving = new Mutex();
   /** Where the footer is, or will be: host offset in bytes. */
   #end: number;
 
@@ -48,7 +51,11 @@ class GrowingVhd extends BlockMapping implements GrowingMapping {
     this.#end = end;
   }
 
-  async allocate(): Promise<BlockRun> {
+  allocate(): Promise<BlockRun> {
+    return this.#moving.runExclusive(() => this.#append());
+  }
+
+  async #append(): Promise<BlockRun> {
     const { bitmapBytes, blockSize } = this.#header;
     const start = this.#end;
     const dataAt = start + bitmapBytes;
@@ -69,9 +76,17 @@ class GrowingVhd extends BlockMapping implements GrowingMapping {
     });
   }
 
-  async flush(): Promise<void> {
-    await this.#tables.flush();
-    await this.#file.write(this.#footer, this.#end);
+  takeChanges(): TableChanges | undefined {
+    const changes = this.#tables.takeChanges();
+    return (
+      changes && {
+        ...changes,
+        write: async () => {
+          await changes.write();
+          await this.#moving.runExclusive(() => this.#file.write(this.#footer, this.#end));
+        },
+      }
+    );
   }
 
   close(): Promise<void> {
