@@ -7,9 +7,12 @@
  * examined, or its share of the time is over. A failure names its workload and seed, and
  * `--workload` and `--seed` repeat it.
  */
-import { type Outcome, examine } from '../test/crash/examination.js';
+import { type ExaminationOptions, type Outcome, examine } from '../test/crash/examination.js';
+import { examineMapped } from '../test/crash/mapped/examination.js';
+import { recordMapped, withImage } from '../test/crash/mapped/recording.js';
+import { mappedWorkloads } from '../test/crash/mapped/workloads.js';
 import { record } from '../test/crash/recording.js';
-import { workloadNamed, workloads } from '../test/crash/workloads.js';
+import { workloads } from '../test/crash/workloads.js';
 import { findTool } from '../test/support/tools.js';
 import { readArguments } from './arguments.js';
 
@@ -24,7 +27,33 @@ const values = readArguments(
     'real-every': { type: 'string', default: '1000' },
   },
 );
-const chosen = values.workload === undefined ? workloads : [workloadNamed(values.workload)];
+
+/** A workload, and how one run of it is examined. */
+interface Subject {
+  readonly name: string;
+  /** Whether it is made by the real tool. */
+  readonly needsTool: boolean;
+  readonly run: (seed: number, options: ExaminationOptions) => Promise<Outcome>;
+}
+
+const subjects: readonly Subject[] = [
+  ...workloads.map((workload) => ({
+    name: workload.name,
+    needsTool: workload.snapshot === true,
+    run: async (seed: number, options: ExaminationOptions) =>
+      examine(await record(workload, seed), options),
+  })),
+  ...mappedWorkloads.map((workload) => ({
+    name: workload.name,
+    needsTool: false,
+    run: (seed: number, options: ExaminationOptions) =>
+      withImage(workload, async (filename) =>
+        examineMapped(await recordMapped(workload, seed, filename), options),
+      ),
+  })),
+];
+const chosen = subjects.filter(({ name }) => [undefined, name].includes(values.workload));
+if (chosen.length === 0) throw new Error(`there is no workload '${values.workload ?? ''}'`);
 const hasTool = findTool('qemu-img') !== undefined;
 const firstSeed = Number(values.seed ?? Date.now() % 1_000_000_007);
 const end = Date.now() + Number(values.seconds) * 1000;
@@ -34,14 +63,14 @@ const total: number[] = columns.map(() => 0);
 if (!hasTool) console.log('qemu-img is missing: nothing is judged by it, no snapshots are made');
 console.log(`seeds from ${firstSeed}`);
 printRow('workload', columns);
-for (const [index, workload] of chosen.entries()) {
-  if (workload.snapshot === true && !hasTool) continue;
+for (const [index, { name, needsTool, run }] of chosen.entries()) {
+  if (needsTool && !hasTool) continue;
   const share = Date.now() + (end - Date.now()) / (chosen.length - index);
   const sums: number[] = columns.map(() => 0);
   const failures: string[] = [];
   const wanted = Number(values.states);
   for (let seed = firstSeed; seed === firstSeed || Date.now() < share; seed++) {
-    const outcome: Outcome = await examine(await record(workload, seed), {
+    const outcome: Outcome = await run(seed, {
       engineEvery: Number(values['engine-every']),
       realEvery: hasTool ? Number(values['real-every']) : 0,
       deadlineMs: share,
@@ -53,11 +82,11 @@ for (const [index, workload] of chosen.entries()) {
     if (outcome.failures.length > 0 || sums[3] >= wanted) break;
   }
   for (const [column, sum] of sums.entries()) total[column] += sum;
-  printRow(workload.name, sums);
+  printRow(name, sums);
   for (const failure of failures) console.error(`  ${failure}`);
   if (failures.length > 0) {
     const seed = firstSeed + sums[0] - 1;
-    console.error(`  again: npm run crash -- --workload '${workload.name}' --seed ${seed}`);
+    console.error(`  again: npm run crash -- --workload '${name}' --seed ${seed}`);
     process.exitCode = 1;
   }
 }

@@ -5,18 +5,14 @@
 import { checkQcow2 } from '../../src/format/qcow2/check/check.js';
 import { readQcow2Header } from '../../src/format/qcow2/image.js';
 import { MemoryFile } from '../../src/storage/memory/memory-file.js';
-import {
-  type LoggedBarrier,
-  type LoggedChange,
-  durableFrom,
-} from '../../src/storage/filters/crash-log.js';
 import { type Mark, backingMark, sectorSize } from '../schedules/history.js';
 import { Random } from '../stress/random.js';
 import { FileState } from './file-state.js';
 import { markAt } from './marks.js';
 import { bytesOf, contentOf, openOver } from './open-over.js';
+import { type Pending, pendingOf, pointsOf } from './pending.js';
 import { realCheck } from './real-tools.js';
-import { type RecordedFile, type Recording, repair } from './recording.js';
+import { type Recording, repair } from './recording.js';
 import { Referee, type Verdict, markedBelow } from './referee.js';
 import { type PlacedPiece, visitStates } from './states.js';
 
@@ -49,12 +45,6 @@ export interface Outcome {
 }
 
 const mostFailures = 5;
-
-interface Pending extends PlacedPiece {
-  readonly submitted: number;
-  readonly completed: number;
-  readonly durable: number;
-}
 
 interface Sample {
   readonly image: Uint8Array;
@@ -104,7 +94,7 @@ class Examination {
     });
     this.#changes = changes.sort((one, other) => one.submitted - other.submitted);
     const barriers = files.flatMap(({ log }) => log.barriers);
-    this.#points = pointsOf(recording, this.#changes, barriers);
+    this.#points = pointsOf(recording.promises, this.#changes, barriers);
     this.#below = markedBelow(recording.workload.backedSectors ?? 0, backingMark);
     const ios = this.#changes.length + barriers.length;
     this.#outcome = { ios, enumerated: 0, distinct: 0, byEngine: 0, byRealTool: 0, failures: [] };
@@ -371,46 +361,4 @@ function comparePermitted(bytes: Uint8Array, permitted: readonly (readonly Mark[
       throw new Error(`sector ${sector} reads as ${found ?? 'no mark'}, not ${marks.join()}`);
     }
   }
-}
-
-/** The changes of a file with the times at which they reach the disk. */
-function pendingOf(
-  { initial, log }: RecordedFile,
-  file: 0 | 1,
-  barriers: readonly LoggedBarrier[],
-): Pending[] {
-  let size = initial.length;
-  const grows = new Map<LoggedChange, boolean>();
-  // In the order in which they took effect.
-  for (const change of log.changes.toSorted((one, other) => one.completed - other.completed)) {
-    const end = change.offset + change.length;
-    grows.set(change, end >= size);
-    if (change.kind === 'truncate') size = change.offset;
-    else if (change.kind !== 'discard') size = Math.max(size, end);
-  }
-  return log.changes.map((change) => ({
-    file,
-    kind: change.kind,
-    offset: change.offset,
-    bytes: change.bytes,
-    start: 0,
-    end: change.length,
-    grows: grows.get(change)!,
-    submitted: change.submitted,
-    completed: change.completed,
-    durable: durableFrom(change, barriers),
-  }));
-}
-
-/** The moments at which what a power cut can leave, or what was promised, becomes another. */
-function pointsOf(
-  { promises }: Recording,
-  changes: readonly Pending[],
-  barriers: readonly LoggedBarrier[],
-): readonly number[] {
-  const points = new Set([0]);
-  for (const { submitted } of changes) points.add(submitted);
-  for (const { completed } of barriers) if (completed !== Infinity) points.add(completed);
-  for (const { ended } of promises.flushes) points.add(ended);
-  return [...points].sort((one, other) => one - other);
 }

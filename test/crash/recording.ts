@@ -163,7 +163,7 @@ export class RecordedDisk implements GuestDisk {
 }
 
 /** A logged file that promises nothing of what it grows by. */
-class UncertainFile extends CrashLogFile {
+export class UncertainFile extends CrashLogFile {
   override get limits(): StorageLimits {
     return { ...super.limits, zeroInit: false };
   }
