@@ -8,8 +8,9 @@ import type { Node } from '../../engine/queues/node.js';
 import type { CowherdError } from '../../errors.js';
 import { problemWith } from '../../errors.js';
 import type { BackingReader, ImageFiles } from '../driver.js';
+import { damagedImage } from '../failures.js';
 import { MappedQueue } from './mapped-queue.js';
-import type { BlockRun, GrowingMapping } from './mapping.js';
+import type { BlockRun, GrowingMapping, Place } from './mapping.js';
 
 /** Blocks that get a place at once at most. */
 const mostBlocks = 256;
@@ -112,6 +113,8 @@ interface NewBlocks {
 export class GrowingQueue extends MappedQueue {
   readonly #growth: Growth;
   readonly #size: number;
+  /** Of the files in bytes, as they were when they were last asked; they only grow. */
+  readonly #lengths: number[] = [];
 
   constructor(
     format: string,
@@ -183,6 +186,7 @@ export class GrowingQueue extends MappedQueue {
           done += await this.#grow(part, offset + done, place.kind === 'unallocated');
           continue;
         }
+        await this.#refuseBeyondEnd(place, offset + done);
         const part = buffer.subarray(done, done + place.length);
         const writing = this.files[place.file].write(part, place.offset);
         // Its failure is met below, after all of them have ended: the buffer is theirs until then.
@@ -271,6 +275,7 @@ export class GrowingQueue extends MappedQueue {
       const place = await mapping.find(at, end - at);
       const stop = at + place.length;
       if (place.kind === 'data') {
+        await this.#refuseBeyondEnd(place, at);
         await this.files[place.file].writeZeroes(place.offset, place.length, unmap);
       } else if (place.kind !== 'zero' && at < (this.backing?.size ?? 0)) {
         at = await this.#coverBelow(at, stop);
@@ -278,6 +283,26 @@ export class GrowingQueue extends MappedQueue {
       }
       at = stop;
     }
+  }
+
+  /**
+   * A table that is damaged, or hostile, must not make the file as long as it says. Within a block the file
+   * may end: other programs write no more of the last one than the disk has.
+   *
+   * @throws ERR_COWHERD_CORRUPT
+   */
+  async #refuseBeyondEnd(
+    { file: number, offset, length }: Extract<Place, { readonly kind: 'data' }>,
+    guestOffset: number,
+  ): Promise<void> {
+    const room = this.#growth.mapping.blockSize;
+    const end = offset + length;
+    if (end <= (this.#lengths[number] ?? 0) + room) return;
+    const file = this.files[number];
+    this.#lengths[number] = await file.size();
+    if (end <= this.#lengths[number] + room) return;
+    const why = `the data of guest offset ${guestOffset} lie beyond the end of the file`;
+    throw damagedImage(file.filename, why, offset);
   }
 
   /** Makes zeroes of what the image below shows. @returns how far that is done */

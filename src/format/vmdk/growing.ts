@@ -120,6 +120,10 @@ class GrowingSparse implements GrowingMapping {
     const view = await this.#tables.view(at);
     const table = view.getUint32(0, true) * sectorBytes;
     if (table === 0) throw damagedImage(this.#file.filename, 'a grain table is missing', at);
+    if (table + tableEntries * entryBytes > this.#end) {
+      const why = 'a grain table lies beyond the end of the file';
+      throw damagedImage(this.#file.filename, why, at);
+    }
     return table + (grain % tableEntries) * entryBytes;
   }
 
