@@ -54,6 +54,20 @@ const regions: Readonly<Record<string, readonly Region[]>> = {
     [0, 64],
     [64, 64],
   ],
+  // The trailer, and before it the tables of chunks, in the resource fork.
+  '.dmg': [
+    [-512, 512],
+    [-2048, 1536],
+  ],
+  '.bochs': [
+    [0, 96],
+    [512, 32],
+    [528, 64],
+  ],
+  '.cloop': [
+    [128, 8],
+    [136, 32],
+  ],
 };
 
 /** Whether fixtures of that name are of a format that is known here. */

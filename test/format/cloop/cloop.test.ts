@@ -3,8 +3,7 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
-import { deflateSync } from 'node:zlib';
-import { openImage } from '../../../src/image/graph/open.js';
+import { openImage } from '../../../src/image/open.js';
 import { needsTool, temporaryFolder } from '../../support/tools.js';
 import { pattern } from '../vmdk/builders.js';
 import {
@@ -14,29 +13,10 @@ import {
   bytes32,
   bytes64,
 } from '../vmdk/referee.js';
+import { cloop, headerBytes } from './builders.js';
 
 const compared: Compared = { format: 'cloop', map: 'promises' };
-const script =
-  '#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\nexit $?\n';
 const sector = 512;
-const headerBytes = 136;
-
-/** A file. @param gap bytes between the blocks */
-function cloop(blocks: readonly Buffer[], blockBytes: number, gap = 0): Buffer {
-  const stored = blocks.map((block) => Buffer.concat([deflateSync(block), Buffer.alloc(gap, 9)]));
-  const header = Buffer.alloc(headerBytes);
-  header.write(script);
-  header.writeUInt32BE(blockBytes, 128);
-  header.writeUInt32BE(blocks.length, 132);
-  const table = Buffer.alloc((blocks.length + 1) * 8);
-  let next = headerBytes + table.length;
-  for (const [index, { length }] of stored.entries()) {
-    table.writeBigUInt64BE(BigInt(next), index * 8);
-    next += length;
-  }
-  table.writeBigUInt64BE(BigInt(next), blocks.length * 8);
-  return Buffer.concat([header, table, ...stored]);
-}
 
 for (const [blockBytes, count, gap] of [
   [64 * 1024, 40, 0],
