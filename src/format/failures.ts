@@ -1,6 +1,5 @@
 /** Errors about images, worded alike in every format. */
-import type { CowherdError } from '../errors.js';
-import { cannotOpen, problemWith } from '../errors.js';
+import { type CowherdError, cannotOpen, problemWith } from '../errors.js';
 
 /** The file cannot be opened as an image: what it says contradicts the format, or a bound. */
 export function invalidImage(filename: string, why: string, cause?: unknown): CowherdError {

@@ -8,7 +8,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { CowherdError } from '../../src/errors.js';
-import { openImageOn } from '../../src/image/open.js';
+import { openImageOn } from '../../src/image/graph/open.js';
 import { MemoryContent, MemoryFile } from '../../src/storage/memory/memory-file.js';
 import { applyMutant } from '../fuzz/mutation.js';
 import { isOtherFormat, mutateOther } from '../fuzz/mutation-formats.js';

@@ -1,6 +1,5 @@
 /** Failures in qemu-img's words, made of what the library says of them. */
-import type { CowherdError } from '../../errors.js';
-import { type Operation } from '../../errors.js';
+import { type CowherdError, type Operation } from '../../errors.js';
 import { BlockStatusError } from '../../jobs/block-status.js';
 
 /** A file as the command line has it. */

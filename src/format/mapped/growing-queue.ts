@@ -5,8 +5,7 @@
 import { Mutex } from 'async-mutex';
 import type { QueueCounters } from '../../engine/queues/counters.js';
 import type { Node } from '../../engine/queues/node.js';
-import type { CowherdError } from '../../errors.js';
-import { problemWith } from '../../errors.js';
+import { type CowherdError, problemWith } from '../../errors.js';
 import type { BackingReader, ImageFiles } from '../driver.js';
 import { damagedImage } from '../failures.js';
 import { MappedQueue } from './mapped-queue.js';

@@ -3,8 +3,7 @@
  * whichever realm (tests of Jest run in one of their own).
  */
 import { types } from 'node:util';
-import type { CowherdError } from '../../errors.js';
-import { givenAway, problemWith } from '../../errors.js';
+import { type CowherdError, givenAway, problemWith } from '../../errors.js';
 
 /** What requests read into and write from. */
 export type BufferLike = ArrayBufferView | ArrayBufferLike;

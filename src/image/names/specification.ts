@@ -2,8 +2,7 @@
  * What a name says of an image: in which file it is, and how that is opened. A path, a URL, a `json:` name and
  * a list of options such as `driver=qcow2,file.filename=NAME` all come to this.
  */
-import type { CowherdError } from '../../errors.js';
-import { cannotOpen } from '../../errors.js';
+import { type CowherdError, cannotOpen } from '../../errors.js';
 import { type ImageSpecification, OptionReader } from './option-reader.js';
 
 export type { ImageSpecification, NamedSettings } from './option-reader.js';

@@ -4,8 +4,7 @@
  * holds it locks byte 100 + bit, for each it does not grant to others byte 200 + bit; all locks are
  * shared ones, and a conflict is found by looking whether anybody has locked the opposite byte.
  */
-import type { CowherdError } from '../../errors.js';
-import { cannotOpen } from '../../errors.js';
+import { type CowherdError, cannotOpen } from '../../errors.js';
 import type { Addon } from '../../native/addon.js';
 import { errnoName } from '../../system-errors.js';
 import { operationError } from './errno.js';

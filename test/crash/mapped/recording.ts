@@ -2,9 +2,10 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import type { OpenImageOptions, RequestTarget } from '../../../src/image/api.js';
-import { createImage } from '../../../src/image/create.js';
-import { openImageOn } from '../../../src/image/open.js';
+import type { OpenImageOptions } from '../../../src/image/api/options.js';
+import type { RequestTarget } from '../../../src/image/api/image.js';
+import { createImage } from '../../../src/image/graph/create.js';
+import { openImageOn } from '../../../src/image/graph/open.js';
 import { CrashLog, CrashLogFile, LogClock } from '../../../src/storage/filters/crash-log.js';
 import { MemoryFile } from '../../../src/storage/memory/memory-file.js';
 import type { StorageFile } from '../../../src/storage/storage.js';

@@ -1,6 +1,6 @@
 /** States that the library and the real tool look at: opened, read, checked, and written to further. */
 import { writeFile } from 'node:fs/promises';
-import { openImageOn } from '../../../src/image/open.js';
+import { openImageOn } from '../../../src/image/graph/open.js';
 import { type MemoryContent, MemoryFile } from '../../../src/storage/memory/memory-file.js';
 import { type Mark, backingMark, fillSectors, sectorSize } from '../../schedules/history.js';
 import { run } from '../../support/tools.js';

@@ -1,5 +1,5 @@
 /** The images of a mapping whose power cuts are examined, and what is done to them. */
-import type { CreateOptions } from '../../../src/image/api.js';
+import type { CreateOptions } from '../../../src/format/create-options.js';
 import type { GuestDisk } from '../recording.js';
 import {
   type ReadMap,

@@ -4,9 +4,9 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
-import { createImage } from '../../../src/image/create.js';
-import { openImageOn } from '../../../src/image/open.js';
-import type { CreateImageOptions } from '../../../src/image/api.js';
+import { createImage } from '../../../src/image/graph/create.js';
+import { openImageOn } from '../../../src/image/graph/open.js';
+import type { CreateImageOptions } from '../../../src/image/api/options.js';
 import { MemoryContent, MemoryFile } from '../../../src/storage/memory/memory-file.js';
 
 const mib = 1024 * 1024;

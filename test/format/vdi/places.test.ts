@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
-import { createImage } from '../../../src/image/create.js';
-import { openImage, openImageOn } from '../../../src/image/open.js';
+import { createImage } from '../../../src/image/graph/create.js';
+import { openImage, openImageOn } from '../../../src/image/graph/open.js';
 import { MemoryContent, MemoryFile } from '../../../src/storage/memory/memory-file.js';
 import { needsTool, run, temporaryFolder } from '../../support/tools.js';
 

@@ -1,6 +1,5 @@
 /** The directory of persistent bitmaps (specification, "Bitmaps extension"); read, never written. */
-import type { CowherdError } from '../../../errors.js';
-import { problemWith } from '../../../errors.js';
+import { type CowherdError, problemWith } from '../../../errors.js';
 import { maxBitmapDirectoryBytes, maxBitmaps } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { ExtensionType, findExtension } from '../layout/header-extensions.js';

@@ -1,6 +1,5 @@
 /** What an encrypted image says of its encryption. It is described only: no guest data is decrypted. */
-import type { CowherdError } from '../../../errors.js';
-import { cannotOpen } from '../../../errors.js';
+import { type CowherdError, cannotOpen } from '../../../errors.js';
 import { maxOffset } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { FormatQueue } from '../../driver.js';

@@ -1,6 +1,5 @@
 /** The table of internal snapshots (specification, "Snapshots"); read here, not yet written. */
-import type { CowherdError } from '../../../errors.js';
-import { cannotOpen } from '../../../errors.js';
+import { type CowherdError, cannotOpen } from '../../../errors.js';
 import { maxSnapshotExtraBytes } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { SnapshotChoice } from '../../driver.js';

@@ -3,8 +3,7 @@
  * What a header, a snapshot or a table says is believed here: where two of them contradict each other,
  * both are kept from harm.
  */
-import type { CowherdError } from '../../../errors.js';
-import { cannotOpen } from '../../../errors.js';
+import { type CowherdError, cannotOpen } from '../../../errors.js';
 import { maxInactiveL1Bytes, maxProtectedClusters } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { bitmapDirectoryPlace } from '../contents/bitmaps.js';

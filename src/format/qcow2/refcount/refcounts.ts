@@ -6,8 +6,7 @@ import assert from 'node:assert/strict';
 import type { Poison } from '../../../engine/words/poison.js';
 import { SliceCache, type SliceCacheMemory } from '../../../engine/cache/slice-cache.js';
 import type { Watchdog } from '../../../engine/words/watchdog.js';
-import type { CowherdError } from '../../../errors.js';
-import { problemWith } from '../../../errors.js';
+import { type CowherdError, problemWith } from '../../../errors.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { CorruptionError } from '../tables/corruption.js';
 import {

@@ -4,8 +4,7 @@
  * A count is only ever set to the number of references there are, so a power cut between two writes
  * leaves some counts right and the others as they were.
  */
-import type { CowherdError } from '../../../../errors.js';
-import { problemWith } from '../../../../errors.js';
+import { type CowherdError, problemWith } from '../../../../errors.js';
 import { maxRefcountTableBytes } from '../../../../limits.js';
 import type { CheckedImage } from '../tables/checked-image.js';
 import type { PackedCounts } from '../counts/packed-counts.js';
