@@ -1,5 +1,6 @@
 /** How the chunks of UDIF images are packed, and what unpacks them. */
-import { CowherdError } from '../../errors.js';
+import type { CowherdError} from '../../errors.js';
+import { problemWith } from '../../errors.js';
 import { unpackBzip2 } from '../../storage/packed/bzip2.js';
 import type { Unpack } from '../../storage/packed/unpack.js';
 import { unpackXz } from '../../storage/packed/xz.js';
@@ -45,9 +46,7 @@ export function unreadableChunk(type: number, filename: string, offset: number):
   const name = unreadable[type] as string | undefined;
   const what =
     name === undefined ? `of unknown type 0x${type.toString(16)}` : `compressed with ${name}`;
-  return new CowherdError(
-    'ERR_COWHERD_UNSUPPORTED',
-    `'${filename}': chunks ${what} cannot be read`,
-    { filename, offset },
-  );
+  return problemWith('ERR_COWHERD_UNSUPPORTED', filename, `chunks ${what} cannot be read`, {
+    offset,
+  });
 }

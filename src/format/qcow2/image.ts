@@ -4,7 +4,7 @@ import type { QueueCounters } from '../../engine/queues/counters.js';
 import { runAlone } from '../../engine/queues/gate.js';
 import type { Node } from '../../engine/queues/node.js';
 import { heldByQueues } from '../../engine/queues/queue-line.js';
-import { CowherdError, type CowherdErrorCode, cannotOpen } from '../../errors.js';
+import { CowherdError, type CowherdErrorCode, cannotOpen, problemWith } from '../../errors.js';
 import { maxL1TableBytes, maxOffset } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { CheckOptions, CheckReport } from '../check.js';
@@ -134,11 +134,10 @@ export async function openQcow2(
     if (isTooLarge || l1.offset % clusterSize !== 0 || l1.offset > maxOffset - maxL1TableBytes) {
       const what = isTooLarge ? 'too large' : 'offset invalid';
       const why = `Snapshot L1 table ${what}`;
-      throw new CowherdError(
-        'ERR_COWHERD_CORRUPT',
-        `'${filename}': Failed to load snapshot: ${why}`,
-        { operation: 'load snapshot', why, filename },
-      );
+      throw problemWith('ERR_COWHERD_CORRUPT', filename, `Failed to load snapshot: ${why}`, {
+        operation: 'load snapshot',
+        why,
+      });
     }
   }
   const { cacheBytes, overlapCheck } = options;

@@ -1,6 +1,6 @@
 /** Requests to S3 services: where an object is, and the signature that a request carries. */
 import aws4 from 'aws4';
-import { CowherdError, cannotOpen } from '../../errors.js';
+import { cannotOpen } from '../../errors.js';
 import type { SignRequest } from '../http/http-source.js';
 import type { S3Access } from './credentials.js';
 
@@ -18,8 +18,11 @@ export function objectUrl(name: string, { endpoint, region }: S3Access): string 
   const path = key.split('/').map(encodeURIComponent).join('/');
   if (endpoint === undefined) return `https://${bucket}.s3.${region}.amazonaws.com/${path}`;
   if (URL.canParse(endpoint)) return `${endpoint.replace(/\/+$/, '')}/${bucket}/${path}`;
-  const message = `Could not open '${name}': the endpoint '${endpoint}' is no valid URL`;
-  throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename: name });
+  throw cannotOpen(
+    'ERR_COWHERD_INVALID_ARGUMENT',
+    name,
+    `the endpoint '${endpoint}' is no valid URL`,
+  );
 }
 
 /** What signs requests (AWS Signature Version 4); undefined without credentials. */

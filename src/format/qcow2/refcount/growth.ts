@@ -8,7 +8,7 @@
  *
  * The caller holds the refcount mutex.
  */
-import { CowherdError } from '../../../errors.js';
+import { problemWith } from '../../../errors.js';
 import { maxRefcountTableBytes } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { type ClusterIndex, type Geometry, type HostOffset, after } from '../layout/geometry.js';
@@ -97,10 +97,10 @@ export class RefcountGrowth {
     }
     const { capacity } = this.#refcounts.table;
     if (tableClusters * clusterSize > Math.min(maxRefcountTableBytes, capacity * 8)) {
-      throw new CowherdError(
+      throw problemWith(
         'ERR_COWHERD_NO_SPACE',
-        `'${this.#file.filename}': the reference count table cannot grow further; the image file is too large for its cluster size`,
-        { filename: this.#file.filename },
+        this.#file.filename,
+        'the reference count table cannot grow further; the image file is too large for its cluster size',
       );
     }
     return { tableClusters, blocks };
