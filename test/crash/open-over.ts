@@ -1,6 +1,7 @@
 /** Opening an image whose files, backing file and data file lie in memory, as `openImageOn` does. */
 import { QueueCounters } from '../../src/engine/queues/counters.js';
 import { permissionsOf } from '../../src/image/graph/permissions.js';
+import { edgeTo } from '../support/edge.js';
 import { Node } from '../../src/engine/queues/node.js';
 import { type Qcow2Image, openQcow2, readQcow2Header } from '../../src/format/qcow2/image.js';
 import type { OverlapLevel } from '../../src/format/qcow2/overlap/levels.js';
@@ -66,7 +67,7 @@ export async function openOver(
     children: dataFile === undefined ? [] : [{ role: 'data-file', file: dataFile }],
     formatName: 'qcow2',
     format,
-    backing: backing && (await openBacking(backing, wrapBacking)),
+    edge: edgeTo(node, shared, backing && (await openBacking(backing, wrapBacking))),
     options: {},
     shared,
     node,
@@ -84,7 +85,7 @@ async function openBacking(
   const format = await openRaw(file, node);
   node.resize(format.size);
   const counters = QueueCounters.take(shared.counters);
-  const parts = { children: [], formatName: 'raw', options: {}, backing: undefined };
+  const parts = { children: [], formatName: 'raw', options: {}, edge: undefined };
   return new OpenedImage({ ...parts, file, format, shared, node, counters });
 }
 

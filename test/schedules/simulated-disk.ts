@@ -10,6 +10,7 @@ import { type TestContext, after } from 'node:test';
 import fc from 'fast-check';
 import { QueueCounters } from '../../src/engine/queues/counters.js';
 import { permissionsOf } from '../../src/image/graph/permissions.js';
+import { edgeTo } from '../support/edge.js';
 import { Node } from '../../src/engine/queues/node.js';
 import { openQcow2, readQcow2Header, type Qcow2Image } from '../../src/format/qcow2/image.js';
 import { openRaw } from '../../src/format/raw/image.js';
@@ -451,7 +452,15 @@ async function openOver(
   node.resize(format.size);
   const parts = { children: [], formatName: 'qcow2', options: {} };
   const backing = isBacked ? await openBacking(backingFile) : undefined;
-  const image = new OpenedImage({ ...parts, file, format, backing, shared, node, counters });
+  const image = new OpenedImage({
+    ...parts,
+    file,
+    format,
+    edge: edgeTo(node, shared, backing),
+    shared,
+    node,
+    counters,
+  });
   return { image, format };
 }
 
@@ -461,7 +470,7 @@ async function openBacking(file: StorageFile): Promise<OpenedImage> {
   const format = await openRaw(file, node);
   node.resize(format.size);
   const counters = QueueCounters.take(shared.counters);
-  const parts = { children: [], formatName: 'raw', options: {}, backing: undefined };
+  const parts = { children: [], formatName: 'raw', options: {}, edge: undefined };
   return new OpenedImage({ ...parts, file, format, shared, node, counters });
 }
 

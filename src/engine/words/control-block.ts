@@ -47,6 +47,11 @@ export const ControlWord = {
   barrierOwed: 26,
   /** Threads that have had the image open so far; each is named by how many there were before it. */
   threads: 27,
+  /** Counts replacements of the image below: raised before and after each, so odd while one is made. */
+  edgeReplacements: 28,
+  /** Virtual size of the image below in bytes, in two parts; 0 if there is none. */
+  belowSizeLow: 29,
+  belowSizeHigh: 30,
 } as const;
 
 /** What the gate word says. */

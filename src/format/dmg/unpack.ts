@@ -1,5 +1,5 @@
 /** How the chunks of UDIF images are packed, and what unpacks them. */
-import type { CowherdError} from '../../errors.js';
+import type { CowherdError } from '../../errors.js';
 import { problemWith } from '../../errors.js';
 import { unpackBzip2 } from '../../storage/packed/bzip2.js';
 import type { Unpack } from '../../storage/packed/unpack.js';

@@ -3,6 +3,7 @@ import type { Readable, Writable } from 'node:stream';
 import type { AbortSignalLike } from '../../abort-signal.js';
 import type { ThrottleOptions } from '../../engine/throttle.js';
 import type { BufferLike } from './buffer.js';
+import type { PathLike } from './path.js';
 import type { CheckOptions, CheckResult, Extent, ImageFormat, ImageInfo } from './reports.js';
 import type { ImageStats } from './stats.js';
 
@@ -126,6 +127,19 @@ export interface Image extends RequestTarget, AsyncDisposable {
    * @throws ERR_COWHERD_UNSUPPORTED for a format without checks, or without the repair that is asked for
    */
   check(options?: CheckOptions): Promise<CheckResult>;
+  /**
+   * Puts another image below this one, or none, for as long as it is open, on all threads at once: no request
+   * runs meanwhile. What the image itself names as its backing file stays. Who does this sees to it that the
+   * disk looks the same.
+   *
+   * @param name of the image, relative to the working directory; undefined for none, which reads as zeroes
+   * @throws ERR_COWHERD_UNSUPPORTED for a format whose images stand on no others, ERR_COWHERD_BACKING for an
+   *   image that cannot be opened, or that this one was not made over where it says so
+   */
+  replaceBacking(
+    name: PathLike | undefined,
+    options?: { readonly format?: ImageFormat | undefined },
+  ): Promise<void>;
   /** Opens another queue on this thread, with limits of its own if wanted. */
   openQueue(options?: { readonly throttle?: ThrottleOptions | undefined }): Promise<ImageQueue>;
   /** What the queues of all threads have done so far; costs them nothing. */

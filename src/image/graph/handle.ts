@@ -20,6 +20,8 @@ export interface LinkHandle {
   readonly children: readonly { readonly role: string; readonly file: StorageHandle }[];
   readonly image: FormatHandle;
   readonly backing: LinkHandle | undefined;
+  /** The replacement that `backing` came with. */
+  readonly replacement: number;
   readonly probed: boolean;
   readonly options: OpenImageOptions;
 }

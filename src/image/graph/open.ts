@@ -10,6 +10,7 @@ import type {
   ChildFile,
   ChildReference,
   FormatDriver,
+  FormatImage,
 } from '../../format/driver.js';
 import { formatNamed, probeFormat } from '../../format/registry.js';
 import { defaultCacheBytes, maxChainDepth } from '../../limits.js';
@@ -18,11 +19,12 @@ import { identifyFile, openStorageFile } from '../../storage/registry.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { Image } from '../api/image.js';
 import type { OpenImageOptions } from '../api/options.js';
+import { BackingEdge, type BelowName } from './backing-edge.js';
 import { closeEach } from './cleanup-steps.js';
 import { checkOpenOptions } from '../options/open-options.js';
 import { loadDriver } from '../names/formats.js';
 import { noteOpen } from './left-open.js';
-import { OpenedImage } from './opened-image.js';
+import { OpenedImage, type OpenedParts } from './opened-image.js';
 import { isForReading, permissionsOf } from './permissions.js';
 import { type PathLike, pathOf } from '../api/path.js';
 import { findDataFile, resolveReference } from '../names/reference.js';
@@ -207,19 +209,21 @@ async function openOn(
       },
     });
     node.resize(format.size);
-    let backing: OpenedImage | undefined;
-    const below = belowOf(file.filename, format.backing, options);
-    if (below !== undefined) {
-      backing = await openBacking(below, options, place);
-      opened.push(backing);
-      if (options.forCheck !== true) refuseStranger(file.filename, format.backing, backing);
+    let edge: BackingEdge<OpenedImage> | undefined;
+    if (driver.hasBacking === true) {
+      const below = belowOf(file.filename, format.backing, options);
+      const put = putBelow(file.filename, format, options, place);
+      const backing = below && (await put(below));
+      opened.push(...(backing === undefined ? [] : [backing]));
+      node.replaceEdge(backing?.size ?? 0);
+      edge = new BackingEdge(node, shared.edge, backing, node.edgeReplacements, putNamed(put));
     }
     return new OpenedImage({
       file,
       children,
       formatName: driver.name,
       format,
-      backing,
+      edge,
       probed: options.format === undefined && formatNamed(driver.name)?.isBare === true,
       options,
       shared,
@@ -293,6 +297,44 @@ function refuseUnfit(file: StorageFile, driver: FormatDriver, options: OpenImage
 /** Whether files that an image names may not be opened. */
 function mayNotReachOut({ backing, untrusted }: OpenImageOptions): boolean {
   return backing === 'deny' || (untrusted === true && backing !== 'allow');
+}
+
+type Put = (below: Below) => Promise<OpenedImage>;
+
+/** How images are put below one of a format: those that it was made over, where it says which. */
+function putBelow(
+  filename: string,
+  format: FormatImage,
+  options: OpenImageOptions,
+  place: Place,
+): Put {
+  return async (below) => {
+    const backing = await openBacking(below, options, place);
+    try {
+      if (options.forCheck !== true) refuseStranger(filename, format.backing, backing);
+      return backing;
+    } catch (error) {
+      await backing.close().catch(() => undefined);
+      throw error;
+    }
+  };
+}
+
+/** The same by a name that the caller gave, or none. */
+function putNamed(put: Put): (below: BelowName) => Promise<OpenedImage | undefined> {
+  return async ({ name, format }) =>
+    name === undefined ? undefined : await put({ name, format, isStored: false });
+}
+
+/** The edge from an image that other threads have open already. */
+export function attachEdge(
+  { node, format, options }: Pick<OpenedParts, 'node' | 'format' | 'options'>,
+  record: SharedArrayBuffer,
+  backing: OpenedImage | undefined,
+  replacement: number,
+): BackingEdge<OpenedImage> {
+  const put = putBelow(node.filename, format, options, { above: [] });
+  return new BackingEdge(node, record, backing, replacement, putNamed(put));
 }
 
 /** The image to be opened below another one. */

@@ -26,12 +26,14 @@ import type { OpenImageOptions, ThrottleOptions } from '../api/options.js';
 import type { CheckOptions, CheckResult, Extent, ImageFormat, ImageInfo } from '../api/reports.js';
 import type { ImageStats } from '../api/stats.js';
 import type { BufferLike } from '../api/buffer.js';
+import { type PathLike, pathOf } from '../api/path.js';
 import { CheckedQueue } from '../pipeline/checked-queue.js';
+import type { BackingEdge } from './backing-edge.js';
 import { closeEach, eachStep } from './cleanup-steps.js';
 import { type LinkHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
 import { imageInfo } from '../report/info.js';
 import { type ChainLink, mapChain } from '../report/map.js';
-import { checkQueueOptions, queueCount } from '../options/open-options.js';
+import { checkQueueOptions, imageFormat, queueCount } from '../options/open-options.js';
 import {
   type OptionRules,
   abortSignal,
@@ -60,7 +62,8 @@ export interface OpenedParts {
   readonly children: readonly ChildFile[];
   readonly formatName: ImageFormat;
   readonly format: FormatImage;
-  readonly backing: OpenedImage | undefined;
+  /** To the image below; undefined for a format whose images stand on none. */
+  readonly edge: BackingEdge<OpenedImage> | undefined;
   /** Whether it is raw only because it looked like nothing else. */
   readonly probed?: boolean;
   readonly options: OpenImageOptions;
@@ -91,7 +94,6 @@ export class OpenedImage implements Image {
   readonly readOnly: boolean;
   /** Bytes of a cluster, or undefined for a format that has none. */
   readonly clusterSize: number | undefined;
-  readonly backing: OpenedImage | undefined;
   readonly #parts: OpenedParts;
   readonly #queues = new Set<CheckedQueue>();
   readonly #own: CheckedQueue;
@@ -106,13 +108,16 @@ export class OpenedImage implements Image {
     this.format = parts.formatName;
     this.readOnly = !parts.node.permissions.write;
     this.clusterSize = parts.format.clusterSize;
-    this.backing = parts.backing;
     const { throttle } = parts.options;
     if (throttle !== undefined) {
       this.#throttles.push(new Throttle(new SharedWords(parts.shared.throttle), throttle));
     }
     const files: ImageFiles = [parts.file, ...parts.children.map(({ file }) => file)];
     this.#own = this.#addQueue(files, parts.counters, undefined, () => Promise.resolve());
+  }
+
+  get backing(): OpenedImage | undefined {
+    return this.#parts.edge?.image;
   }
 
   get size(): number {
@@ -228,11 +233,26 @@ export class OpenedImage implements Image {
     checkOptions(range, mapRules, this.filename);
     const offset = Math.min(range.offset ?? 0, this.size);
     const length = Math.min(range.length ?? Infinity, this.size - offset);
-    return orAborted(
-      this.filename,
-      range.signal,
-      mapChain(this.#link(), offset, length, range.signal),
-    );
+    return orAborted(this.filename, range.signal, this.#map(offset, length, range.signal));
+  }
+
+  async *#map(offset: number, length: number, signal?: AbortSignal): AsyncGenerator<Extent> {
+    yield* mapChain(await this.#link(), offset, length, signal);
+  }
+
+  async replaceBacking(
+    name: PathLike | undefined,
+    options: { readonly format?: ImageFormat | undefined } = {},
+  ): Promise<void> {
+    this.#refuseClosed();
+    checkOptions(options, { format: imageFormat }, this.filename);
+    const { edge } = this.#parts;
+    if (edge === undefined) {
+      const why = `images of the ${this.format} format stand on no others`;
+      throw problemWith('ERR_COWHERD_UNSUPPORTED', this.filename, why);
+    }
+    const path = name === undefined ? undefined : pathOf(name);
+    await edge.replace({ name: path, format: options.format });
   }
 
   async check(options: CheckOptions = {}): Promise<CheckResult> {
@@ -275,14 +295,15 @@ export class OpenedImage implements Image {
   }
 
   #linkHandle(): LinkHandle {
-    const { file, children, format, backing, probed = false, options, shared } = this.#parts;
+    const { file, children, format, edge, probed = false, options, shared } = this.#parts;
     this.#refuseClosed();
     return {
       shared,
       file: fileHandle(file),
       children: children.map((child) => ({ role: child.role, file: fileHandle(child.file) })),
       image: format.handle(),
-      backing: backing === undefined ? undefined : backing.#linkHandle(),
+      backing: edge?.image === undefined ? undefined : edge.image.#linkHandle(),
+      replacement: edge?.replacement ?? 0,
       probed,
       // A function cannot be sent to other threads, and has been called as often as it will be.
       options: { ...options, onFinding: undefined, signal: undefined },
@@ -347,13 +368,13 @@ export class OpenedImage implements Image {
   }
 
   async #closeAll(): Promise<void> {
-    const { file, children, backing } = this.#parts;
+    const { file, children, edge } = this.#parts;
     try {
       await eachStep([
         () => this.#leave(),
         ...children.map((child) => () => child.file.close()),
         () => file.close(),
-        () => backing?.close(),
+        () => edge?.close(),
       ]);
     } finally {
       for (const action of this.#onClosed) action();
@@ -381,7 +402,7 @@ export class OpenedImage implements Image {
     throttle: ThrottleOptions | undefined,
     onClose: () => Promise<void>,
   ): CheckedQueue {
-    const { format, backing, probed = false, options, node } = this.#parts;
+    const { format, edge, probed = false, options, node } = this.#parts;
     const { filename, clusterSize, readOnly } = this;
     const throttles = [...this.#throttles];
     if (throttle !== undefined) {
@@ -394,7 +415,7 @@ export class OpenedImage implements Image {
       ? (offset, length) => this.map({ offset, length })
       : undefined;
     const rules = { filename, node, clusterSize, probed, detectZeroes, throttles, map };
-    const below = backing?.reader();
+    const below = edge?.openQueue();
     const inner = openAbove(below, () => format.openQueue(files, below, counters));
     const queue = new CheckedQueue(rules, inner, counters, onClose);
     this.#queues.add(queue);
@@ -404,8 +425,8 @@ export class OpenedImage implements Image {
   /** A way for one queue of the image above to read this one. */
   reader(): BackingReader {
     return this.#withOwnFiles((files, counters) => {
-      const below = this.backing?.reader();
-      const { format, node } = this.#parts;
+      const { format, edge, node } = this.#parts;
+      const below = edge?.openQueue();
       const queue = openAbove(below, () => format.openQueue(files, below, counters));
       return {
         get size() {
@@ -423,12 +444,14 @@ export class OpenedImage implements Image {
     });
   }
 
-  #link(): ChainLink {
+  /** The chain from here on, as it is now. */
+  async #link(): Promise<ChainLink> {
+    await this.#parts.edge?.follow();
     return {
       size: this.size,
       format: this.#parts.format,
       start: startOf(this.#parts.options),
-      below: this.backing === undefined ? undefined : this.backing.#link(),
+      below: this.backing === undefined ? undefined : await this.backing.#link(),
     };
   }
 }

@@ -2,6 +2,7 @@
 import { type CounterMemory, allocateCounters } from '../../engine/queues/counters.js';
 import { allocateMembers } from '../../engine/queues/members.js';
 import { allocateControlBlock } from '../../engine/words/control-block.js';
+import { allocateEdgeRecord } from './backing-edge.js';
 import { throttleWords } from '../../engine/throttle.js';
 
 /** Shared memory; structured-cloneable. */
@@ -10,6 +11,8 @@ export interface SharedState {
   readonly members: Int32Array;
   /** The words of its node. */
   readonly control: Int32Array;
+  /** What was put below it last. */
+  readonly edge: SharedArrayBuffer;
   readonly counters: CounterMemory;
   /** The words of the image's throttle. */
   readonly throttle: Int32Array;
@@ -20,6 +23,7 @@ export function allocateSharedState(): SharedState {
   return {
     members: allocateMembers(),
     control: allocateControlBlock(),
+    edge: allocateEdgeRecord(),
     counters: allocateCounters(),
     throttle: new Int32Array(new SharedArrayBuffer(throttleWords * 4)),
   };

@@ -1,6 +1,7 @@
 /** Opening an image on a thread by the handle that another thread, which has it open, has given. */
 import { QueueCounters } from '../../engine/queues/counters.js';
 import { Node } from '../../engine/queues/node.js';
+import { ControlWord } from '../../engine/words/control-block.js';
 import { leave } from '../../engine/queues/members.js';
 import { SharedWords } from '../../engine/words/shared-words.js';
 import { CowherdError, nameMemoryError } from '../../errors.js';
@@ -13,6 +14,7 @@ import { loadDriver } from '../names/formats.js';
 import { type LinkHandle, joinImage } from '../graph/handle.js';
 import { noteOpen } from '../graph/left-open.js';
 import { permissionsOf } from '../graph/permissions.js';
+import { attachEdge } from '../graph/open.js';
 import { OpenedImage } from '../graph/opened-image.js';
 
 /**
@@ -50,7 +52,10 @@ async function attachLink(handle: LinkHandle): Promise<OpenedImage> {
       children.push({ role: child.role, file: childFile });
     }
     let backing: OpenedImage | undefined;
-    if (handle.backing !== undefined) {
+    // What was put there since is opened when it is read.
+    const isCurrent =
+      Atomics.load(handle.shared.control, ControlWord.edgeReplacements) === handle.replacement;
+    if (handle.backing !== undefined && isCurrent) {
       backing = await attachLink(handle.backing);
       opened.push(backing);
     }
@@ -81,12 +86,16 @@ async function openLink(
     node.poison.check();
     format = driver.attach([file, ...children.map((child) => child.file)], image, node, counters);
     const formatName = driver.name;
+    const edge =
+      driver.hasBacking === true
+        ? attachEdge({ node, format, options }, shared.edge, backing, handle.replacement)
+        : undefined;
     const parts = {
       file,
       children,
       formatName,
       format,
-      backing,
+      edge,
       probed,
       options,
       shared,

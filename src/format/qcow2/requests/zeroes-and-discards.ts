@@ -70,7 +70,7 @@ export class Zeroing {
     const { size, rawExternalData, payload, version, backing, metadata, unflushed } = this.#context;
     const { clusterSize } = metadata.geometry;
     // Without zero clusters, giving up a cluster would expose what the backing file holds.
-    if (version === 2 && backing !== undefined) return;
+    if (version === 2 && backing !== undefined && backing.size > 0) return;
     const end = offset + length;
     const start = asGuestOffset(Math.ceil(offset / clusterSize) * clusterSize);
     const stop = end === size ? end : end - (end % clusterSize);
