@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests compare with: QEMU 10's own tools, taken from the distribution's
-# backports where the release itself is older, e2fsprogs, xfsprogs, xz, zstd and bzip2. Safe to run again; a machine that
+# backports where the release itself is older, e2fsprogs, xfsprogs, xz, zstd, bzip2 and 7-Zip. Safe to run again; a machine that
 # has them already needs neither root nor network.
 set -euo pipefail
 
@@ -12,7 +12,8 @@ has_file_system_tools() {
   command -v mkfs.ext4 >/dev/null && command -v e2fsck >/dev/null && command -v mkfs.xfs >/dev/null
 }
 has_packers() {
-  command -v xz >/dev/null && command -v zstd >/dev/null && command -v bzip2 >/dev/null
+  command -v xz >/dev/null && command -v zstd >/dev/null && command -v bzip2 >/dev/null &&
+    command -v 7zz >/dev/null
 }
 export PATH="$PATH:/usr/sbin:/sbin"
 export DEBIAN_FRONTEND=noninteractive
@@ -31,7 +32,7 @@ if ! has_file_system_tools; then
   apt-get install -y -q --no-install-recommends e2fsprogs xfsprogs
 fi
 if ! has_packers; then
-  apt-get install -y -q --no-install-recommends xz-utils zstd bzip2
+  apt-get install -y -q --no-install-recommends xz-utils zstd bzip2 7zip
 fi
 
 qemu-img --version | head -n 1

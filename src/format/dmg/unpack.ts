@@ -14,6 +14,10 @@ export type UnpackChunk = (packed: Uint8Array, into: Uint8Array) => Promise<void
 export const unpackChunk: Readonly<Record<number, UnpackChunk>> = {
   [ChunkType.zlib]: (packed, into) => inflateInto(packed, into, 'zlib'),
   [ChunkType.bzip2]: throughStream(unpackBzip2),
+  [ChunkType.lzfse]: async (packed, into) => {
+    const { unpackLzfse } = await import('./lzfse.js');
+    unpackLzfse(packed, into);
+  },
   // Named LZMA by who made them, they are whole .xz files.
   [ChunkType.lzma]: throughStream(unpackXz),
 };
@@ -36,17 +40,13 @@ async function* onePiece(piece: Uint8Array): AsyncGenerator<Uint8Array> {
   yield piece;
 }
 
-const unreadable: Readonly<Record<number, string>> = {
-  [ChunkType.adc]: 'ADC',
-  [ChunkType.lzfse]: 'LZFSE',
-};
-
 /** A chunk that cannot be unpacked. @param offset host offset in bytes */
 export function unreadableChunk(type: number, filename: string, offset: number): CowherdError {
-  const name = unreadable[type] as string | undefined;
-  const what =
-    name === undefined ? `of unknown type 0x${type.toString(16)}` : `compressed with ${name}`;
-  return problemWith('ERR_COWHERD_UNSUPPORTED', filename, `chunks ${what} cannot be read`, {
-    offset,
-  });
+  const isKnown = type === ChunkType.adc;
+  const what = isKnown ? 'compressed with ADC' : `of unknown type 0x${type.toString(16)}`;
+  return new CowherdError(
+    'ERR_COWHERD_UNSUPPORTED',
+    `'${filename}': chunks ${what} cannot be read`,
+    { filename, offset },
+  );
 }

@@ -127,7 +127,6 @@ test('what the disk’s map tells', async (t) => {
 
 for (const [type, name] of [
   [0x80000004, 'compressed with ADC'],
-  [0x80000007, 'compressed with LZFSE'],
   [0x80000042, 'of unknown type 0x80000042'],
 ] as const) {
   test(`chunks ${name} are refused where they are read`, async (t) => {
