@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
-import { openImage } from '../../src/image/open.js';
+import { openImage } from '../../src/image/graph/open.js';
 import { runCowherd } from '../support/both-tools.js';
 import { temporaryFolder } from '../support/tools.js';
 import { differencingImage } from './vpc/vhd-builder.js';

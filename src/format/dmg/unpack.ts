@@ -1,6 +1,5 @@
 /** How the chunks of UDIF images are packed, and what unpacks them. */
-import type { CowherdError } from '../../errors.js';
-import { problemWith } from '../../errors.js';
+import { type CowherdError, problemWith } from '../../errors.js';
 import { unpackBzip2 } from '../../storage/packed/bzip2.js';
 import type { Unpack } from '../../storage/packed/unpack.js';
 import { unpackXz } from '../../storage/packed/xz.js';
@@ -44,9 +43,7 @@ async function* onePiece(piece: Uint8Array): AsyncGenerator<Uint8Array> {
 export function unreadableChunk(type: number, filename: string, offset: number): CowherdError {
   const isKnown = type === ChunkType.adc;
   const what = isKnown ? 'compressed with ADC' : `of unknown type 0x${type.toString(16)}`;
-  return new CowherdError(
-    'ERR_COWHERD_UNSUPPORTED',
-    `'${filename}': chunks ${what} cannot be read`,
-    { filename, offset },
-  );
+  return problemWith('ERR_COWHERD_UNSUPPORTED', filename, `chunks ${what} cannot be read`, {
+    offset,
+  });
 }
