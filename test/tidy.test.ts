@@ -308,3 +308,19 @@ test('docs/concurrency.md names every shared word', () => {
   }
   assert.deepEqual(missing, []);
 });
+
+test('docs/concurrency.md has every file that waits for others in its table', () => {
+  const text = readFileSync(path.join(projectFolder, 'docs', 'concurrency.md'), 'utf8');
+  const section = text.slice(text.indexOf('## Every wait'), text.indexOf('## Why the rules'));
+  const waits = /new Promise\b|\.wait\(|\.watch\??\.?\(/;
+  const comments = /\/\*.*?\*\/|\/\/[^\n]*/gs;
+  const waiting = sources.filter(
+    ({ name, text: source }) =>
+      /^src\/(?:engine|format\/qcow2)\//.test(name) && waits.test(source.replace(comments, '')),
+  );
+  assert.ok(waiting.length > 10);
+  const missing = waiting.filter(
+    ({ name }) => !section.includes(`\`${path.basename(name, '.ts')}\``),
+  );
+  assert.deepEqual(names(missing), []);
+});

@@ -5,15 +5,17 @@ import { setImmediate } from 'node:timers/promises';
 import fc from 'fast-check';
 import { BufferPool } from '../../src/engine/buffer-pool.js';
 
+const use = (): string => 'a test';
+
 test('buffers are used again, and lent in the order of asking', async () => {
   const pool = new BufferPool(512, 2);
-  const first = await pool.lend();
-  const second = await pool.lend();
+  const first = await pool.lend(use);
+  const second = await pool.lend(use);
   assert.equal(first.length, 512);
   assert.equal(pool.isAllLent, true);
   const lent: [string, Uint8Array][] = [];
   for (const name of ['third', 'fourth']) {
-    void pool.lend().then((buffer) => lent.push([name, buffer]));
+    void pool.lend(use).then((buffer) => lent.push([name, buffer]));
   }
   await setImmediate();
   assert.equal(lent.length, 0);
@@ -43,7 +45,7 @@ test('nobody has a buffer that somebody else has, and everybody gets one', async
         await Promise.all(
           pauses.map(async (pause) => {
             for (let turn = 0; turn < pause; turn += 1) await setImmediate();
-            const buffer = await pool.lend();
+            const buffer = await pool.lend(use);
             assert.ok(!used.has(buffer));
             used.add(buffer);
             all.add(buffer);

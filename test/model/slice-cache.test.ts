@@ -16,7 +16,7 @@ const wordCount = cacheMemory.words.byteLength / 4;
 /** Words of the one slot that matters, in the order in which they lie, and of its set. */
 const Slot = { lock: 0, key: 1, state: 2, pins: 3, used: 4, changed: 5, cleaned: 6, event: 7 };
 const setWords = 64;
-const ready = 2;
+const ready = 1;
 
 /** What the slot's bytes say, what of each key lies on disk, and how many loads there were. */
 const Word = { content: 100_000, disk: 100_010, loads: 100_020 } as const;

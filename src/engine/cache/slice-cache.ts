@@ -44,7 +44,8 @@ const wordsPerSet = 2;
 /** What `#takeVictim` gives instead of a slot. */
 const Victim = { none: -1, alreadyThere: -2 } as const;
 
-const State = { empty: 0, loading: 1, ready: 2 } as const;
+/** What a slot's `state` says; while it is loaded, `loading` and the number of the thread that does. */
+const State = { empty: 0, ready: 1, loading: 2 } as const;
 
 /** The shared memory of one cache; structured-cloneable. */
 export interface SliceCacheMemory {
@@ -106,6 +107,8 @@ export class SliceCache {
   readonly slots: number;
   /** Requests that wait for an event of a slot: its load, or the end of a claim. */
   readonly waiting: SliceWorkQueues;
+  /** The number of this thread, for whoever waits for what it loads; set by the owner. */
+  thread = 0;
   /** Where this thread's loads, evictions and waits are counted; set by the owner. */
   counters: QueueCounters | undefined;
   /** Makes dirty slices clean; set by the owner of the flush order. */
@@ -267,12 +270,20 @@ export class SliceCache {
   }
 
   #describeWait(index: number): string {
-    if (index >= this.#setWords) return 'room in a cache of slices, all of which are in use';
-    const slot = Math.floor(index / wordsPerSlot);
+    if (index < this.#setWords) return this.#describeSlot(Math.floor(index / wordsPerSlot));
+    const first = Math.floor((index - this.#setWords) / wordsPerSet) * ways;
+    const pinned = Array.from({ length: ways }, (_, way) => first + way)
+      .filter((slot) => this.#memory.load(slot * wordsPerSlot + Word.pins) !== 0)
+      .map((slot) => this.#describeSlot(slot));
+    return `room in a cache of slices, of which are in use: ${pinned.join('; ')}`;
+  }
+
+  #describeSlot(slot: number): string {
     const key = this.#memory.load(slot * wordsPerSlot + Word.key) - 1;
     if (key < 0) return 'a slice that has gone';
-    const loading = this.#isLoading(slot, key) ? ', which is being loaded' : '';
-    return this.describe(key, slot) + loading;
+    const state = this.#memory.load(slot * wordsPerSlot + Word.state);
+    const loader = state - State.loading;
+    return this.describe(key, slot) + (loader < 0 ? '' : `, which thread ${loader} loads`);
   }
 
   /** The bytes of a slot, as a view. */
@@ -297,7 +308,7 @@ export class SliceCache {
     const line = slot * wordsPerSlot;
     return (
       this.#memory.load(line + Word.key) === key + 1 &&
-      this.#memory.load(line + Word.state) === State.loading
+      this.#memory.load(line + Word.state) >= State.loading
     );
   }
 
@@ -335,7 +346,7 @@ export class SliceCache {
     if (victim >= 0) {
       const line = victim * wordsPerSlot;
       this.#memory.store(line + Word.pins, 1);
-      this.#memory.store(line + Word.state, State.loading);
+      this.#memory.store(line + Word.state, State.loading + this.thread);
       this.#memory.store(line + Word.key, key + 1);
     }
     unlockExclusive(this.#memory, setLock);
@@ -352,7 +363,7 @@ export class SliceCache {
   #tryEvict(slot: number): boolean {
     const line = slot * wordsPerSlot;
     const memory = this.#memory;
-    if (memory.load(line + Word.state) === State.loading) return false;
+    if (memory.load(line + Word.state) >= State.loading) return false;
     if (memory.load(line + Word.pins) !== 0 || this.#isDirty(slot)) return false;
     if (memory.load(line + Word.key) !== 0 && memory.load(line + Word.used) !== 0) {
       memory.store(line + Word.used, 0);

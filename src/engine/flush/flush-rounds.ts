@@ -51,7 +51,13 @@ export class FlushRounds {
    */
   async share(): Promise<void> {
     this.#wanted = (this.begun + 1) | 0;
-    this.#next ??= this.#mutex.runExclusive(async () => {
+    const shared = this.#next;
+    if (shared !== undefined) {
+      // Whose round it is may wait for the device while it holds the mutex.
+      await (this.#memory.watch?.(ControlWord.flushMutex, shared) ?? shared);
+      return;
+    }
+    this.#next = this.#mutex.runExclusive(async () => {
       // Who comes from now on may have completed more than a round copies that has begun.
       this.#next = undefined;
       if (isBefore(this.completed, this.#wanted)) await this.#lead();

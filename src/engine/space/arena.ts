@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import type { AtomicMemory } from '../words/atomic-memory.js';
-import { QueueWord, queueWord } from '../words/control-block.js';
+import { ControlWord, QueueWord, queueWord } from '../words/control-block.js';
 import {
   type ReservedClusters,
   publishReserved,
@@ -134,7 +134,12 @@ export class Arena {
    * @throws what reserving throws
    */
   async refill(wanted = 1): Promise<void> {
-    this.#refill ??= this.#fill(wanted).finally(() => {
+    if (this.#refill !== undefined) {
+      // Whoever reserves waits for the mutex of the counts, or holds it.
+      await (this.#memory.watch?.(ControlWord.refcountMutex, this.#refill) ?? this.#refill);
+      return;
+    }
+    this.#refill = this.#fill(wanted).finally(() => {
       this.#refill = undefined;
     });
     await this.#refill;

@@ -17,17 +17,18 @@ const lockNames: Readonly<Partial<Record<number, string>>> = {
 export class ControlWords extends SharedWords {
   /** This thread's number: from 0, in the order in which threads have opened the image. */
   readonly thread: number;
-  readonly #watchdog: Watchdog;
+  /** Hears of waits of this thread that last. */
+  readonly watchdog: Watchdog;
 
   constructor(block: Int32Array, poison: Poison, watchdog: Watchdog) {
     super(block, poison, new WordWatch(watchdog, (index) => this.describe(index)));
-    this.#watchdog = watchdog;
+    this.watchdog = watchdog;
     this.thread = this.add(ControlWord.threads, 1);
   }
 
   /** Watches a wait that ends with this thread's own work, such as for a word that one of its requests holds. */
   watch<Result>(index: number, work: Promise<Result>): Promise<Result> {
-    return this.#watchdog.watch(work, () => this.describe(index));
+    return this.watchdog.watch(work, () => this.describe(index));
   }
 
   noteHolder(index: number, holds: boolean): void {

@@ -20,6 +20,12 @@ export class Poison {
     return Atomics.load(this.#control, ControlWord.gate) === GateState.poisoned;
   }
 
+  /** Notes that a thread has died which had the image open, for whoever uses it. */
+  set(): void {
+    Atomics.store(this.#control, ControlWord.gate, GateState.poisoned);
+    Atomics.notify(this.#control, ControlWord.gate);
+  }
+
   /** @throws ERR_COWHERD_POISONED if the image must not be used any more */
   check(): void {
     if (this.isSet) throw this.error();

@@ -7,6 +7,11 @@ const spinsBeforeParking = 200;
 const parkMs = 1;
 /** How often a waiting request looks whether the thread it waits for has died. */
 const poisonCheckMs = 100;
+/**
+ * How long a spinning word is waited for that never changes: nobody who is alive holds one for longer
+ * than some writes to memory take.
+ */
+const spinLimitMs = 60_000;
 const longTimerMs = 0x7fffffff;
 
 /**
@@ -28,12 +33,17 @@ export class SharedWords implements AtomicMemory {
   readonly #words: Int32Array;
   readonly #poison: Poison | undefined;
   readonly #watch: WordWatch | undefined;
+  readonly #mostParks: number;
+  /** How often the spinning word waited for right now has not changed for as long as waiting parks. */
+  #parks = 0;
 
   /**
    * @param poison tells when waiting is in vain; left out, waiting never fails
    * @param watch hears of waits that last
+   * @param deadMs how long a spinning word that nobody changes is waited for, in milliseconds
    */
-  constructor(words: Int32Array, poison?: Poison, watch?: WordWatch) {
+  constructor(words: Int32Array, poison?: Poison, watch?: WordWatch, deadMs = spinLimitMs) {
+    this.#mostParks = deadMs / parkMs;
     this.#words = words;
     this.#poison = poison;
     this.#watch = watch;
@@ -70,7 +80,13 @@ export class SharedWords implements AtomicMemory {
   pause(index: number, seen: number, spins: number): void {
     if (spins % spinsBeforeParking !== 0) return;
     this.#poison?.check();
-    Atomics.wait(this.#words, index, seen, parkMs);
+    if (spins === spinsBeforeParking) this.#parks = 0;
+    // Parks, not a clock, which goes on while the whole program is stopped.
+    const hasChanged = Atomics.wait(this.#words, index, seen, parkMs) !== 'timed-out';
+    this.#parks = hasChanged ? 0 : this.#parks + 1;
+    if (this.#parks < this.#mostParks) return;
+    this.#poison?.set();
+    this.#poison?.check();
   }
 
   async wait(index: number, seen: number): Promise<void> {

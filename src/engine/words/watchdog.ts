@@ -38,20 +38,25 @@ export class Watchdog {
     this.#limitMs = limitMs;
   }
 
-  /** Watches work that waits for something of this thread's own; does not keep the process alive. */
-  async watch<Result>(work: Promise<Result>, describe: DescribeWait): Promise<Result> {
+  /**
+   * Watches work that waits for something of this thread's own; does not keep the process alive.
+   *
+   * @returns the work itself: who waits for it goes on when it would have without being watched, so that
+   *   nobody who does not wait comes first
+   */
+  watch<Result>(work: Promise<Result>, describe: DescribeWait): Promise<Result> {
     if (this.#limitMs === Infinity || this.#hasTold) return work;
     const wait = { sinceMs: monotonicMs(), describe };
     this.#waits.add(wait);
     this.#timer ??= setInterval(() => {
       this.#look();
     }, this.#limitMs / looks).unref();
-    try {
-      return await work;
-    } finally {
+    const end = (): void => {
       this.#waits.delete(wait);
       if (this.#waits.size === 0) this.#rest();
-    }
+    };
+    void work.then(end, end);
+    return work;
   }
 
   /** Tells of a wait that has lasted for so long, if that is too long. */

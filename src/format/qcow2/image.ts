@@ -300,9 +300,13 @@ export class Qcow2Image implements FormatImage {
 
   /** Prepares once, and again after a failure. */
   async #prepare(): Promise<void> {
+    const { control } = this.metadata;
+    const shared = this.#prepared;
     this.#prepared ??= this.#prepareForChanges();
     try {
-      await this.#prepared;
+      await (shared === undefined
+        ? this.#prepared
+        : control.watch(ControlWord.headerMutex, shared));
     } catch (error) {
       this.#prepared = undefined;
       throw error;

@@ -6,7 +6,7 @@ import { Turnstile } from '../../../src/engine/queues/turnstile.js';
 
 test('a turn begins when all before it have ended, in whatever order they end', async () => {
   const turnstile = new Turnstile();
-  const turns = [turnstile.take(), turnstile.take(), turnstile.take()];
+  const turns = ['one', 'two', 'three'].map((name) => turnstile.take(() => name));
   const begun: number[] = [];
   turns.forEach(({ begins }, index) => void begins.then(() => begun.push(index)));
   await setImmediate();

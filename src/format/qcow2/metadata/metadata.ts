@@ -251,6 +251,7 @@ export class Qcow2Metadata {
       overlap: this.overlap,
       corruptMark: this.corruptMark,
     });
+    this.l2Cache.thread = this.refcounts.cache.thread = control.thread;
     this.l2Cache.counters = counters;
     this.refcounts.cache.counters = counters;
     this.l2Cache.writeBack = () => this.flushOrder.flush();

@@ -1,5 +1,6 @@
 /** Memory for compressed data on their way between the file and the codecs. */
 import { BufferPool } from '../../../engine/buffer-pool.js';
+import type { Watchdog } from '../../../engine/words/watchdog.js';
 import { affordableCount, usefulCodecRuns } from '../../../native/host-capacity.js';
 
 /** Bytes that one queue holds in either direction, unless the processors have use for more. */
@@ -12,8 +13,8 @@ const codecBytes = 1024 * 1024;
 const memoryShare = 1 / 8;
 
 /** Buffers of a cluster each: enough to keep every processor busy, if there is memory for that. */
-export function compressedBuffers(clusterSize: number): BufferPool {
+export function compressedBuffers(clusterSize: number, watchdog: Watchdog): BufferPool {
   const useful = Math.max(usefulCodecRuns(), Math.floor(usualBytes / clusterSize));
   const affordable = affordableCount(memoryShare, clusterSize + codecBytes);
-  return new BufferPool(clusterSize, Math.min(useful, affordable));
+  return new BufferPool(clusterSize, Math.min(useful, affordable), watchdog);
 }

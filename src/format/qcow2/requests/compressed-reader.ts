@@ -2,8 +2,8 @@
  * Reading compressed clusters: whole ones straight to where they are wanted, of others a part, from what
  * is remembered of them.
  */
-import type { AtomicMemory } from '../../../engine/words/atomic-memory.js';
 import { ControlWord } from '../../../engine/words/control-block.js';
+import type { ControlWords } from '../../../engine/words/control-words.js';
 import type { BufferPool } from '../../../engine/buffer-pool.js';
 import { CowherdError, givenAway, problemWith } from '../../../errors.js';
 import type { Codec } from '../../../native/codec.js';
@@ -12,13 +12,13 @@ import type { StorageFile } from '../../../storage/storage.js';
 import type { HostOffset } from '../layout/geometry.js';
 import { compressedBuffers } from './compressed-buffers.js';
 import type { CompressionType } from '../layout/header.js';
-import { InflatedClusters } from './inflated-clusters.js';
+import { type Inflate, InflatedClusters, describeCluster } from './inflated-clusters.js';
 
 /** One queue's reader of compressed clusters. */
 export class CompressedReader {
   readonly #file: StorageFile;
   readonly #clusterSize: number;
-  readonly #control: AtomicMemory;
+  readonly #control: ControlWords;
   readonly #type: CompressionType;
   readonly #inflated: InflatedClusters;
   /** For compressed data on their way in. */
@@ -29,14 +29,15 @@ export class CompressedReader {
   constructor(
     file: StorageFile,
     clusterSize: number,
-    control: AtomicMemory,
+    control: ControlWords,
     type: CompressionType,
   ) {
     this.#file = file;
     this.#clusterSize = clusterSize;
     this.#control = control;
     this.#type = type;
-    this.#inflated = new InflatedClusters(clusterSize, (...cluster) => this.#inflate(...cluster));
+    const inflate: Inflate = (...cluster) => this.#inflate(...cluster);
+    this.#inflated = new InflatedClusters(clusterSize, inflate, control.watchdog);
     this.#generation = control.load(ControlWord.compressedGeneration);
   }
 
@@ -71,8 +72,11 @@ export class CompressedReader {
 
   async #inflate(hostOffset: HostOffset, size: number, cluster: Uint8Array): Promise<void> {
     this.#codec ??= codecFor(this.#type);
-    const buffers = (this.#buffers ??= compressedBuffers(this.#clusterSize));
-    const buffer = await buffers.lend();
+    const buffers = (this.#buffers ??= compressedBuffers(
+      this.#clusterSize,
+      this.#control.watchdog,
+    ));
+    const buffer = await buffers.lend(() => describeCluster(hostOffset));
     // What did not shrink can take a little more than a cluster.
     const data = size <= buffer.length ? buffer.subarray(0, size) : new Uint8Array(size);
     try {

@@ -18,6 +18,7 @@ import {
   type HostOffset,
   after,
   asClusterIndex,
+  asGuestOffset,
   asHostOffset,
 } from '../layout/geometry.js';
 import { compressedBuffers } from './compressed-buffers.js';
@@ -36,6 +37,14 @@ interface Packed {
   readonly failed: (error: unknown) => void;
 }
 
+/** The search for a place of compressed data; the next one begins when it has ended. */
+interface Packing {
+  /** Of the cluster. */
+  readonly offset: GuestOffset;
+  readonly hasEnded: boolean;
+  readonly ends: Promise<void>;
+}
+
 /** One queue's compressed writes. */
 export class CompressedWriter {
   readonly #context: QueueContext;
@@ -49,7 +58,7 @@ export class CompressedWriter {
   /** References to the cluster that `#next` lies within, ours included, if all data are still there. */
   #references = 1;
   #packed: Packed[] = [];
-  #packing: Promise<unknown> = Promise.resolve();
+  #packing: Packing = { offset: asGuestOffset(0), hasEnded: true, ends: Promise.resolve() };
 
   constructor(context: QueueContext, writer: Writer, type: CompressionType) {
     this.#context = context;
@@ -76,10 +85,10 @@ export class CompressedWriter {
     }
     const cluster = buffer.length === clusterSize ? buffer : padded(buffer, clusterSize);
     // Before a buffer: those that have one never wait for those that wait for one.
-    const turn = turns?.take();
-    const outputs = (this.#outputs ??= compressedBuffers(clusterSize));
+    const turn = turns?.take(() => describeWrite(offset));
+    const outputs = (this.#outputs ??= compressedBuffers(clusterSize, metadata.control.watchdog));
     try {
-      const output = await outputs.lend();
+      const output = await outputs.lend(() => describeWrite(offset));
       try {
         await this.#writeThrough(cluster, buffer, offset, output, turn);
       } finally {
@@ -113,7 +122,7 @@ export class CompressedWriter {
     const data = output.subarray(0, length);
     // A new L2 table goes before the data it maps, so that the file can end with them.
     await prepareTable(this.#context, offset);
-    const hostOffset = await this.#pack(length);
+    const hostOffset = await this.#pack(length, offset);
     turn?.end();
     try {
       await this.#writePacked(data, hostOffset);
@@ -167,13 +176,22 @@ export class CompressedWriter {
   }
 
   /** Finds a place for compressed data and counts its references, one caller after the other. */
-  #pack(length: number): Promise<HostOffset> {
-    const place = this.#packing
+  #pack(length: number, offset: GuestOffset): Promise<HostOffset> {
+    const { control } = this.#context.metadata;
+    const before = this.#packing;
+    const describe = (): string => `a place behind the data of ${describeWrite(before.offset)}`;
+    const begins = before.hasEnded ? before.ends : control.watchdog.watch(before.ends, describe);
+    const place = begins
       .then(() => this.#place(length))
       .finally(() => {
         this.#publish();
       });
-    this.#packing = place.catch(() => undefined);
+    const packing = { offset, hasEnded: false, ends: Promise.resolve() };
+    const end = (): void => {
+      packing.hasEnded = true;
+    };
+    packing.ends = place.then(end, end);
+    this.#packing = packing;
     return place;
   }
 
@@ -255,6 +273,11 @@ export class CompressedWriter {
     });
     intoLimbo(this.#context, removed, false);
   }
+}
+
+/** A compressed write in words, for whoever waits for it. */
+function describeWrite(offset: GuestOffset): string {
+  return `the compressed write at guest offset ${offset}`;
 }
 
 function padded(buffer: Uint8Array, length: number): Uint8Array {

@@ -71,7 +71,7 @@ class ClusterCopy implements DataCopy {
   ): Promise<readonly CopiedPart[] | undefined> {
     let parts: readonly CopiedPart[] | undefined;
     await this.#run(async () => {
-      const turn = this.#turns.take();
+      const turn = this.#turns.take(() => `the copy to guest offset ${offset}`);
       try {
         await turn.begins;
         parts = await this.#copy(segments, offset, length, turn);

@@ -3,6 +3,7 @@
  * time is inflated once, and all of them never take more than their share of memory.
  */
 import { BufferPool } from '../../../engine/buffer-pool.js';
+import type { Watchdog } from '../../../engine/words/watchdog.js';
 import type { HostOffset } from '../layout/geometry.js';
 
 /** Bytes of inflated clusters that one queue remembers; at least two clusters. */
@@ -14,6 +15,8 @@ class Inflated {
   readers = 0;
   /** Whether it is among those that are found again. */
   remembered = true;
+  /** Whether its bytes are there, or have failed to come. */
+  hasEnded = false;
   /** Its memory, once it has any. */
   memory: Uint8Array | undefined;
   /** Resolves with its bytes. */
@@ -27,16 +30,25 @@ class Inflated {
 /** Inflates the cluster whose data begin at a host offset, and span so many bytes, into memory. */
 export type Inflate = (hostOffset: HostOffset, size: number, into: Uint8Array) => Promise<void>;
 
+/** A compressed cluster in words, for whoever waits for it. */
+export function describeCluster(hostOffset: HostOffset): string {
+  return `the compressed cluster at host offset ${hostOffset}`;
+}
+
 /** One queue's inflated clusters. */
 export class InflatedClusters {
   readonly #inflate: Inflate;
+  readonly #watchdog: Watchdog | undefined;
   readonly #memory: BufferPool;
   /** By host offset, oldest first. */
   readonly #clusters = new Map<HostOffset, Inflated>();
 
-  constructor(clusterSize: number, inflate: Inflate) {
+  /** @param watchdog hears of waits that last for what another request inflates, or for memory */
+  constructor(clusterSize: number, inflate: Inflate, watchdog?: Watchdog) {
     this.#inflate = inflate;
-    this.#memory = new BufferPool(clusterSize, Math.max(2, rememberedBytes / clusterSize));
+    this.#watchdog = watchdog;
+    const most = Math.max(2, rememberedBytes / clusterSize);
+    this.#memory = new BufferPool(clusterSize, most, watchdog);
   }
 
   /** Forgets all of them: what lies at their places may be something else by now. */
@@ -55,15 +67,23 @@ export class InflatedClusters {
     within: number,
     target: Uint8Array,
   ): Promise<void> {
-    const cluster = this.#clusters.get(hostOffset) ?? this.#begin(hostOffset, size);
+    const known = this.#clusters.get(hostOffset);
+    const cluster = known ?? this.#begin(hostOffset, size);
     cluster.readers += 1;
     try {
-      target.set((await cluster.bytes).subarray(within, within + target.length));
+      const bytes =
+        known === undefined || known.hasEnded ? cluster.bytes : this.#watched(known, hostOffset);
+      target.set((await bytes).subarray(within, within + target.length));
     } finally {
       cluster.readers -= 1;
       if (cluster.remembered && this.#memory.isAwaited) this.#forgetOldest();
       this.#release(cluster);
     }
+  }
+
+  #watched({ bytes }: Inflated, hostOffset: HostOffset): Promise<Uint8Array> {
+    const describe = (): string => `${describeCluster(hostOffset)}, which another request reads`;
+    return this.#watchdog?.watch(bytes, describe) ?? bytes;
   }
 
   #begin(hostOffset: HostOffset, size: number): Inflated {
@@ -75,7 +95,7 @@ export class InflatedClusters {
 
   async #fill(hostOffset: HostOffset, size: number, cluster: Inflated): Promise<Uint8Array> {
     try {
-      const memory = await this.#memory.lend();
+      const memory = await this.#memory.lend(() => describeCluster(hostOffset));
       cluster.memory = memory;
       await this.#inflate(hostOffset, size, memory);
       return memory;
@@ -83,6 +103,8 @@ export class InflatedClusters {
       // The next reader tries again; those of this one hear of it, and the last gives the memory back.
       if (cluster.remembered) this.#forget(hostOffset, cluster);
       throw error;
+    } finally {
+      cluster.hasEnded = true;
     }
   }
 

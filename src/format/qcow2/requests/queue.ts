@@ -100,7 +100,7 @@ export class Qcow2Queue implements FormatQueue {
         diskSize: size,
         reserve: (wanted) => metadata.reserve(wanted),
       }),
-      turns: options.inOrder ? new Turnstile() : undefined,
+      turns: options.inOrder ? new Turnstile(control.watchdog) : undefined,
       unflushed,
       counters,
     };
@@ -360,7 +360,11 @@ export class Qcow2Queue implements FormatQueue {
   /** Reclaims while no queue runs a request; concurrent calls share one pass. */
   async #reclaimAlone(): Promise<void> {
     const { control } = this.#context.metadata;
-    this.#reclaimingAlone ??= runAlone(control, () => reclaim(this.#context)).finally(() => {
+    if (this.#reclaimingAlone !== undefined) {
+      await this.#shared(this.#reclaimingAlone);
+      return;
+    }
+    this.#reclaimingAlone = runAlone(control, () => reclaim(this.#context)).finally(() => {
       this.#reclaimingAlone = undefined;
     });
     await this.#reclaimingAlone;
@@ -368,10 +372,23 @@ export class Qcow2Queue implements FormatQueue {
 
   /** Concurrent calls share one pass. */
   async #reclaim(): Promise<void> {
-    this.#reclaiming ??= this.#inside(() => reclaim(this.#context)).finally(() => {
+    if (this.#reclaiming !== undefined) {
+      await this.#shared(this.#reclaiming);
+      return;
+    }
+    this.#reclaiming = this.#inside(() => reclaim(this.#context)).finally(() => {
       this.#reclaiming = undefined;
     });
     await this.#reclaiming;
+  }
+
+  /** Waits for a pass that another request of this queue has begun. */
+  #shared(pass: Promise<void>): Promise<void> {
+    const { control } = this.#context.metadata;
+    return control.watchdog.watch(
+      pass,
+      () => `clusters to be freed by ${control.nameQueue(this.#line)}`,
+    );
   }
 }
 

@@ -85,7 +85,7 @@ export class Writer {
   async write(
     buffer: Uint8Array,
     offset: GuestOffset,
-    turn: Turn | undefined = this.#context.turns?.take(),
+    turn: Turn | undefined = this.#context.turns?.take(() => `the write at guest offset ${offset}`),
   ): Promise<void> {
     const { length } = buffer;
     const steps: Promise<void>[] = [];

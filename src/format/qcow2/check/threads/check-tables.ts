@@ -10,6 +10,7 @@ import {
   type TableOrders,
   tableFields,
 } from './check-tables-messages.js';
+import { Watchdog } from '../../../../engine/words/watchdog.js';
 import { workerModule } from '../../../../package-folder.js';
 import type { TablePointer } from '../../tables/table-walk.js';
 
@@ -42,9 +43,16 @@ export function tableThreadModule(): URL | undefined {
   return workerModule('check-tables-worker.js', import.meta.url);
 }
 
+/** Tables that a thread was given, and its answer. */
+interface Batch {
+  readonly tables: readonly TablePointer[];
+  readonly answer: Promise<Float64Array | undefined>;
+}
+
 /** Threads that read the tables of one image. */
 export class TableThreads {
   readonly #threads: TableThread[];
+  readonly #watchdog: Watchdog;
   readonly #batchTables: number;
 
   /**
@@ -52,6 +60,7 @@ export class TableThreads {
    * @param tableBytes bytes of a table
    */
   constructor(module: URL, orders: TableOrders, threads: number, tableBytes: number) {
+    this.#watchdog = new Watchdog(orders.file.filename);
     this.#threads = Array.from({ length: threads }, () => new TableThread(module, orders));
     this.#batchTables = Math.max(1, Math.min(maxBatchTables, Math.floor(batchBytes / tableBytes)));
   }
@@ -59,7 +68,7 @@ export class TableThreads {
   /** Reads the tables of one L1 table, `active` or a snapshot's. */
   async *read(pointers: Iterable<TablePointer>, active: boolean): AsyncGenerator<ReadTable> {
     const source = pointers[Symbol.iterator]();
-    const ahead: { tables: TablePointer[]; answer: Promise<Float64Array | undefined> }[] = [];
+    const ahead: Batch[] = [];
     let turn = 0;
     const start = (): void => {
       const tables: TablePointer[] = [];
@@ -70,8 +79,9 @@ export class TableThreads {
       }
       if (tables.length === 0) return;
       const hostOffsets = Float64Array.from(tables, ({ hostOffset }) => hostOffset);
-      const thread = this.#threads[turn++ % this.#threads.length];
-      ahead.push({ tables, answer: thread.read({ hostOffsets, active }) });
+      const nth = turn++ % this.#threads.length;
+      const answer = this.#threads[nth].read({ hostOffsets, active });
+      ahead.push({ tables, answer: this.#watched(answer, nth) });
     };
     for (let count = 0; count < this.#threads.length * batchesAhead; count++) start();
     for (let next; (next = ahead.shift()) !== undefined;) {
@@ -82,7 +92,13 @@ export class TableThreads {
 
   /** Ends the threads, once they have done what they were given. */
   async close(): Promise<void> {
-    await Promise.all(this.#threads.map((thread) => thread.close()));
+    await Promise.all(this.#threads.map((thread, nth) => this.#watched(thread.close(), nth)));
+  }
+
+  #watched<Result>(work: Promise<Result>, nth: number): Promise<Result> {
+    const describe = (): string =>
+      `thread ${nth} of the check, which has ${this.#threads[nth].batches} batches of tables`;
+    return this.#watchdog.watch(work, describe);
   }
 }
 
@@ -140,6 +156,11 @@ class TableThread {
         resolve();
       });
     });
+  }
+
+  /** Batches that it has not answered. */
+  get batches(): number {
+    return this.#answers.length;
   }
 
   /** @returns the records of the tables, or undefined if they could not be read */
