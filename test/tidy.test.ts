@@ -324,3 +324,12 @@ test('docs/concurrency.md has every file that waits for others in its table', ()
   );
   assert.deepEqual(names(missing), []);
 });
+
+test('guest data of qcow2 pass the payload, and nothing goes around it', () => {
+  const around = sources.filter(
+    ({ name, text }) =>
+      /^src\/format\/qcow2\/requests\/(?!payload|compressed-)/.test(name) &&
+      /\b(?:file|dataFile)\.(?:read|write|submit|copyFrom|dataCopier)/i.test(text),
+  );
+  assert.deepEqual(names(around), []);
+});
