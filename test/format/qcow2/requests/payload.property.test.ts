@@ -94,7 +94,7 @@ for (const how of ['standard', 'extended', 'data file', 'backing'] as const) {
         await formatFile(place, {
           ...layout,
           extendedL2,
-          ...(data && { dataFile: 'data' }),
+          ...(data && { dataFile: path.join(folder, 'data') }),
           ...(backing && { backing: { name: 'base', format: 'raw' } }),
         });
         const file = new MemoryFile('disk', { content });
