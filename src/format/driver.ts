@@ -212,6 +212,11 @@ export interface FormatImage {
    */
   endAt?(size: number): Promise<void>;
   /**
+   * Makes durable what was written, for a thread that leaves the image to others after its queues have left.
+   * Absent where `close` does that.
+   */
+  settle?(): Promise<void>;
+  /**
    * Ends this thread's use, after its queues have left.
    *
    * @param last whether no other thread has the image open: then everything becomes durable

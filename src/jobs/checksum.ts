@@ -47,6 +47,11 @@ export function isDigest(algorithm: string): boolean {
   return getHashes().includes(algorithm);
 }
 
+/** Bytes of a digest that there is. */
+export function digestBytes(algorithm: string): number {
+  return createHash(algorithm).digest().length;
+}
+
 /**
  * Reads an image twice, as a file and as a disk, and digests both.
  *

@@ -189,3 +189,19 @@ test('a stream-optimized image is read as it comes, whoever wrote it', async (t)
     else process.env['TMPDIR'] = before;
   }
 });
+
+test('pieces may lie in memory that is filled again and again', async (t) => {
+  const file = path.join(await temporaryFolder(t), 'out.raw');
+  const content = randomBytes(3 * mib + 512);
+  for (const length of [512, 65536, mib]) {
+    const again = Buffer.alloc(length);
+    const source = async function* (): AsyncGenerator<Uint8Array> {
+      for (let at = 0; at < content.length; at += length) {
+        const count = content.copy(again, 0, at, at + length);
+        yield await Promise.resolve(again.subarray(0, count));
+      }
+    };
+    await convert(source(), file, { to: 'raw' });
+    assert.ok((await readFile(file)).equals(content), `pieces of ${length}`);
+  }
+});

@@ -1,5 +1,5 @@
 /** Digests of a conversion's sources: printed, or compared with one that is expected. */
-import { type ChecksumResult, isDigest } from '../../jobs/checksum.js';
+import { type ChecksumResult, digestBytes, isDigest } from '../../jobs/checksum.js';
 import { CliError } from '../process/cli-error.js';
 
 /** What `--checksum` asks for. */
@@ -18,6 +18,10 @@ export function parseChecksum(given: string | undefined): WantedChecksum | undef
   if (expected === undefined) return { algorithm, expected };
   if (more.length > 0 || !/^(?:[0-9a-f]{2})+$/i.test(expected)) {
     throw new CliError(`Invalid checksum '${given}': ALGORITHM or ALGORITHM:HEX is expected`);
+  }
+  const digits = digestBytes(algorithm) * 2;
+  if (expected.length !== digits) {
+    throw new CliError(`Invalid checksum '${given}': ${algorithm} has ${digits} digits`);
   }
   return { algorithm, expected: expected.toLowerCase() };
 }

@@ -1,6 +1,7 @@
 /** Standard input as a source of convert, and standard output as its target. */
-import { constants, fstatSync, ftruncateSync, readFileSync } from 'node:fs';
+import { constants, fstatSync, ftruncateSync, readFileSync, readSync } from 'node:fs';
 import { addAbortSignal } from 'node:stream';
+import { magicBytes, packingOf } from '../../image/graph/source-stream.js';
 import { movePosition } from '../../native/file-position.js';
 import { errnoName } from '../../system-errors.js';
 import type { Session } from './session.js';
@@ -14,9 +15,15 @@ export const standardStream = '-';
 export const standardInputName = 'standard input';
 export const standardOutputName = 'standard output';
 
-/** The path by which standard input can be read at any offset, where it is a file. */
+/**
+ * The path by which standard input can be read at any offset, where it is a file that was not read yet, and is
+ * not packed.
+ */
 export function standardInputPath(): string | undefined {
-  return fstatSync(0).isFile() ? '/dev/stdin' : undefined;
+  if (!fstatSync(0).isFile() || (movePosition(0, 0) ?? 0) > 0) return undefined;
+  const begin = new Uint8Array(magicBytes);
+  readSync(0, begin, 0, begin.length, 0);
+  return packingOf(begin) === undefined ? '/dev/stdin' : undefined;
 }
 
 /** The bytes of standard input as they come. */

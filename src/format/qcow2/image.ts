@@ -274,6 +274,13 @@ export class Qcow2Image implements FormatImage {
     await headerFile.endAt(size, Math.max(1, geometry.l1Entries(size)));
   }
 
+  async settle(): Promise<void> {
+    const { control, corruptMark, flushOrder, poison } = this.metadata;
+    if (this.#handle.readOnly || control.load(ControlWord.changed) === 0) return;
+    // What such an image holds in memory is not to be trusted on disk; `close` says so.
+    if (!poison.isSet && !corruptMark.isSet) await flushOrder.flush();
+  }
+
   async close(last: boolean): Promise<void> {
     const { metadata } = this;
     const { allocator, control, corruptMark, flushOrder, headerFile, poison } = metadata;

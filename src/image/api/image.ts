@@ -151,6 +151,9 @@ export interface Image extends RequestTarget, AsyncDisposable {
    * @throws ERR_COWHERD_UNSUPPORTED if the image lies in the memory of one thread
    */
   handle(): ImageHandle;
-  /** Waits for every request, makes everything durable, and releases the image. */
+  /**
+   * Waits for every request of this thread, makes everything durable that it has written, and releases the image;
+   * the last thread to leave ends it.
+   */
   close(): Promise<void>;
 }

@@ -28,7 +28,7 @@ import { OpenedImage, type OpenedParts } from './opened-image.js';
 import { isForReading, permissionsOf } from './permissions.js';
 import { type PathLike, pathOf } from '../api/path.js';
 import { findDataFile, resolveReference } from '../names/reference.js';
-import { specificationOf } from '../names/specification.js';
+import { isJsonName, specificationOf } from '../names/specification.js';
 import { allocateSharedState } from './shared-state.js';
 
 const sectorSize = 512;
@@ -358,7 +358,9 @@ function belowOf(
   const { backing, backingFile, backingFormat } = options;
   if (backing === 'ignore') return undefined;
   if (backingFile !== undefined) {
-    return { name: backingFile, format: backingFormat, isStored: false };
+    // What is put in the place of another image is of its format, unless that is said; never probed.
+    const format = backingFormat ?? (isJsonName(backingFile) ? undefined : stored?.format);
+    return { name: backingFile, format, isStored: false };
   }
   if (stored === undefined) return undefined;
   const { name } = stored;

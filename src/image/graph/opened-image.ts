@@ -68,6 +68,8 @@ export interface OpenedParts {
   readonly probed?: boolean;
   readonly options: OpenImageOptions;
   readonly shared: SharedState;
+  /** Whether another thread has opened it. */
+  readonly isAttached?: boolean;
   readonly node: Node;
   /** Of this thread's first queue. */
   readonly counters: QueueCounters;
@@ -99,11 +101,14 @@ export class OpenedImage implements Image {
   readonly #own: CheckedQueue;
   readonly #onClosed: (() => void)[] = [];
   readonly #throttles: Throttle[] = [];
-  #shared = false;
+  /** Whether other threads may have it open. */
+  #shared: boolean;
+  #isGivenOut = false;
   #closing: Promise<void> | undefined;
 
   constructor(parts: OpenedParts) {
     this.#parts = parts;
+    this.#shared = parts.isAttached === true;
     this.filename = parts.file.filename;
     this.format = parts.formatName;
     this.readOnly = !parts.node.permissions.write;
@@ -289,7 +294,8 @@ export class OpenedImage implements Image {
   /** What `attachImage` takes on other threads, as long as some thread has this image open. */
   handle(): ImageHandle {
     const handle = this.#linkHandle();
-    if (!this.#shared) this.onClosed(poisonAtThreadEnd(handle));
+    if (!this.#isGivenOut) this.onClosed(poisonAtThreadEnd(handle));
+    this.#isGivenOut = true;
     this.#shared = true;
     return handle as unknown as ImageHandle;
   }
@@ -385,6 +391,8 @@ export class OpenedImage implements Image {
   async #leave(): Promise<void> {
     const { format, shared } = this.#parts;
     const ended = await Promise.allSettled([...this.#queues].map((queue) => queue.close()));
+    // A thread that dies later must not take with it what this one has written.
+    if (this.#shared) ended.push(...(await Promise.allSettled([format.settle?.()])));
     const last = leave(new SharedWords(shared.members));
     // What can still be made durable is, even if a queue could not give back what it had reserved.
     await eachStep([

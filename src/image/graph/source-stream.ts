@@ -1,4 +1,5 @@
 /** Images that are read once, from begin to end: from a stream, or out of a packed file. */
+import { Readable } from 'node:stream';
 import { CowherdError } from '../../errors.js';
 import { recogniseFormat } from '../../format/registry.js';
 import { probeBytes } from '../../format/probe.js';
@@ -14,6 +15,8 @@ import { openImageOn } from './open.js';
 import { defaultFormatName, loadDriver } from '../names/formats.js';
 
 export type { ByteStream, StreamedDisk, StreamedPiece };
+
+export { magicBytes, packingOf } from '../../storage/packed/packings.js';
 
 /** What streams are, as far as files are told from it. */
 const streamProtocol = 'file';
@@ -48,7 +51,8 @@ async function* readable(
       signal?.throwIfAborted();
       if (!(piece instanceof Uint8Array)) throw new TypeError('its pieces are no bytes');
       onBytes?.(piece);
-      yield piece;
+      // Whoever makes pieces may fill the same memory again, but for Node's streams, which do not.
+      yield source instanceof Readable ? piece : new Uint8Array(piece);
     }
   } catch (error) {
     if (error instanceof CowherdError || signal?.aborted === true) throw error;

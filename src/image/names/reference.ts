@@ -8,13 +8,15 @@ import { isJsonName } from './specification.js';
 
 /**
  * The name by which a backing file is opened that an image names: relative paths are relative to the image's
- * folder; `json:` names stay as they are, and so are relative to the working directory, as QEMU has it.
+ * folder; those with `file:` in front, and `json:` names, to the working directory, as QEMU has it.
  *
  * @throws ERR_COWHERD_UNSUPPORTED for names with a protocol that is not known
  */
 export function resolveReference(image: string, name: string): string {
   if (isJsonName(name)) return name;
   const path = withoutProtocol(image, name);
+  // QEMU takes a name with a protocol as it is, a relative one from the working directory.
+  if (path !== name) return path;
   // Put together as text, as QEMU does, so that names are reported as people wrote them.
   return isAbsolute(path) || isUrl(path) ? path : image.slice(0, image.lastIndexOf('/') + 1) + path;
 }

@@ -99,6 +99,7 @@ async function openLink(
       probed,
       options,
       shared,
+      isAttached: true,
       node,
       counters,
     };

@@ -63,7 +63,7 @@ test('a stream-optimized image goes into a pipe and comes out of one', async (t)
     assert.deepEqual([code, stderr], [0, ''], script);
     await runOk('qemu-img', ['compare', '-f', 'vmdk', 'out.vmdk', 'disk.raw'], { cwd: folder });
   }
-  const cut = `yes | head -c 3000000 >bad.raw; COWHERD convert --checksum sha256:00 ${options} bad.raw -`;
+  const cut = `yes | head -c 3000000 >bad.raw; COWHERD convert --checksum sha256:${'00'.repeat(32)} ${options} bad.raw -`;
   const { code, stdout, stderr } = await shell(cut, folder);
   assert.deepEqual([code, stdout], [1, ''], 'nothing that looks like an image');
   assert.match(stderr, /^cowherd: 'bad.raw' is not what was expected: [^\n]*\n$/);
@@ -164,4 +164,34 @@ test('a large sparse disk comes quickly onto a file, and progress ends with it',
   // A limit on the length of files ends it as a full disk does.
   const limited = await shell('ulimit -f 2000; COWHERD convert disk.raw - >out', folder);
   assert.deepEqual([limited.code, limited.stderr], [1, 'cowherd: write error: File too large\n']);
+});
+
+test('a file on standard input is taken as a pipe would be: unpacked, and from where it was read to', async (t) => {
+  if (!needsTool(t, 'gzip', 'zstd')) return;
+  const folder = await temporaryFolder(t);
+  const content = await makeDisk(path.join(folder, 'disk.raw'));
+  await runOk('gzip', ['-k', 'disk.raw'], { cwd: folder });
+  await runOk('zstd', ['-qk', 'disk.raw'], { cwd: folder });
+  for (const [script, skipped] of [
+    ['COWHERD convert -O raw - out <disk.raw.gz', 0],
+    ['COWHERD convert -O raw - out <disk.raw.zst', 0],
+    ['COWHERD convert -O raw - out <disk.raw', 0],
+    ['{ dd bs=1M count=3 of=/dev/null status=none; COWHERD convert -O raw - out; } <disk.raw', 3],
+  ] as const) {
+    if (skipped > 0 && addon === undefined) continue;
+    const { code, stderr } = await shell(script, folder);
+    assert.deepEqual([code, stderr], [0, ''], script);
+    const read = await readFile(path.join(folder, 'out'));
+    assert.ok(read.equals(content.subarray(skipped * mib)), script);
+  }
+});
+
+test('a checksum that no digest can be is refused before anything is read', async (t) => {
+  const folder = await temporaryFolder(t);
+  await writeFile(path.join(folder, 'kept'), 'precious');
+  const words = 'COWHERD convert --checksum sha256:11 -O raw /dev/zero kept';
+  const { code, stderr } = await shell(words, folder);
+  assert.equal(code, 1);
+  assert.match(stderr, /^cowherd: Invalid checksum 'sha256:11': sha256 has 64 digits\n$/);
+  assert.equal(await readFile(path.join(folder, 'kept'), 'utf8'), 'precious');
 });

@@ -210,3 +210,37 @@ test('an image cannot have a filter put over a file', async (t) => {
   });
   await assert.rejects(readFile(output), { code: 'ENOENT' });
 });
+
+test('what takes the place of a backing file has the format that the image says, and is not probed', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const folder = await temporaryFolder(t);
+  const looksLikeQcow2 = path.join(folder, 'below');
+  await createImage(looksLikeQcow2, { format: 'qcow2', size: '1M' });
+  const top = path.join(folder, 'top.qcow2');
+  const words = ['create', '-q', '-f', 'qcow2', '-u', '-b', 'other', '-F', 'raw', top, '1M'];
+  await runOk('qemu-img', words);
+  const list = `driver=qcow2,file.filename=${top},backing.file.filename=${looksLikeQcow2}`;
+  const theirs = path.join(folder, 'theirs');
+  await runOk('qemu-img', ['convert', '--image-opts', '-O', 'raw', list, theirs]);
+  const name = asJson({
+    driver: 'qcow2',
+    file: { filename: top },
+    backing: { file: { filename: looksLikeQcow2 } },
+  });
+  assert.equal((await compare(name, theirs, { formatB: 'raw' })).identical, true);
+});
+
+test('a stored name with file: in front is relative to the working directory, as in QEMU', async (t) => {
+  if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+  const folder = await temporaryFolder(t);
+  const top = path.join(folder, 'top.qcow2');
+  await createImage(path.join(folder, 'beside'), { format: 'raw', size: '1M' });
+  const words = ['create', '-q', '-f', 'qcow2', '-u', '-b', 'file:beside', '-F', 'raw', top, '1M'];
+  await runOk('qemu-img', words);
+  await assert.rejects(openImage(top, { readOnly: true }), { code: 'ERR_COWHERD_NOT_FOUND' });
+  const absolute = path.join(folder, 'absolute.qcow2');
+  const name = `file:${path.join(folder, 'beside')}`;
+  await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', name, '-F', 'raw', absolute]);
+  await using image = await openImage(absolute, { readOnly: true });
+  assert.equal(image.backing?.filename, path.join(folder, 'beside'));
+});

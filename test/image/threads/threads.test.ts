@@ -198,6 +198,19 @@ if (isMainThread) {
     await checkSound(t, place);
   });
 
+  test('what a thread has written and closed survives another that dies', async (t) => {
+    const { place, image } = await newImage(t, { clusterSize: 4096 });
+    await ended(start({ handle: image.handle(), role: 'write', part: 3 }));
+    await ended(start({ handle: image.handle(), role: 'die', part: 0, how: 'exit' }));
+    await assert.rejects(image.close(), { code: 'ERR_COWHERD_POISONED' });
+    await using again = await openImage(place, { readOnly: true });
+    const read = new Uint8Array(writeBytes);
+    for (let index = 0; index < writesPerPart; index++) {
+      await again.read(read, (3 * writesPerPart + index) * 2 * writeBytes);
+      assert.ok(read.every((byte) => byte === 4));
+    }
+  });
+
   test('when a thread dies that has a raw image open, the others get a clear error', async (t) => {
     const place = path.join(await temporaryFolder(t), 'shared.raw');
     await createImage(place, { format: 'raw', size: 64 * mebibyte });
