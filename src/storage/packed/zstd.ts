@@ -20,7 +20,8 @@ export const unpackZstd: Unpack = (packed) =>
 /** The decoder neither looks at checksums of content, nor tells frames of no content from others. */
 async function* unpackPortably(packed: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   const { Decompress } = await import('fzstd');
-  const { create64 } = await (await import('xxhash-wasm')).default();
+  const { default: loadHashes } = await import('xxhash-wasm');
+  const hashes = await loadHashes();
   const frames = new ZstdFrames();
   let ready: Uint8Array[] = [];
   const newDecoder = (): InstanceType<typeof Decompress> =>
@@ -28,7 +29,7 @@ async function* unpackPortably(packed: AsyncIterable<Uint8Array>): AsyncGenerato
       if (piece.length > 0) ready.push(piece);
     });
   let decoder = newDecoder();
-  let digest = create64();
+  let digest = hashes.create64();
   let isWithin = false;
   for await (const piece of packed) {
     for (let at = 0; at < piece.length;) {
@@ -45,7 +46,7 @@ async function* unpackPortably(packed: AsyncIterable<Uint8Array>): AsyncGenerato
       isWithin = !isEnd;
       if (isWithin) continue;
       decoder = newDecoder();
-      digest = create64();
+      digest = hashes.create64();
     }
   }
   if (isWithin) throw new Error('it is cut off');

@@ -5,12 +5,14 @@ import { assertSame, runCowherd } from '../../support/both-tools.js';
 import { fixture, fixtures, unpackFixtures, warnedAbout } from '../../support/fixtures.js';
 import { needsTool } from '../../support/tools.js';
 
+/** Formats of whose images the real tool does not know where anything lies. */
+const untold = ['bochs', 'cloop', 'dmg', 'vhdx'];
+
 test('map of every fixture that can be read, for people and programs', async (t) => {
   if (!needsTool(t, 'qemu-img')) return;
   const folder = await unpackFixtures(t);
   for (const { file, format, refused } of fixtures) {
-    // Of VHDX images the real tool does not know where anything lies.
-    if (refused !== undefined || format === 'vhdx') continue;
+    if (refused !== undefined || untold.includes(format)) continue;
     await t.test(file, async () => {
       const stderr = !warnedAbout.has(file);
       await assertSame(['map', file], folder, { stderr });
