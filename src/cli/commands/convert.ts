@@ -14,6 +14,7 @@ import type { Command } from './command.js';
 import * as parse from '../options/convert-options.js';
 import { CreateOptionValues, createOptionsHelp } from '../options/create-options.js';
 import { creatableFormat } from '../options/formats.js';
+import { isJsonName } from '../../image/names/specification.js';
 import type { ImageName } from '../options/image-name.js';
 import { parseImageName, pathOfName } from '../options/image-name.js';
 import { type NamedTarget, conversionText } from '../text/failures.js';
@@ -205,6 +206,17 @@ async function convertToOutput(
   }
 }
 
+/** A name of options is of an image that is there. */
+function targetName(line: Line, given: string): ImageName {
+  if (line.has('targetImageOpts')) {
+    return parseImageName(given, { imageOpts: true, forWriting: true });
+  }
+  if (line.has('skipCreate') && isJsonName(given)) {
+    return parseImageName(given, { forWriting: true, format: line.last('targetFormat') });
+  }
+  return { given, path: targetPath(given), format: targetFormat(line) };
+}
+
 /** What the sources' names say of how they are opened. */
 function sourceOptions(
   sources: readonly ImageName[],
@@ -227,9 +239,7 @@ async function convertToFile(
   session: Session,
   hooks: Hooks,
 ): Promise<void> {
-  const target: ImageName = line.has('targetImageOpts')
-    ? parseImageName(given, { imageOpts: true, forWriting: true })
-    : { given, path: targetPath(given), format: targetFormat(line) };
+  const target = targetName(line, given);
   const format = target.format ?? defaultFormatName;
   const created = line.has('skipCreate')
     ? undefined

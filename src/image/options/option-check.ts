@@ -93,7 +93,9 @@ export function checkOptions<Options>(
 }
 
 function problemIn<Options>(given: unknown, rules: OptionRules<Options>): string | undefined {
-  if (typeof given !== 'object' || given === null) return 'an object is expected';
+  if (typeof given !== 'object' || given === null || Array.isArray(given)) {
+    return 'an object is expected';
+  }
   for (const [name, value] of Object.entries(given)) {
     if (!Object.hasOwn(rules, name)) return `there is no option '${name}'`;
     if (value === undefined) continue;

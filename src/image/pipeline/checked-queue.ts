@@ -252,6 +252,11 @@ export class CheckedQueue implements ImageQueue {
       offset + length > size ||
       isInexact(offset, length)
     ) {
+      const wrong: unknown = [offset, length].find((value: unknown) => typeof value !== 'number');
+      if (wrong !== undefined) {
+        const why = `guest offsets and lengths are numbers of bytes, which a ${typeof wrong} is not`;
+        return problemWith('ERR_COWHERD_OUT_OF_RANGE', filename, why);
+      }
       return problemWith(
         'ERR_COWHERD_OUT_OF_RANGE',
         filename,

@@ -3,6 +3,7 @@ import type { ChildFile, FormatImage } from '../../format/driver.js';
 import type { FormatSpecificInfo } from '../../format/specific.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { ChildFileInfo, ImageFormat, ImageInfo, SnapshotInfo } from '../api/reports.js';
+import type { OpenImageOptions } from '../api/options.js';
 import { describeReference } from '../names/reference.js';
 
 /** What the facts of an image are gathered from. */
@@ -11,19 +12,22 @@ export interface InfoSource {
   readonly children: readonly ChildFile[];
   readonly formatName: ImageFormat;
   readonly format: FormatImage;
+  readonly options: Pick<OpenImageOptions, 'window'>;
 }
 
 /** Gathers the facts of an image, its backing chain aside. */
 export async function imageInfo(source: InfoSource): Promise<ImageInfo> {
-  const { file, children, format, formatName } = source;
+  const { file, children, format, formatName, options } = source;
+  // A part of a file that the caller chose lies in the whole of it.
+  const whole = (options.window !== undefined ? file.place?.(0).file : undefined) ?? file;
   const { clusterSize, encrypted, dirty, snapshots, specific, warnings } = await format.facts();
   const { backing } = format;
   const facts = withoutUndefined({
     filename: file.filename,
     format: formatName,
     virtualSize: format.size,
-    fileLength: await file.size(),
-    blockDevice: file.limits.blockDevice,
+    fileLength: await whole.size(),
+    blockDevice: whole.limits.blockDevice,
     protocol: file.protocol,
     extentSizeHint: file.extentSizeHint?.(),
     clusterSize,
@@ -37,7 +41,7 @@ export async function imageInfo(source: InfoSource): Promise<ImageInfo> {
     warnings,
     children: await Promise.all(children.map(childInfo)),
   }) as Omit<ImageInfo, 'actualSize'>;
-  return { ...facts, actualSize: await file.allocatedSize() };
+  return { ...facts, actualSize: await whole.allocatedSize() };
 }
 
 async function childInfo({ role, file }: ChildFile): Promise<ChildFileInfo> {

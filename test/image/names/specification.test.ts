@@ -13,7 +13,8 @@ import {
 } from '../../../src/image/names/specification.js';
 import { compare } from '../../../src/jobs/compare.js';
 import { convert } from '../../../src/jobs/convert.js';
-import { needsTool, runOk, temporaryFolder } from '../../support/tools.js';
+import { runCowherd } from '../../support/both-tools.js';
+import { needsTool, run, runOk, temporaryFolder } from '../../support/tools.js';
 
 const file = { driver: 'file', filename: '/a' };
 const asJson = (options: unknown): string => `json:${JSON.stringify(options)}`;
@@ -243,4 +244,29 @@ test('a stored name with file: in front is relative to the working directory, as
   await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', name, '-F', 'raw', absolute]);
   await using image = await openImage(absolute, { readOnly: true });
   assert.equal(image.backing?.filename, path.join(folder, 'beside'));
+});
+
+test('a part of a file tells how long the whole is, and what that occupies', async (t) => {
+  const file = path.join(await temporaryFolder(t), 'disk.raw');
+  await createImage(file, { format: 'raw', size: '1M', preallocation: 'full' });
+  await using whole = await openImage(file, { format: 'raw', readOnly: true });
+  const window = { offset: 513, size: 1024 };
+  await using part = await openImage(file, { format: 'raw', readOnly: true, window });
+  const { virtualSize, fileLength, actualSize } = await part.info();
+  assert.equal(virtualSize, 1024);
+  assert.equal(fileLength, 1024 * 1024);
+  assert.equal(actualSize, (await whole.info()).actualSize);
+});
+
+test('an image that is there is a target by its options too', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const cwd = await temporaryFolder(t);
+  await createImage(path.join(cwd, 'from.raw'), { format: 'raw', size: '1M' });
+  await createImage(path.join(cwd, 'to.qcow2'), { format: 'qcow2', size: '1M' });
+  const target = asJson({ driver: 'qcow2', file: { filename: 'to.qcow2' } });
+  const words = ['convert', '-n', '-O', 'qcow2', 'from.raw', target];
+  const theirs = await run('qemu-img', words, { cwd });
+  const ours = await runCowherd(words, cwd);
+  assert.deepEqual([ours.code, ours.stderr], [0, '']);
+  assert.equal(theirs.code, 0);
 });
