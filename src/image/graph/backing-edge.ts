@@ -24,9 +24,9 @@ export interface ImageBelow extends Closable {
 
 /** How the image below is opened by the threads that did not put it there. */
 export interface BelowName {
-  /** Undefined where there is none any more. */
-  readonly name: string | undefined;
-  readonly format: string | undefined;
+  /** Left out where there is none any more. */
+  readonly name?: string | undefined;
+  readonly format?: string | undefined;
 }
 
 /** Memory for the name of what was put below, which all threads share. */
@@ -44,6 +44,7 @@ export class BackingEdge<Below extends ImageBelow> {
   /** The replacement that `#image` came with. */
   #replacement: number;
   #following: Promise<void> | undefined;
+  #isClosed = false;
 
   /**
    * @param record from `allocateEdgeRecord`
@@ -101,8 +102,10 @@ export class BackingEdge<Below extends ImageBelow> {
   async #follow(): Promise<void> {
     while (!this.isCurrent) {
       const replacement = this.#node.edgeReplacements;
-      const image = await this.#open(readRecord(this.#record));
-      // It was replaced again meanwhile, and what was read may be half of one name and half of another.
+      const text = readRecord(this.#record);
+      // Half of it may be one name and half another, if it was replaced meanwhile.
+      if (replacement !== this.#node.edgeReplacements) continue;
+      const image = await this.#open(JSON.parse(text) as BelowName);
       const isSame = replacement === this.#node.edgeReplacements;
       await closeEach(isSame ? this.#swap(image, replacement) : [image]);
     }
@@ -136,6 +139,7 @@ export class BackingEdge<Below extends ImageBelow> {
 
   /** Stands on an image. @returns what is to be closed: the ways of the queues, and the image before */
   #swap(image: Below | undefined, replacement: number): readonly (Closable | undefined)[] {
+    if (this.#isClosed) return [image];
     const before = this.#image;
     this.#image = image;
     this.#replacement = replacement;
@@ -144,6 +148,7 @@ export class BackingEdge<Below extends ImageBelow> {
 
   async close(): Promise<void> {
     await this.#following?.catch(() => undefined);
+    this.#isClosed = true;
     await this.#image?.close();
   }
 }
@@ -156,11 +161,9 @@ function writeRecord(record: SharedArrayBuffer, text: Uint8Array): void {
   bytes.set(text);
 }
 
-function readRecord(record: SharedArrayBuffer): BelowName {
+function readRecord(record: SharedArrayBuffer): string {
   // Text is decoded of memory that is not shared.
-  const text = new TextDecoder().decode(new Uint8Array(record).slice());
-  const { name, format } = JSON.parse(text) as Partial<BelowName>;
-  return { name, format };
+  return new TextDecoder().decode(new Uint8Array(record).slice());
 }
 
 /** The edge as one queue follows it. */

@@ -163,6 +163,21 @@ if (!isMainThread) {
     await Promise.all([ask(undefined), askToo(undefined)]);
   });
 
+  test('an image that is closed meanwhile leaves nothing open', async (t) => {
+    const { folder, top } = await over(t);
+    const below = path.join(folder, 'below.qcow2');
+    await createImage(below, { format: 'qcow2', size });
+    for (let round = 0; round < 10; round++) {
+      const image = await openImage(top);
+      const replacing = image.replaceBacking(below);
+      if (round % 2 === 1) await new Promise(setImmediate);
+      await image.close();
+      await replacing.catch(() => undefined);
+      // Nobody reads it any more, so that it can be written to.
+      await (await openImage(below)).close();
+    }
+  });
+
   test('what cannot be put below is refused, and what was there stays', async (t) => {
     const { folder, top, below } = await over(t);
     await using image = await openImage(top);
