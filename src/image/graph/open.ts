@@ -131,7 +131,6 @@ function namedOptions(
       `the name says the format ${format}, and the options say ${given.format}`,
     );
   }
-  checkOpenOptions(path, options);
   return { path, options };
 }
 

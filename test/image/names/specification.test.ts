@@ -270,3 +270,16 @@ test('an image that is there is a target by its options too', async (t) => {
   assert.deepEqual([ours.code, ours.stderr], [0, '']);
   assert.equal(theirs.code, 0);
 });
+
+test('a stored format that is not read is named, and is no option of the caller', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const folder = await temporaryFolder(t);
+  const top = path.join(folder, 'top.qcow2');
+  await createImage(path.join(folder, 'below'), { format: 'raw', size: '1M' });
+  const words = ['create', '-q', '-f', 'qcow2', '-u', '-b', 'below', '-F', 'luks', top, '1M'];
+  await runOk('qemu-img', words);
+  await assert.rejects(openImage(top, { readOnly: true }), {
+    code: 'ERR_COWHERD_UNKNOWN_FORMAT',
+    message: 'Could not open backing file: The luks format is not supported',
+  });
+});
