@@ -10,6 +10,8 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { CowherdError } from '../../errors.js';
 import { Refusal, TransientFailure, cannotOpenUrl, cannotRead, failureOf } from './failures.js';
 import { loginFromNetrc } from './netrc.js';
+import { Patience } from './patience.js';
+import { type AnswerHeaders, RangeConnections, type RangeRequest } from './range-connections.js';
 import type { HttpOptions } from '../http-options.js';
 
 /** How often one range is asked for. */
@@ -22,8 +24,6 @@ const defaultTimeoutSeconds = 10;
 const mostRedirects = 10;
 /** Connections at a time to one server. */
 const mostConnections = 8;
-/** Bytes a second below which a server counts as having stopped, over several timeouts. */
-const slowestBytesPerSecond = 4096;
 /** Bytes of the begin of the file that are asked for to find it. */
 const beginBytes = 64 * 1024;
 
@@ -57,6 +57,9 @@ export class HttpSource {
   readonly #filename: string;
   readonly #options: HttpOptions;
   readonly #agents = new Map<string, http.Agent>();
+  readonly #rangeConnections = new RangeConnections(mostConnections);
+  /** Whether the server has answered requests for ranges plainly so far. */
+  #answersPlainly = true;
   readonly #origin: string;
   readonly #sign: SignRequest | undefined;
   readonly #signal: AbortSignal | undefined;
@@ -110,15 +113,18 @@ export class HttpSource {
   /** Reads bytes, all of which lie within the file. @throws CowherdError */
   async read(into: Uint8Array, offset: number): Promise<void> {
     let done = 0;
+    const onProgress = (count: number): void => {
+      done += count;
+    };
     try {
       await this.#persist(async () => {
-        const last = offset + into.length - 1;
-        const { response } = await this.#request({ range: `bytes=${offset + done}-${last}` });
+        const range = { range: `bytes=${offset + done}-${offset + into.length - 1}` };
+        const rest = { into: into.subarray(done), offset: offset + done, onProgress };
+        if (await this.#askForRange(range, rest)) return;
+        const { response } = await this.#request(range);
         try {
           this.#checkRange(response, offset + done);
-          await this.#take(response, into.subarray(done), (count) => {
-            done += count;
-          });
+          await this.#take(response, into.subarray(done), onProgress);
         } catch (error) {
           response.destroy();
           throw error;
@@ -150,6 +156,7 @@ export class HttpSource {
   }
 
   close(): void {
+    this.#rangeConnections.close();
     for (const agent of this.#agents.values()) agent.destroy();
   }
 
@@ -209,20 +216,10 @@ export class HttpSource {
 
   #send(url: URL, own: Readonly<Record<string, string>>): Promise<http.IncomingMessage> {
     const isSecure = url.protocol === 'https:';
-    // What is secret is for the server that it was given for.
-    const isOwn = url.origin === this.#origin;
-    const authorization = isOwn ? this.#authorization : undefined;
-    const headers = {
-      'user-agent': 'cowherd',
-      'accept-encoding': 'identity',
-      ...(isOwn && this.#options.headers),
-      ...(authorization !== undefined && { authorization }),
-      ...own,
-    };
     const options: https.RequestOptions = {
       agent: this.#agentOf(url),
       auth: '',
-      headers: isOwn ? (this.#sign?.(url, headers) ?? headers) : headers,
+      headers: this.#headers(url, own),
       rejectUnauthorized: this.#options.verifyCertificate !== false,
       ...(this.#signal !== undefined && { signal: this.#signal }),
     };
@@ -246,6 +243,46 @@ export class HttpSource {
     });
   }
 
+  #headers(url: URL, own: Readonly<Record<string, string>>): Record<string, string> {
+    // What is secret is for the server that it was given for.
+    const isOwn = url.origin === this.#origin;
+    const authorization = isOwn ? this.#authorization : undefined;
+    const headers = {
+      'user-agent': 'cowherd',
+      'accept-encoding': 'identity',
+      ...(isOwn && this.#options.headers),
+      ...(authorization !== undefined && { authorization }),
+      ...own,
+    };
+    return isOwn ? (this.#sign?.(url, headers) ?? headers) : headers;
+  }
+
+  /** Asks for a range where its bytes come without a detour, if they do. @returns whether they are there */
+  async #askForRange(
+    own: Readonly<Record<string, string>>,
+    range: Pick<RangeRequest, 'into' | 'onProgress'> & { readonly offset: number },
+  ): Promise<boolean> {
+    const url = this.#url;
+    if (!this.#answersPlainly || url.protocol !== 'http:') return false;
+    const { size, validator } = this.#identity!;
+    const { offset, into, onProgress } = range;
+    const outcome = await this.#rangeConnections.ask({
+      url,
+      headers: this.#headers(url, own),
+      into,
+      timeoutMs: this.timeoutMs,
+      signal: this.#signal,
+      onProgress,
+      isExpected: (headers) => {
+        const brought = contentRange(headers);
+        const isSame = brought?.size === undefined || brought.size === size;
+        return isSame && brought?.start === offset && validatorOf(headers) === validator;
+      },
+    });
+    if (outcome === 'unknown') this.#answersPlainly = false;
+    return outcome === 'complete';
+  }
+
   #agentOf({ protocol }: URL): http.Agent {
     let agent = this.#agents.get(protocol);
     if (agent === undefined) {
@@ -258,7 +295,7 @@ export class HttpSource {
 
   /** What the first answer says of the file. */
   async #understand({ response }: Answer, begin: Uint8Array): Promise<Found> {
-    const validator = validatorOf(response);
+    const validator = validatorOf(response.headers);
     const { statusCode } = response;
     try {
       if (statusCode === 200) {
@@ -270,7 +307,7 @@ export class HttpSource {
         this.#identity = { size, validator };
         return { size, validator, begin: undefined };
       }
-      const range = contentRange(response);
+      const range = contentRange(response.headers);
       if (statusCode === 416 && range?.size === 0) {
         response.resume();
         this.#identity = { size: 0, validator };
@@ -294,10 +331,10 @@ export class HttpSource {
   /** Checks that an answer is the range that was asked for, of the same file. */
   #checkRange(response: http.IncomingMessage, offset: number): void {
     if (response.statusCode !== 206) throw this.#refusalOf(response);
-    const range = contentRange(response);
+    const range = contentRange(response.headers);
     const { size, validator } = this.#identity!;
     const isSame = range?.size === undefined || range.size === size;
-    if (!isSame || validatorOf(response) !== validator) throw changed();
+    if (!isSame || validatorOf(response.headers) !== validator) throw changed();
     if (range?.start !== offset) {
       throw new Refusal('ERR_COWHERD_IO', 'the server sends another range than was asked for');
     }
@@ -320,26 +357,22 @@ export class HttpSource {
     onProgress: (count: number) => void,
   ): Promise<void> {
     const { timeoutMs } = this;
-    const slowest = 3 * timeoutMs + (into.length / slowestBytesPerSecond) * 1000;
     return new Promise((resolve, reject) => {
       let done = 0;
       const fail = (error: Error): void => {
-        clearTimeout(idle);
-        clearTimeout(whole);
+        patience.end();
         response.destroy();
         reject(error);
       };
-      const stopped = (): void => {
+      const patience = new Patience(into.length, timeoutMs, () => {
         fail(new TransientFailure('the server stopped sending'));
-      };
-      const idle = setTimeout(stopped, timeoutMs);
-      const whole = setTimeout(stopped, slowest);
+      });
       response.on('data', (chunk: Buffer) => {
         if (done + chunk.length > into.length) {
           fail(new Refusal('ERR_COWHERD_IO', 'the server sends more than was asked for'));
           return;
         }
-        idle.refresh();
+        patience.goesOn();
         into.set(chunk, done);
         done += chunk.length;
         onProgress(chunk.length);
@@ -348,8 +381,7 @@ export class HttpSource {
         fail(failureOnTheWay(error));
       });
       response.once('close', () => {
-        clearTimeout(idle);
-        clearTimeout(whole);
+        patience.end();
         if (done === into.length) resolve();
         else reject(new TransientFailure('the server closed the connection too early'));
       });
@@ -377,14 +409,14 @@ function changed(): Refusal {
 }
 
 /** What tells one version of a file from another. */
-function validatorOf({ headers }: http.IncomingMessage): string | undefined {
+function validatorOf(headers: AnswerHeaders): string | undefined {
   return headers.etag ?? headers['last-modified'];
 }
 
 /** The range that an answer brings (RFC 9110, section 14.4); its size is undefined if it is not told. */
-function contentRange({
-  headers,
-}: http.IncomingMessage): { start: number | undefined; size: number | undefined } | undefined {
+function contentRange(
+  headers: AnswerHeaders,
+): { start: number | undefined; size: number | undefined } | undefined {
   const match = /^bytes (?:(\d+)-\d+|\*)\/(\d+|\*)$/.exec(headers['content-range'] ?? '');
   if (match === null) return undefined;
   const [, start, size] = match as (string | undefined)[];
