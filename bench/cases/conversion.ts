@@ -1,7 +1,7 @@
 /** Races of one conversion: the same source into new files, by both programs. */
 import { rm } from 'node:fs/promises';
 import type { Duel, Figure, Runner } from '../duel.js';
-import { type Taken, runProgram, takeCowherd, takeNode, takeQemu } from '../programs.js';
+import { type Taken, runProgram, take, takeCowherd, takeNode } from '../programs.js';
 
 /** Its best options, where the target may be filled in any order. */
 export const best = ['-m', '16', '-W'];
@@ -17,6 +17,8 @@ export interface Conversion {
   readonly target: Target;
   /** Ways of qemu-img to choose the best of; `orders` if not given. */
   readonly ways?: readonly (readonly string[])[];
+  /** Seconds after which qemu-img counts as hung, as it is at times on web servers; then it is run again. */
+  readonly mostSeconds?: number;
 }
 
 /** A new file for each conversion. */
@@ -61,12 +63,16 @@ export function runBest({
   source,
   target,
   ways = orders,
+  mostSeconds,
 }: Conversion): () => Promise<Taken> {
+  const bound = mostSeconds === undefined ? [] : ['timeout', String(mostSeconds)];
   return async () => {
     const taken: Taken[] = [];
     for (const way of ways) {
       await target.makeRoom();
-      taken.push(await takeQemu('convert', ...words, ...way, source, target.filename));
+      const [command, ...parameters] = [...bound, 'qemu-img', 'convert', ...words, ...way];
+      const run = (): Promise<Taken> => take(command, ...parameters, source, target.filename);
+      taken.push(await run().catch(() => target.makeRoom().then(run)));
     }
     return taken.reduce((one, other) => (one.seconds <= other.seconds ? one : other));
   };

@@ -56,7 +56,7 @@ export async function formatDuels(folder: string): Promise<Duel[]> {
       duels.push(
         converting(`convert ${from} behind http:// → ${to}, 4 GiB half full`, fetching, {
           words: ['-f', from, '-O', to],
-          ...{ source: `${server.address}/half.${from}`, target },
+          ...{ source: `${server.address}/half.${from}`, target, mostSeconds: 30 },
         }),
       );
     }
