@@ -95,6 +95,16 @@ export interface FormatQueue {
   close(): Promise<void>;
 }
 
+/** A stretch of the disk as a persistent bitmap has it. */
+export interface BitmapExtent {
+  /** Guest offset in bytes. */
+  readonly start: number;
+  /** Bytes. */
+  readonly length: number;
+  /** Whether something has changed there since the bitmap was begun. */
+  readonly dirty: boolean;
+}
+
 /** The files of an image as one queue has them open: its own first, then those that it is spread over. */
 export type ImageFiles = readonly [StorageFile, ...StorageFile[]];
 
@@ -200,6 +210,18 @@ export interface FormatImage {
   ): FormatQueue;
   /** How a guest range is stored, in ascending extents that cover it. */
   extents(offset: number, length: number, signal?: AbortSignalLike): AsyncIterable<StoredExtent>;
+  /**
+   * What a persistent bitmap says of a guest range, in ascending extents that cover it; absent for formats
+   * that have none.
+   *
+   * @throws CowherdError for a bitmap that is not there, or does not say what has changed
+   */
+  bitmapExtents?(
+    name: string,
+    offset: number,
+    length: number,
+    signal?: AbortSignalLike,
+  ): AsyncIterable<BitmapExtent>;
   /** The facts that `info` reports. */
   facts(): Promise<FormatFacts>;
   /** Checks the image while no queue of any thread runs a request; absent where there is no check. */

@@ -11,6 +11,7 @@ import type { CheckOptions, CheckReport } from '../check.js';
 import type {
   BackingReader,
   BackingReference,
+  BitmapExtent,
   FormatHandle,
   FormatImage,
   FormatOpenOptions,
@@ -21,6 +22,7 @@ import type {
 import type { FormatFacts } from '../facts.js';
 import { asHostOffset } from './layout/geometry.js';
 import { EncryptedQueue, encryptedRefusal } from './contents/encryption.js';
+import { bitmapExtents } from './report/bitmap-extents.js';
 import { storedExtents } from './report/stored-extents.js';
 import {
   Autoclear,
@@ -239,6 +241,20 @@ export class Qcow2Image implements FormatImage {
       offset,
       length,
     );
+  }
+
+  async *bitmapExtents(
+    name: string,
+    offset: number,
+    length: number,
+    signal?: AbortSignal,
+  ): AsyncGenerator<BitmapExtent> {
+    const { file, headerFile } = this.metadata;
+    if (!this.#handle.readOnly) {
+      const why = 'bitmaps of an image that is open for writing are not kept, and cannot be read';
+      throw problemWith('ERR_COWHERD_UNSUPPORTED', file.filename, why);
+    }
+    yield* bitmapExtents({ file, header: headerFile.header, signal }, name, offset, length);
   }
 
   /** The facts that `info` reports. */

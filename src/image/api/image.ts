@@ -4,7 +4,14 @@ import type { AbortSignalLike } from '../../abort-signal.js';
 import type { ThrottleOptions } from '../../engine/throttle.js';
 import type { BufferLike } from './buffer.js';
 import type { PathLike } from './path.js';
-import type { CheckOptions, CheckResult, Extent, ImageFormat, ImageInfo } from './reports.js';
+import type {
+  BitmapExtent,
+  CheckOptions,
+  CheckResult,
+  Extent,
+  ImageFormat,
+  ImageInfo,
+} from './reports.js';
 import type { ImageStats } from './stats.js';
 
 export type { BufferLike } from './buffer.js';
@@ -120,6 +127,21 @@ export interface Image extends RequestTarget, AsyncDisposable {
     readonly length?: number;
     readonly signal?: AbortSignalLike;
   }): AsyncIterable<Extent>;
+  /**
+   * What a persistent bitmap says of the disk, or a part of it: where something has changed since it was begun.
+   * The image has to be open read-only.
+   *
+   * @throws ERR_COWHERD_NOT_FOUND for a bitmap that is not there; ERR_COWHERD_UNSUPPORTED for one that was in
+   *   use when the image was closed, and for formats without bitmaps
+   */
+  bitmap(
+    name: string,
+    range?: {
+      readonly offset?: number;
+      readonly length?: number;
+      readonly signal?: AbortSignalLike;
+    },
+  ): AsyncIterable<BitmapExtent>;
   /**
    * Checks the image while no request of any queue runs. What other threads have freed, and not flushed,
    * still counts as leaked.

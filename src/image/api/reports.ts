@@ -3,6 +3,7 @@ import type { FormatName } from '../../format/registry.js';
 import type { FormatSpecificInfo } from '../../format/specific.js';
 import type { LongOperationOptions } from './long-operation.js';
 
+export type { BitmapExtent } from '../../format/driver.js';
 export type {
   BitmapInfo,
   EncryptionInfo,

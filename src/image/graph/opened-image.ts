@@ -23,7 +23,14 @@ import type {
   WriteStreamOptions,
 } from '../api/image.js';
 import type { OpenImageOptions, ThrottleOptions } from '../api/options.js';
-import type { CheckOptions, CheckResult, Extent, ImageFormat, ImageInfo } from '../api/reports.js';
+import type {
+  BitmapExtent,
+  CheckOptions,
+  CheckResult,
+  Extent,
+  ImageFormat,
+  ImageInfo,
+} from '../api/reports.js';
 import type { ImageStats } from '../api/stats.js';
 import type { BufferLike } from '../api/buffer.js';
 import { type PathLike, pathOf } from '../api/path.js';
@@ -239,6 +246,27 @@ export class OpenedImage implements Image {
     const offset = Math.min(range.offset ?? 0, this.size);
     const length = Math.min(range.length ?? Infinity, this.size - offset);
     return orAborted(this.filename, range.signal, this.#map(offset, length, range.signal));
+  }
+
+  bitmap(
+    name: string,
+    range: {
+      readonly offset?: number;
+      readonly length?: number;
+      readonly signal?: AbortSignal;
+    } = {},
+  ): AsyncIterable<BitmapExtent> {
+    this.#refuseClosed();
+    checkOptions(range, mapRules, this.filename);
+    const { format } = this.#parts;
+    if (format.bitmapExtents === undefined) {
+      const why = `images of the ${this.format} format have no bitmaps`;
+      throw problemWith('ERR_COWHERD_UNSUPPORTED', this.filename, why);
+    }
+    const offset = Math.min(range.offset ?? 0, this.size);
+    const length = Math.min(range.length ?? Infinity, this.size - offset);
+    const extents = format.bitmapExtents(name, offset, length, range.signal);
+    return orAborted(this.filename, range.signal, extents);
   }
 
   async *#map(offset: number, length: number, signal?: AbortSignal): AsyncGenerator<Extent> {
@@ -476,11 +504,11 @@ function abortedOr(error: unknown, filename: string, signal: AbortSignal | undef
   return new CowherdError('ERR_COWHERD_ABORTED', message, { filename, cause: signal.reason });
 }
 
-async function* orAborted(
+async function* orAborted<Found>(
   filename: string,
   signal: AbortSignal | undefined,
-  extents: AsyncIterable<Extent>,
-): AsyncGenerator<Extent> {
+  extents: AsyncIterable<Found>,
+): AsyncGenerator<Found> {
   try {
     yield* extents;
   } catch (error) {

@@ -5,6 +5,7 @@
  */
 import { printable, cannotOpen } from '../../../errors.js';
 import { maxBitmapTableEntries, maxFileLength, maxL1TableBytes } from '../../../limits.js';
+import { bitmapClusterOffset, isBitmapTable } from '../contents/bitmap-table.js';
 import { readBitmaps } from '../contents/bitmaps.js';
 import { CheckGivenUp, type Findings, entryHex } from './findings/findings.js';
 import { L2Checker, type DroppablePlace } from './tables/l2-table.js';
@@ -19,13 +20,7 @@ import { type TablePointer, walkTables } from '../tables/table-walk.js';
 const l1ReservedHigh = 0x7f000000;
 const l1ReservedLow = 0x1ff;
 const refcountReservedLow = 0x1ff;
-const two32 = 0x100000000;
 const copiedHigh = 0x80000000;
-/** Entries of bitmap tables: offset, reserved bits, and the flag for a run of ones without a cluster. */
-const bitmapOffsetHigh = 0x00ffffff;
-const bitmapOffsetLow = 0xfffffe00;
-const bitmapReservedLow = 0x1fe;
-const bitmapAllOnes = 1;
 /** Bytes of L2 tables from which on other threads are worth their start. */
 const leastThreadedBytes = 16 * 1024 * 1024;
 /** Ranges beyond the file that are remembered. */
@@ -424,23 +419,6 @@ async function readBitmapTable(
   if (entries > maxBitmapTableEntries) return undefined;
   const table = await image.readTable(hostOffset, entries * 8);
   return isBitmapTable(table, image.geometry.clusterSize) ? table : undefined;
-}
-
-function isBitmapTable(table: DataView, clusterSize: number): boolean {
-  for (let at = 0; at < table.byteLength; at += 8) {
-    const high = table.getUint32(at);
-    const low = table.getUint32(at + 4);
-    if (high > bitmapOffsetHigh || (low & bitmapReservedLow) !== 0) return false;
-    const hostOffset = bitmapClusterOffset(table, at / 8);
-    if (hostOffset === 0) continue;
-    if ((low & bitmapAllOnes) !== 0 || hostOffset % clusterSize !== 0) return false;
-  }
-  return true;
-}
-
-function bitmapClusterOffset(table: DataView, index: number): number {
-  const high = table.getUint32(index * 8) & bitmapOffsetHigh;
-  return high * two32 + ((table.getUint32(index * 8 + 4) & bitmapOffsetLow) >>> 0);
 }
 
 function isEmpty(l1: DataView, index: number): boolean {
