@@ -31,6 +31,7 @@
         'native/compare-data.cc',
         'native/copy-data.cc',
         'native/copy-order.cc',
+        'native/descriptor.cc',
         'native/detached-thread.cc',
         'native/environment.cc',
         'native/file.cc',

@@ -19,13 +19,14 @@ import { memoryDuels } from './cases/memory.js';
 import { metadataDuels } from './cases/metadata.js';
 import { queueDuels } from './cases/queues.js';
 import { requestDuels } from './cases/requests.js';
+import { serveDuels } from './cases/serve.js';
 import { type Duel, type Outcome, fight, median, processorOutcome } from './duel.js';
 import { microLine, runMicroBenchmarks } from './micro.js';
 import { takeNode } from './programs.js';
 import { picture, tableLine } from './report.js';
 
 const values = readArguments(
-  'Races cowherd against qemu-img (groups requests, queues, convert, formats, metadata, memory); with --micro\n' +
+  'Races cowherd against qemu-img (groups requests, queues, convert, formats, serve, metadata, memory); with --micro\n' +
     'measures parts of the engine by themselves.',
   {
     group: { type: 'string' },
@@ -47,6 +48,7 @@ const groups: readonly (readonly [string, (folder: string) => Promise<Duel[]>])[
   ['queues', queueDuels],
   ['convert', convertDuels],
   ['formats', formatDuels],
+  ['serve', serveDuels],
   ['metadata', metadataDuels],
   ['memory', memoryDuels],
 ];

@@ -3,6 +3,7 @@
 #include "buffer-memory.h"
 #include "codec.h"
 #include "copy-order.h"
+#include "descriptor.h"
 #include "environment.h"
 #include "file-facts.h"
 #include "restart.h"
@@ -292,6 +293,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   Environment::create(env);
   exportFileFacts(exports);
   exportRestart(exports);
+  exportDescriptor(exports);
   exportCopyOrder(exports);
   exportHoldMemory(exports);
   const napi_property_descriptor properties[] = {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests compare with: QEMU 10's own tools, taken from the distribution's
-# backports where the release itself is older, e2fsprogs, xfsprogs, xz, zstd, bzip2 and 7-Zip. Safe to run again; a machine that
-# has them already needs neither root nor network.
+# backports where the release itself is older, e2fsprogs, xfsprogs, xz, zstd, bzip2, 7-Zip, libnbd's tools, nbdkit and fio.
+# Safe to run again; a machine that has them already needs neither root nor network.
 set -euo pipefail
 
 has_reference() {
@@ -14,6 +14,10 @@ has_file_system_tools() {
 has_packers() {
   command -v xz >/dev/null && command -v zstd >/dev/null && command -v bzip2 >/dev/null &&
     command -v 7zz >/dev/null
+}
+has_nbd_clients() {
+  command -v nbdinfo >/dev/null && command -v nbdcopy >/dev/null && command -v nbdsh >/dev/null &&
+    command -v nbdkit >/dev/null && command -v fio >/dev/null
 }
 export PATH="$PATH:/usr/sbin:/sbin"
 export DEBIAN_FRONTEND=noninteractive
@@ -33,6 +37,9 @@ if ! has_file_system_tools; then
 fi
 if ! has_packers; then
   apt-get install -y -q --no-install-recommends xz-utils zstd bzip2 7zip
+fi
+if ! has_nbd_clients; then
+  apt-get install -y -q --no-install-recommends libnbd-bin python3-libnbd nbdkit fio
 fi
 
 qemu-img --version | head -n 1

@@ -1,5 +1,7 @@
 /** The public library of cowherd: everything a program may import. */
 export { CowherdError, type CowherdErrorCode } from './errors.js';
+export type { ServerTls } from './export/nbd/tls.js';
+export { type ServedImage, type ServeOptions, type Server, serve } from './export/serve.js';
 export type { FormatDriver } from './format/driver.js';
 export type { Format } from './format/format.js';
 export type * from './image/api/image.js';

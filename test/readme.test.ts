@@ -1,5 +1,7 @@
 /** Runs what README.md shows. */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { chmod, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -8,6 +10,7 @@ import {
   cowherdForShells,
   projectFolder,
   run,
+  runOk,
   skipsSanitizer,
   temporaryFolder,
 } from './support/tools.js';
@@ -23,14 +26,17 @@ const snippets: readonly Snippet[] = [...readme.matchAll(/^```(\w*)\n(.*?)^```$/
   ([, language, text]) => ({ language, text }),
 );
 const npmCommands = snippets.filter(({ text }) => text.startsWith('npm '));
-const shell = snippets.filter(
+const commands = snippets.filter(
   ({ language, text }) => language === 'sh' && !text.startsWith('npm '),
 );
+const isServing = ({ text }: Snippet): boolean => /^cowherd serve|nbd/.test(text);
+const shell = commands.filter((snippet) => !isServing(snippet));
+const serving = commands.filter(isServing);
 const programs = snippets.filter(({ language }) => language === 'ts');
 const scripts = snippets.filter(({ language }) => language === 'js');
 
 test('every snippet is one of those that are run here', () => {
-  const kinds = [npmCommands, shell, programs, scripts];
+  const kinds = [npmCommands, shell, serving, programs, scripts];
   assert.ok(kinds.every((kind) => kind.length > 0));
   assert.equal(kinds.flat().length, snippets.length);
 });
@@ -72,6 +78,30 @@ async function workplace(t: TestContext): Promise<{ folder: string; searchPath: 
   await chmod(path.join(bin, 'cowherd'), 0o755);
   return { folder, searchPath: `${bin}${path.delimiter}${process.env['PATH'] ?? ''}` };
 }
+
+test('serving: each server, and who converts from it and into it', async (t) => {
+  const lines = serving.flatMap(({ text }) => text.trim().split('\n'));
+  const servers = lines.filter((line) => line.startsWith('cowherd serve'));
+  const clients = lines.filter((line) => !line.startsWith('cowherd serve'));
+  assert.equal(servers.length, clients.length);
+  const { folder, searchPath } = await workplace(t);
+  const options = { cwd: folder, env: { PATH: searchPath } };
+  await runOk('sh', ['-c', 'cowherd convert -O qcow2 disk.raw disk.qcow2'], options);
+  for (const [index, line] of servers.entries()) {
+    const server = spawn('sh', ['-c', `exec ${line}`], {
+      cwd: folder,
+      env: { ...process.env, PATH: searchPath },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    t.after(() => server.kill('SIGKILL'));
+    await once(server.stdout, 'data');
+    await runOk('sh', ['-c', clients[index]], options);
+    server.kill('SIGTERM');
+    assert.deepEqual(await once(server, 'close'), [0, null]);
+  }
+  await runOk('sh', ['-c', 'cowherd compare disk.raw disk.qcow2'], options);
+  await runOk('sh', ['-c', 'cowherd compare disk.raw copy.qcow2'], options);
+});
 
 for (const { text } of shell) {
   test(`at a shell: ${text.split('\n')[0]}`, async (t) => {

@@ -7,6 +7,7 @@ import { convertCommand } from './commands/convert.js';
 import { createCommand } from './commands/create.js';
 import { infoCommand } from './commands/info.js';
 import { mapCommand } from './commands/map.js';
+import { serveCommand } from './commands/serve.js';
 
 /** In the order in which the help text lists them. */
 export const commands: readonly Command[] = [
@@ -17,4 +18,5 @@ export const commands: readonly Command[] = [
   createCommand,
   infoCommand,
   mapCommand,
+  serveCommand,
 ];

@@ -123,6 +123,9 @@ export interface Addon {
    */
   restartWith(name: string, value: string): number;
 
+  /** Another descriptor of the same open file. @returns a negated errno if there can be none */
+  duplicateDescriptor(descriptor: number): number;
+
   /** Whether the program carries a zlib that the codecs found. */
   readonly hasZlib: boolean;
 }

@@ -4,6 +4,7 @@ import { fileProtocol } from './file/protocol.js';
 import { type FilterChoice, attachFilter, isFiltered, withFilters } from './filters/registry.js';
 import { WindowFile, isWindow } from './filters/window.js';
 import { httpProtocol, httpsProtocol } from './http/protocol.js';
+import { nbdProtocols } from './nbd/protocol.js';
 import { ovaProtocol } from './ova/protocol.js';
 import { hasPackedName } from './packed/packings.js';
 import { packingOfFile, unpackFile } from './packed/unpacked.js';
@@ -21,7 +22,14 @@ import { spool } from './stream/spooled-file.js';
 
 export { locksFiles } from './file/open-file.js';
 
-const protocols: Protocol[] = [fileProtocol, httpProtocol, httpsProtocol, s3Protocol, ovaProtocol];
+const protocols: Protocol[] = [
+  fileProtocol,
+  httpProtocol,
+  httpsProtocol,
+  s3Protocol,
+  ovaProtocol,
+  ...nbdProtocols,
+];
 
 /** Adds a protocol, which is asked before those that are there already. */
 export function registerProtocol(protocol: Protocol): void {

@@ -145,7 +145,12 @@ test('the version is that of the package', async () => {
 
 test('names that QEMU would open over a network are refused, and JSON without a file', async () => {
   const reason = /(?:Unknown protocol|A block device must be|Could not parse the JSON)/;
-  for (const name of ['json:{"driver":"raw"}', 'json:{', 'nbd://localhost', 'ftp://localhost/a']) {
+  for (const name of [
+    'json:{"driver":"raw"}',
+    'json:{',
+    'ssh://localhost/a',
+    'ftp://localhost/a',
+  ]) {
     const { code, stderr } = await runCowherd(['info', name], '.');
     assert.equal(code, 1);
     assert.match(stderr, new RegExp(`^cowherd: Could not open '.*': ${reason.source}`));

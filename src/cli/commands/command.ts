@@ -10,6 +10,8 @@ export interface Command {
   /** Operands as the first line of the help text names them. */
   readonly operands: string;
   readonly options: OptionSpecs<string>;
+  /** Whole examples for the help text, without the program's name. */
+  readonly examples?: readonly string[];
   /**
    * Runs the command with the words after its name.
    *
@@ -25,13 +27,15 @@ export interface Command {
  * @param program what the program calls itself
  */
 export function commandHelp(
-  { name, summary, operands, options }: Command,
+  { name, summary, operands, options, examples = [] }: Command,
   program: string,
 ): string {
   const lines = Object.values(options).map(
     (spec) => `  ${optionForms(spec).join(', ')}\n      ${spec.help}\n`,
   );
-  return `Usage: ${program} ${name} [options] ${operands}\n\n${summary}.\n\nOptions:\n${lines.join('')}`;
+  const shown = examples.map((example) => `  ${program} ${example}\n`).join('');
+  const tail = shown === '' ? '' : `\nExamples:\n${shown}`;
+  return `Usage: ${program} ${name} [options] ${operands}\n\n${summary}.\n\nOptions:\n${lines.join('')}${tail}`;
 }
 
 function optionForms({ short, long, argument, optional }: OptionSpec): string[] {

@@ -1,0 +1,274 @@
+/** `cowherd serve`: images for other programs, through many connections at once. */
+import { writeFile, unlink } from 'node:fs/promises';
+import path from 'node:path';
+import { type Server, type ServedImage, serve } from '../../export/serve.js';
+import { readTlsFolder } from '../../export/nbd/tls.js';
+import type { Image } from '../../image/api/image.js';
+import type { OpenImageOptions } from '../../image/api/options.js';
+import { describeErrno } from '../../system-errors.js';
+import { CliError, usageError } from '../process/cli-error.js';
+import { Interrupted, type Session } from '../process/session.js';
+import type { Command } from './command.js';
+import { openNamed } from './open.js';
+import { parseImageName } from '../options/image-name.js';
+import { type OptionSpecs, type ParsedCommandLine, parseCommandLine } from '../options/options.js';
+import * as shared from '../options/shared-options.js';
+import { displayStats } from '../text/stats-display.js';
+
+const options = {
+  ...shared.helpOption,
+  ...shared.formatOption,
+  imageOpts: shared.readerOptions.imageOpts,
+  forceShare: shared.readerOptions.forceShare,
+  object: shared.readerOptions.object,
+  ...shared.untrustedOption,
+  nbd: {
+    long: 'nbd',
+    argument: 'ADDRESS',
+    help: 'serve NBD clients at unix:PATH, tcp:HOST:PORT or fd:N (a socket that listens); may be given again; default the sockets that systemd gives',
+  },
+  socket: { short: 'k', long: 'socket', argument: 'PATH', help: 'the same as --nbd unix:PATH' },
+  bind: { short: 'b', long: 'bind', argument: 'HOST', help: 'serve NBD clients at this address' },
+  port: {
+    short: 'p',
+    long: 'port',
+    argument: 'PORT',
+    help: 'serve NBD clients at this port; default 10809',
+  },
+  name: {
+    short: 'x',
+    long: 'name',
+    aliases: ['export-name'],
+    argument: 'NAME',
+    help: 'what clients call the image by, once for each; default is nothing, or the file names of several',
+  },
+  description: {
+    short: 'D',
+    long: 'description',
+    argument: 'TEXT',
+    help: 'what clients are told of the image, once for each',
+  },
+  bitmap: {
+    short: 'B',
+    long: 'bitmap',
+    argument: 'NAME',
+    help: 'show this persistent bitmap of the images, which have to be read-only; may be given again',
+  },
+  readOnly: { short: 'r', long: 'read-only', help: 'refuse what would change the images' },
+  connections: {
+    short: 'e',
+    long: 'shared',
+    argument: 'N',
+    help: 'clients at a time, others wait; default 0, without limit',
+  },
+  workers: {
+    long: 'workers',
+    argument: 'N',
+    help: 'threads that serve; default one for each processor, 8 at most',
+  },
+  cache: { long: 'cache', argument: 'MODE', help: 'cache mode of the images' },
+  aio: shared.readerOptions.aio,
+  detectZeroes: {
+    long: 'detect-zeroes',
+    argument: 'off|on|unmap',
+    help: 'look for zeroes in what is written',
+  },
+  tlsCreds: {
+    long: 'tls-creds',
+    argument: 'FOLDER',
+    help: 'take only connections with TLS: server-cert.pem and server-key.pem, with ca-cert.pem that clients are held to, or keys.psk',
+  },
+  once: { long: 'once', help: 'end when the last client has gone' },
+  persistent: { short: 't', long: 'persistent', help: 'accepted; the default' },
+  pidFile: { long: 'pid-file', argument: 'PATH', help: 'write the number of the process there' },
+  stats: {
+    long: 'stats',
+    help: 'show what each queue does: once a second at a terminal, and at the end; SIGUSR1 asks for JSON',
+  },
+} as const satisfies OptionSpecs<string>;
+
+type Line = ParsedCommandLine<keyof typeof options>;
+
+/** The command. */
+export const serveCommand: Command = {
+  name: 'serve',
+  summary: 'Serve images to other programs, through many connections at once',
+  operands: 'IMAGE...',
+  options,
+  examples: [
+    'serve --nbd unix:disk.sock --name disk disk.qcow2',
+    'serve --nbd tcp:127.0.0.1:10809 --workers 4 -r disk.qcow2',
+  ],
+  async run(words, session) {
+    const line = parseCommandLine('serve', options, words);
+    shared.refuseObjects(line.all('object'));
+    const addresses = addressesOf(line);
+    const names = namesOf(line);
+    const workers = count(line.last('workers'), 'number of workers', 1);
+    const most = count(line.last('connections'), 'number of clients', 0) ?? 0;
+    const credentials = line.last('tlsCreds');
+    const tls = credentials === undefined ? undefined : await readTlsFolder(credentials);
+    const opening = openingOf(line, session);
+    const images: Image[] = [];
+    try {
+      for (const given of line.operands) {
+        const name = parseImageName(given, {
+          format: line.last('format'),
+          imageOpts: line.has('imageOpts'),
+          forWriting: opening.readOnly !== true,
+        });
+        images.push(await openNamed(name, opening));
+      }
+      const descriptions = line.all('description');
+      const served = images.map((image, index): ServedImage => ({
+        image,
+        name: names[index],
+        description: descriptions[index],
+        bitmaps: line.all('bitmap'),
+      }));
+      const server = await serve(served, {
+        nbd: addresses,
+        workers,
+        tls,
+        connections: most === 0 ? undefined : most,
+        onProblem: (why) => {
+          session.complain(`${session.name}: a connection was closed: ${why}\n`);
+        },
+      });
+      const named = images.map((image, index) => ({ image, given: line.operands[index] }));
+      const endDisplay = displayStats(session, named, line.has('stats'));
+      await runUntilTheEnd(server, names, line, session);
+      await endDisplay();
+    } finally {
+      for (const image of images) await image.close();
+    }
+    return 0;
+  },
+};
+
+async function runUntilTheEnd(
+  server: Server,
+  names: readonly string[],
+  line: Line,
+  session: Session,
+): Promise<void> {
+  const pidFile = line.last('pidFile');
+  try {
+    if (pidFile !== undefined) await writePidFile(pidFile);
+    for (const address of server.addresses) {
+      const isSecured = line.has('tlsCreds');
+      for (const name of names) {
+        await session.print(`Serving at ${uriOf(address, name, isSecured)}\n`);
+      }
+    }
+    await session.flush();
+    const ends: Promise<void>[] = [server.failed, interrupted(session)];
+    if (line.has('once')) ends.push(server.left);
+    await Promise.race(ends);
+  } finally {
+    await server.close();
+    if (pidFile !== undefined) await unlink(pidFile).catch(() => undefined);
+  }
+}
+
+/** Resolves when a signal asks for the end, which is how a server ends; rejects when output is gone. */
+function interrupted({ signal }: Session): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const end = (): void => {
+      if (signal.reason instanceof Interrupted) resolve();
+      else reject(signal.reason as Error);
+    };
+    if (signal.aborted) end();
+    else signal.addEventListener('abort', end, { once: true });
+  });
+}
+
+async function writePidFile(file: string): Promise<void> {
+  try {
+    await writeFile(file, `${process.pid}\n`);
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException;
+    throw new CliError(`Failed to create pid file '${file}': ${describeErrno(code)}`);
+  }
+}
+
+function addressesOf(line: Line): readonly string[] {
+  const addresses = [...line.all('nbd'), ...line.all('socket').map((name) => `unix:${name}`)];
+  const host = line.last('bind');
+  const port = line.last('port');
+  if (host !== undefined || port !== undefined) {
+    const bracketed = host?.includes(':') === true ? `[${host}]` : (host ?? '');
+    addresses.push(port === undefined ? `tcp:${bracketed}` : `tcp:${bracketed}:${port}`);
+  }
+  if (addresses.length === 0) addresses.push(...givenSockets());
+  if (addresses.length > 0) return addresses;
+  throw usageError('serve', 'Expecting an address to serve at, such as --nbd unix:disk.sock');
+}
+
+/** Sockets that the one listens at who has started this program (sd_listen_fds(3)). */
+function givenSockets(): readonly string[] {
+  const { LISTEN_PID: pid, LISTEN_FDS: count } = process.env;
+  if (pid !== String(process.pid) || !/^\d{1,3}$/.test(count ?? '')) return [];
+  return Array.from({ length: Number(count) }, (_, index) => `fd:${3 + index}`);
+}
+
+/** The names of the images, in their order. */
+function namesOf(line: Line): readonly string[] {
+  const { operands } = line;
+  const given = line.all('name');
+  if (operands.length === 0) throw usageError('serve', 'Expecting at least one image file name');
+  if (given.length > operands.length || line.all('description').length > operands.length) {
+    throw usageError('serve', 'More names or descriptions than images');
+  }
+  return operands.map(
+    (operand, index) => given[index] ?? (operands.length === 1 ? '' : path.basename(operand)),
+  );
+}
+
+function openingOf(line: Line, session: Session): OpenImageOptions {
+  const cache = line.last('cache');
+  const mode = cache === undefined ? undefined : shared.parseCacheMode(cache);
+  if (cache !== undefined && mode === undefined) {
+    throw new CliError(`Invalid cache mode \`${cache}'`);
+  }
+  const detectZeroes = line.last('detectZeroes');
+  if (
+    detectZeroes !== undefined &&
+    detectZeroes !== 'off' &&
+    detectZeroes !== 'on' &&
+    detectZeroes !== 'unmap'
+  ) {
+    throw new CliError(`Invalid detect-zeroes mode '${detectZeroes}'`);
+  }
+  return {
+    readOnly: line.has('readOnly'),
+    forceShare: line.has('forceShare') && line.has('readOnly'),
+    untrusted: line.has('untrusted'),
+    cache: mode,
+    aio: shared.parseAio(line.last('aio')),
+    detectZeroes,
+    onFinding: ({ message }) => {
+      session.complain(`${message}\n`);
+    },
+  };
+}
+
+function count(text: string | undefined, what: string, least: number): number | undefined {
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (/^\d{1,9}$/.test(text) && value >= least) return value;
+  throw new CliError(`Invalid ${what} specified: '${text}'. Must be at least ${least}.`);
+}
+
+/** Where clients find an export (NBD's doc/uri.md). */
+function uriOf(address: string, name: string, isSecured: boolean): string {
+  const scheme = isSecured ? 'nbds' : 'nbd';
+  const exportName = encodeURIComponent(name);
+  if (address.startsWith('unix:')) {
+    const socket = address.slice('unix:'.length).split('/').map(encodeURIComponent).join('/');
+    return `${scheme}+unix:///${exportName}?socket=${socket}`;
+  }
+  if (address.startsWith('tcp:'))
+    return `${scheme}://${address.slice('tcp:'.length)}/${exportName}`;
+  return `${address} ${name}`.trimEnd();
+}

@@ -1,0 +1,41 @@
+/** Addresses that are served at: `unix:PATH` and `tcp:HOST:PORT`. */
+import { CowherdError } from '../errors.js';
+
+/** Port that IANA has given to NBD. */
+const nbdPort = 10_809;
+
+/** Where clients come to. */
+export type Address =
+  | { readonly path: string }
+  | { readonly host: string; readonly port: number }
+  /** A socket that listens already. */
+  | { readonly descriptor: number };
+
+/**
+ * Reads an address: `unix:PATH`, `tcp:HOST:PORT`, `tcp:HOST`, `tcp::PORT`, `fd:N`. A host with colons stands in brackets.
+ *
+ * @throws CowherdError ERR_COWHERD_INVALID_ARGUMENT
+ */
+export function parseAddress(text: string): Address {
+  const [, scheme, rest = ''] = /^(unix|tcp|fd):(.*)$/s.exec(text) ?? [];
+  if (scheme === 'unix' && rest !== '') return { path: rest };
+  if (scheme === 'fd' && /^\d{1,9}$/.test(rest)) return { descriptor: Number(rest) };
+  if (scheme === 'tcp') {
+    const match: readonly (string | undefined)[] | null =
+      /^(?:\[([^\]]*)\]|([^:]*))(?::(\d{1,5}))?$/.exec(rest);
+    const port = Number(match?.[3] ?? nbdPort);
+    if (match !== null && port <= 65_535) return { host: match[1] ?? match[2] ?? '', port };
+  }
+  throw new CowherdError(
+    'ERR_COWHERD_INVALID_ARGUMENT',
+    `Invalid address '${text}': unix:PATH or tcp:HOST:PORT is expected`,
+  );
+}
+
+/** An address as `parseAddress` reads it. */
+export function addressText(address: Address): string {
+  if ('path' in address) return `unix:${address.path}`;
+  if ('descriptor' in address) return `fd:${address.descriptor}`;
+  const { host, port } = address;
+  return `tcp:${host.includes(':') ? `[${host}]` : host}:${port}`;
+}

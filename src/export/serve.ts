@@ -1,0 +1,266 @@
+/**
+ * Serving open images to other programs: clients are accepted on this thread, and each is served wholly
+ * by one of several, this one among them.
+ */
+import { closeSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { CowherdError } from '../errors.js';
+import type { Image } from '../image/api/image.js';
+import { descriptorProblem } from '../native/descriptor.js';
+import { type Address, parseAddress } from './address.js';
+import { Listener } from './listener.js';
+import { type ExportSettings, exportOf } from './nbd/connection.js';
+import { NbdHost } from './nbd/host.js';
+import { mostStringBytes } from '../nbd/protocol.js';
+import { type ServerTls, checkTls } from './nbd/tls.js';
+import { ServeThread } from './serve-thread.js';
+
+/** Threads at most, and by default: further ones share what the processors give. */
+const mostWorkers = 64;
+const usefulWorkers = 8;
+
+/** An open image that is to be served. It stays the caller's to close, after the server. */
+export interface ServedImage {
+  readonly image: Image;
+  /** What clients call it by; default the empty name. */
+  readonly name?: string | undefined;
+  readonly description?: string | undefined;
+  /** Refuses what would change it; default whether the image is open read-only. */
+  readonly readOnly?: boolean | undefined;
+  /**
+   * Persistent bitmaps that clients can read, as `qemu:dirty-bitmap:NAME`; the image has to be open read-only.
+   */
+  readonly bitmaps?: readonly string[] | undefined;
+}
+
+/** Arguments of `serve`. */
+export interface ServeOptions {
+  /** Addresses at which NBD clients are served: `unix:PATH`, `tcp:HOST:PORT`, `fd:N` of a listening socket. */
+  readonly nbd: string | readonly string[];
+  /** Threads that serve, from 1 to 64; default one for each processor, 8 at most. */
+  readonly workers?: number | undefined;
+  /** Clients at a time; further ones wait. Default without limit. */
+  readonly connections?: number | undefined;
+  /** Secures connections, and takes none that is not; default without. */
+  readonly tls?: ServerTls | undefined;
+  /** Told why a connection was closed that its client had not ended. */
+  readonly onProblem?: ((why: string) => void) | undefined;
+}
+
+/** A server that is running. */
+export interface Server extends AsyncDisposable {
+  /** As clients can connect to it: with the port that was free, where 0 was asked for. */
+  readonly addresses: readonly string[];
+  /** Clients that are connected. */
+  readonly connections: number;
+  /** Resolves when the last client has gone, after the first has come. */
+  readonly left: Promise<void>;
+  /** Rejects if it cannot go on. */
+  readonly failed: Promise<never>;
+  /** Takes no more clients, answers what is under way, makes everything durable, and ends the threads. */
+  close(): Promise<void>;
+}
+
+/**
+ * Serves images until it is closed.
+ *
+ * @throws CowherdError ERR_COWHERD_INVALID_ARGUMENT; ERR_COWHERD_UNSUPPORTED where threads are needed and
+ *   an image lies in the memory of one, or without the native addon; what keeps it from listening
+ */
+export async function serve(
+  images: readonly ServedImage[],
+  options: ServeOptions,
+): Promise<Server> {
+  checkImages(images);
+  const workers = options.workers ?? Math.min(usefulWorkers, availableParallelism());
+  if (!Number.isInteger(workers) || workers < 1 || workers > mostWorkers) {
+    throw invalid(`Invalid number of workers: from 1 to ${mostWorkers} are expected`);
+  }
+  const { connections = Infinity } = options;
+  if (connections !== Infinity && (!Number.isInteger(connections) || connections < 1)) {
+    throw invalid('Invalid number of connections: at least 1 is expected');
+  }
+  if (descriptorProblem !== undefined) {
+    const message = `Serving needs the native addon, and ${descriptorProblem}`;
+    throw new CowherdError('ERR_COWHERD_UNSUPPORTED', message);
+  }
+  const addresses = (typeof options.nbd === 'string' ? [options.nbd] : options.nbd).map(
+    parseAddress,
+  );
+  if (addresses.length === 0) throw invalid('No address to serve at');
+  await checkBitmaps(images);
+  if (options.tls !== undefined) checkTls(options.tls);
+  const server = new ImageServer(images, connections, options);
+  try {
+    await server.start(workers - 1);
+    for (const address of addresses) await server.listen(address);
+    return server;
+  } catch (error) {
+    await server.close().catch(() => undefined);
+    throw error;
+  }
+}
+
+function invalid(message: string): CowherdError {
+  return new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message);
+}
+
+function checkImages(images: readonly ServedImage[]): void {
+  if (images.length === 0) throw invalid('No image to serve');
+  const names = new Set<string>();
+  for (const { name = '', description = '' } of images) {
+    if (names.has(name)) throw invalid(`Two images cannot be served by the name '${name}'`);
+    names.add(name);
+    for (const text of [name, description]) {
+      if (Buffer.byteLength(text) > mostStringBytes || text.includes('\0')) {
+        throw invalid(`Names and descriptions have at most ${mostStringBytes} bytes`);
+      }
+    }
+  }
+}
+
+/** Refuses bitmaps that clients would not be told of. */
+async function checkBitmaps(images: readonly ServedImage[]): Promise<void> {
+  for (const { image, bitmaps = [] } of images) {
+    for (const bitmap of bitmaps) {
+      await image.bitmap(bitmap, { length: 1 })[Symbol.asyncIterator]().next();
+    }
+  }
+}
+
+/** See the file's comment. */
+class ImageServer implements Server {
+  readonly left: Promise<void>;
+  readonly failed: Promise<never>;
+  readonly #images: readonly ServedImage[];
+  readonly #most: number;
+  readonly #tls: ServerTls | undefined;
+  readonly #onProblem: (why: string) => void;
+  readonly #host: NbdHost;
+  readonly #threads: ServeThread[] = [];
+  readonly #listeners: Listener[] = [];
+  /** Sockets of clients that wait for others to go. */
+  readonly #waiting: number[] = [];
+  #ownClients = 0;
+  #lastClient = 0;
+  #resolveLeft!: () => void;
+  #rejectFailed!: (error: Error) => void;
+  #closing: Promise<void> | undefined;
+
+  constructor(
+    images: readonly ServedImage[],
+    most: number,
+    { tls, onProblem = () => undefined }: ServeOptions,
+  ) {
+    this.#images = images;
+    this.#most = most;
+    this.#tls = tls;
+    this.#onProblem = onProblem;
+    this.left = new Promise((resolve) => {
+      this.#resolveLeft = resolve;
+    });
+    this.failed = new Promise((_, reject) => {
+      this.#rejectFailed = reject;
+    });
+    // Nobody has to listen to it.
+    this.failed.catch(() => undefined);
+    const exports = images.map((each) => exportOf(each.image, settingsOf(each)));
+    this.#host = new NbdHost(exports, tls, onProblem);
+  }
+
+  get addresses(): readonly string[] {
+    return this.#listeners.map(({ address }) => address);
+  }
+
+  get connections(): number {
+    return this.#threads.reduce((sum, { clients }) => sum + clients, this.#ownClients);
+  }
+
+  /** Starts threads beside this one. */
+  async start(count: number): Promise<void> {
+    if (count === 0) return;
+    const [{ image: first }] = this.#images;
+    const exports = this.#images.map((each) => ({
+      ...settingsOf(each),
+      handle: each.image.handle(),
+    }));
+    const orders = { exports, tls: this.#tls };
+    const events = {
+      onGone: () => {
+        this.#gone();
+      },
+      onProblem: this.#onProblem,
+      onDeath: (error: Error) => {
+        this.#rejectFailed(error);
+      },
+    };
+    const started = await Promise.allSettled(
+      Array.from({ length: count }, () => ServeThread.start(orders, first.filename, events)),
+    );
+    for (const each of started) if (each.status === 'fulfilled') this.#threads.push(each.value);
+    for (const each of started) if (each.status === 'rejected') throw each.reason as Error;
+  }
+
+  async listen(address: Address): Promise<void> {
+    this.#listeners.push(
+      await Listener.open(address, (descriptor) => {
+        this.#waiting.push(descriptor);
+        this.#admit();
+      }),
+    );
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    await Promise.all(this.#listeners.map((listener) => listener.close()));
+    for (const descriptor of this.#waiting.splice(0)) closeSync(descriptor);
+    const ended = await Promise.allSettled([
+      this.#host.close(),
+      ...this.#threads.map((thread) => thread.close()),
+    ]);
+    for (const end of ended) if (end.status === 'rejected') throw end.reason as Error;
+  }
+
+  /** Lets clients in, as long as there may be more: each is served where the fewest are. */
+  #admit(): void {
+    while (this.#waiting.length > 0 && this.connections < this.#most) {
+      const descriptor = this.#waiting.shift()!;
+      const client = ++this.#lastClient;
+      const thread = this.#threads.reduce<ServeThread | undefined>(
+        (best, each) => (each.clients < (best?.clients ?? Infinity) ? each : best),
+        undefined,
+      );
+      if (thread !== undefined && thread.clients <= this.#ownClients) {
+        thread.serve(client, descriptor);
+        continue;
+      }
+      this.#ownClients += 1;
+      void this.#host.serve(descriptor).then(() => {
+        this.#ownClients -= 1;
+        this.#gone();
+      });
+    }
+  }
+
+  #gone(): void {
+    this.#admit();
+    if (this.connections === 0) this.#resolveLeft();
+  }
+}
+
+function settingsOf({ image, name, description, readOnly, bitmaps }: ServedImage): ExportSettings {
+  return {
+    name: name ?? '',
+    description,
+    readOnly: image.readOnly || readOnly === true,
+    bitmaps: bitmaps ?? [],
+  };
+}

@@ -1,0 +1,16 @@
+/** The protocol of NBD servers, by the prefixes of its names. */
+import type { Protocol } from '../protocol.js';
+
+/** Exports by host and port, and by Unix socket. */
+export const nbdProtocols: readonly Protocol[] = ['nbd://', 'nbd+tcp://', 'nbd+unix://'].map(
+  (prefix) => ({
+    name: 'nbd',
+    prefix,
+    open: async (name, options) => (await import('./nbd-file.js')).openNbdFile(name, options),
+    attach: async (handle) => {
+      const { attachNbdFile } = await import('./nbd-file.js');
+      return await attachNbdFile(handle);
+    },
+    identify: (name) => Promise.resolve(name),
+  }),
+);

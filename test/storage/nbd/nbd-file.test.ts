@@ -1,0 +1,250 @@
+/** Exports of NBD servers as files: of our own server, of QEMU's, and of servers that do what none should. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
+import { type Server, createServer } from 'node:net';
+import path from 'node:path';
+import { type TestContext, describe, test } from 'node:test';
+import { setTimeout as wait } from 'node:timers/promises';
+import fc from 'fast-check';
+import type { CowherdError } from '../../../src/errors.js';
+import { serve } from '../../../src/export/serve.js';
+import { openImage } from '../../../src/image/graph/open.js';
+import { storageConformance } from '../../../src/storage/conformance/conformance.js';
+import { openStorageFile } from '../../../src/storage/registry.js';
+import type { StorageFile } from '../../../src/storage/storage.js';
+import { runCowherd } from '../../support/both-tools.js';
+import { needsTool, runOk, temporaryFolder } from '../../support/tools.js';
+
+const mebi = 1024 * 1024;
+
+/** Serves a raw file by our own server. */
+async function serveOwn(
+  t: TestContext,
+  file: string,
+  socket: string,
+): Promise<() => Promise<void>> {
+  const image = await openImage(file, { format: 'raw' });
+  const server = await serve([{ image }], { nbd: `unix:${socket}`, workers: 1 });
+  let ended: Promise<void> | undefined;
+  const end = (): Promise<void> => (ended ??= server.close().finally(() => image.close()));
+  t.after(end);
+  return end;
+}
+
+/** Serves a file by qemu-nbd. */
+async function serveQemu(
+  t: TestContext,
+  file: string,
+  socket: string,
+  words: readonly string[] = [],
+): Promise<() => Promise<void>> {
+  const child = spawn('qemu-nbd', ['-k', socket, '-t', '-e', '8', '-f', 'raw', ...words, file]);
+  const closed = once(child, 'close');
+  while (!existsSync(socket)) await Promise.race([wait(10), closed.then(() => assert.fail())]);
+  let ended: Promise<unknown> | undefined;
+  const end = async (): Promise<void> => {
+    child.kill();
+    await (ended ??= closed);
+  };
+  t.after(end);
+  return end;
+}
+
+for (const [who, start] of [
+  ['our own server', serveOwn],
+  ['qemu-nbd', serveQemu],
+] as const) {
+  test(`an export of ${who} keeps what storage files promise`, async (t) => {
+    if (start === serveQemu && !needsTool(t, 'qemu-nbd')) return;
+    const folder = await temporaryFolder(t);
+    let count = 0;
+    let end: (() => Promise<void>) | undefined;
+    const create = async (content: Uint8Array): Promise<StorageFile> => {
+      await end?.();
+      count += 1;
+      const file = path.join(folder, `${count}.raw`);
+      const socket = path.join(folder, `${count}.sock`);
+      await writeFile(file, content);
+      end = await start(t, file, socket);
+      return await openStorageFile(`nbd+unix:///?socket=${socket}`, {});
+    };
+    for (const { name, run } of storageConformance({ create, resizing: false })) {
+      await t.test(name, run);
+    }
+  });
+}
+
+describe('the command', () => {
+  test('copies into exports and out of them, several queues at a time', async (t) => {
+    if (!needsTool(t, 'qemu-nbd') || !needsTool(t, 'qemu-img')) return;
+    const folder = await temporaryFolder(t);
+    const source = Buffer.alloc(48 * mebi);
+    for (let at = 0; at < source.length; at += 3 * mebi) source.fill(1 + (at >> 20), at, at + mebi);
+    await writeFile(path.join(folder, 'source.raw'), source);
+    for (const [index, start] of [serveOwn, serveQemu].entries()) {
+      const target = path.join(folder, `target${index}.raw`);
+      const socket = path.join(folder, `s${index}`);
+      await writeFile(target, Buffer.alloc(source.length, 0xee));
+      const end = await start(t, target, socket);
+      const uri = `nbd+unix:///?socket=${socket}`;
+      const command = async (...words: readonly string[]): Promise<string> => {
+        const { code, stdout, stderr } = await runCowherd(words, folder);
+        assert.equal(code, 0, stderr);
+        return stdout;
+      };
+      await command('convert', '-n', '-O', 'raw', 'source.raw', uri);
+      await command('compare', 'source.raw', uri);
+      await command('convert', '-O', 'qcow2', '--queues', '2', uri, 'copy.qcow2');
+      await command('convert', '-O', 'raw', '-m', '4', uri, 'copy.raw');
+      assert.match(await command('info', uri), /virtual size: 48 MiB/);
+      assert.match(await command('map', uri), /^Offset/);
+      await end();
+      assert.ok((await readFile(target)).equals(source));
+      assert.ok((await readFile(path.join(folder, 'copy.raw'))).equals(source));
+      await runOk('qemu-img', ['check', 'copy.qcow2'], { cwd: folder });
+      await runOk('qemu-img', ['compare', '-f', 'qcow2', '-F', 'raw', 'copy.qcow2', 'source.raw'], {
+        cwd: folder,
+      });
+    }
+  });
+
+  test('names what is wrong in one line', async (t) => {
+    if (!needsTool(t, 'qemu-nbd')) return;
+    const folder = await temporaryFolder(t);
+    await writeFile(path.join(folder, 'disk.raw'), Buffer.alloc(mebi));
+    const socket = path.join(folder, 's');
+    await serveQemu(t, path.join(folder, 'disk.raw'), socket, ['-r', '-x', 'disk']);
+    const refused = async (words: readonly string[], expected: RegExp): Promise<void> => {
+      const { code, stderr } = await runCowherd(words, folder);
+      assert.equal(code, 1);
+      assert.match(stderr, expected);
+      assert.match(stderr, /^cowherd: [^\n]*\n$/);
+    };
+    const uri = `nbd+unix:///disk?socket=${socket}`;
+    await refused(['info', `nbd+unix:///other?socket=${socket}`], /no export of that name/);
+    await refused(['info', 'nbd+unix:///?socket=none'], /No such file or directory/);
+    await refused(['info', 'nbd+unix:///'], /names no socket/);
+    await refused(['info', 'nbd://127.0.0.1:1/'], /Connection refused/);
+    await refused(['convert', '-n', '-O', 'raw', 'disk.raw', uri], /to be read only/);
+    await refused(['create', '-f', 'raw', uri, '1M'], /does not support image creation/);
+  });
+});
+
+/** A server that sends the same bytes to whoever comes, and then nothing, or its end. */
+async function startLiar(
+  t: TestContext,
+  socket: string,
+  answer: Uint8Array,
+  closes: boolean,
+): Promise<Server> {
+  const server = createServer((client) => {
+    client.on('error', () => undefined);
+    client.resume();
+    client.write(answer);
+    if (closes) client.end();
+    t.after(() => client.destroy());
+  });
+  await new Promise<void>((resolve) => server.listen(socket, resolve));
+  t.after(() => server.close());
+  return server;
+}
+
+/** What a server says to a client that reads 64 KiB: greeting, replies to its options, the bytes. */
+function validAnswers(): Buffer {
+  const number = (bytes: number, value: number): Buffer => {
+    const buffer = Buffer.alloc(bytes);
+    buffer.writeUIntBE(value, Math.max(0, bytes - 6), Math.min(6, bytes));
+    return buffer;
+  };
+  const magic = Buffer.from([0, 3, 0xe8, 0x89, 4, 0x55, 0x65, 0xa9]);
+  const reply = (option: number, type: number, data: Buffer): Buffer =>
+    Buffer.concat([magic, number(4, option), number(4, type), number(4, data.length), data]);
+  const none = Buffer.alloc(0);
+  const context = Buffer.concat([number(4, 1), Buffer.from('base:allocation')]);
+  const info = Buffer.concat([number(2, 0), number(8, mebi), number(2, 0x125)]);
+  const chunk = (type: number, cookie: number, data: Buffer): Buffer =>
+    Buffer.concat([
+      number(4, 0x668e33ef),
+      number(2, 1),
+      number(2, type),
+      number(8, cookie),
+      number(4, data.length),
+      data,
+    ]);
+  return Buffer.concat([
+    Buffer.from('NBDMAGICIHAVEOPT'),
+    number(2, 3),
+    reply(8, 1, none),
+    reply(10, 4, context),
+    reply(10, 1, none),
+    reply(7, 3, info),
+    reply(7, 1, none),
+    chunk(1, 1, Buffer.concat([number(8, 4096), Buffer.alloc(65_536, 7)])),
+    chunk(5, 2, Buffer.concat([number(4, 1), number(4, mebi), number(4, 3)])),
+  ]);
+}
+
+test('whatever a server sends, a request ends, with its bytes or with one line', async (t) => {
+  const folder = await temporaryFolder(t);
+  const valid = validAnswers();
+  const heads = valid.length - 65_536;
+  let count = 0;
+  const change = fc.record({
+    at: fc.oneof(fc.nat(heads - 1), fc.nat(valid.length - 1)),
+    bytes: fc.oneof(
+      fc.uint8Array({ minLength: 1, maxLength: 4 }),
+      fc.constantFrom(Uint8Array.of(0xff, 0xff, 0xff, 0xff), Uint8Array.of(0, 0, 0, 0)),
+    ),
+  });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(change, { maxLength: 3 }),
+      fc.nat(valid.length),
+      async (changes, length) => {
+        const sent = Buffer.from(valid);
+        for (const { at, bytes } of changes) sent.set(bytes.slice(0, sent.length - at), at);
+        const whole = changes.length > 0 || length % 2 === 0;
+        const socket = path.join(folder, `s${++count}`);
+        await startLiar(t, socket, whole ? sent : sent.subarray(0, length), true);
+        const problems: unknown[] = [];
+        try {
+          const file = await openStorageFile(`nbd+unix:///?socket=${socket}`, { readOnly: true });
+          try {
+            const bytes = new Uint8Array(65_536);
+            await file.read(bytes, 4096);
+            await file.status(0, mebi);
+          } finally {
+            await file.close();
+          }
+          if (changes.length === 0) assert.ok(whole);
+        } catch (error) {
+          problems.push(error);
+        }
+        for (const error of problems as CowherdError[]) {
+          assert.match(error.code, /^ERR_COWHERD_/, error.stack);
+          assert.match(error.message, /^Could not [^\n]*$/);
+        }
+      },
+    ),
+    { numRuns: 300 },
+  );
+});
+
+test('a server that goes away ends what is under way, in one line', async (t) => {
+  const folder = await temporaryFolder(t);
+  const socket = path.join(folder, 's');
+  await startLiar(t, socket, validAnswers().subarray(0, -(28 + 65_536 + 32)), true);
+  const file = await openStorageFile(`nbd+unix:///?socket=${socket}`, { readOnly: true });
+  const reads = [1, 2, 3].map((index) => file.read(new Uint8Array(512), index * 512));
+  for (const read of reads) {
+    await assert.rejects(read, {
+      code: 'ERR_COWHERD_IO',
+      message: /^Could not read from 'nbd[^\n]*' at byte \d+: [^\n]*closed the connection$/,
+    });
+  }
+  await assert.rejects(file.read(new Uint8Array(512), 0), { code: 'ERR_COWHERD_IO' });
+  await file.close();
+});
