@@ -1,5 +1,6 @@
 /** Addresses that are served at: `unix:PATH` and `tcp:HOST:PORT`. */
 import { CowherdError } from '../errors.js';
+import { mostSocketPathBytes } from '../nbd/protocol.js';
 
 /** Port that IANA has given to NBD. */
 const nbdPort = 10_809;
@@ -18,6 +19,9 @@ export type Address =
  */
 export function parseAddress(text: string): Address {
   const [, scheme, rest = ''] = /^(unix|tcp|fd):(.*)$/s.exec(text) ?? [];
+  if (scheme === 'unix' && Buffer.byteLength(rest) > mostSocketPathBytes) {
+    throw invalid(text, `paths of sockets have at most ${mostSocketPathBytes} bytes`);
+  }
   if (scheme === 'unix' && rest !== '') return { path: rest };
   if (scheme === 'fd' && /^\d{1,9}$/.test(rest)) return { descriptor: Number(rest) };
   if (scheme === 'tcp') {
@@ -26,10 +30,11 @@ export function parseAddress(text: string): Address {
     const port = Number(match?.[3] ?? nbdPort);
     if (match !== null && port <= 65_535) return { host: match[1] ?? match[2] ?? '', port };
   }
-  throw new CowherdError(
-    'ERR_COWHERD_INVALID_ARGUMENT',
-    `Invalid address '${text}': unix:PATH or tcp:HOST:PORT is expected`,
-  );
+  throw invalid(text, 'unix:PATH, tcp:HOST:PORT or fd:N is expected');
+}
+
+function invalid(text: string, why: string): CowherdError {
+  return new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', `Invalid address '${text}': ${why}`);
 }
 
 /** An address as `parseAddress` reads it. */

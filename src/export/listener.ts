@@ -1,6 +1,7 @@
 /** Accepting clients at an address, and handing their sockets on as descriptors. */
 import { stat, unlink } from 'node:fs/promises';
 import { type Server, type Socket, connect, createServer } from 'node:net';
+import path from 'node:path';
 import { CowherdError } from '../errors.js';
 import { duplicateDescriptor } from '../native/descriptor.js';
 import { describeErrno } from '../system-errors.js';
@@ -34,7 +35,9 @@ export class Listener {
     });
     await new Promise<void>((resolve, reject) => {
       server.once('error', (error: NodeJS.ErrnoException) => {
-        reject(cannotListen(address, error));
+        void reasonOf(address, error).then((code) => {
+          reject(cannotListen(address, code, error));
+        });
       });
       server.once('listening', resolve);
       if ('descriptor' in address) server.listen({ fd: address.descriptor }, backlog);
@@ -71,11 +74,11 @@ function takeDescriptor(socket: Socket): number | undefined {
 }
 
 /** Removes the socket of a server that was killed; anything else at that path stays. */
-async function removeLeftOver(path: string): Promise<void> {
-  const found = await stat(path).catch(() => undefined);
+async function removeLeftOver(name: string): Promise<void> {
+  const found = await stat(name).catch(() => undefined);
   if (found?.isSocket() !== true) return;
   const isServed = await new Promise<boolean>((resolve) => {
-    const socket = connect(path, () => {
+    const socket = connect(name, () => {
       socket.destroy();
       resolve(true);
     });
@@ -83,15 +86,23 @@ async function removeLeftOver(path: string): Promise<void> {
       resolve(code !== 'ECONNREFUSED');
     });
   });
-  if (!isServed) await unlink(path).catch(() => undefined);
+  if (!isServed) await unlink(name).catch(() => undefined);
 }
 
-function cannotListen(address: Address, error: NodeJS.ErrnoException): CowherdError {
-  const { code = '' } = error;
+/** Why nobody can listen there: libuv says that access is denied where a folder is missing. */
+async function reasonOf(address: Address, { code = '' }: NodeJS.ErrnoException): Promise<string> {
+  if (code !== 'EACCES' || !('path' in address)) return code;
+  return await stat(path.dirname(address.path)).then(
+    () => code,
+    (error: unknown) => (error as NodeJS.ErrnoException).code ?? code,
+  );
+}
+
+function cannotListen(address: Address, code: string, cause: Error): CowherdError {
   const reason = describeErrno(code);
   return new CowherdError(
     code === 'EACCES' || code === 'EPERM' ? 'ERR_COWHERD_ACCESS' : 'ERR_COWHERD_IO',
     `Could not listen at '${addressText(address)}': ${reason}`,
-    { reason, cause: error },
+    { reason, cause },
   );
 }

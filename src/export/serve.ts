@@ -6,6 +6,15 @@ import { closeSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { CowherdError } from '../errors.js';
 import type { Image } from '../image/api/image.js';
+import {
+  type OptionRule,
+  type OptionRules,
+  anyText,
+  callback,
+  checkOptions,
+  flag,
+  wholeNumber,
+} from '../image/options/option-check.js';
 import { descriptorProblem } from '../native/descriptor.js';
 import { type Address, parseAddress } from './address.js';
 import { Listener } from './listener.js';
@@ -15,9 +24,13 @@ import { mostStringBytes } from '../nbd/protocol.js';
 import { type ServerTls, checkTls } from './nbd/tls.js';
 import { ServeThread } from './serve-thread.js';
 
-/** Threads at most, and by default: further ones share what the processors give. */
-const mostWorkers = 64;
+/** Threads at most. */
+export const mostWorkers = 64;
+/** Threads by default at most: further ones share what the processors give. */
 const usefulWorkers = 8;
+
+/** Queues of an image, of which each client has one, and each thread; the rest is the program's own. */
+const mostQueues = 248;
 
 /** An open image that is to be served. It stays the caller's to close, after the server. */
 export interface ServedImage {
@@ -39,7 +52,7 @@ export interface ServeOptions {
   readonly nbd: string | readonly string[];
   /** Threads that serve, from 1 to 64; default one for each processor, 8 at most. */
   readonly workers?: number | undefined;
-  /** Clients at a time; further ones wait. Default without limit. */
+  /** Clients at a time; further ones wait. Default as many as there can be: 247 without the threads. */
   readonly connections?: number | undefined;
   /** Secures connections, and takes none that is not; default without. */
   readonly tls?: ServerTls | undefined;
@@ -72,14 +85,10 @@ export async function serve(
   options: ServeOptions,
 ): Promise<Server> {
   checkImages(images);
+  checkOptions(options, serveRules, '', ['nbd']);
   const workers = options.workers ?? Math.min(usefulWorkers, availableParallelism());
-  if (!Number.isInteger(workers) || workers < 1 || workers > mostWorkers) {
-    throw invalid(`Invalid number of workers: from 1 to ${mostWorkers} are expected`);
-  }
-  const { connections = Infinity } = options;
-  if (connections !== Infinity && (!Number.isInteger(connections) || connections < 1)) {
-    throw invalid('Invalid number of connections: at least 1 is expected');
-  }
+  const most = mostQueues - workers;
+  const connections = Math.min(options.connections ?? most, most);
   if (descriptorProblem !== undefined) {
     const message = `Serving needs the native addon, and ${descriptorProblem}`;
     throw new CowherdError('ERR_COWHERD_UNSUPPORTED', message);
@@ -105,18 +114,52 @@ function invalid(message: string): CowherdError {
   return new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message);
 }
 
+const addressList: OptionRule = (value) =>
+  [value].flat().every((each) => typeof each === 'string')
+    ? undefined
+    : 'addresses are expected, as text';
+
+const serveRules: OptionRules<ServeOptions> = {
+  nbd: addressList,
+  workers: wholeNumber(1, mostWorkers),
+  connections: wholeNumber(1),
+  tls: (value) => (typeof value === 'object' ? undefined : 'an object is expected'),
+  onProblem: callback,
+};
+
+const imageRules: OptionRules<ServedImage> = {
+  image: (value) =>
+    typeof (value as Partial<Image> | null)?.openQueue === 'function'
+      ? undefined
+      : 'an open image is expected',
+  name: anyText,
+  description: anyText,
+  readOnly: flag,
+  bitmaps: (value) =>
+    Array.isArray(value) && value.every((each) => typeof each === 'string')
+      ? undefined
+      : 'a list of names is expected',
+};
+
 function checkImages(images: readonly ServedImage[]): void {
-  if (images.length === 0) throw invalid('No image to serve');
+  const isList: boolean = Array.isArray(images);
+  if (!isList || images.length === 0) throw invalid('No image to serve');
   const names = new Set<string>();
+  for (const each of images) checkOptions(each, imageRules, '', ['image']);
   for (const { name = '', description = '' } of images) {
     if (names.has(name)) throw invalid(`Two images cannot be served by the name '${name}'`);
     names.add(name);
     for (const text of [name, description]) {
-      if (Buffer.byteLength(text) > mostStringBytes || text.includes('\0')) {
-        throw invalid(`Names and descriptions have at most ${mostStringBytes} bytes`);
+      if (Buffer.byteLength(text) > mostStringBytes || !isPlain(text)) {
+        const what = `${mostStringBytes} bytes of UTF-8 at most, without a zero byte`;
+        throw invalid(`Invalid name or description '${text}': ${what} are expected`);
       }
     }
   }
+}
+
+function isPlain(text: string): boolean {
+  return !text.includes('\0') && Buffer.from(text).toString() === text;
 }
 
 /** Refuses bitmaps that clients would not be told of. */

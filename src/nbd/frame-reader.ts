@@ -29,6 +29,12 @@ export class FrameReader {
   /** The memory that the socket was told last. */
   #told: Uint8Array = this.#memory;
   #aside: Buffer | undefined;
+  readonly #onFailure: (error: Error) => void;
+
+  /** @param onFailure told what whoever takes something has thrown; nothing more is taken then */
+  constructor(onFailure: (error: Error) => void) {
+    this.#onFailure = onFailure;
+  }
 
   /** Next comes a head; it is valid until `take` returns. @param length bytes, up to 64 KiB */
   expectHead(length: number, take: (head: Buffer) => void): void {
@@ -94,7 +100,10 @@ export class FrameReader {
       told.byteOffset === this.#memory.byteOffset + this.#end;
     if (isPayload) this.#done += count;
     else if (isNext) this.#end += count;
-    else this.#keep(told.subarray(0, count));
+    else if (!this.#keep(told.subarray(0, count))) {
+      this.#isPaused = true;
+      this.#onFailure(new Error('more has come than is kept'));
+    }
     this.#takeAll();
     return this.#wantsMore;
   }
@@ -121,12 +130,13 @@ export class FrameReader {
     this.#start = 0;
   }
 
-  /** Keeps bytes that came where nothing was expected any more. */
-  #keep(bytes: Uint8Array): void {
+  /** Keeps bytes that came where nothing was expected any more. @returns whether there is room */
+  #keep(bytes: Uint8Array): boolean {
     if (this.#end + bytes.length > memoryBytes) this.#moveToBegin();
-    if (this.#end + bytes.length > memoryBytes) throw new Error('more was received than is kept');
+    if (this.#end + bytes.length > memoryBytes) return false;
     this.#memory.set(bytes, this.#end);
     this.#end += bytes.length;
+    return true;
   }
 
   #takeAll(): void {
@@ -135,6 +145,9 @@ export class FrameReader {
     this.#isTaking = true;
     try {
       while (!this.#isPaused && this.#takeOne());
+    } catch (error) {
+      this.#isPaused = true;
+      this.#onFailure(error as Error);
     } finally {
       this.#isTaking = false;
     }

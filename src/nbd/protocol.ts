@@ -121,6 +121,8 @@ export const NbdError = {
 /** States of a stretch in `base:allocation`. */
 export const AllocationState = { hole: 1, zero: 2 } as const;
 
+/** Longest path of a Unix socket, in bytes (unix(7)); longer ones would be cut off. */
+export const mostSocketPathBytes = 107;
 /** Longest string, in bytes. */
 export const mostStringBytes = 4096;
 /** Most bytes that a request reads, or brings: what clients take for granted is 32 MiB. */

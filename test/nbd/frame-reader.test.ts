@@ -62,7 +62,7 @@ test('what is sent comes out, part by part', () => {
     fc.property(parts, cuts, pauses, (wanted, sizes, paused) => {
       const total = wanted.reduce((sum, { length }) => sum + length, 0);
       const sent = contentOf(total);
-      const reader = new FrameReader();
+      const reader = new FrameReader(assert.ifError);
       const taken = collect(reader, wanted, paused);
       let at = 0;
       for (let turn = 0; at < total || reader.isPaused; turn++) {
@@ -89,7 +89,7 @@ test('what is sent comes out, part by part', () => {
 });
 
 test('a payload lands where it belongs without a detour', () => {
-  const reader = new FrameReader();
+  const reader = new FrameReader(assert.ifError);
   const into = new Uint8Array(1000);
   let isDone = false;
   reader.expectPayload(into, () => {
@@ -103,4 +103,15 @@ test('a payload lands where it belongs without a detour', () => {
   assert.equal(reader.wanted().byteOffset, 400);
   reader.took(600);
   assert.ok(isDone);
+});
+
+test('what whoever takes something throws is told, and nothing more is taken', () => {
+  const told: string[] = [];
+  const reader = new FrameReader(({ message }) => told.push(message));
+  reader.expectHead(4, () => {
+    throw new Error('not this');
+  });
+  reader.wanted();
+  assert.equal(reader.took(6), false);
+  assert.deepEqual(told, ['not this']);
 });

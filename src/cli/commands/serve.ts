@@ -1,7 +1,7 @@
 /** `cowherd serve`: images for other programs, through many connections at once. */
-import { writeFile, unlink } from 'node:fs/promises';
+import { lstat, readFile, unlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { type Server, type ServedImage, serve } from '../../export/serve.js';
+import { type Server, type ServedImage, mostWorkers, serve } from '../../export/serve.js';
 import { readTlsFolder } from '../../export/nbd/tls.js';
 import type { Image } from '../../image/api/image.js';
 import type { OpenImageOptions } from '../../image/api/options.js';
@@ -59,7 +59,7 @@ const options = {
     short: 'e',
     long: 'shared',
     argument: 'N',
-    help: 'clients at a time, others wait; default 0, without limit',
+    help: 'clients at a time, others wait; default 0, as many as there can be: 240 or so',
   },
   workers: {
     long: 'workers',
@@ -104,8 +104,8 @@ export const serveCommand: Command = {
     shared.refuseObjects(line.all('object'));
     const addresses = addressesOf(line);
     const names = namesOf(line);
-    const workers = count(line.last('workers'), 'number of workers', 1);
-    const most = count(line.last('connections'), 'number of clients', 0) ?? 0;
+    const workers = count(line.last('workers'), 'number of workers', 1, mostWorkers);
+    const most = count(line.last('connections'), 'number of clients', 0, 0x7fffffff) ?? 0;
     const credentials = line.last('tlsCreds');
     const tls = credentials === undefined ? undefined : await readTlsFolder(credentials);
     const opening = openingOf(line, session);
@@ -153,8 +153,10 @@ async function runUntilTheEnd(
   session: Session,
 ): Promise<void> {
   const pidFile = line.last('pidFile');
+  let isWritten = false;
   try {
     if (pidFile !== undefined) await writePidFile(pidFile);
+    isWritten = true;
     for (const address of server.addresses) {
       const isSecured = line.has('tlsCreds');
       for (const name of names) {
@@ -167,7 +169,7 @@ async function runUntilTheEnd(
     await Promise.race(ends);
   } finally {
     await server.close();
-    if (pidFile !== undefined) await unlink(pidFile).catch(() => undefined);
+    if (pidFile !== undefined && isWritten) await unlink(pidFile).catch(() => undefined);
   }
 }
 
@@ -183,9 +185,14 @@ function interrupted({ signal }: Session): Promise<void> {
   });
 }
 
+/** Makes a new file; one that a server has left behind is replaced, and nothing else. */
 async function writePidFile(file: string): Promise<void> {
   try {
-    await writeFile(file, `${process.pid}\n`);
+    const found = await lstat(file).catch(() => undefined);
+    const isLeftOver =
+      found?.isFile() === true && found.size < 20 && /^\d+\n$/.test(await readFile(file, 'utf8'));
+    if (isLeftOver) await unlink(file);
+    await writeFile(file, `${process.pid}\n`, { flag: 'wx' });
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException;
     throw new CliError(`Failed to create pid file '${file}': ${describeErrno(code)}`);
@@ -253,11 +260,16 @@ function openingOf(line: Line, session: Session): OpenImageOptions {
   };
 }
 
-function count(text: string | undefined, what: string, least: number): number | undefined {
+function count(
+  text: string | undefined,
+  what: string,
+  least: number,
+  most: number,
+): number | undefined {
   if (text === undefined) return undefined;
   const value = Number(text);
-  if (/^\d{1,9}$/.test(text) && value >= least) return value;
-  throw new CliError(`Invalid ${what} specified: '${text}'. Must be at least ${least}.`);
+  if (/^\d{1,9}$/.test(text) && value >= least && value <= most) return value;
+  throw new CliError(`Invalid ${what} specified: '${text}'. Must be between ${least} and ${most}.`);
 }
 
 /** Where clients find an export (NBD's doc/uri.md). */
@@ -268,7 +280,10 @@ function uriOf(address: string, name: string, isSecured: boolean): string {
     const socket = address.slice('unix:'.length).split('/').map(encodeURIComponent).join('/');
     return `${scheme}+unix:///${exportName}?socket=${socket}`;
   }
-  if (address.startsWith('tcp:'))
-    return `${scheme}://${address.slice('tcp:'.length)}/${exportName}`;
+  if (address.startsWith('tcp:')) {
+    const place = address.slice('tcp:'.length);
+    // Who listens everywhere is found here too.
+    return `${scheme}://${place.startsWith(':') ? 'localhost' : ''}${place}/${exportName}`;
+  }
   return `${address} ${name}`.trimEnd();
 }

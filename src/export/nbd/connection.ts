@@ -5,7 +5,7 @@ import type { Image, ImageQueue } from '../../image/api/image.js';
 import { FrameReader } from '../../nbd/frame-reader.js';
 import { contextsOf } from './metadata-context.js';
 import { type Agreement, type ExportFacts, Negotiation } from './negotiation.js';
-import { type ServerTls, nodeTlsOptions } from './tls.js';
+import { type ServerTls, nodeTlsOptions, tlsReason } from './tls.js';
 import type { PayloadPool } from './payload-pool.js';
 import { ReplyWriter } from './reply-writer.js';
 import { StreamFeed } from './stream-feed.js';
@@ -54,7 +54,10 @@ export class Connection {
   readonly closed: Promise<void>;
   readonly #socket: Socket;
   readonly #options: ConnectionOptions;
-  readonly #reader = new FrameReader();
+  readonly #reader = new FrameReader((error) => {
+    // A mistake of ours ends this connection, and no other.
+    this.end(error.message);
+  });
   readonly #replies: ReplyWriter;
   readonly #socketClosed: Promise<void>;
   readonly #timer: NodeJS.Timeout;
@@ -75,7 +78,7 @@ export class Connection {
     // Of what will be secured, TLS takes the bytes.
     const onread = {
       buffer: () => this.#reader.wanted(),
-      callback: (count: number) => this.#took(count),
+      callback: (count: number) => this.#reader.took(count),
     };
     const socket = new Socket({
       fd: descriptor,
@@ -152,7 +155,7 @@ export class Connection {
     const server = createServer(nodeTlsOptions(tls), (secured) => {
       this.#tls = secured;
       secured.on('error', (error: Error) => {
-        this.end(error.message);
+        this.end(tlsReason(error));
       });
       secured.once('end', () => {
         this.end(undefined);
@@ -163,7 +166,7 @@ export class Connection {
       this.#goOn();
     });
     server.on('tlsClientError', (error) => {
-      this.end(error.message);
+      this.end(`TLS failed: ${tlsReason(error)}`);
     });
     server.emit('connection', this.#socket);
   }
@@ -196,16 +199,6 @@ export class Connection {
         this.end(error instanceof Error ? error.message : String(error));
       },
     );
-  }
-
-  #took(count: number): boolean {
-    try {
-      return this.#reader.took(count);
-    } catch (error) {
-      // A mistake of ours ends this connection, and no other.
-      this.end(error instanceof Error ? error.message : String(error));
-      return false;
-    }
   }
 
   #goOn(): void {

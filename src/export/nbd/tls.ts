@@ -56,15 +56,24 @@ export function checkTls(tls: ServerTls): void {
     if (!isWhole) throw new Error('a certificate with its key, or shared keys are expected');
     createSecureContext(nodeTlsOptions(tls));
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    const message = `Invalid credentials for TLS: ${why}`;
+    const message = `Invalid credentials for TLS: ${tlsReason(error as Error)}`;
     throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { cause: error });
   }
+}
+
+/** Why TLS failed, without what OpenSSL says around it. */
+export function tlsReason(error: Error): string {
+  const { reason } = error as { readonly reason?: string };
+  return reason ?? error.message;
 }
 
 /** Lines of `NAME:HEX`. */
 function parseKeys(text: string, file: string): Record<string, string> {
   const keys: Record<string, string> = {};
+  if (text.trim() === '') {
+    const message = `Could not read '${file}': there is no key in it`;
+    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename: file });
+  }
   for (const line of text.split('\n').filter((each) => each.trim() !== '')) {
     const match = /^([^:]+):((?:[0-9a-fA-F]{2})+)$/.exec(line.trim());
     if (match === null) {

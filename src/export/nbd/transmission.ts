@@ -45,7 +45,7 @@ export interface TransmissionParties<Export extends ServedExport> {
   readonly payloads: PayloadPool;
   /** The connection has to be closed. @param why in a few words; undefined if the client wanted it */
   ended(why: string | undefined): void;
-  /** A request has ended: the reader may go on. */
+  /** A reply has gone: the reader may go on. */
   wantsMore(): void;
 }
 
@@ -57,6 +57,13 @@ interface Request extends Answered {
   readonly offset: number;
   /** Bytes. */
   readonly length: number;
+}
+
+/** What a request is answered with. */
+interface Answer {
+  readonly parts: readonly Uint8Array[];
+  /** Called when all of it has gone. */
+  readonly release?: () => void;
 }
 
 /** A request that is answered by an error, and changes nothing. */
@@ -73,8 +80,11 @@ class Refused extends Error {
 export class Transmission<Export extends ServedExport> {
   readonly #parties: TransmissionParties<Export>;
   readonly #headBytes: number;
+  /** Requests that were taken, and whose replies have not gone; and the bytes that they bring and read. */
   #requests = 0;
   #bytes = 0;
+  /** Requests that have not ended. */
+  #running = 0;
   #onIdle: (() => void) | undefined;
 
   constructor(parties: TransmissionParties<Export>) {
@@ -93,9 +103,9 @@ export class Transmission<Export extends ServedExport> {
     return this.#requests >= mostRequests || (this.#requests > 0 && this.#bytes >= mostBytes);
   }
 
-  /** Resolves when no request is under way. */
+  /** Resolves when all requests have ended; their replies may still be on their way. */
   async idle(): Promise<void> {
-    if (this.#requests === 0) return;
+    if (this.#running === 0) return;
     await new Promise<void>((resolve) => {
       this.#onIdle = resolve;
     });
@@ -160,23 +170,35 @@ export class Transmission<Export extends ServedExport> {
   #start(request: Request, payload: Payload | undefined): void {
     const bytes = request.command === Command.read ? request.length : (payload?.bytes.length ?? 0);
     this.#requests += 1;
+    this.#running += 1;
     this.#bytes += bytes;
     if (this.isFull) this.#parties.reader.pause();
-    const ended = (): void => {
+    const answer = ({ parts, release }: Answer): void => {
       payload?.release();
-      this.#requests -= 1;
-      this.#bytes -= bytes;
-      if (this.#requests === 0) this.#onIdle?.();
-      this.#parties.wantsMore();
+      const last = parts.length - 1;
+      parts.forEach((part, index) => {
+        this.#parties.replies.send(
+          part,
+          index < last
+            ? undefined
+            : () => {
+                release?.();
+                this.#requests -= 1;
+                this.#bytes -= bytes;
+                this.#parties.wantsMore();
+              },
+        );
+      });
+      this.#running -= 1;
+      if (this.#running === 0) this.#onIdle?.();
     };
-    this.#run(request, payload).then(ended, (error: unknown) => {
+    this.#run(request, payload).then(answer, (error: unknown) => {
       const { number, why } = failureOf(error);
-      this.#parties.replies.send(plainReply(request, number, why));
-      ended();
+      answer({ parts: [plainReply(request, number, why)] });
     });
   }
 
-  #run(request: Request, payload: Payload | undefined): Promise<void> {
+  #run(request: Request, payload: Payload | undefined): Promise<Answer> {
     const refusal = this.#refusal(request);
     if (refusal !== undefined) return Promise.reject(refusal);
     if (request.command === Command.read) return this.#read(request);
@@ -210,13 +232,10 @@ export class Transmission<Export extends ServedExport> {
     return undefined;
   }
 
-  async #read(request: Request): Promise<void> {
-    const { queue, replies, payloads } = this.#parties;
+  async #read(request: Request): Promise<Answer> {
+    const { queue, payloads } = this.#parties;
     const { offset, length, style } = request;
-    if (length === 0) {
-      replies.send(plainReply(request, 0));
-      return;
-    }
+    if (length === 0) return { parts: [plainReply(request, 0)] };
     const payload = payloads.take(length);
     try {
       await queue.read(payload.bytes, offset);
@@ -227,12 +246,15 @@ export class Transmission<Export extends ServedExport> {
     const headBytes = readHeadBytes[style];
     const reply = payload.withHead(headBytes).subarray(0, headBytes + length);
     writeReadHead(reply, request, length);
-    replies.send(reply, () => {
-      payload.release();
-    });
+    return {
+      parts: [reply],
+      release: () => {
+        payload.release();
+      },
+    };
   }
 
-  async #change(request: Request, payload: Payload | undefined): Promise<void> {
+  async #change(request: Request, payload: Payload | undefined): Promise<Answer> {
     const { queue } = this.#parties;
     const { command, flags, offset, length } = request;
     switch (command) {
@@ -251,7 +273,7 @@ export class Transmission<Export extends ServedExport> {
     }
     const isForced = isChange(command) && (flags & CommandFlag.fua) !== 0;
     if (command === Command.flush || isForced) await queue.flush();
-    this.#parties.replies.send(plainReply(request, 0));
+    return { parts: [plainReply(request, 0)] };
   }
 
   async #writeZeroes({ flags, offset, length }: Request): Promise<void> {
@@ -277,8 +299,8 @@ export class Transmission<Export extends ServedExport> {
     }
   }
 
-  async #tellStatus(request: Request, payload: Uint8Array | undefined): Promise<void> {
-    const { agreement, replies } = this.#parties;
+  async #tellStatus(request: Request, payload: Uint8Array | undefined): Promise<Answer> {
+    const { agreement } = this.#parties;
     const { image } = agreement.export;
     const { offset } = request;
     let { length } = request;
@@ -297,10 +319,12 @@ export class Transmission<Export extends ServedExport> {
     const most = (request.flags & CommandFlag.requestOne) !== 0 ? 1 : mostStretches;
     const range = { offset, length: Math.min(length, image.size - offset) };
     const found = await stretchesOf(image, contexts, range, most);
-    contexts.forEach(({ id }, index) => {
-      const isLast = index === contexts.length - 1;
-      replies.send(statusReply(request, id, found[index], isLast));
-    });
+    const last = contexts.length - 1;
+    return {
+      parts: contexts.map(({ id }, index) =>
+        statusReply(request, id, found[index], index === last),
+      ),
+    };
   }
 }
 

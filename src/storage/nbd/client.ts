@@ -344,7 +344,9 @@ function takeError(waiting: Waiting, type: number, body: Buffer): string | undef
 /** A socket, and what it brings. */
 class Link {
   readonly socket: Socket;
-  readonly reader = new FrameReader();
+  readonly reader = new FrameReader((error) => {
+    this.close(error);
+  });
   onEnd: (error: Error) => void = () => undefined;
   #failure: Error | undefined;
 

@@ -1,5 +1,6 @@
 /** Names of exports of NBD servers (NetworkBlockDevice/nbd, doc/uri.md). */
 import { cannotOpen } from '../../errors.js';
+import { mostSocketPathBytes } from '../../nbd/protocol.js';
 
 /** Port that IANA has given to NBD. */
 const nbdPort = 10_809;
@@ -28,13 +29,17 @@ export function parseNbdUri(name: string): NbdLocation {
   if (kind?.toLowerCase() === '+unix') {
     if (authority !== '') throw refuse('a URI of a Unix socket names no host');
     if (socket === null || socket === '') throw refuse('it names no socket (?socket=PATH)');
+    if (Buffer.byteLength(socket) > mostSocketPathBytes) {
+      throw refuse(`paths of sockets have at most ${mostSocketPathBytes} bytes`);
+    }
     return { server: { path: socket }, exportName };
   }
   if (socket !== null) throw refuse('only nbd+unix:// names a socket');
   const place: readonly (string | undefined)[] | null =
     /^(?:[^@]*@)?(?:\[([^\]]+)\]|([^:[\]]*))(?::(\d{1,5}))?$/.exec(authority!);
   const port = Number(place?.[3] ?? nbdPort);
-  if (place === null || port > 65_535) throw refuse('it names no host');
+  if (place === null) throw refuse('it names no host');
+  if (port > 65_535) throw refuse('it names no port');
   const host = place[1] ?? place[2] ?? '';
   return { server: { host: host === '' ? 'localhost' : host, port }, exportName };
 }

@@ -273,6 +273,15 @@ test('what cannot be served is refused in one line', async (t) => {
     ['--nbd', 'unix:s', '--pid-file', 'no/pid', 'disk.qcow2'],
     line("Failed to create pid file 'no/pid': [^\n]*"),
   );
+  await refused(
+    ['--nbd', 'unix:s', '--pid-file', 'file', 'disk.qcow2'],
+    line("Failed to create pid file 'file': File exists"),
+  );
+  await runOk('mkfifo', [path.join(folder, 'fifo')]);
+  await refused(
+    ['--nbd', 'unix:s', '--pid-file', 'fifo', 'disk.qcow2'],
+    line("Failed to create pid file 'fifo': File exists"),
+  );
   assert.equal(await readFile(path.join(folder, 'file'), 'utf8'), 'something of somebody');
   assert.ok(!existsSync(path.join(folder, 's')));
 });

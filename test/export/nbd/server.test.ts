@@ -251,6 +251,27 @@ test('clients that vanish leave the others alone', async (t) => {
   while (server.connections > 0) await new Promise((resolve) => setTimeout(resolve, 10));
 });
 
+test('a client that takes no replies is read no further, and keeps nobody from ending', async (t) => {
+  const { socket, image, end } = await serveImage(t, { size: 64 * mebi });
+  const client = await NbdClient.connect(socket);
+  client.socket.pause();
+  const reads = Array.from({ length: 600 }, () => client.read(0, mebi));
+  for (const each of reads) each.catch(() => undefined);
+  let before = -1;
+  while (before !== image.stats().total.bytesRead) {
+    before = image.stats().total.bytesRead;
+    await new Promise((resolve) => setTimeout(resolve, 300));
+  }
+  assert.ok(before > 0 && before <= 70 * mebi, `${before} bytes were read`);
+  const stays = await NbdClient.connect(socket);
+  assert.equal((await stays.read(0, 512)).error, 0);
+  await stays.close();
+  const begun = performance.now();
+  await end();
+  assert.ok(performance.now() - begun < 10_000);
+  client.socket.destroy();
+});
+
 test('so many clients at a time, and the next when one has gone', async (t) => {
   const { socket, server } = await serveImage(t, { connections: 2 });
   const first = await NbdClient.connect(socket);
@@ -388,6 +409,13 @@ test('names and addresses that cannot be are refused', async (t) => {
     );
   await refused({ nbd: 'disk.sock' }, /Invalid address 'disk\.sock'/);
   await refused({ nbd: 'tcp:host:99999' }, /Invalid address/);
+  await refused({ nbd: `unix:/tmp/${'x'.repeat(103)}` }, /at most 107 bytes/);
+  await refused({ nbd: 'unix:/none/there/s' }, /: No such file or directory$/);
+  await refused({ nbd: 5 } as unknown as ServeOptions, /nbd is 5/);
+  await refused({ nbd: 'unix:x', foo: 1 } as unknown as ServeOptions, /no option 'foo'/);
+  await refused(undefined as unknown as ServeOptions, /an object is expected/);
+  await assert.rejects(serve([{ image, name: 'a\ud800' }], { nbd: 'unix:x' }), /bytes of UTF-8/);
+  await assert.rejects(serve([{ image: {} as Image }], { nbd: 'unix:x' }), /open image/);
   await refused({ nbd: [] }, /No address/);
   await refused({ nbd: `unix:${socket}` }, /Could not listen at .*Address already in use/);
   await refused({ nbd: 'unix:/none/there' }, /Could not listen at 'unix:\/none\/there'/);

@@ -99,7 +99,7 @@ test('what a name says and cannot be done is refused in a line that names it', (
     ['json:[]', /Could not parse the JSON options/],
     ['json:null', /Could not parse the JSON options/],
     [asJson({ driver: 'luks', file }), /Unknown driver 'luks'/],
-    [asJson({ driver: 'qcow2', file: { driver: 'nbd', host: 'a' } }), /Unknown driver 'nbd'/],
+    [asJson({ driver: 'qcow2', file: { driver: 'ssh', host: 'a' } }), /Unknown driver 'ssh'/],
     [asJson({ driver: 'qcow2', file: 'node' }), /must be specified for "file"/],
     [asJson({ driver: 'file', filename: null }), /'filename' of the name has no value/],
     [asJson({ driver: 'raw', offset: 'x', file }), /'offset' expects a size/],

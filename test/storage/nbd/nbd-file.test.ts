@@ -127,6 +127,7 @@ describe('the command', () => {
     await refused(['info', `nbd+unix:///other?socket=${socket}`], /no export of that name/);
     await refused(['info', 'nbd+unix:///?socket=none'], /No such file or directory/);
     await refused(['info', 'nbd+unix:///'], /names no socket/);
+    await refused(['info', `nbd+unix:///?socket=/tmp/${'x'.repeat(103)}`], /at most 107 bytes/);
     await refused(['info', 'nbd://127.0.0.1:1/'], /Connection refused/);
     await refused(['convert', '-n', '-O', 'raw', 'disk.raw', uri], /to be read only/);
     await refused(['create', '-f', 'raw', uri, '1M'], /does not support image creation/);
