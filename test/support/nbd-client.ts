@@ -86,9 +86,9 @@ export class NbdClient {
     this.#options = options;
   }
 
-  /** Connects to a Unix socket, and agrees on an export. */
-  static async connect(path: string, options: NbdClientOptions = {}): Promise<NbdClient> {
-    const socket = connect(path);
+  /** Connects to a Unix socket, or a port of this host, and agrees on an export. */
+  static async connect(place: string | number, options: NbdClientOptions = {}): Promise<NbdClient> {
+    const socket = typeof place === 'string' ? connect(place) : connect(place, '127.0.0.1');
     const client = new NbdClient(socket, options);
     await client.#handshake();
     void client.#receive();

@@ -4,7 +4,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
-import { connect, createServer } from 'node:net';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { createImage } from '../../../src/image/graph/create.js';
@@ -185,7 +185,8 @@ test('who asks by a signal is told what the queues do, and so is who looks at th
 test('a socket that somebody else listens at', async (t) => {
   const folder = await folderWithImage(t);
   const listener = createServer();
-  await new Promise<void>((resolve) => listener.listen(path.join(folder, 's'), resolve));
+  await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+  const { port } = listener.address() as AddressInfo;
   const { fd } = (listener as unknown as { _handle: { fd: number } })._handle;
   const script = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"';
   const child = spawn(
@@ -194,13 +195,14 @@ test('a socket that somebody else listens at', async (t) => {
     { cwd: folder, stdio: ['ignore', 'pipe', 'inherit', fd] },
   );
   t.after(() => child.kill('SIGKILL'));
+  // From here on only the server accepts there.
+  listener.close();
   await once(child.stdout!, 'data');
-  const client = await NbdClient.connect(path.join(folder, 's'));
+  const client = await NbdClient.connect(port);
   assert.equal((await client.read(0, 512)).error, 0);
   await client.close();
   child.kill();
   await once(child, 'close');
-  listener.close();
 });
 
 test('several images by their names, raw and read-only ones too', async (t) => {

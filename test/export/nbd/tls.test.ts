@@ -85,7 +85,7 @@ test('certificates: clients that have one, and no others', async (t) => {
     ...['--object', bare, '--image-opts', '-c', 'read 0 1M', image],
   ]);
   assert.notEqual(refused.code, 0);
-  assert.ok(problems.length > 0);
+  while (problems.length === 0) await new Promise((resolve) => setTimeout(resolve, 10));
 });
 
 test('keys that are shared', async (t) => {
