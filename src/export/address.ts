@@ -1,9 +1,6 @@
 /** Addresses that are served at: `unix:PATH` and `tcp:HOST:PORT`. */
 import { CowherdError } from '../errors.js';
-import { mostSocketPathBytes } from '../nbd/protocol.js';
-
-/** Port that IANA has given to NBD. */
-const nbdPort = 10_809;
+import { mostSocketPathBytes, nbdPort } from '../nbd/protocol.js';
 
 /** Where clients come to. */
 export type Address =

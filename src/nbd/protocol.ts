@@ -121,6 +121,8 @@ export const NbdError = {
 /** States of a stretch in `base:allocation`. */
 export const AllocationState = { hole: 1, zero: 2 } as const;
 
+/** Port that IANA has given to NBD. */
+export const nbdPort = 10_809;
 /** Longest path of a Unix socket, in bytes (unix(7)); longer ones would be cut off. */
 export const mostSocketPathBytes = 107;
 /** Longest string, in bytes. */

@@ -207,6 +207,20 @@ export abstract class BaseFile implements StorageFile {
     if (this.#underWay === 0 && this.#whenIdle !== undefined) this.#whenIdle();
   }
 
+  /** Ends what is under way, and completes it, when its work has ended. */
+  protected settle(work: Promise<void>, completion: Completion): void {
+    work.then(
+      () => {
+        this.end();
+        completion.complete(null);
+      },
+      (error: unknown) => {
+        this.end();
+        completion.complete(error as Error);
+      },
+    );
+  }
+
   async #closeWhenIdle(): Promise<void> {
     if (this.#underWay > 0) {
       await new Promise<void>((resolve) => {

@@ -200,11 +200,11 @@ export class FileNode extends BaseFile {
   }
 
   protected startRead(buffer: Uint8Array, offset: number, completion: Completion): void {
-    this.#finish(this.#read(buffer, offset), completion);
+    this.settle(this.#read(buffer, offset), completion);
   }
 
   protected startWrite(buffer: Uint8Array, offset: number, completion: Completion): void {
-    this.#finish(this.#write(buffer, offset), completion);
+    this.settle(this.#write(buffer, offset), completion);
   }
 
   protected async doReadVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
@@ -277,19 +277,6 @@ export class FileNode extends BaseFile {
     } catch (error) {
       throw this.#failure('stat', undefined, error);
     }
-  }
-
-  #finish(work: Promise<void>, completion: Completion): void {
-    work.then(
-      () => {
-        this.end();
-        completion.complete(null);
-      },
-      (error: unknown) => {
-        this.end();
-        completion.complete(error as Error);
-      },
-    );
   }
 
   async #read(buffer: Uint8Array, offset: number): Promise<void> {

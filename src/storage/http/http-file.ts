@@ -134,16 +134,7 @@ export class HttpFile extends BaseFile {
   }
 
   protected startRead(buffer: Uint8Array, offset: number, completion: Completion): void {
-    this.#read(buffer, offset).then(
-      () => {
-        this.end();
-        completion.complete(null);
-      },
-      (error: unknown) => {
-        this.end();
-        completion.complete(error as Error);
-      },
-    );
+    this.settle(this.#read(buffer, offset), completion);
   }
 
   async #read(buffer: Uint8Array, offset: number): Promise<void> {

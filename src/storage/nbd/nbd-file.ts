@@ -142,24 +142,11 @@ export class NbdFile extends BaseFile {
   }
 
   protected startRead(buffer: Uint8Array, offset: number, completion: Completion): void {
-    this.#settle(this.#read(buffer, offset), completion);
+    this.settle(this.#read(buffer, offset), completion);
   }
 
   protected startWrite(buffer: Uint8Array, offset: number, completion: Completion): void {
-    this.#settle(this.#write(buffer, offset), completion);
-  }
-
-  #settle(work: Promise<void>, completion: Completion): void {
-    work.then(
-      () => {
-        this.end();
-        completion.complete(null);
-      },
-      (error: unknown) => {
-        this.end();
-        completion.complete(error as Error);
-      },
-    );
+    this.settle(this.#write(buffer, offset), completion);
   }
 
   async #read(buffer: Uint8Array, offset: number): Promise<void> {

@@ -1,9 +1,6 @@
 /** Names of exports of NBD servers (NetworkBlockDevice/nbd, doc/uri.md). */
 import { cannotOpen } from '../../errors.js';
-import { mostSocketPathBytes } from '../../nbd/protocol.js';
-
-/** Port that IANA has given to NBD. */
-const nbdPort = 10_809;
+import { mostSocketPathBytes, nbdPort } from '../../nbd/protocol.js';
 
 /** Where an export is. */
 export interface NbdLocation {

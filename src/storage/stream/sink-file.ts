@@ -58,24 +58,11 @@ export class SinkFile extends BaseFile {
   }
 
   protected startRead(buffer: Uint8Array, offset: number, completion: Completion): void {
-    this.#complete(this.doReadVector([buffer], offset), completion);
+    this.settle(this.doReadVector([buffer], offset), completion);
   }
 
   protected startWrite(buffer: Uint8Array, offset: number, completion: Completion): void {
-    this.#complete(this.doWriteVector([buffer], offset), completion);
-  }
-
-  #complete(work: Promise<void>, completion: Completion): void {
-    work.then(
-      () => {
-        this.end();
-        completion.complete(null);
-      },
-      (error: unknown) => {
-        this.end();
-        completion.complete(error as Error);
-      },
-    );
+    this.settle(this.doWriteVector([buffer], offset), completion);
   }
 
   protected doReadVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
