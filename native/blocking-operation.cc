@@ -28,6 +28,9 @@ bool meansUnsupported(int error) {
          error == -ENOTTY;
 }
 
+/** Bytes of a block of common file systems. */
+constexpr uint64_t kHostBlockBytes = 4096;
+
 int64_t sizeOf(const File& file) {
   if (file.blockDevice) return blockDeviceSize(file.descriptor());
   struct stat facts;
@@ -272,7 +275,9 @@ int64_t truncateReserving(const File& file, uint64_t size) {
   if (sizeBefore < 0) return sizeBefore;
   const uint64_t end = static_cast<uint64_t>(sizeBefore);
   if (size <= end) return truncate(file, size);
-  const int refusal = tryFallocate(file, 0, end, size - end);
+  // What waits to be written of the block in which the file ends would get one apart from the rest.
+  const uint64_t from = end & ~(kHostBlockBytes - 1);
+  const int refusal = tryFallocate(file, 0, from, size - from);
   if (refusal == 0) return 0;
   const int64_t result = truncate(file, size);
   // There may be room for what is written later, if not for all of it: none of it is kept.
