@@ -155,6 +155,7 @@ async function runOnThreads(
   const workers = orders.map(
     (each) => new threads.Worker(module, { workerData: { handle, orders: each }, execArgv: [] }),
   );
+  const ends = workers.map((worker) => ended(worker));
   const stop = (): void => {
     for (const worker of workers) worker.postMessage('stop');
   };
@@ -162,9 +163,9 @@ async function runOnThreads(
   try {
     await Promise.all(workers.map((worker) => nextMessage(worker)));
     const begun = performance.now();
-    const ends = workers.map((worker) => latenciesOf(worker));
+    const answers = workers.map((worker) => latenciesOf(worker));
     for (const worker of workers) worker.postMessage('begin');
-    const latencies = await Promise.all(ends);
+    const latencies = await Promise.all(answers);
     const seconds = (performance.now() - begun) / 1000;
     return { seconds, latencies };
   } catch (error) {
@@ -172,7 +173,7 @@ async function runOnThreads(
     throw signal?.aborted === true ? aborted(image) : error;
   } finally {
     signal?.removeEventListener('abort', stop);
-    await Promise.all(workers.map(ended));
+    await Promise.all(ends);
   }
 }
 
@@ -192,9 +193,9 @@ async function latenciesOf(worker: Worker): Promise<LatencyCounts> {
   return answer.latencies;
 }
 
-async function ended(worker: Worker): Promise<void> {
-  if (worker.threadId === -1) return;
-  await new Promise<void>((resolve) => {
+/** Asked for as a thread begins: not every runtime tells of an end that is past. */
+function ended(worker: Worker): Promise<void> {
+  return new Promise((resolve) => {
     worker.once('exit', () => {
       resolve();
     });
