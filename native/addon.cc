@@ -4,8 +4,11 @@
 #include "codec.h"
 #include "copy-order.h"
 #include "descriptor.h"
+#include "descriptor-message.h"
+#include "descriptor-watch.h"
 #include "environment.h"
 #include "file-facts.h"
+#include "mapped-memory.h"
 #include "restart.h"
 #include "ring.h"
 #include "zero-scan.h"
@@ -294,8 +297,11 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exportFileFacts(exports);
   exportRestart(exports);
   exportDescriptor(exports);
+  exportDescriptorMessage(exports);
+  exportDescriptorWatch(exports);
   exportCopyOrder(exports);
   exportHoldMemory(exports);
+  exportMappedMemory(exports);
   const napi_property_descriptor properties[] = {
       {"addressOf", nullptr, addressOf, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"isZero", nullptr, isZeroView, nullptr, nullptr, nullptr, napi_enumerable, nullptr},

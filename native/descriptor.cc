@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <unistd.h>
 
 namespace cowherd {
 
@@ -14,11 +15,18 @@ Napi::Value duplicateDescriptor(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), copy < 0 ? -errno : copy);
 }
 
+/** (descriptor) */
+void closeDescriptor(const Napi::CallbackInfo& info) {
+  ::close(info[0].As<Napi::Number>().Int32Value());
+}
+
 }  // namespace
 
 void exportDescriptor(Napi::Object exports) {
   exports["duplicateDescriptor"] =
       Napi::Function::New(exports.Env(), duplicateDescriptor, "duplicateDescriptor");
+  exports["closeDescriptor"] =
+      Napi::Function::New(exports.Env(), closeDescriptor, "closeDescriptor");
 }
 
 }  // namespace cowherd

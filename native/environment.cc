@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "descriptor-watch.h"
 #include "file.h"
 #include "ring.h"
 
@@ -48,6 +49,9 @@ void Environment::onCleanup(napi_async_cleanup_hook_handle handle, void* data) {
     __atomic_store_n(noted.second.word, noted.second.value, __ATOMIC_SEQ_CST);
   }
   environment->wordsAtEnd_.clear();
+  const std::vector<DescriptorWatch*> watches(environment->watches_.begin(),
+                                              environment->watches_.end());
+  for (DescriptorWatch* watch : watches) watch->close();
   const std::vector<Ring*> rings(environment->rings_.begin(), environment->rings_.end());
   for (Ring* ring : rings) ring->close();
   for (const auto& held : environment->files_) {

@@ -9,6 +9,7 @@
 
 namespace cowherd {
 
+class DescriptorWatch;
 class File;
 class Ring;
 
@@ -23,6 +24,8 @@ class Environment {
 
   void add(Ring* ring) { rings_.insert(ring); }
   void remove(Ring* ring) { rings_.erase(ring); }
+  void add(DescriptorWatch* watch) { watches_.insert(watch); }
+  void remove(DescriptorWatch* watch) { watches_.erase(watch); }
   /** Notes one reference to a file, which the environment's end would drop. */
   void hold(File* file) { files_[file] += 1; }
   /** Takes such a note back, because somebody else drops the reference. */
@@ -53,6 +56,7 @@ class Environment {
   std::unordered_map<int, WordAtEnd> wordsAtEnd_;
   int lastNote_ = 0;
   std::unordered_set<Ring*> rings_;
+  std::unordered_set<DescriptorWatch*> watches_;
   std::unordered_map<File*, int> files_;
   int closingHandles_ = 0;
   bool cleaning_ = false;

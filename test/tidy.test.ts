@@ -28,7 +28,13 @@ const allTypeScript = [
 /** What each layer may import besides itself and the leaves. */
 const layers: Layers = {
   cli: ['src/export/', 'src/jobs/', 'src/image/', 'src/native/file-position', 'src/native/restart'],
-  export: ['src/image/', 'src/nbd/', 'src/native/aligned-buffer', 'src/native/descriptor'],
+  export: [
+    'src/image/',
+    'src/nbd/',
+    'src/native/aligned-buffer',
+    'src/native/descriptor',
+    'src/native/mapped-memory',
+  ],
   jobs: [
     'src/image/',
     'src/native/zero-scan',
@@ -83,7 +89,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
     'threads',
     '',
   ],
-  'src/export/': ['nbd', ''],
+  'src/export/': ['sockets', 'nbd', 'vhost-user-blk', ''],
   'src/cli/': ['process', 'text', 'options', 'commands', ''],
   'src/format/qcow2/': [
     'layout',

@@ -1,5 +1,6 @@
 /** What the thread that accepts clients and those that serve them tell each other. */
 import type { ImageHandle } from '../image/api/image.js';
+import type { DeviceOrder } from './vhost-user-blk/device-orders.js';
 import type { ServerTls } from './nbd/tls.js';
 import type { ErrorMessage } from '../image/threads/error-transfer.js';
 
@@ -16,17 +17,28 @@ export interface ExportOrders {
 export interface ServeOrders {
   readonly exports: readonly ExportOrders[];
   readonly tls: ServerTls | undefined;
+  /** Microseconds in which a virtqueue is looked at again and again after the last request. */
+  readonly pollMicroseconds: number;
 }
 
-/** What a thread is told: to serve a client, or to end. */
+/** What a thread is told: to serve a client, to do something for a device, or to end. */
 export type ServeOrder =
+  | { readonly kind: 'device'; readonly id: number; readonly order: DeviceOrder }
   | { readonly kind: 'serve'; readonly client: number; readonly descriptor: number }
   | { readonly kind: 'close' };
 
-/** What a thread tells: that it can serve, or could not start; that a client has gone; what went wrong; its end. */
+/** What a thread tells: that it can serve, or could not start; that a client has gone; what went wrong; what it did for a device; its end. */
 export type ServeNews =
   | { readonly kind: 'ready' }
   | { readonly kind: 'gone'; readonly client: number }
   | { readonly kind: 'problem'; readonly why: string }
+  /** Of an order for a device. */
+  | {
+      readonly kind: 'answer';
+      readonly id: number;
+      readonly value: number | undefined;
+      /** Why it could not be done. */
+      readonly refusal: string | undefined;
+    }
   | { readonly kind: 'closed' }
   | { readonly kind: 'failed'; readonly error: ErrorMessage };

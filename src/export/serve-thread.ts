@@ -3,6 +3,8 @@ import { Worker } from 'node:worker_threads';
 import { CowherdError, problemWith } from '../errors.js';
 import { reviveError } from '../image/threads/error-transfer.js';
 import { noWorkerModule, workerModule } from '../package-folder.js';
+import type { DeviceLink } from './vhost-user-blk/device-orders.js';
+import { VhostUserError } from './vhost-user-blk/protocol.js';
 import type { ServeNews, ServeOrder, ServeOrders } from './serve-messages.js';
 
 /** What is told of a thread. */
@@ -23,6 +25,15 @@ export class ServeThread {
   readonly #ended: Promise<void>;
   #failure: Error | undefined;
   #isClosing = false;
+  /** Who waits for what it does for devices, by the number of the order. */
+  readonly #asked = new Map<
+    number,
+    {
+      readonly resolve: (value: number | undefined) => void;
+      readonly reject: (error: Error) => void;
+    }
+  >();
+  #lastOrder = 0;
 
   private constructor(orders: ServeOrders, filename: string, events: ThreadEvents) {
     this.#events = events;
@@ -44,6 +55,7 @@ export class ServeThread {
     this.#ended = new Promise((resolve) => {
       this.#worker.once('exit', () => {
         resolve();
+        for (const { reject } of this.#asked.values()) reject(deadError(filename));
         if (!this.#isClosing) this.#events.onDeath(this.#failure ?? deadError(filename));
       });
     });
@@ -69,6 +81,14 @@ export class ServeThread {
     this.#order({ kind: 'serve', client, descriptor });
   }
 
+  /** Has it do something for a device. */
+  readonly link: DeviceLink = (order) =>
+    new Promise((resolve, reject) => {
+      this.#lastOrder += 1;
+      this.#asked.set(this.#lastOrder, { resolve, reject });
+      this.#order({ kind: 'device', id: this.#lastOrder, order });
+    });
+
   /** Has it answer what is under way, leave the images, and end. @throws what kept it from that */
   async close(): Promise<void> {
     if (!this.#isClosing) {
@@ -91,6 +111,13 @@ export class ServeThread {
         this.clients -= 1;
         this.#events.onGone(news.client);
         break;
+      case 'answer': {
+        const asked = this.#asked.get(news.id);
+        this.#asked.delete(news.id);
+        if (news.refusal === undefined) asked?.resolve(news.value);
+        else asked?.reject(new VhostUserError(news.refusal));
+        break;
+      }
       case 'problem':
         this.#events.onProblem(news.why);
         break;

@@ -5,6 +5,7 @@ import { attachImage } from '../image/threads/attach.js';
 import { describeError } from '../image/threads/error-transfer.js';
 import { type NbdExport, exportOf } from './nbd/connection.js';
 import { NbdHost } from './nbd/host.js';
+import { VhostUserHost } from './vhost-user-blk/host.js';
 import type { ServeNews, ServeOrder, ServeOrders } from './serve-messages.js';
 
 const port = parentPort!;
@@ -14,36 +15,52 @@ const tell = (news: ServeNews): void => {
 
 const images: Image[] = [];
 try {
-  const { exports: orders, tls } = workerData as ServeOrders;
+  const { exports: orders, tls, pollMicroseconds } = workerData as ServeOrders;
   const exports: NbdExport[] = [];
   for (const { handle, ...facts } of orders) {
     const image = await attachImage(handle);
     images.push(image);
     exports.push(exportOf(image, facts));
   }
-  const host = new NbdHost(exports, tls, (why) => {
+  const onProblem = (why: string): void => {
     tell({ kind: 'problem', why });
-  });
-  serve(host);
+  };
+  const nbd = new NbdHost(exports, tls, onProblem);
+  serve(nbd, new VhostUserHost(exports, pollMicroseconds, onProblem));
   tell({ kind: 'ready' });
 } catch (error) {
   await fail(error);
 }
 
-function serve(host: NbdHost): void {
+function serve(nbd: NbdHost, vhostUser: VhostUserHost): void {
   port.on('message', (order: ServeOrder) => {
-    if (order.kind === 'close') {
-      host
-        .close()
-        .then(closeImages)
-        .then(() => {
-          tell({ kind: 'closed' });
-        }, fail);
-      return;
+    switch (order.kind) {
+      case 'close':
+        Promise.all([nbd.close(), vhostUser.close()])
+          .then(closeImages)
+          .then(() => {
+            tell({ kind: 'closed' });
+          }, fail);
+        break;
+      case 'serve':
+        void nbd.serve(order.descriptor).then(() => {
+          tell({ kind: 'gone', client: order.client });
+        });
+        break;
+      case 'device': {
+        const answer = { kind: 'answer', id: order.id } as const;
+        vhostUser.carryOut(order.order).then(
+          (value) => {
+            tell({ ...answer, value, refusal: undefined });
+          },
+          (error: unknown) => {
+            const refusal = error instanceof Error ? error.message : String(error);
+            tell({ ...answer, value: undefined, refusal });
+          },
+        );
+        break;
+      }
     }
-    void host.serve(order.descriptor).then(() => {
-      tell({ kind: 'gone', client: order.client });
-    });
   });
 }
 

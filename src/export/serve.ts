@@ -2,7 +2,6 @@
  * Serving open images to other programs: clients are accepted on this thread, and each is served wholly
  * by one of several, this one among them.
  */
-import { closeSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { CowherdError } from '../errors.js';
 import type { Image } from '../image/api/image.js';
@@ -15,19 +14,31 @@ import {
   flag,
   wholeNumber,
 } from '../image/options/option-check.js';
-import { descriptorProblem } from '../native/descriptor.js';
-import { type Address, parseAddress } from './address.js';
-import { Listener } from './listener.js';
+import { closeDescriptor, descriptorProblem } from '../native/descriptor.js';
+import {
+  type Address,
+  type DeviceAddress,
+  parseAddress,
+  parseDeviceAddress,
+} from './sockets/address.js';
+import { Listener } from './sockets/listener.js';
 import { type ExportSettings, exportOf } from './nbd/connection.js';
 import { NbdHost } from './nbd/host.js';
 import { mostStringBytes } from '../nbd/protocol.js';
 import { type ServerTls, checkTls } from './nbd/tls.js';
 import { ServeThread } from './serve-thread.js';
+import { VhostUserHost } from './vhost-user-blk/host.js';
+import { VhostUserPort } from './vhost-user-blk/port.js';
+import type { DeviceLink } from './vhost-user-blk/device-orders.js';
+import { VhostUserError } from './vhost-user-blk/protocol.js';
 
 /** Threads at most. */
 export const mostWorkers = 64;
 /** Threads by default at most: further ones share what the processors give. */
 const usefulWorkers = 8;
+
+/** For how long virtqueues are looked at by default: as QEMU does it. */
+const usualPollMicroseconds = 32;
 
 /** Queues of an image, of which each client has one, and each thread; the rest is the program's own. */
 const mostQueues = 248;
@@ -49,7 +60,18 @@ export interface ServedImage {
 /** Arguments of `serve`. */
 export interface ServeOptions {
   /** Addresses at which NBD clients are served: `unix:PATH`, `tcp:HOST:PORT`, `fd:N` of a listening socket. */
-  readonly nbd: string | readonly string[];
+  readonly nbd?: string | readonly string[] | undefined;
+  /**
+   * Sockets at which front-ends of vhost-user find a block device, one front-end at a time each:
+   * `unix:PATH[,queues=N][,name=NAME]`, with up to 64 virtqueues (default 16) and the name of the image
+   * where there are several. A comma in a path or a name is doubled.
+   */
+  readonly vhostUserBlk?: string | readonly string[] | undefined;
+  /**
+   * Microseconds for which a thread looks for the next request of a virtqueue before it waits to be told of
+   * one: less time to an answer, at the cost of the processor; default 32, at most 1,000,000.
+   */
+  readonly pollMicroseconds?: number | undefined;
   /** Threads that serve, from 1 to 64; default one for each processor, 8 at most. */
   readonly workers?: number | undefined;
   /** Clients at a time; further ones wait. Default as many as there can be: 247 without the threads. */
@@ -62,9 +84,11 @@ export interface ServeOptions {
 
 /** A server that is running. */
 export interface Server extends AsyncDisposable {
-  /** As clients can connect to it: with the port that was free, where 0 was asked for. */
+  /** As NBD clients can connect to it: with the port that was free, where 0 was asked for. */
   readonly addresses: readonly string[];
-  /** Clients that are connected. */
+  /** Where front-ends of vhost-user find the devices. */
+  readonly devices: readonly string[];
+  /** Clients and front-ends that are connected. */
   readonly connections: number;
   /** Resolves when the last client has gone, after the first has come. */
   readonly left: Promise<void>;
@@ -85,7 +109,7 @@ export async function serve(
   options: ServeOptions,
 ): Promise<Server> {
   checkImages(images);
-  checkOptions(options, serveRules, '', ['nbd']);
+  checkOptions(options, serveRules, '');
   const workers = options.workers ?? Math.min(usefulWorkers, availableParallelism());
   const most = mostQueues - workers;
   const connections = Math.min(options.connections ?? most, most);
@@ -93,21 +117,39 @@ export async function serve(
     const message = `Serving needs the native addon, and ${descriptorProblem}`;
     throw new CowherdError('ERR_COWHERD_UNSUPPORTED', message);
   }
-  const addresses = (typeof options.nbd === 'string' ? [options.nbd] : options.nbd).map(
-    parseAddress,
-  );
-  if (addresses.length === 0) throw invalid('No address to serve at');
+  const nbd = listOf(options.nbd).map(parseAddress);
+  const devices = listOf(options.vhostUserBlk).map((text) => {
+    const device = parseDeviceAddress(text);
+    return { device, exportIndex: indexOf(device, images, text) };
+  });
+  if (nbd.length + devices.length === 0) throw invalid('No address to serve at');
   await checkBitmaps(images);
   if (options.tls !== undefined) checkTls(options.tls);
   const server = new ImageServer(images, connections, options);
   try {
     await server.start(workers - 1);
-    for (const address of addresses) await server.listen(address);
+    for (const address of nbd) await server.listenForNbd(address);
+    for (const { device, exportIndex } of devices) await server.openDevice(device, exportIndex);
     return server;
   } catch (error) {
     await server.close().catch(() => undefined);
     throw error;
   }
+}
+
+function listOf(given: string | readonly string[] | undefined): readonly string[] {
+  return given === undefined ? [] : [given].flat();
+}
+
+/** Which image a device is. */
+function indexOf({ name }: DeviceAddress, images: readonly ServedImage[], text: string): number {
+  if (name === undefined && images.length > 1) {
+    throw invalid(`Which image '${text}' is has to be said by name=NAME: there are several`);
+  }
+  if (name === undefined) return 0;
+  const index = images.findIndex((each) => (each.name ?? '') === name);
+  if (index < 0) throw invalid(`No image is served by the name '${name}', as '${text}' wants`);
+  return index;
 }
 
 function invalid(message: string): CowherdError {
@@ -121,6 +163,8 @@ const addressList: OptionRule = (value) =>
 
 const serveRules: OptionRules<ServeOptions> = {
   nbd: addressList,
+  vhostUserBlk: addressList,
+  pollMicroseconds: wholeNumber(0, 1_000_000),
   workers: wholeNumber(1, mostWorkers),
   connections: wholeNumber(1),
   tls: (value) => (typeof value === 'object' ? undefined : 'an object is expected'),
@@ -179,9 +223,12 @@ class ImageServer implements Server {
   readonly #most: number;
   readonly #tls: ServerTls | undefined;
   readonly #onProblem: (why: string) => void;
-  readonly #host: NbdHost;
+  readonly #pollMicroseconds: number;
+  readonly #nbd: NbdHost;
+  readonly #vhostUser: VhostUserHost;
   readonly #threads: ServeThread[] = [];
   readonly #listeners: Listener[] = [];
+  readonly #ports: VhostUserPort[] = [];
   /** Sockets of clients that wait for others to go. */
   readonly #waiting: number[] = [];
   #ownClients = 0;
@@ -193,7 +240,7 @@ class ImageServer implements Server {
   constructor(
     images: readonly ServedImage[],
     most: number,
-    { tls, onProblem = () => undefined }: ServeOptions,
+    { tls, pollMicroseconds = usualPollMicroseconds, onProblem = () => undefined }: ServeOptions,
   ) {
     this.#images = images;
     this.#most = most;
@@ -208,14 +255,25 @@ class ImageServer implements Server {
     // Nobody has to listen to it.
     this.failed.catch(() => undefined);
     const exports = images.map((each) => exportOf(each.image, settingsOf(each)));
-    this.#host = new NbdHost(exports, tls, onProblem);
+    this.#pollMicroseconds = pollMicroseconds;
+    this.#nbd = new NbdHost(exports, tls, onProblem);
+    this.#vhostUser = new VhostUserHost(exports, pollMicroseconds, onProblem);
   }
 
   get addresses(): readonly string[] {
     return this.#listeners.map(({ address }) => address);
   }
 
+  get devices(): readonly string[] {
+    return this.#ports.map(({ address }) => address);
+  }
+
   get connections(): number {
+    const frontEnds = this.#ports.filter(({ isConnected }) => isConnected).length;
+    return this.#nbdClients + frontEnds;
+  }
+
+  get #nbdClients(): number {
     return this.#threads.reduce((sum, { clients }) => sum + clients, this.#ownClients);
   }
 
@@ -227,7 +285,7 @@ class ImageServer implements Server {
       ...settingsOf(each),
       handle: each.image.handle(),
     }));
-    const orders = { exports, tls: this.#tls };
+    const orders = { exports, tls: this.#tls, pollMicroseconds: this.#pollMicroseconds };
     const events = {
       onGone: () => {
         this.#gone();
@@ -244,13 +302,33 @@ class ImageServer implements Server {
     for (const each of started) if (each.status === 'rejected') throw each.reason as Error;
   }
 
-  async listen(address: Address): Promise<void> {
+  async listenForNbd(address: Address): Promise<void> {
     this.#listeners.push(
       await Listener.open(address, (descriptor) => {
         this.#waiting.push(descriptor);
         this.#admit();
       }),
     );
+  }
+
+  async openDevice({ address, queues }: DeviceAddress, exportIndex: number): Promise<void> {
+    const { image, readOnly } = this.#images[exportIndex];
+    const own: DeviceLink = async (order) => {
+      try {
+        return await this.#vhostUser.carryOut(order);
+      } catch (error) {
+        throw new VhostUserError(error instanceof Error ? error.message : String(error));
+      }
+    };
+    const port = await VhostUserPort.open({
+      ...{ address, exportIndex, links: [own, ...this.#threads.map(({ link }) => link)] },
+      facts: { image, readOnly: image.readOnly || readOnly === true, queues },
+      onProblem: this.#onProblem,
+      onGone: () => {
+        this.#gone();
+      },
+    });
+    this.#ports.push(port);
   }
 
   close(): Promise<void> {
@@ -264,17 +342,19 @@ class ImageServer implements Server {
 
   async #close(): Promise<void> {
     await Promise.all(this.#listeners.map((listener) => listener.close()));
-    for (const descriptor of this.#waiting.splice(0)) closeSync(descriptor);
+    for (const descriptor of this.#waiting.splice(0)) closeDescriptor(descriptor);
+    const left = await Promise.allSettled(this.#ports.map((port) => port.close()));
     const ended = await Promise.allSettled([
-      this.#host.close(),
+      this.#nbd.close(),
+      this.#vhostUser.close(),
       ...this.#threads.map((thread) => thread.close()),
     ]);
-    for (const end of ended) if (end.status === 'rejected') throw end.reason as Error;
+    for (const end of [...left, ...ended]) if (end.status === 'rejected') throw end.reason as Error;
   }
 
   /** Lets clients in, as long as there may be more: each is served where the fewest are. */
   #admit(): void {
-    while (this.#waiting.length > 0 && this.connections < this.#most) {
+    while (this.#waiting.length > 0 && this.#nbdClients < this.#most) {
       const descriptor = this.#waiting.shift()!;
       const client = ++this.#lastClient;
       const thread = this.#threads.reduce<ServeThread | undefined>(
@@ -286,7 +366,7 @@ class ImageServer implements Server {
         continue;
       }
       this.#ownClients += 1;
-      void this.#host.serve(descriptor).then(() => {
+      void this.#nbd.serve(descriptor).then(() => {
         this.#ownClients -= 1;
         this.#gone();
       });

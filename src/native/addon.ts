@@ -47,6 +47,12 @@ export interface NativeCopyOrder {
   offer(start: number, length: number, isZero: boolean): void;
 }
 
+/** A descriptor that is watched. */
+export interface NativeWatch {
+  /** Calls nothing any more. */
+  close(): void;
+}
+
 /** What the addon exports. A negative number as a result is a negated errno. */
 export interface Addon {
   openFile(path: string | Uint8Array, flags: number, mode: number): OpenedFile | number;
@@ -125,6 +131,33 @@ export interface Addon {
 
   /** Another descriptor of the same open file. @returns a negated errno if there can be none */
   duplicateDescriptor(descriptor: number): number;
+  closeDescriptor(descriptor: number): void;
+  /**
+   * Receives from a Unix socket without waiting.
+   *
+   * @param descriptors receives those that came along, and -1 after the last
+   * @returns bytes; 0 at the end
+   */
+  receiveMessage(socket: number, into: Uint8Array, descriptors: Int32Array): number;
+  /** Sends to a Unix socket without waiting. @returns bytes */
+  sendMessage(socket: number, bytes: Uint8Array, descriptors: Int32Array): number;
+  /** Calls back whenever a descriptor can be read from; the count of an eventfd is taken first. */
+  watchDescriptor(
+    descriptor: number,
+    isEvent: boolean,
+    onReadable: () => void,
+  ): NativeWatch | number;
+  /** Adds one to the count of an eventfd. */
+  signalEvent(descriptor: number): number;
+
+  /** Maps a part of a file for reading and writing, together with others; unmapped with the ArrayBuffer. */
+  mapMemory(descriptor: number, offset: number, length: number): ArrayBuffer | number;
+  /** @returns a descriptor of memory that can be mapped, all zeroes, which is the caller's to close */
+  createMemory(lengthBytes: number): number;
+  /** Pages of all mappings of the process that were taken away by others, and touched after that. */
+  lostPages(): number;
+  /** Whether none of them belongs to this mapping. */
+  isMemoryWhole(memory: ArrayBuffer): boolean;
 
   /** Whether the program carries a zlib that the codecs found. */
   readonly hasZlib: boolean;

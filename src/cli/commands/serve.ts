@@ -1,4 +1,4 @@
-/** `cowherd serve`: images for other programs, through many connections at once. */
+/** `cowherd serve`: images for other programs and virtual machines, through many queues at once. */
 import { lstat, readFile, unlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type Server, type ServedImage, mostWorkers, serve } from '../../export/serve.js';
@@ -26,6 +26,16 @@ const options = {
     long: 'nbd',
     argument: 'ADDRESS',
     help: 'serve NBD clients at unix:PATH, tcp:HOST:PORT or fd:N (a socket that listens); may be given again; default the sockets that systemd gives',
+  },
+  vhostUserBlk: {
+    long: 'vhost-user-blk',
+    argument: 'ADDRESS',
+    help: 'be a block device for a virtual machine at unix:PATH[,queues=N][,name=NAME]; may be given again; default 16 queues',
+  },
+  poll: {
+    long: 'poll',
+    argument: 'MICROSECONDS',
+    help: 'how long a queue of a virtual machine is looked at before its thread waits; default 32',
   },
   socket: { short: 'k', long: 'socket', argument: 'PATH', help: 'the same as --nbd unix:PATH' },
   bind: { short: 'b', long: 'bind', argument: 'HOST', help: 'serve NBD clients at this address' },
@@ -92,18 +102,20 @@ type Line = ParsedCommandLine<keyof typeof options>;
 /** The command. */
 export const serveCommand: Command = {
   name: 'serve',
-  summary: 'Serve images to other programs, through many connections at once',
+  summary: 'Serve images to other programs and virtual machines, through many queues at once',
   operands: 'IMAGE...',
   options,
   examples: [
     'serve --nbd unix:disk.sock --name disk disk.qcow2',
     'serve --nbd tcp:127.0.0.1:10809 --workers 4 -r disk.qcow2',
+    'serve --vhost-user-blk unix:disk.sock,queues=4 --workers 2 disk.qcow2',
   ],
   async run(words, session) {
     const line = parseCommandLine('serve', options, words);
     shared.refuseObjects(line.all('object'));
     const addresses = addressesOf(line);
     const names = namesOf(line);
+    const pollMicroseconds = count(line.last('poll'), 'time to poll', 0, 1_000_000);
     const workers = count(line.last('workers'), 'number of workers', 1, mostWorkers);
     const most = count(line.last('connections'), 'number of clients', 0, 0x7fffffff) ?? 0;
     const credentials = line.last('tlsCreds');
@@ -128,6 +140,8 @@ export const serveCommand: Command = {
       }));
       const server = await serve(served, {
         nbd: addresses,
+        vhostUserBlk: line.all('vhostUserBlk'),
+        pollMicroseconds,
         workers,
         tls,
         connections: most === 0 ? undefined : most,
@@ -162,6 +176,9 @@ async function runUntilTheEnd(
       for (const name of names) {
         await session.print(`Serving at ${uriOf(address, name, isSecured)}\n`);
       }
+    }
+    for (const device of server.devices) {
+      await session.print(`Serving a block device at ${device}\n`);
     }
     await session.flush();
     const ends: Promise<void>[] = [server.failed, interrupted(session)];
@@ -207,8 +224,9 @@ function addressesOf(line: Line): readonly string[] {
     const bracketed = host?.includes(':') === true ? `[${host}]` : (host ?? '');
     addresses.push(port === undefined ? `tcp:${bracketed}` : `tcp:${bracketed}:${port}`);
   }
-  if (addresses.length === 0) addresses.push(...givenSockets());
-  if (addresses.length > 0) return addresses;
+  const isElsewhere = addresses.length > 0 || line.has('vhostUserBlk');
+  if (!isElsewhere) addresses.push(...givenSockets());
+  if (isElsewhere || addresses.length > 0) return addresses;
   throw usageError('serve', 'Expecting an address to serve at, such as --nbd unix:disk.sock');
 }
 

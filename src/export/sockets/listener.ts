@@ -2,9 +2,9 @@
 import { stat, unlink } from 'node:fs/promises';
 import { type Server, type Socket, connect, createServer } from 'node:net';
 import path from 'node:path';
-import { CowherdError } from '../errors.js';
-import { duplicateDescriptor } from '../native/descriptor.js';
-import { describeErrno } from '../system-errors.js';
+import { CowherdError } from '../../errors.js';
+import { duplicateDescriptor } from '../../native/descriptor.js';
+import { describeErrno } from '../../system-errors.js';
 import { type Address, addressText } from './address.js';
 
 /** Clients that the kernel keeps waiting. */

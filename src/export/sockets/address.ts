@@ -1,6 +1,6 @@
-/** Addresses that are served at: `unix:PATH` and `tcp:HOST:PORT`. */
-import { CowherdError } from '../errors.js';
-import { mostSocketPathBytes, nbdPort } from '../nbd/protocol.js';
+/** Addresses that are served at: `unix:PATH` and `tcp:HOST:PORT`, and what is said of a device there. */
+import { CowherdError } from '../../errors.js';
+import { mostSocketPathBytes, nbdPort } from '../../nbd/protocol.js';
 
 /** Where clients come to. */
 export type Address =
@@ -28,6 +28,47 @@ export function parseAddress(text: string): Address {
     if (match !== null && port <= 65_535) return { host: match[1] ?? match[2] ?? '', port };
   }
   throw invalid(text, 'unix:PATH, tcp:HOST:PORT or fd:N is expected');
+}
+
+/** A device at an address. */
+export interface DeviceAddress {
+  readonly address: Address;
+  /** Virtqueues at most. */
+  readonly queues: number;
+  /** Name of the image; undefined where there is one only. */
+  readonly name: string | undefined;
+}
+
+/** Virtqueues of a device at most. */
+const mostVirtqueues = 64;
+/** Virtqueues by default: a front-end refuses a device with fewer than it wants. */
+const usualVirtqueues = 16;
+
+/**
+ * Reads `unix:PATH[,queues=N][,name=NAME]` or `fd:N[,…]`. A comma within is doubled.
+ *
+ * @throws CowherdError ERR_COWHERD_INVALID_ARGUMENT
+ */
+export function parseDeviceAddress(text: string): DeviceAddress {
+  const [first = '', ...options] = text
+    .split(/(?<!,),(?=(?:,,)*(?!,))/)
+    .map((part) => part.replaceAll(',,', ','));
+  const address = parseAddress(first);
+  if ('host' in address) throw invalid(first, 'unix:PATH or fd:N is expected');
+  let queues = usualVirtqueues;
+  let name: string | undefined;
+  for (const option of options) {
+    const [, key, value = ''] = /^(queues|name)=(.*)$/s.exec(option) ?? [];
+    if (key === 'name') {
+      name = value;
+    } else if (key === 'queues' && /^\d{1,3}$/.test(value)) {
+      queues = Number(value);
+    } else {
+      throw invalid(text, `queues=N or name=NAME is expected, not '${option}'`);
+    }
+  }
+  if (queues >= 1 && queues <= mostVirtqueues) return { address, queues, name };
+  throw invalid(text, `a device has from 1 to ${mostVirtqueues} queues`);
 }
 
 function invalid(text: string, why: string): CowherdError {
