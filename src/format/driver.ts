@@ -73,6 +73,23 @@ export interface FillRule {
 export interface FormatQueue {
   read(buffer: Uint8Array, offset: number): Promise<void>;
   write(buffer: Uint8Array, offset: number): Promise<void>;
+  /**
+   * Fills several buffers, one after the other, by one request of the host.
+   *
+   * @param length bytes of all of them
+   * @returns undefined, with nothing begun, where that cannot be; absent where it never can
+   */
+  readVector?(
+    buffers: readonly Uint8Array[],
+    length: number,
+    offset: number,
+  ): Promise<void> | undefined;
+  /** Writes several buffers in the same way. */
+  writeVector?(
+    buffers: readonly Uint8Array[],
+    length: number,
+    offset: number,
+  ): Promise<void> | undefined;
   writeZeroes(offset: number, length: number, unmap: boolean): Promise<void>;
   discard(offset: number, length: number): Promise<void>;
   /** Stores one cluster compressed. */

@@ -82,7 +82,9 @@ function start(
     case BlockRequest.in: {
       const length = bytesOf(writable);
       const offset = rangeOf(header.sector, length, target);
-      return transfer(writable, length, (part, at) => queue.read(part, offset + at));
+      const read =
+        writable.length === 1 ? queue.read(writable[0], offset) : queue.readv(writable, offset);
+      return read.then(() => length);
     }
     case BlockRequest.out: {
       refuseReadOnly(target);
@@ -90,7 +92,7 @@ function start(
       const offset = rangeOf(header.sector, length, target);
       return changed(
         target,
-        transfer(readable, length, (part, at) => queue.write(part, offset + at)),
+        readable.length === 1 ? queue.write(readable[0], offset) : queue.writev(readable, offset),
       );
     }
     case BlockRequest.flush:
@@ -126,28 +128,6 @@ function rangeOf(sector: number, length: number, { image }: BlockTarget): number
   const isWhole = length > 0 && length % sectorBytes === 0 && length <= mostDataBytes;
   if (!isWhole || offset > image.size || length > image.size - offset) throw ioError;
   return offset;
-}
-
-/** Moves the parts of a request, side by side. @returns the bytes of all of them */
-async function transfer(
-  parts: readonly Uint8Array[],
-  length: number,
-  move: (part: Uint8Array, at: number) => Promise<void>,
-): Promise<number> {
-  if (parts.length === 1) {
-    await move(parts[0], 0);
-    return length;
-  }
-  let at = 0;
-  const moves = parts.map((part) => {
-    const begin = at;
-    at += part.length;
-    return move(part, begin);
-  });
-  // All of them have to have ended: the memory is the guest's after that.
-  const ended = await Promise.allSettled(moves);
-  for (const each of ended) if (each.status === 'rejected') throw each.reason as Error;
-  return length;
 }
 
 /** Discards ranges, or has them read as zeroes. */

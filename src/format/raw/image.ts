@@ -138,6 +138,14 @@ class RawQueue implements FormatQueue {
     return this.#transfers.submitWrite(this.#file, buffer, offset, 0, offset);
   }
 
+  readVector(buffers: readonly Uint8Array[], _length: number, offset: number): Promise<void> {
+    return this.#run(() => this.#file.readVector(buffers, offset));
+  }
+
+  writeVector(buffers: readonly Uint8Array[], _length: number, offset: number): Promise<void> {
+    return this.#run(() => this.#file.writeVector(buffers, offset));
+  }
+
   /** Submits a request once the gate is open, unless its buffer was given away meanwhile. */
   async #onceOpen(buffer: Uint8Array, submit: () => Promise<void>): Promise<void> {
     const { length } = buffer;

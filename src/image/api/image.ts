@@ -58,6 +58,16 @@ export interface RequestTarget {
    * @throws ERR_COWHERD_INVALID_ARGUMENT for what is no buffer, or a resizable one
    */
   write(buffer: BufferLike, offset: number): Promise<void>;
+  /**
+   * Fills buffers one after the other from the guest offset, as `read` does one: by one request of the host
+   * where their bytes lie in one piece.
+   */
+  readv(buffers: readonly BufferLike[], offset: number): Promise<void>;
+  /**
+   * Writes buffers one after the other at the guest offset, as `write` does one: by one request of the host
+   * where their bytes lie in one piece.
+   */
+  writev(buffers: readonly BufferLike[], offset: number): Promise<void>;
   /** Makes a guest range read as zeroes; with `unmap` its clusters may be freed. */
   writeZeroes(
     offset: number,

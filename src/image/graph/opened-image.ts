@@ -144,6 +144,14 @@ export class OpenedImage implements Image {
     return this.#own.write(buffer, offset);
   }
 
+  readv(buffers: readonly BufferLike[], offset: number): Promise<void> {
+    return this.#own.readv(buffers, offset);
+  }
+
+  writev(buffers: readonly BufferLike[], offset: number): Promise<void> {
+    return this.#own.writev(buffers, offset);
+  }
+
   writeZeroes(
     offset: number,
     length: number,

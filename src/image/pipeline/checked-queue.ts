@@ -10,9 +10,10 @@ import { probeBytes } from '../../format/probe.js';
 import { mistakenFormat } from '../../format/registry.js';
 import { isZero } from '../../native/zero-scan.js';
 import type { ImageQueue, ReadStreamOptions, WriteStreamOptions } from '../api/image.js';
-import { type BufferLike, bytesOf } from '../api/buffer.js';
+import { type BufferLike, bytesOf, bytesOfEach, lengthOfAll } from '../api/buffer.js';
 import { type StreamSource, createReadStream } from '../streams/read-stream.js';
 import { createWriteStream } from '../streams/write-stream.js';
+import { gathered, readVector, writeVector } from './vectored.js';
 
 const sectorSize = 512;
 
@@ -84,6 +85,34 @@ export class CheckedQueue implements ImageQueue {
     if (this.#rules.probed && offset < probeBytes) return this.#writeBegin(bytes, offset);
     if (this.#throttled) return this.#hold(length, () => this.#queue.write(bytes, offset));
     return this.#queue.write(bytes, offset);
+  }
+
+  async readv(buffers: readonly BufferLike[], offset: number): Promise<void> {
+    const parts = bytesOfEach(buffers, this.#rules.filename);
+    const length = lengthOfAll(parts);
+    const refusal = this.#refusal(offset, length, false);
+    if (refusal !== undefined) throw refusal;
+    if (length === 0) return;
+    this.#counters.add(Counter.reads);
+    this.#counters.add(Counter.bytesRead, length);
+    await this.#hold(length, () => readVector(this.#queue, parts, offset));
+  }
+
+  async writev(buffers: readonly BufferLike[], offset: number): Promise<void> {
+    const parts = bytesOfEach(buffers, this.#rules.filename);
+    const length = lengthOfAll(parts);
+    const refusal = this.#refusal(offset, length, true);
+    if (refusal !== undefined) throw refusal;
+    if (length === 0) return;
+    const { detectZeroes, probed } = this.#rules;
+    // What is looked at first has to stay as it was then.
+    if (detectZeroes !== 'off' || (probed && offset < probeBytes)) {
+      await this.write(gathered(parts, length), offset);
+      return;
+    }
+    this.#counters.add(Counter.writes);
+    this.#counters.add(Counter.bytesWritten, length);
+    await this.#hold(length, () => writeVector(this.#queue, parts, offset));
   }
 
   writeZeroes(

@@ -12,7 +12,14 @@ import type { Image, ReadStreamOptions, RequestTarget, WriteStreamOptions } from
 import type { OpenImageOptions } from '../api/options.js';
 import type { ImageInfo } from '../api/reports.js';
 import type { ImageStats } from '../api/stats.js';
-import { type BufferLike, bytesOf } from '../api/buffer.js';
+import {
+  type BufferLike,
+  bytesOf,
+  bytesOfEach,
+  gather,
+  lengthOfAll,
+  scatter,
+} from '../api/buffer.js';
 import { reviveError } from './error-transfer.js';
 import { noteOpen } from '../graph/left-open.js';
 import { openImage } from '../graph/open.js';
@@ -286,6 +293,29 @@ class ThreadPool implements ImagePool {
     shared.set(bytes);
     try {
       await this.#run('write', offset, bytes.length, shared);
+    } finally {
+      this.#giveBack(shared);
+    }
+  }
+
+  async readv(buffers: readonly BufferLike[], offset: number): Promise<void> {
+    const parts = bytesOfEach(buffers, this.filename);
+    const shared = this.#lend(lengthOfAll(parts));
+    try {
+      await this.#run('read', offset, shared.length, shared);
+      // Refuses memory that was given away meanwhile.
+      scatter(shared, bytesOfEach(parts, this.filename));
+    } finally {
+      this.#giveBack(shared);
+    }
+  }
+
+  async writev(buffers: readonly BufferLike[], offset: number): Promise<void> {
+    const parts = bytesOfEach(buffers, this.filename);
+    const shared = this.#lend(lengthOfAll(parts));
+    gather(parts, shared);
+    try {
+      await this.#run('write', offset, shared.length, shared);
     } finally {
       this.#giveBack(shared);
     }

@@ -18,7 +18,14 @@ const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_0
 const runs = Number(process.env['COWHERD_TEST_RUNS'] ?? 25);
 
 type Step =
-  | { readonly kind: 'write'; readonly at: number; readonly length: number; readonly fill: number }
+  | {
+      readonly kind: 'write';
+      readonly at: number;
+      readonly length: number;
+      readonly fill: number;
+      /** Where the data are cut into buffers, in parts of the whole; left out, they are one. */
+      readonly cuts: readonly number[] | undefined;
+    }
   | { readonly kind: 'zero'; readonly at: number; readonly length: number; readonly unmap: boolean }
   | { readonly kind: 'discard'; readonly at: number; readonly length: number }
   | { readonly kind: 'compress'; readonly at: number; readonly fill: number }
@@ -50,6 +57,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       at: position,
       length: lengths,
       fill: fc.integer({ min: 1, max: 255 }),
+      cuts: fc.option(fc.array(position, { maxLength: 6 }), { nil: undefined }),
     }),
   },
   {
@@ -229,10 +237,17 @@ async function runBatch(
       model.fill(one.fill, start, start + length);
       const data = Buffer.from(model.subarray(start, start + length));
       if (one.kind === 'compress') await queue.writeCompressed(data, start);
-      else await queue.write(data, start);
+      else if (one.cuts === undefined) await queue.write(data, start);
+      else await queue.writev(partsOf(data, one.cuts), start);
     }
   });
   await Promise.all(requests);
+}
+
+/** Copies of data, cut at places given in parts of the whole; some may be empty. */
+function partsOf(data: Buffer, cuts: readonly number[]): Buffer[] {
+  const places = cuts.map((cut) => Math.floor(cut * data.length)).sort((one, other) => one - other);
+  return [0, ...places].map((from, index) => Buffer.from(data.subarray(from, places[index])));
 }
 
 /** A discarded byte may read as before or as zero; the model takes what it finds. */
@@ -254,6 +269,9 @@ async function adoptDiscarded(
 async function expectContent(queue: RequestTarget, model: Buffer): Promise<void> {
   const content = Buffer.alloc(model.length);
   await queue.read(content, 0);
+  const parts = partsOf(Buffer.alloc(model.length), [0.001, 0.02, 0.02, 0.3, 0.55]);
+  await queue.readv(parts, 0);
+  assert.ok(Buffer.concat(parts).equals(content), 'several buffers get what one does');
   if (content.equals(model)) return;
   const at = content.findIndex((byte, index) => byte !== model[index]);
   assert.fail(`guest offset ${at} reads ${content[at]}, written was ${model[at]}`);
@@ -281,6 +299,10 @@ test('requests outside the disk, on a closed or a read-only image are refused', 
   const buffer = new Uint8Array(512);
   await assert.rejects(image.read(buffer, 600), { code: 'ERR_COWHERD_OUT_OF_RANGE' });
   await assert.rejects(image.write(buffer, -1), { code: 'ERR_COWHERD_OUT_OF_RANGE' });
+  await assert.rejects(image.readv([buffer, buffer], 512), { code: 'ERR_COWHERD_OUT_OF_RANGE' });
+  await assert.rejects(image.writev([buffer, buffer], 512), { code: 'ERR_COWHERD_OUT_OF_RANGE' });
+  const noList = buffer as unknown as Uint8Array[];
+  await assert.rejects(image.readv(noList, 0), { code: 'ERR_COWHERD_INVALID_ARGUMENT' });
   await assert.rejects(image.discard(0.5, 1), { code: 'ERR_COWHERD_OUT_OF_RANGE' });
   await image.close();
   await assert.rejects(image.read(buffer, 0), { code: 'ERR_COWHERD_CLOSED' });

@@ -56,6 +56,26 @@ export class Payload implements TransferTarget {
     return this.#writeEncoded(this.#transform, buffer, guestOffset, hostOffset);
   }
 
+  /** Fills buffers one after the other by one request. */
+  async readVector(
+    buffers: readonly Uint8Array[],
+    guestOffset: GuestOffset,
+    hostOffset: HostOffset,
+  ): Promise<void> {
+    if (this.#transform === undefined) {
+      await this.#file.readVector(buffers, hostOffset);
+      return;
+    }
+    // A cipher's sectors do not end where the buffers do.
+    const whole = Buffer.alloc(buffers.reduce((sum, { length }) => sum + length, 0));
+    await this.read(whole, guestOffset, hostOffset);
+    let at = 0;
+    for (const buffer of buffers) {
+      whole.copy(buffer, 0, at);
+      at += buffer.length;
+    }
+  }
+
   /** Writes buffers one after the other as one request. */
   writeVector(
     buffers: readonly Uint8Array[],

@@ -17,7 +17,12 @@ import { UnflushedData } from '../../../engine/flush/unflushed.js';
 import { CowherdError, givenAway } from '../../../errors.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { BackingReader, DataCopy, FillRule, FormatQueue } from '../../driver.js';
-import { type GuestOffset, asClusterIndex, asGuestOffset } from '../layout/geometry.js';
+import {
+  type GuestOffset,
+  type HostOffset,
+  asClusterIndex,
+  asGuestOffset,
+} from '../layout/geometry.js';
 import { AllocatingWrites } from './allocating-writes.js';
 import { CompressedReader } from './compressed-reader.js';
 import { CompressedWriter } from './compressed-writer.js';
@@ -170,6 +175,33 @@ export class Qcow2Queue implements FormatQueue {
     return this.#write(buffer, buffer.length, offset, epoch);
   }
 
+  readVector(
+    buffers: readonly Uint8Array[],
+    length: number,
+    offset: GuestOffset,
+  ): Promise<void> | undefined {
+    return this.#inOnePiece(
+      () => this.#reader.locate(offset, length),
+      (hostOffset) => this.#context.payload.readVector(buffers, offset, hostOffset),
+    );
+  }
+
+  writeVector(
+    buffers: readonly Uint8Array[],
+    length: number,
+    offset: GuestOffset,
+  ): Promise<void> | undefined {
+    const { metadata, payload, unflushed } = this.#context;
+    if (!this.#changed || metadata.corruptMark.isSet) return undefined;
+    return this.#inOnePiece(
+      () => this.#writer.locate(offset, length),
+      async (hostOffset) => {
+        await payload.writeVector(buffers, offset, hostOffset);
+        unflushed.note();
+      },
+    );
+  }
+
   writeZeroes(offset: GuestOffset, length: number, unmap: boolean): Promise<void> {
     return this.#runChange(this.#gate.tryEnter(), () =>
       this.#zeroing.writeZeroes(offset, length, unmap),
@@ -266,6 +298,23 @@ export class Qcow2Queue implements FormatQueue {
       throw error;
     }
     this.#whole(buffer, length);
+  }
+
+  /** Transfers what lies in one piece, whose slice is cached. @returns undefined if that cannot be */
+  #inOnePiece(
+    locate: () => HostOffset,
+    transfer: (hostOffset: HostOffset) => Promise<void>,
+  ): Promise<void> | undefined {
+    const epoch = this.#gate.tryEnter();
+    if (epoch === gateClosed) return undefined;
+    try {
+      const hostOffset = locate();
+      if (hostOffset >= 0) return this.#run(epoch, () => transfer(hostOffset));
+    } catch (error) {
+      return this.#refused(epoch, error as Error);
+    }
+    this.#gate.leave(epoch);
+    return undefined;
   }
 
   /** Ends a request that met a lock whose owner is gone before anything of it was under way. */
