@@ -63,8 +63,9 @@ export interface ServeOptions {
   readonly nbd?: string | readonly string[] | undefined;
   /**
    * Sockets at which front-ends of vhost-user find a block device, one front-end at a time each:
-   * `unix:PATH[,queues=N][,name=NAME]`, with up to 64 virtqueues (default 16) and the name of the image
-   * where there are several. A comma in a path or a name is doubled.
+   * `unix:PATH[,queues=N][,name=NAME][,packed=on]`, with up to 64 virtqueues (default 16) and the name of the
+   * image where there are several. Requests under way in packed queues are lost where the server is killed;
+   * those in split ones are done by the server that goes on after it. A comma in a path or a name is doubled.
    */
   readonly vhostUserBlk?: string | readonly string[] | undefined;
   /**
@@ -311,7 +312,10 @@ class ImageServer implements Server {
     );
   }
 
-  async openDevice({ address, queues }: DeviceAddress, exportIndex: number): Promise<void> {
+  async openDevice(
+    { address, queues, isPacked }: DeviceAddress,
+    exportIndex: number,
+  ): Promise<void> {
     const { image, readOnly } = this.#images[exportIndex];
     const own: DeviceLink = async (order) => {
       try {
@@ -322,7 +326,7 @@ class ImageServer implements Server {
     };
     const port = await VhostUserPort.open({
       ...{ address, exportIndex, links: [own, ...this.#threads.map(({ link }) => link)] },
-      facts: { image, readOnly: image.readOnly || readOnly === true, queues },
+      facts: { image, readOnly: image.readOnly || readOnly === true, queues, isPacked },
       onProblem: this.#onProblem,
       onGone: () => {
         this.#gone();

@@ -30,7 +30,7 @@ const options = {
   vhostUserBlk: {
     long: 'vhost-user-blk',
     argument: 'ADDRESS',
-    help: 'be a block device for a virtual machine at unix:PATH[,queues=N][,name=NAME]; may be given again; default 16 queues',
+    help: 'be a block device for a virtual machine at unix:PATH[,queues=N][,name=NAME][,packed=on]; may be given again; default 16 queues',
   },
   poll: {
     long: 'poll',

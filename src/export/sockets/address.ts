@@ -37,6 +37,8 @@ export interface DeviceAddress {
   readonly queues: number;
   /** Name of the image; undefined where there is one only. */
   readonly name: string | undefined;
+  /** Whether drivers may have packed queues, whose requests under way nobody notes. */
+  readonly isPacked: boolean;
 }
 
 /** Virtqueues of a device at most. */
@@ -45,7 +47,7 @@ const mostVirtqueues = 64;
 const usualVirtqueues = 16;
 
 /**
- * Reads `unix:PATH[,queues=N][,name=NAME]` or `fd:N[,…]`. A comma within is doubled.
+ * Reads `unix:PATH[,queues=N][,name=NAME][,packed=on|off]` or `fd:N[,…]`. A comma within is doubled.
  *
  * @throws CowherdError ERR_COWHERD_INVALID_ARGUMENT
  */
@@ -57,17 +59,20 @@ export function parseDeviceAddress(text: string): DeviceAddress {
   if ('host' in address) throw invalid(first, 'unix:PATH or fd:N is expected');
   let queues = usualVirtqueues;
   let name: string | undefined;
+  let isPacked = false;
   for (const option of options) {
-    const [, key, value = ''] = /^(queues|name)=(.*)$/s.exec(option) ?? [];
+    const [, key, value = ''] = /^(queues|name|packed)=(.*)$/s.exec(option) ?? [];
     if (key === 'name') {
       name = value;
     } else if (key === 'queues' && /^\d{1,3}$/.test(value)) {
       queues = Number(value);
+    } else if (key === 'packed' && /^(on|off)$/.test(value)) {
+      isPacked = value === 'on';
     } else {
-      throw invalid(text, `queues=N or name=NAME is expected, not '${option}'`);
+      throw invalid(text, `queues=N, name=NAME or packed=on|off is expected, not '${option}'`);
     }
   }
-  if (queues >= 1 && queues <= mostVirtqueues) return { address, queues, name };
+  if (queues >= 1 && queues <= mostVirtqueues) return { address, queues, name, isPacked };
   throw invalid(text, `a device has from 1 to ${mostVirtqueues} queues`);
 }
 

@@ -23,15 +23,18 @@ export interface BlockDeviceFacts {
   readonly readOnly: boolean;
   /** Virtqueues at most. */
   readonly queues: number;
+  /** Whether drivers may have packed queues. */
+  readonly isPacked: boolean;
 }
 
 /** Features that the device has, of those of block devices and of rings. */
-export function featuresOf({ readOnly }: BlockDeviceFacts): bigint {
+export function featuresOf({ readOnly, isPacked }: BlockDeviceFacts): bigint {
   const { SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, MQ, DISCARD, WRITE_ZEROES } = Feature;
   const { INDIRECT_DESC, EVENT_IDX, PROTOCOL_FEATURES, VERSION_1, RING_PACKED, RO } = Feature;
   return bitsOf([
     ...[SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, MQ, DISCARD, WRITE_ZEROES],
-    ...[INDIRECT_DESC, EVENT_IDX, PROTOCOL_FEATURES, VERSION_1, RING_PACKED],
+    ...[INDIRECT_DESC, EVENT_IDX, PROTOCOL_FEATURES, VERSION_1],
+    ...(isPacked ? [RING_PACKED] : []),
     ...(readOnly ? [RO] : []),
   ]);
 }
@@ -46,7 +49,7 @@ export function configOf({ image, queues }: BlockDeviceFacts, hasWriteCache: boo
   config.writeUInt32LE(blockBytes, 20);
   // Best written by whole pages, which are 2^3 blocks, and read by whole clusters.
   config.writeUInt8(3, 24);
-  config.writeUInt16LE(1, 26);
+  config.writeUInt16LE(8, 26);
   config.writeUInt32LE(clusterBlocks, 28);
   config.writeUInt8(hasWriteCache ? 1 : 0, writeCacheAt);
   config.writeUInt16LE(queues, 34);

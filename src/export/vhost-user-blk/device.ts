@@ -114,9 +114,9 @@ export class VhostUserDevice {
         await this.#setFeatures(payload.u64());
         return undefined;
       case Request.getProtocolFeatures:
-        return { payload: numberPayload(protocolFeatures) };
+        return { payload: numberPayload(this.#offered) };
       case Request.setProtocolFeatures:
-        this.#protocolFeatures = payload.u64() & protocolFeatures;
+        this.#protocolFeatures = payload.u64() & this.#offered;
         return undefined;
       case Request.setOwner:
         return undefined;
@@ -193,6 +193,14 @@ export class VhostUserDevice {
       default:
         throw new VhostUserError(`it asks for ${message.request}, which is not known here`);
     }
+  }
+
+  /** Protocol features; what is under way can be noted of split queues only. */
+  get #offered(): bigint {
+    const { MQ, REPLY_ACK, CONFIG, INFLIGHT_SHMFD, RESET_DEVICE, CONFIGURE_MEM_SLOTS } =
+      ProtocolFeature;
+    const always = [MQ, REPLY_ACK, CONFIG, RESET_DEVICE, CONFIGURE_MEM_SLOTS];
+    return bitsOf(this.#facts.isPacked ? always : [...always, INFLIGHT_SHMFD]);
   }
 
   #vringOf(index: number): Vring {
@@ -403,7 +411,7 @@ export class VhostUserDevice {
     await this.#order(index, {
       ...{ device: this.#number, kind: 'start', queue: index },
       settings: {
-        ...{ size, addresses, base },
+        ...{ size, addresses, base, isPacked: has(this.#features, Feature.RING_PACKED) },
         hasEventIndex: has(this.#features, Feature.EVENT_IDX),
         hasIndirect: has(this.#features, Feature.INDIRECT_DESC),
       },
@@ -441,15 +449,6 @@ export class VhostUserDevice {
     for (const each of told) if (each.status === 'rejected') throw each.reason as Error;
   }
 }
-
-const protocolFeatures = bitsOf([
-  ProtocolFeature.MQ,
-  ProtocolFeature.REPLY_ACK,
-  ProtocolFeature.CONFIG,
-  ProtocolFeature.INFLIGHT_SHMFD,
-  ProtocolFeature.RESET_DEVICE,
-  ProtocolFeature.CONFIGURE_MEM_SLOTS,
-]);
 
 const events: Readonly<Record<number, 'kick' | 'call' | 'error'>> = {
   [Request.setVringKick]: 'kick',

@@ -12,8 +12,9 @@ import type { InflightPart, RingEvents } from './device-orders.js';
 import type { GuestMemory } from './guest-memory.js';
 import { Inflight, inflightBytes } from './inflight.js';
 import { VhostUserError } from './protocol.js';
+import { PackedVirtqueue } from './packed-virtqueue.js';
 import { SplitVirtqueue } from './split-virtqueue.js';
-import { BrokenRing, type Chain, type RingSettings } from './virtqueue.js';
+import { BrokenRing, type Chain, type RingSettings, type Virtqueue } from './virtqueue.js';
 
 /** Milliseconds between two looks at a ring whose driver cannot tell of its requests. */
 const lookMs = 1;
@@ -36,8 +37,9 @@ export interface VirtqueueOptions {
 /** See the file's comment. */
 export class VirtqueueServer {
   readonly #options: VirtqueueOptions;
-  readonly #ring: SplitVirtqueue;
-  readonly #inflight: Inflight | undefined;
+  readonly #ring: Virtqueue;
+  /** Of a split queue whose requests under way are noted. */
+  readonly #noted: { readonly ring: SplitVirtqueue; readonly inflight: Inflight } | undefined;
   readonly #pollMs: number;
   #watch: DescriptorWatch | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -60,18 +62,24 @@ export class VirtqueueServer {
     const { memory, settings, inflight, events, pollMicroseconds } = options;
     this.#options = options;
     this.#pollMs = pollMicroseconds / 1000;
-    this.#ring = new SplitVirtqueue(memory, settings);
-    if (inflight !== undefined) {
-      this.#inflight = new Inflight(mapInflight(inflight, settings.size), settings.size);
+    if (settings.isPacked) {
+      this.#ring = new PackedVirtqueue(memory, settings);
+    } else {
+      const ring = new SplitVirtqueue(memory, settings);
+      this.#ring = ring;
+      if (inflight !== undefined) {
+        const { size } = settings;
+        this.#noted = { ring, inflight: new Inflight(mapInflight(inflight, size), size) };
+      }
     }
     this.setEvents(events);
   }
 
   /** Does again what was under way when another process served the queue, then begins. */
   async start(): Promise<void> {
-    const ring = this.#ring;
-    const heads = this.#inflight?.recover(ring.nextUsed);
-    if (heads !== undefined) {
+    if (this.#noted !== undefined) {
+      const { ring, inflight } = this.#noted;
+      const heads = inflight.recover(ring.nextUsed);
       // New requests may be about the same sectors.
       ring.resume(heads.length);
       try {
@@ -83,7 +91,7 @@ export class VirtqueueServer {
     }
     if (this.#isBroken) return;
     this.#isTaking = true;
-    ring.refuseNotifications();
+    this.#ring.refuseNotifications();
     this.#wake();
   }
 
@@ -156,7 +164,7 @@ export class VirtqueueServer {
         if (this.#running === this.#options.settings.size) {
           throw new BrokenRing('more requests are under way than the queue can hold');
         }
-        this.#inflight?.take(chain.head);
+        this.#noted?.inflight.take(chain.head);
         this.#begin(chain);
         this.#lastBusy = performance.now();
       }
@@ -171,7 +179,7 @@ export class VirtqueueServer {
     this.#running += 1;
     void ended.then((written) => {
       this.#running -= 1;
-      this.#inflight?.answer(head);
+      this.#noted?.inflight.answer(head);
       this.#ring.complete(head, written);
       if (this.#isPublishing) return;
       // What ends together is told of together.
@@ -183,7 +191,7 @@ export class VirtqueueServer {
   readonly #publish = (): void => {
     this.#isPublishing = false;
     const isWanted = this.#ring.publish();
-    this.#inflight?.published(this.#ring.nextUsed);
+    this.#noted?.inflight.published(this.#noted.ring.nextUsed);
     if (!this.#options.memory.isWhole) {
       this.#break(new BrokenRing('guest memory was taken away'));
     }

@@ -25,6 +25,8 @@ export interface RingSettings {
   /** Descriptors. */
   readonly size: number;
   readonly addresses: RingAddresses;
+  /** Whether it is one ring (VIRTIO_F_RING_PACKED), or a table with two. */
+  readonly isPacked: boolean;
   /** Where it goes on, as SET_VRING_BASE tells it. */
   readonly base: number;
   /** Whether both sides say which event they want to hear of next (VIRTIO_F_EVENT_IDX). */
