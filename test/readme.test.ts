@@ -14,6 +14,7 @@ import {
   skipsSanitizer,
   temporaryFolder,
 } from './support/tools.js';
+import { VhostUserClient, header } from './support/vhost-user-client.js';
 
 /** A fenced block of the README: its language and its text. */
 interface Snippet {
@@ -30,6 +31,7 @@ const commands = snippets.filter(
   ({ language, text }) => language === 'sh' && !text.startsWith('npm '),
 );
 const isServing = ({ text }: Snippet): boolean => /^cowherd serve|nbd/.test(text);
+const isDevice = (line: string): boolean => line.includes('--vhost-user-blk');
 const shell = commands.filter((snippet) => !isServing(snippet));
 const serving = commands.filter(isServing);
 const programs = snippets.filter(({ language }) => language === 'ts');
@@ -81,7 +83,7 @@ async function workplace(t: TestContext): Promise<{ folder: string; searchPath: 
 
 test('serving: each server, and who converts from it and into it', async (t) => {
   const lines = serving.flatMap(({ text }) => text.trim().split('\n'));
-  const servers = lines.filter((line) => line.startsWith('cowherd serve'));
+  const servers = lines.filter((line) => line.startsWith('cowherd serve') && !isDevice(line));
   const clients = lines.filter((line) => !line.startsWith('cowherd serve'));
   assert.equal(servers.length, clients.length);
   const { folder, searchPath } = await workplace(t);
@@ -101,6 +103,33 @@ test('serving: each server, and who converts from it and into it', async (t) => 
   }
   await runOk('sh', ['-c', 'cowherd compare disk.raw disk.qcow2'], options);
   await runOk('sh', ['-c', 'cowherd compare disk.raw copy.qcow2'], options);
+});
+
+test('serving: a block device, to a driver with all of its queues', async (t) => {
+  const [line] = serving.flatMap(({ text }) => text.trim().split('\n')).filter(isDevice);
+  const { folder, searchPath } = await workplace(t);
+  const options = { cwd: folder, env: { PATH: searchPath } };
+  await runOk('sh', ['-c', 'cowherd convert -O qcow2 disk.raw disk.qcow2'], options);
+  const server = spawn('sh', ['-c', `exec ${line}`], {
+    cwd: folder,
+    env: { ...process.env, PATH: searchPath },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  t.after(() => server.kill('SIGKILL'));
+  const [said] = (await once(server.stdout, 'data')) as [Buffer];
+  assert.equal(said.toString(), 'Serving a block device at unix:disk.sock\n');
+  const client = await VhostUserClient.start(path.join(folder, 'disk.sock'), { queues: 4 });
+  const parts = [
+    { length: 16, isWritable: false },
+    { length: 513, isWritable: true },
+  ];
+  for (const queue of client.queues) {
+    const answer = await queue.request(header(0, 0), parts);
+    assert.equal(answer[512], 0);
+  }
+  client.close();
+  server.kill('SIGTERM');
+  assert.deepEqual(await once(server, 'close'), [0, null]);
 });
 
 for (const { text } of shell) {

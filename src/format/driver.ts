@@ -108,6 +108,8 @@ export interface FormatQueue {
    */
   dataCopy(rule: FillRule): DataCopy | undefined;
   flush(): Promise<void>;
+  /** Makes what has completed outlast the process; absent where only `flush` does. */
+  settle?(): Promise<void>;
   /** Waits for the queue's requests and leaves the image. */
   close(): Promise<void>;
 }

@@ -93,20 +93,19 @@ export async function makeEvent(): Promise<number> {
 /** See the file's comment. */
 export class VhostUserClient {
   readonly ram: GuestRam;
-  readonly queues: DriverQueue[] = [];
+  readonly queues: DriverQueue[];
   readonly #socket: number;
   readonly #watch: DescriptorWatch;
-  readonly #ownsRam: boolean;
   #received = Buffer.alloc(0);
   /** Descriptors that came along with answers. */
   readonly #arrived: number[] = [];
   #isEnded = false;
   #onReceived: (() => void) | undefined;
 
-  private constructor(socket: number, ram: GuestRam | undefined) {
+  private constructor(socket: number, former: VhostUserClient | undefined) {
     this.#socket = socket;
-    this.#ownsRam = ram === undefined;
-    this.ram = ram ?? new GuestRam();
+    this.ram = former?.ram ?? new GuestRam();
+    this.queues = former?.queues ?? [];
     const watch = watchSocket(socket, () => {
       this.#receive();
     });
@@ -114,8 +113,8 @@ export class VhostUserClient {
     this.#watch = watch;
   }
 
-  /** Connects, without a word. */
-  static async connect(socketPath: string, ram?: GuestRam): Promise<VhostUserClient> {
+  /** Connects, without a word. @param former whose memory and queues it takes over */
+  static async connect(socketPath: string, former?: VhostUserClient): Promise<VhostUserClient> {
     const descriptor = await new Promise<number>((resolve, reject) => {
       const socket = connect(socketPath, () => {
         const { _handle: handle } = socket as unknown as { _handle: { fd: number } };
@@ -124,16 +123,16 @@ export class VhostUserClient {
       });
       socket.once('error', reject);
     });
-    return new VhostUserClient(descriptor, ram);
+    return new VhostUserClient(descriptor, former);
   }
 
   /** Connects, and has the queues run. */
   static async start(
     socketPath: string,
     options: ClientOptions = {},
-    ram?: GuestRam,
+    former?: VhostUserClient,
   ): Promise<VhostUserClient> {
-    const client = await VhostUserClient.connect(socketPath, ram);
+    const client = await VhostUserClient.connect(socketPath, former);
     await client.agree(options);
     await client.startQueues(options);
     return client;
@@ -175,9 +174,8 @@ export class VhostUserClient {
   async startQueues({ queues = 1, size = 64, packed = false }: ClientOptions): Promise<void> {
     for (let index = 0; index < queues; index++) {
       const base = index * ringBytes;
-      this.queues.push(await DriverQueue.open(this.ram, base, index, size, packed));
-      const { addresses, isFresh, kick, call } = this.queues[index];
-      if (isFresh) this.ram.bytes.fill(0, base, base + ringBytes);
+      this.queues[index] ??= await DriverQueue.open(this.ram, base, index, size, packed);
+      const { addresses, kick, call } = this.queues[index];
       const used = this.ram.view.getUint16(base + addresses.used + 2, true);
       this.tell(Request.setVringNum, pair(index, size));
       this.tell(Request.setVringBase, pair(index, packed ? 0x80008000 : used));
@@ -242,11 +240,16 @@ export class VhostUserClient {
 
   /** Leaves without a word. */
   close(): void {
+    this.disconnect();
+    for (const queue of this.queues) queue.close();
+    this.ram.close();
+  }
+
+  /** As `close`, but for what another client takes over. */
+  disconnect(): void {
     this.#watch.close();
     closeDescriptor(this.#socket);
-    for (const queue of this.queues) queue.close();
     for (const descriptor of this.#arrived.splice(0)) closeDescriptor(descriptor);
-    if (this.#ownsRam) this.ram.close();
   }
 
   async #take(count: number): Promise<Buffer> {
@@ -286,7 +289,6 @@ export class VhostUserClient {
 /** One virtqueue, as a driver has it. */
 export class DriverQueue {
   readonly addresses: { descriptors: number; available: number; used: number };
-  readonly isFresh: boolean;
   readonly kick: number;
   readonly call: number;
   readonly #ram: GuestRam;
@@ -323,11 +325,8 @@ export class DriverQueue {
     this.#isPacked = isPacked;
     this.#room = size;
     this.addresses = { descriptors: 0, available: 4 * pageBytes, used: 8 * pageBytes };
-    this.isFresh = isPacked || this.#view(this.addresses.available + 2).getUint16(0, true) === 0;
     this.kick = events.kick;
     this.call = events.call;
-    this.#next = isPacked ? 0 : this.#view(this.addresses.available + 2).getUint16(0, true);
-    this.#nextUsed = isPacked ? 0 : this.#view(this.addresses.used + 2).getUint16(0, true);
     for (let each = size - 1; each >= 0; each--) this.#free.push(each);
     for (let slot = 7; slot >= 0; slot--) this.#freeSlots.push(slot);
     const watch = watchEvent(this.call, () => {
@@ -517,10 +516,6 @@ export class DriverQueue {
     this.#watch.close();
     closeSync(this.kick);
     closeSync(this.call);
-  }
-
-  #view(offset: number): DataView {
-    return new DataView(this.#ram.bytes.buffer, this.#base + offset);
   }
 }
 

@@ -1,10 +1,12 @@
 /** `cowherd serve`: images for other programs and virtual machines, through many queues at once. */
 import { lstat, readFile, unlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { type Server, type ServedImage, mostWorkers, serve } from '../../export/serve.js';
 import { readTlsFolder } from '../../export/nbd/tls.js';
 import type { Image } from '../../image/api/image.js';
 import type { OpenImageOptions } from '../../image/api/options.js';
+import { CowherdError } from '../../errors.js';
 import { describeErrno } from '../../system-errors.js';
 import { CliError, usageError } from '../process/cli-error.js';
 import { Interrupted, type Session } from '../process/session.js';
@@ -14,6 +16,9 @@ import { parseImageName } from '../options/image-name.js';
 import { type OptionSpecs, type ParsedCommandLine, parseCommandLine } from '../options/options.js';
 import * as shared from '../options/shared-options.js';
 import { displayStats } from '../text/stats-display.js';
+
+/** Milliseconds for which an image is tried that somebody else has. */
+const lockedMs = 1000;
 
 const options = {
   ...shared.helpOption,
@@ -129,7 +134,7 @@ export const serveCommand: Command = {
           imageOpts: line.has('imageOpts'),
           forWriting: opening.readOnly !== true,
         });
-        images.push(await openNamed(name, opening));
+        images.push(await openOnceFree(() => openNamed(name, opening), session));
       }
       const descriptions = line.all('description');
       const served = images.map((image, index): ServedImage => ({
@@ -159,6 +164,23 @@ export const serveCommand: Command = {
     return 0;
   },
 };
+
+/**
+ * Opens an image. A server that was killed may hold it for a moment yet, until the kernel has ended what it
+ * had under way.
+ */
+async function openOnceFree(open: () => Promise<Image>, { signal }: Session): Promise<Image> {
+  const last = performance.now() + lockedMs;
+  for (;;) {
+    try {
+      return await open();
+    } catch (error) {
+      const isLocked = error instanceof CowherdError && error.code === 'ERR_COWHERD_LOCKED';
+      if (!isLocked || performance.now() > last || signal.aborted) throw error;
+    }
+    await setTimeout(lockedMs / 20);
+  }
+}
 
 async function runUntilTheEnd(
   server: Server,

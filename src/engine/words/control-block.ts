@@ -52,6 +52,17 @@ export const ControlWord = {
   /** Virtual size of the image below in bytes, in two parts; 0 if there is none. */
   belowSizeLow: 29,
   belowSizeHigh: 30,
+  /** Whether entries were changed that the file does not have yet; see `EntriesState`. */
+  entriesState: 31,
+} as const;
+
+/** What the word of the entries says. */
+export const EntriesState = {
+  /** All that were changed by requests that have completed are in the file. */
+  settled: 0,
+  changed: 1,
+  /** A round writes those that were changed before it began; none was since then. */
+  settling: 2,
 } as const;
 
 /** What the gate word says. */

@@ -29,6 +29,8 @@ export interface BlockTarget {
   readonly id: string;
   /** Whether what changes is durable when it is answered. */
   isWriteThrough(): boolean;
+  /** Whether the driver goes on with another process if this one ends: then it finds what was answered. */
+  readonly isOutlived: boolean;
 }
 
 /** A request that is answered with a status of its own, and changes nothing. */
@@ -119,6 +121,7 @@ function refuseReadOnly({ readOnly }: BlockTarget): void {
 async function changed(target: BlockTarget, change: Promise<unknown>): Promise<number> {
   await change;
   if (target.isWriteThrough()) await target.queue.flush();
+  else if (target.isOutlived) await target.queue.settle();
   return 0;
 }
 

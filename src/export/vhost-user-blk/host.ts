@@ -95,7 +95,10 @@ export class VhostUserHost {
     try {
       const server = new VirtqueueServer({
         ...{ memory, settings: order.settings, events: order.events, inflight: order.inflight },
-        target: { image, queue, readOnly, id, isWriteThrough: () => device.isWriteThrough },
+        target: {
+          ...{ image, queue, readOnly, id, isOutlived: order.inflight !== undefined },
+          isWriteThrough: () => device.isWriteThrough,
+        },
         pollMicroseconds: this.#pollMicroseconds,
         onBroken: (why) => {
           this.#onProblem(`queue ${order.queue} is not served any more: ${why}`);

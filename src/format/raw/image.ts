@@ -195,6 +195,10 @@ class RawQueue implements FormatQueue {
     return this.#run(() => this.#file.flush());
   }
 
+  settle(): Promise<void> {
+    return Promise.resolve();
+  }
+
   #run<Result>(request: () => Promise<Result>): Promise<Result> {
     return this.#counters.run(() => this.#entrance.run(request));
   }

@@ -95,6 +95,11 @@ export interface RequestTarget {
   /** Makes every request that completed before this call durable. */
   flush(): Promise<void>;
   /**
+   * Makes every request that completed before this call outlast the process, though not the machine: another
+   * process finds what was written. Costs next to nothing where only data were overwritten since.
+   */
+  settle(): Promise<void>;
+  /**
    * The content of the disk, or a part of it, as one of Node's streams of `Buffer`s. What is not stored is
    * filled in as zeroes. What is written to the image meanwhile may be in it or not. The stream has closed
    * when no request of it is under way any more, after `destroy()` too; its errors are `CowherdError`s.

@@ -176,6 +176,10 @@ export class OpenedImage implements Image {
     return this.#own.flush();
   }
 
+  settle(): Promise<void> {
+    return this.#own.settle();
+  }
+
   createReadStream(options?: ReadStreamOptions): Readable {
     return this.#own.createReadStream(options);
   }

@@ -184,6 +184,12 @@ export class CheckedQueue implements ImageQueue {
     return this.#queue.flush();
   }
 
+  settle(): Promise<void> {
+    if (this.#closing !== undefined) return Promise.reject(this.#closed());
+    if (!this.#rules.node.permissions.write) return Promise.resolve();
+    return this.#queue.settle?.() ?? this.#queue.flush();
+  }
+
   createReadStream(options: ReadStreamOptions = {}): Readable {
     const refusal = this.#refusal(0, 0, false);
     if (refusal !== undefined) throw refusal;

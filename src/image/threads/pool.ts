@@ -47,7 +47,7 @@ export interface PoolOptions extends OpenImageOptions {
 
 /** An image that a pool of threads serves. Requests may run concurrently without limit. */
 export interface ImagePool
-  extends Omit<RequestTarget, 'writeCompressed' | 'reserve'>, AsyncDisposable {
+  extends Omit<RequestTarget, 'writeCompressed' | 'reserve' | 'settle'>, AsyncDisposable {
   readonly filename: string;
   /** Virtual size in bytes. */
   readonly size: number;

@@ -1,6 +1,6 @@
 /** `cowherd serve`: what a shell sees of it, its ends, and that no byte is lost when it is killed. */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
@@ -11,43 +11,11 @@ import { createImage } from '../../../src/image/graph/create.js';
 import { openImage } from '../../../src/image/graph/open.js';
 import { runCowherd } from '../../support/both-tools.js';
 import { NbdClient } from '../../support/nbd-client.js';
+import { startServer } from '../../support/running-server.js';
 import { cowherdProgram, needsTool, runOk, temporaryFolder } from '../../support/tools.js';
 
 const mebi = 1024 * 1024;
 const kills = Number(process.env['COWHERD_TEST_RUNS'] ?? 5);
-
-interface Running {
-  readonly child: ChildProcess;
-  /** Resolves with the exit code, or the signal it died of. */
-  readonly ended: Promise<number | string>;
-  readonly lines: string[];
-  readonly stderr: () => string;
-}
-
-/** Starts a server; resolves when it says that it serves. */
-async function start(t: TestContext, folder: string, words: readonly string[]): Promise<Running> {
-  const child = spawn(process.execPath, [cowherdProgram, 'serve', ...words], {
-    cwd: folder,
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  let stderr = '';
-  let stdout = '';
-  child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
-  const ended = once(child, 'close').then(([code, signal]) => (code ?? signal) as number | string);
-  t.after(() => child.kill('SIGKILL'));
-  await Promise.race([
-    new Promise<void>((resolve) => {
-      child.stdout.on('data', (chunk: Buffer) => {
-        stdout += chunk.toString();
-        if (stdout.includes('\n')) resolve();
-      });
-    }),
-    ended.then((code) => {
-      throw new Error(`the server ended with ${code}: ${stderr}`);
-    }),
-  ]);
-  return { child, ended, lines: stdout.trimEnd().split('\n'), stderr: () => stderr };
-}
 
 async function folderWithImage(t: TestContext, size = 16 * mebi): Promise<string> {
   const folder = await temporaryFolder(t);
@@ -72,7 +40,7 @@ test('the plainest forms say where they serve, and end by a signal', async (t) =
     [['-k', 'disk.sock', '-t', '-e', '2', 'disk.qcow2'], /socket=disk\.sock$/, 'SIGHUP'],
     [['-b', '127.0.0.1', '-p', '0', 'disk.qcow2'], /^Serving at nbd:\/\/127/, 'SIGTERM'],
   ] as const) {
-    const { child, ended, lines, stderr } = await start(t, folder, words);
+    const { child, ended, lines, stderr } = await startServer(t, folder, words);
     assert.equal(lines.length, 1);
     assert.match(lines[0], expected);
     child.kill(signal);
@@ -85,7 +53,7 @@ test('the plainest forms say where they serve, and end by a signal', async (t) =
 test('clients of other makes work, and everything they wrote is there', async (t) => {
   if (!needsTool(t, 'qemu-img') || !needsTool(t, 'qemu-io')) return;
   const folder = await folderWithImage(t);
-  const { child, ended, lines } = await start(t, folder, [
+  const { child, ended, lines } = await startServer(t, folder, [
     ...['--nbd', 'unix:s', '--workers', '2', '--stats', '--cache', 'writeback', 'disk.qcow2'],
   ]);
   const [url] = /nbd\S+/.exec(lines[0])!;
@@ -114,7 +82,7 @@ test('what was flushed on any connection survives a kill', async (t) => {
   const folder = await folderWithImage(t);
   const socket = path.join(folder, 's');
   for (let round = 1; round <= kills; round++) {
-    const { child, ended } = await start(t, folder, [
+    const { child, ended } = await startServer(t, folder, [
       ...['--nbd', 'unix:s', '--workers', '2', 'disk.qcow2'],
     ]);
     const [one, other] = await Promise.all([
@@ -149,7 +117,7 @@ test('what was flushed on any connection survives a kill', async (t) => {
 
 test('once: it ends when the last client has gone', async (t) => {
   const folder = await folderWithImage(t);
-  const { ended } = await start(t, folder, [
+  const { ended } = await startServer(t, folder, [
     ...['--nbd', 'unix:s', '--once', '--pid-file', 'pid', 'disk.qcow2'],
   ]);
   assert.match(await readFile(path.join(folder, 'pid'), 'utf8'), /^\d+\n$/);
@@ -161,7 +129,7 @@ test('once: it ends when the last client has gone', async (t) => {
 
 test('who asks by a signal is told what the queues do, and so is who looks at the end', async (t) => {
   const folder = await folderWithImage(t);
-  const { child, ended, stderr } = await start(t, folder, [
+  const { child, ended, stderr } = await startServer(t, folder, [
     '--nbd',
     'unix:s',
     '--stats',
@@ -208,7 +176,7 @@ test('a socket that somebody else listens at', async (t) => {
 test('several images by their names, raw and read-only ones too', async (t) => {
   const folder = await folderWithImage(t);
   await writeFile(path.join(folder, 'b.raw'), Buffer.alloc(mebi, 0x42));
-  const { child, ended, lines } = await start(t, folder, [
+  const { child, ended, lines } = await startServer(t, folder, [
     ...['--nbd', 'unix:s', '-r', '-D', 'the first', 'disk.qcow2', 'b.raw'],
   ]);
   assert.equal(lines.length, 2);
@@ -223,7 +191,7 @@ test('several images by their names, raw and read-only ones too', async (t) => {
 test('a connection that goes wrong is one line, and the server goes on', async (t) => {
   const folder = await folderWithImage(t);
   const socket = path.join(folder, 's');
-  const { child, ended, stderr } = await start(t, folder, ['--nbd', 'unix:s', 'disk.qcow2']);
+  const { child, ended, stderr } = await startServer(t, folder, ['--nbd', 'unix:s', 'disk.qcow2']);
   const bad = connect(socket);
   bad.write(Buffer.from('GET / HTTP/1.1\r\n\r\n'));
   bad.resume();

@@ -171,7 +171,7 @@ test('a disk that is read-only says so and stays as it is', async (t) => {
   await using disk = await served(t);
   const { image } = disk;
   const socket = `${disk.socket}2`;
-  await using _server = await serve([{ image, readOnly: true }], {
+  const server = await serve([{ image, readOnly: true }], {
     vhostUserBlk: `unix:${socket}`,
     workers: 1,
   });
@@ -184,6 +184,7 @@ test('a disk that is read-only says so and stays as it is', async (t) => {
   assert.equal(await write(other, 0, range(0, 8), 0, Type.discard), 1);
   assert.equal((await read(other, 0, 512)).status, 0);
   other.close();
+  await server.close();
 });
 
 test('what it tells of itself', async (t) => {

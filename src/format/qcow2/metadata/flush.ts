@@ -10,7 +10,7 @@
  * Other requests go on meanwhile; what they change stays dirty for the next round.
  */
 import type { AtomicMemory } from '../../../engine/words/atomic-memory.js';
-import { ControlWord } from '../../../engine/words/control-block.js';
+import { ControlWord, EntriesState } from '../../../engine/words/control-block.js';
 import { Counter, type QueueCounters } from '../../../engine/queues/counters.js';
 import { FlushRounds } from '../../../engine/flush/flush-rounds.js';
 import type { LongMutex } from '../../../engine/words/long-mutex.js';
@@ -79,6 +79,15 @@ export class FlushOrder {
     if (memory.load(ControlWord.unflushedCopy) === 0) memory.store(ControlWord.unflushedCopy, 1);
   }
 
+  /** Notes that L2 entries were changed; under the word of their slice. */
+  noteEntries(): void {
+    const { memory } = this.#parts;
+    const { changed } = EntriesState;
+    if (memory.load(ControlWord.entriesState) !== changed) {
+      memory.store(ControlWord.entriesState, changed);
+    }
+  }
+
   /** From now on reference counts reach the disk in order again, before the dirty bit is cleared. */
   endLaziness(): void {
     this.#lazyEnded = true;
@@ -90,6 +99,15 @@ export class FlushOrder {
    */
   flush(): Promise<void> {
     return this.#rounds.share();
+  }
+
+  /**
+   * Puts the entries that requests have changed into the file, if it does not have them; they are durable
+   * then, which data need not be.
+   */
+  async settle(): Promise<void> {
+    const { memory } = this.#parts;
+    if (memory.load(ControlWord.entriesState) !== EntriesState.settled) await this.flush();
   }
 
   /** Like `flush`, and with the reference counts also where these may be late. */
@@ -128,6 +146,19 @@ export class FlushOrder {
   }
 
   async #round(lazy: boolean): Promise<void> {
+    const { memory } = this.#parts;
+    const { settled, changed, settling } = EntriesState;
+    memory.store(ControlWord.entriesState, settling);
+    try {
+      await this.#write(lazy);
+    } catch (error) {
+      memory.store(ControlWord.entriesState, changed);
+      throw error;
+    }
+    memory.compareExchange(ControlWord.entriesState, settling, settled);
+  }
+
+  async #write(lazy: boolean): Promise<void> {
     const { memory, file, dataFile, l1, l2Cache, refcountTable, refcountCache } = this.#parts;
     this.#parts.corruptMark.check();
     this.#parts.counters.add(Counter.roundsLed);

@@ -269,6 +269,7 @@ export class CompressedWriter {
       removedByEntry(this.#context, at, removed);
       entries.setCompressed(l2Cache.view, at, hostOffset, length);
       l2Cache.markDirty(slot);
+      metadata.flushOrder.noteEntries();
       return true;
     });
     intoLimbo(this.#context, removed, false);

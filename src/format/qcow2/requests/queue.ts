@@ -237,6 +237,11 @@ export class Qcow2Queue implements FormatQueue {
     );
   }
 
+  settle(): Promise<void> {
+    const { flushOrder } = this.#context.metadata;
+    return this.#gate.beside(() => this.#noteCorruption(() => flushOrder.settle()));
+  }
+
   async close(): Promise<void> {
     const { metadata, backing, unflushed } = this.#context;
     const active = queueWord(this.#line, QueueWord.active);

@@ -117,6 +117,7 @@ export function endClaim({ metadata, line }: QueueContext, claim: Claim, link?: 
     claim.holder = unclaimed;
     if (link !== undefined) {
       l2Cache.markDirty(slot);
+      metadata.flushOrder.noteEntries();
       link();
     }
   } finally {

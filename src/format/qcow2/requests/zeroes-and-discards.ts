@@ -223,7 +223,7 @@ export class Zeroing {
    * @returns how many entries it was run on
    */
   #inSlice(offset: GuestOffset, count: number, change: (at: number) => boolean): Promise<number> {
-    const { geometry, l2Cache, claims } = this.#context.metadata;
+    const { geometry, l2Cache, claims, flushOrder } = this.#context.metadata;
     return inWritableSlice(this.#context, offset, (slot, entry) => {
       const last = Math.min(entry + count, geometry.l2EntriesPerSlice);
       let next = entry;
@@ -234,7 +234,10 @@ export class Zeroing {
           if (change(at)) dirty = true;
         }
       } finally {
-        if (dirty) l2Cache.markDirty(slot);
+        if (dirty) {
+          l2Cache.markDirty(slot);
+          flushOrder.noteEntries();
+        }
       }
       return next === entry ? undefined : next - entry;
     });
