@@ -30,7 +30,7 @@ export default tseslint.config(
   },
   {
     // node:test collects the promises of its own functions.
-    files: ['test/**/*.ts', 'scripts/try-package.ts'],
+    files: ['test/**/*.ts', 'scripts/try-package.ts', 'scripts/try-guests.ts'],
     rules: {
       '@typescript-eslint/no-floating-promises': [
         'error',
