@@ -38,6 +38,7 @@
         'native/environment.cc',
         'native/file.cc',
         'native/file-facts.cc',
+        'native/fuse.cc',
         'native/inline-reads.cc',
         'native/mapped-memory.cc',
         'native/oldest-libc.cc',

@@ -8,6 +8,7 @@
 #include "descriptor-watch.h"
 #include "environment.h"
 #include "file-facts.h"
+#include "fuse.h"
 #include "mapped-memory.h"
 #include "restart.h"
 #include "ring.h"
@@ -295,6 +296,7 @@ Napi::Value createRing(const Napi::CallbackInfo& info) {
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   Environment::create(env);
   exportFileFacts(exports);
+  exportFuse(exports);
   exportRestart(exports);
   exportDescriptor(exports);
   exportDescriptorMessage(exports);

@@ -89,7 +89,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
     'threads',
     '',
   ],
-  'src/export/': ['sockets', 'nbd', 'vhost-user-blk', ''],
+  'src/export/': ['sockets', 'nbd', 'vhost-user-blk', 'fuse', ''],
   'src/cli/': ['process', 'text', 'options', 'commands', ''],
   'src/format/qcow2/': [
     'layout',

@@ -7,6 +7,7 @@ import { convertCommand } from './commands/convert.js';
 import { createCommand } from './commands/create.js';
 import { infoCommand } from './commands/info.js';
 import { mapCommand } from './commands/map.js';
+import { mountCommand } from './commands/mount.js';
 import { serveCommand } from './commands/serve.js';
 
 /** In the order in which the help text lists them. */
@@ -18,5 +19,6 @@ export const commands: readonly Command[] = [
   createCommand,
   infoCommand,
   mapCommand,
+  mountCommand,
   serveCommand,
 ];

@@ -1,5 +1,6 @@
 /** What the thread that accepts clients and those that serve them tell each other. */
 import type { ImageHandle } from '../image/api/image.js';
+import type { FuseOrder } from './fuse/fuse-host.js';
 import type { DeviceOrder } from './vhost-user-blk/device-orders.js';
 import type { ServerTls } from './nbd/tls.js';
 import type { ErrorMessage } from '../image/threads/error-transfer.js';
@@ -21,9 +22,10 @@ export interface ServeOrders {
   readonly pollMicroseconds: number;
 }
 
-/** What a thread is told: to serve a client, to do something for a device, or to end. */
+/** What a thread is told: to serve a client, to do something for a device, to serve a mounted file until its end, or to end. */
 export type ServeOrder =
   | { readonly kind: 'device'; readonly id: number; readonly order: DeviceOrder }
+  | { readonly kind: 'mount'; readonly id: number; readonly order: FuseOrder }
   | { readonly kind: 'serve'; readonly client: number; readonly descriptor: number }
   | { readonly kind: 'close' };
 
@@ -32,7 +34,7 @@ export type ServeNews =
   | { readonly kind: 'ready' }
   | { readonly kind: 'gone'; readonly client: number }
   | { readonly kind: 'problem'; readonly why: string }
-  /** Of an order for a device. */
+  /** Of an order for a device, or for a mounted file. */
   | {
       readonly kind: 'answer';
       readonly id: number;

@@ -3,6 +3,7 @@ import { Worker } from 'node:worker_threads';
 import { CowherdError, problemWith } from '../errors.js';
 import { reviveError } from '../image/threads/error-transfer.js';
 import { noWorkerModule, workerModule } from '../package-folder.js';
+import type { FuseOrder } from './fuse/fuse-host.js';
 import type { DeviceLink } from './vhost-user-blk/device-orders.js';
 import { VhostUserError } from './vhost-user-blk/protocol.js';
 import type { ServeNews, ServeOrder, ServeOrders } from './serve-messages.js';
@@ -83,11 +84,16 @@ export class ServeThread {
 
   /** Has it do something for a device. */
   readonly link: DeviceLink = (order) =>
-    new Promise((resolve, reject) => {
-      this.#lastOrder += 1;
-      this.#asked.set(this.#lastOrder, { resolve, reject });
-      this.#order({ kind: 'device', id: this.#lastOrder, order });
+    this.#ask((id) => {
+      this.#order({ kind: 'device', id, order });
     });
+
+  /** Has it take part in serving a mounted file; resolves when that has ended. */
+  async mount(order: FuseOrder): Promise<void> {
+    await this.#ask((id) => {
+      this.#order({ kind: 'mount', id, order });
+    });
+  }
 
   /** Has it answer what is under way, leave the images, and end. @throws what kept it from that */
   async close(): Promise<void> {
@@ -97,6 +103,14 @@ export class ServeThread {
     }
     await this.#ended;
     if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  #ask(send: (id: number) => void): Promise<number | undefined> {
+    return new Promise((resolve, reject) => {
+      this.#lastOrder += 1;
+      this.#asked.set(this.#lastOrder, { resolve, reject });
+      send(this.#lastOrder);
+    });
   }
 
   #order(order: ServeOrder): void {

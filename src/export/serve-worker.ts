@@ -5,6 +5,7 @@ import { attachImage } from '../image/threads/attach.js';
 import { describeError } from '../image/threads/error-transfer.js';
 import { type NbdExport, exportOf } from './nbd/connection.js';
 import { NbdHost } from './nbd/host.js';
+import { FuseHost } from './fuse/fuse-host.js';
 import { VhostUserHost } from './vhost-user-blk/host.js';
 import type { ServeNews, ServeOrder, ServeOrders } from './serve-messages.js';
 
@@ -26,17 +27,28 @@ try {
     tell({ kind: 'problem', why });
   };
   const nbd = new NbdHost(exports, tls, onProblem);
-  serve(nbd, new VhostUserHost(exports, pollMicroseconds, onProblem));
+  serve(nbd, new VhostUserHost(exports, pollMicroseconds, onProblem), new FuseHost(exports));
   tell({ kind: 'ready' });
 } catch (error) {
   await fail(error);
 }
 
-function serve(nbd: NbdHost, vhostUser: VhostUserHost): void {
+function serve(nbd: NbdHost, vhostUser: VhostUserHost, fuse: FuseHost): void {
+  const answer = (id: number, work: Promise<number | undefined>): void => {
+    work.then(
+      (value) => {
+        tell({ kind: 'answer', id, value, refusal: undefined });
+      },
+      (error: unknown) => {
+        const refusal = error instanceof Error ? error.message : String(error);
+        tell({ kind: 'answer', id, value: undefined, refusal });
+      },
+    );
+  };
   port.on('message', (order: ServeOrder) => {
     switch (order.kind) {
       case 'close':
-        Promise.all([nbd.close(), vhostUser.close()])
+        Promise.all([nbd.close(), vhostUser.close(), fuse.close()])
           .then(closeImages)
           .then(() => {
             tell({ kind: 'closed' });
@@ -47,19 +59,15 @@ function serve(nbd: NbdHost, vhostUser: VhostUserHost): void {
           tell({ kind: 'gone', client: order.client });
         });
         break;
-      case 'device': {
-        const answer = { kind: 'answer', id: order.id } as const;
-        vhostUser.carryOut(order.order).then(
-          (value) => {
-            tell({ ...answer, value, refusal: undefined });
-          },
-          (error: unknown) => {
-            const refusal = error instanceof Error ? error.message : String(error);
-            tell({ ...answer, value: undefined, refusal });
-          },
+      case 'device':
+        answer(order.id, vhostUser.carryOut(order.order));
+        break;
+      case 'mount':
+        answer(
+          order.id,
+          fuse.serve(order.order).then(() => undefined),
         );
         break;
-      }
     }
   });
 }

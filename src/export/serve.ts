@@ -14,12 +14,13 @@ import {
   flag,
   wholeNumber,
 } from '../image/options/option-check.js';
-import { closeDescriptor, descriptorProblem } from '../native/descriptor.js';
+import { cloneFuse, closeDescriptor, descriptorProblem } from '../native/descriptor.js';
 import {
   type Address,
   type DeviceAddress,
   parseAddress,
   parseDeviceAddress,
+  parseFileAddress,
 } from './sockets/address.js';
 import { Listener } from './sockets/listener.js';
 import { type ExportSettings, exportOf } from './nbd/connection.js';
@@ -27,6 +28,8 @@ import { NbdHost } from './nbd/host.js';
 import { mostStringBytes } from '../nbd/protocol.js';
 import { type ServerTls, checkTls } from './nbd/tls.js';
 import { ServeThread } from './serve-thread.js';
+import { FuseHost } from './fuse/fuse-host.js';
+import { type Mount, mountFile } from './fuse/mount.js';
 import { VhostUserHost } from './vhost-user-blk/host.js';
 import { VhostUserPort } from './vhost-user-blk/port.js';
 import type { DeviceLink } from './vhost-user-blk/device-orders.js';
@@ -69,6 +72,14 @@ export interface ServeOptions {
    */
   readonly vhostUserBlk?: string | readonly string[] | undefined;
   /**
+   * Paths at which an image is a file for every program: `FILE[,name=NAME]`, with the name of the image where
+   * there are several. It is mounted on a file that is there, or one that is made for as long; that takes the
+   * right to mount, or the program `fusermount3`. A comma in a path or a name is doubled.
+   */
+  readonly fuse?: string | readonly string[] | undefined;
+  /** Whether other users see the mounted files too; default false. */
+  readonly allowOther?: boolean | undefined;
+  /**
    * Microseconds for which a thread looks for the next request of a virtqueue before it waits to be told of
    * one: less time to an answer, at the cost of the processor; default 32, at most 1,000,000.
    */
@@ -87,6 +98,8 @@ export interface ServeOptions {
 export interface Server extends AsyncDisposable {
   /** As NBD clients can connect to it: with the port that was free, where 0 was asked for. */
   readonly addresses: readonly string[];
+  /** Paths of the files that are mounted. */
+  readonly files: readonly string[];
   /** Where front-ends of vhost-user find the devices. */
   readonly devices: readonly string[];
   /** Clients and front-ends that are connected. */
@@ -123,7 +136,11 @@ export async function serve(
     const device = parseDeviceAddress(text);
     return { device, exportIndex: indexOf(device, images, text) };
   });
-  if (nbd.length + devices.length === 0) throw invalid('No address to serve at');
+  const files = listOf(options.fuse).map((text) => {
+    const file = parseFileAddress(text);
+    return { path: file.path, exportIndex: indexOf(file, images, text) };
+  });
+  if (nbd.length + devices.length + files.length === 0) throw invalid('No address to serve at');
   await checkBitmaps(images);
   if (options.tls !== undefined) checkTls(options.tls);
   const server = new ImageServer(images, connections, options);
@@ -131,6 +148,9 @@ export async function serve(
     await server.start(workers - 1);
     for (const address of nbd) await server.listenForNbd(address);
     for (const { device, exportIndex } of devices) await server.openDevice(device, exportIndex);
+    for (const { path, exportIndex } of files) {
+      await server.mount(path, exportIndex, options.allowOther === true);
+    }
     return server;
   } catch (error) {
     await server.close().catch(() => undefined);
@@ -142,8 +162,12 @@ function listOf(given: string | readonly string[] | undefined): readonly string[
   return given === undefined ? [] : [given].flat();
 }
 
-/** Which image a device is. */
-function indexOf({ name }: DeviceAddress, images: readonly ServedImage[], text: string): number {
+/** Which image a device or a file is. */
+function indexOf(
+  { name }: { readonly name: string | undefined },
+  images: readonly ServedImage[],
+  text: string,
+): number {
   if (name === undefined && images.length > 1) {
     throw invalid(`Which image '${text}' is has to be said by name=NAME: there are several`);
   }
@@ -165,6 +189,8 @@ const addressList: OptionRule = (value) =>
 const serveRules: OptionRules<ServeOptions> = {
   nbd: addressList,
   vhostUserBlk: addressList,
+  fuse: addressList,
+  allowOther: flag,
   pollMicroseconds: wholeNumber(0, 1_000_000),
   workers: wholeNumber(1, mostWorkers),
   connections: wholeNumber(1),
@@ -227,9 +253,11 @@ class ImageServer implements Server {
   readonly #pollMicroseconds: number;
   readonly #nbd: NbdHost;
   readonly #vhostUser: VhostUserHost;
+  readonly #fuse: FuseHost;
   readonly #threads: ServeThread[] = [];
   readonly #listeners: Listener[] = [];
   readonly #ports: VhostUserPort[] = [];
+  readonly #mounts = new Set<Mount>();
   /** Sockets of clients that wait for others to go. */
   readonly #waiting: number[] = [];
   #ownClients = 0;
@@ -258,11 +286,16 @@ class ImageServer implements Server {
     const exports = images.map((each) => exportOf(each.image, settingsOf(each)));
     this.#pollMicroseconds = pollMicroseconds;
     this.#nbd = new NbdHost(exports, tls, onProblem);
+    this.#fuse = new FuseHost(exports);
     this.#vhostUser = new VhostUserHost(exports, pollMicroseconds, onProblem);
   }
 
   get addresses(): readonly string[] {
     return this.#listeners.map(({ address }) => address);
+  }
+
+  get files(): readonly string[] {
+    return [...this.#mounts].map(({ path }) => path);
   }
 
   get devices(): readonly string[] {
@@ -271,7 +304,7 @@ class ImageServer implements Server {
 
   get connections(): number {
     const frontEnds = this.#ports.filter(({ isConnected }) => isConnected).length;
-    return this.#nbdClients + frontEnds;
+    return this.#nbdClients + frontEnds + this.#mounts.size;
   }
 
   get #nbdClients(): number {
@@ -335,6 +368,31 @@ class ImageServer implements Server {
     this.#ports.push(port);
   }
 
+  async mount(path: string, exportIndex: number, allowOther: boolean): Promise<void> {
+    const { image, readOnly } = this.#images[exportIndex];
+    const mount = await mountFile(path, {
+      readOnly: image.readOnly || readOnly === true,
+      allowOther,
+    });
+    this.#mounts.add(mount);
+    const { descriptor, userId, groupId } = mount;
+    const order = { exportIndex, userId, groupId };
+    const work = [this.#fuse.serve({ ...order, descriptor })];
+    for (const thread of this.#threads) {
+      const another = cloneFuse(descriptor);
+      // Where the kernel gives no more of them there are fewer threads.
+      if (another >= 0) work.push(thread.mount({ ...order, descriptor: another }));
+    }
+    void Promise.allSettled(work).then(async (ended) => {
+      this.#mounts.delete(mount);
+      await mount.forget();
+      for (const each of ended) {
+        if (each.status === 'rejected') this.#onProblem((each.reason as Error).message);
+      }
+      this.#gone();
+    });
+  }
+
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -348,8 +406,10 @@ class ImageServer implements Server {
     await Promise.all(this.#listeners.map((listener) => listener.close()));
     for (const descriptor of this.#waiting.splice(0)) closeDescriptor(descriptor);
     const left = await Promise.allSettled(this.#ports.map((port) => port.close()));
+    await Promise.all([...this.#mounts].map((mount) => mount.end()));
     const ended = await Promise.allSettled([
       this.#nbd.close(),
+      this.#fuse.close(),
       this.#vhostUser.close(),
       ...this.#threads.map((thread) => thread.close()),
     ]);

@@ -132,6 +132,22 @@ export interface Addon {
   /** Another descriptor of the same open file. @returns a negated errno if there can be none */
   duplicateDescriptor(descriptor: number): number;
   closeDescriptor(descriptor: number): void;
+  /** read(2). @returns bytes */
+  readDescriptor(descriptor: number, into: Uint8Array): number;
+  /** writev(2), of one or two buffers. @returns bytes */
+  writeDescriptor(descriptor: number, bytes: Uint8Array, more?: Uint8Array): number;
+  /** Two connected Unix sockets, of which the second is inherited by programs that are started. */
+  connectedSockets(ends: Int32Array): number;
+  /**
+   * Mounts a FUSE file system at a file or a folder, which takes the right to (mount(2)).
+   *
+   * @param options but for `fd`
+   * @returns a descriptor to serve it with
+   */
+  mountFuse(path: string, options: string, isReadOnly: boolean): number;
+  /** Another descriptor for the same mount, by which another thread can serve it. */
+  cloneFuse(descriptor: number): number;
+  unmount(path: string): number;
   /**
    * Receives from a Unix socket without waiting.
    *

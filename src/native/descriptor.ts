@@ -26,6 +26,40 @@ export function closeDescriptor(descriptor: number): void {
   needed().closeDescriptor(descriptor);
 }
 
+/** As `Addon.readDescriptor`. */
+export function readDescriptor(descriptor: number, into: Uint8Array): number {
+  return needed().readDescriptor(descriptor, into);
+}
+
+/** As `Addon.writeDescriptor`. */
+export function writeDescriptor(
+  descriptor: number,
+  bytes: Uint8Array,
+  more?: Uint8Array,
+): number {
+  return needed().writeDescriptor(descriptor, bytes, more);
+}
+
+/** As `Addon.connectedSockets`. */
+export function connectedSockets(ends: Int32Array): number {
+  return needed().connectedSockets(ends);
+}
+
+/** As `Addon.mountFuse`. */
+export function mountFuse(path: string, options: string, isReadOnly: boolean): number {
+  return needed().mountFuse(path, options, isReadOnly);
+}
+
+/** As `Addon.cloneFuse`. */
+export function cloneFuse(descriptor: number): number {
+  return needed().cloneFuse(descriptor);
+}
+
+/** As `Addon.unmount`. */
+export function unmount(path: string): number {
+  return needed().unmount(path);
+}
+
 /** As `Addon.receiveMessage`. */
 export function receiveMessage(
   socket: number,

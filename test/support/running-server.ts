@@ -1,4 +1,4 @@
-/** `cowherd serve` in a process of its own, which a test may kill. */
+/** `cowherd serve`, or another command that serves, in a process of its own, which a test may kill. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { TestContext } from 'node:test';
@@ -13,13 +13,14 @@ export interface Running {
   readonly stderr: () => string;
 }
 
-/** Starts `cowherd serve` in a folder; resolves when it says that it serves. */
+/** Starts a command in a folder; resolves when it says that it serves. */
 export async function startServer(
   t: TestContext,
   folder: string,
   words: readonly string[],
+  command: 'serve' | 'mount' = 'serve',
 ): Promise<Running> {
-  const child = spawn(process.execPath, [cowherdProgram, 'serve', ...words], {
+  const child = spawn(process.execPath, [cowherdProgram, command, ...words], {
     cwd: folder,
     stdio: ['ignore', 'pipe', 'pipe'],
   });

@@ -1,32 +1,20 @@
 /** `cowherd serve`: images for other programs and virtual machines, through many queues at once. */
 import { lstat, readFile, unlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { setTimeout } from 'node:timers/promises';
-import { type Server, type ServedImage, mostWorkers, serve } from '../../export/serve.js';
+import { type Server, type ServedImage, serve } from '../../export/serve.js';
 import { readTlsFolder } from '../../export/nbd/tls.js';
 import type { Image } from '../../image/api/image.js';
-import type { OpenImageOptions } from '../../image/api/options.js';
-import { CowherdError } from '../../errors.js';
 import { describeErrno } from '../../system-errors.js';
 import { CliError, usageError } from '../process/cli-error.js';
-import { Interrupted, type Session } from '../process/session.js';
+import type { Session } from '../process/session.js';
 import type { Command } from './command.js';
-import { openNamed } from './open.js';
-import { parseImageName } from '../options/image-name.js';
+import { count, interrupted, openServed, servingOptions, workersOf } from './serving.js';
 import { type OptionSpecs, type ParsedCommandLine, parseCommandLine } from '../options/options.js';
 import * as shared from '../options/shared-options.js';
 import { displayStats } from '../text/stats-display.js';
 
-/** Milliseconds for which an image is tried that somebody else has. */
-const lockedMs = 1000;
-
 const options = {
-  ...shared.helpOption,
-  ...shared.formatOption,
-  imageOpts: shared.readerOptions.imageOpts,
-  forceShare: shared.readerOptions.forceShare,
-  object: shared.readerOptions.object,
-  ...shared.untrustedOption,
+  ...servingOptions,
   nbd: {
     long: 'nbd',
     argument: 'ADDRESS',
@@ -69,24 +57,11 @@ const options = {
     argument: 'NAME',
     help: 'show this persistent bitmap of the images, which have to be read-only; may be given again',
   },
-  readOnly: { short: 'r', long: 'read-only', help: 'refuse what would change the images' },
   connections: {
     short: 'e',
     long: 'shared',
     argument: 'N',
     help: 'clients at a time, others wait; default 0, as many as there can be: 240 or so',
-  },
-  workers: {
-    long: 'workers',
-    argument: 'N',
-    help: 'threads that serve; default one for each processor, 8 at most',
-  },
-  cache: { long: 'cache', argument: 'MODE', help: 'cache mode of the images' },
-  aio: shared.readerOptions.aio,
-  detectZeroes: {
-    long: 'detect-zeroes',
-    argument: 'off|on|unmap',
-    help: 'look for zeroes in what is written',
   },
   tlsCreds: {
     long: 'tls-creds',
@@ -96,10 +71,6 @@ const options = {
   once: { long: 'once', help: 'end when the last client has gone' },
   persistent: { short: 't', long: 'persistent', help: 'accepted; the default' },
   pidFile: { long: 'pid-file', argument: 'PATH', help: 'write the number of the process there' },
-  stats: {
-    long: 'stats',
-    help: 'show what each queue does: once a second at a terminal, and at the end; SIGUSR1 asks for JSON',
-  },
 } as const satisfies OptionSpecs<string>;
 
 type Line = ParsedCommandLine<keyof typeof options>;
@@ -121,21 +92,13 @@ export const serveCommand: Command = {
     const addresses = addressesOf(line);
     const names = namesOf(line);
     const pollMicroseconds = count(line.last('poll'), 'time to poll', 0, 1_000_000);
-    const workers = count(line.last('workers'), 'number of workers', 1, mostWorkers);
+    const workers = workersOf(line);
     const most = count(line.last('connections'), 'number of clients', 0, 0x7fffffff) ?? 0;
     const credentials = line.last('tlsCreds');
     const tls = credentials === undefined ? undefined : await readTlsFolder(credentials);
-    const opening = openingOf(line, session);
     const images: Image[] = [];
     try {
-      for (const given of line.operands) {
-        const name = parseImageName(given, {
-          format: line.last('format'),
-          imageOpts: line.has('imageOpts'),
-          forWriting: opening.readOnly !== true,
-        });
-        images.push(await openOnceFree(() => openNamed(name, opening), session));
-      }
+      for (const given of line.operands) images.push(await openServed(given, line, session));
       const descriptions = line.all('description');
       const served = images.map((image, index): ServedImage => ({
         image,
@@ -165,23 +128,6 @@ export const serveCommand: Command = {
   },
 };
 
-/**
- * Opens an image. A server that was killed may hold it for a moment yet, until the kernel has ended what it
- * had under way.
- */
-async function openOnceFree(open: () => Promise<Image>, { signal }: Session): Promise<Image> {
-  const last = performance.now() + lockedMs;
-  for (;;) {
-    try {
-      return await open();
-    } catch (error) {
-      const isLocked = error instanceof CowherdError && error.code === 'ERR_COWHERD_LOCKED';
-      if (!isLocked || performance.now() > last || signal.aborted) throw error;
-    }
-    await setTimeout(lockedMs / 20);
-  }
-}
-
 async function runUntilTheEnd(
   server: Server,
   names: readonly string[],
@@ -210,18 +156,6 @@ async function runUntilTheEnd(
     await server.close();
     if (pidFile !== undefined && isWritten) await unlink(pidFile).catch(() => undefined);
   }
-}
-
-/** Resolves when a signal asks for the end, which is how a server ends; rejects when output is gone. */
-function interrupted({ signal }: Session): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const end = (): void => {
-      if (signal.reason instanceof Interrupted) resolve();
-      else reject(signal.reason as Error);
-    };
-    if (signal.aborted) end();
-    else signal.addEventListener('abort', end, { once: true });
-  });
 }
 
 /** Makes a new file; one that a server has left behind is replaced, and nothing else. */
@@ -270,46 +204,6 @@ function namesOf(line: Line): readonly string[] {
   return operands.map(
     (operand, index) => given[index] ?? (operands.length === 1 ? '' : path.basename(operand)),
   );
-}
-
-function openingOf(line: Line, session: Session): OpenImageOptions {
-  const cache = line.last('cache');
-  const mode = cache === undefined ? undefined : shared.parseCacheMode(cache);
-  if (cache !== undefined && mode === undefined) {
-    throw new CliError(`Invalid cache mode \`${cache}'`);
-  }
-  const detectZeroes = line.last('detectZeroes');
-  if (
-    detectZeroes !== undefined &&
-    detectZeroes !== 'off' &&
-    detectZeroes !== 'on' &&
-    detectZeroes !== 'unmap'
-  ) {
-    throw new CliError(`Invalid detect-zeroes mode '${detectZeroes}'`);
-  }
-  return {
-    readOnly: line.has('readOnly'),
-    forceShare: line.has('forceShare') && line.has('readOnly'),
-    untrusted: line.has('untrusted'),
-    cache: mode,
-    aio: shared.parseAio(line.last('aio')),
-    detectZeroes,
-    onFinding: ({ message }) => {
-      session.complain(`${message}\n`);
-    },
-  };
-}
-
-function count(
-  text: string | undefined,
-  what: string,
-  least: number,
-  most: number,
-): number | undefined {
-  if (text === undefined) return undefined;
-  const value = Number(text);
-  if (/^\d{1,9}$/.test(text) && value >= least && value <= most) return value;
-  throw new CliError(`Invalid ${what} specified: '${text}'. Must be between ${least} and ${most}.`);
 }
 
 /** Where clients find an export (NBD's doc/uri.md). */

@@ -46,15 +46,40 @@ const mostVirtqueues = 64;
 /** Virtqueues by default: a front-end refuses a device with fewer than it wants. */
 const usualVirtqueues = 16;
 
+/** What is said at an address, divided at its commas. One within is doubled. */
+function partsOf(text: string): readonly [string, ...string[]] {
+  const [first = '', ...options] = text
+    .split(/(?<!,),(?=(?:,,)*(?!,))/)
+    .map((part) => part.replaceAll(',,', ','));
+  return [first, ...options];
+}
+
+/**
+ * Reads `FILE[,name=NAME]`. A comma within is doubled.
+ *
+ * @throws CowherdError ERR_COWHERD_INVALID_ARGUMENT
+ */
+export function parseFileAddress(text: string): {
+  readonly path: string;
+  readonly name: string | undefined;
+} {
+  const [path, ...options] = partsOf(text);
+  if (path === '' || path.includes('\0')) throw invalid(text, 'the path of a file is expected');
+  let name: string | undefined;
+  for (const option of options) {
+    if (!option.startsWith('name=')) throw invalid(text, `name=NAME is expected, not '${option}'`);
+    name = option.slice('name='.length);
+  }
+  return { path, name };
+}
+
 /**
  * Reads `unix:PATH[,queues=N][,name=NAME][,packed=on|off]` or `fd:N[,…]`. A comma within is doubled.
  *
  * @throws CowherdError ERR_COWHERD_INVALID_ARGUMENT
  */
 export function parseDeviceAddress(text: string): DeviceAddress {
-  const [first = '', ...options] = text
-    .split(/(?<!,),(?=(?:,,)*(?!,))/)
-    .map((part) => part.replaceAll(',,', ','));
+  const [first, ...options] = partsOf(text);
   const address = parseAddress(first);
   if ('host' in address) throw invalid(first, 'unix:PATH or fd:N is expected');
   let queues = usualVirtqueues;
