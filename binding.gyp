@@ -47,6 +47,7 @@
         'native/restart.cc',
         'native/ring.cc',
         'native/segments.cc',
+        'native/thread-affinity.cc',
         'native/thread-pool.cc',
         'native/uring.cc',
         'native/write-gate.cc',

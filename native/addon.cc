@@ -12,6 +12,7 @@
 #include "mapped-memory.h"
 #include "restart.h"
 #include "ring.h"
+#include "thread-affinity.h"
 #include "zero-scan.h"
 
 namespace cowherd {
@@ -304,6 +305,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exportCopyOrder(exports);
   exportHoldMemory(exports);
   exportMappedMemory(exports);
+  exportThreadAffinity(exports);
   const napi_property_descriptor properties[] = {
       {"addressOf", nullptr, addressOf, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"isZero", nullptr, isZeroView, nullptr, nullptr, nullptr, napi_enumerable, nullptr},

@@ -57,11 +57,20 @@ Napi::Value connectedSockets(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), 0);
 }
 
+/** (descriptor, by) => 0 | -errno; the first stands for the same open file as the second from now on */
+Napi::Value replaceDescriptor(const Napi::CallbackInfo& info) {
+  const int result = ::dup2(info[1].As<Napi::Number>().Int32Value(),
+                            info[0].As<Napi::Number>().Int32Value());
+  return Napi::Number::New(info.Env(), result < 0 ? -errno : 0);
+}
+
 }  // namespace
 
 void exportDescriptor(Napi::Object exports) {
   exports["duplicateDescriptor"] =
       Napi::Function::New(exports.Env(), duplicateDescriptor, "duplicateDescriptor");
+  exports["replaceDescriptor"] =
+      Napi::Function::New(exports.Env(), replaceDescriptor, "replaceDescriptor");
   exports["readDescriptor"] = Napi::Function::New(exports.Env(), readDescriptor, "readDescriptor");
   exports["writeDescriptor"] =
       Napi::Function::New(exports.Env(), writeDescriptor, "writeDescriptor");

@@ -27,13 +27,21 @@ const allTypeScript = [
 
 /** What each layer may import besides itself and the leaves. */
 const layers: Layers = {
-  cli: ['src/export/', 'src/jobs/', 'src/image/', 'src/native/file-position', 'src/native/restart'],
+  cli: [
+    'src/export/',
+    'src/jobs/',
+    'src/image/',
+    'src/native/descriptor',
+    'src/native/file-position',
+    'src/native/restart',
+  ],
   export: [
     'src/image/',
     'src/nbd/',
     'src/native/aligned-buffer',
     'src/native/descriptor',
     'src/native/mapped-memory',
+    'src/native/thread-affinity',
   ],
   jobs: [
     'src/image/',

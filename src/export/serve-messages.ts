@@ -20,6 +20,8 @@ export interface ServeOrders {
   readonly tls: ServerTls | undefined;
   /** Microseconds in which a virtqueue is looked at again and again after the last request. */
   readonly pollMicroseconds: number;
+  /** The only processor that it runs on, if it is to stay there. */
+  readonly processor: number | undefined;
 }
 
 /** What a thread is told: to serve a client, to do something for a device, to serve a mounted file until its end, or to end. */

@@ -5,6 +5,7 @@ import { attachImage } from '../image/threads/attach.js';
 import { describeError } from '../image/threads/error-transfer.js';
 import { type NbdExport, exportOf } from './nbd/connection.js';
 import { NbdHost } from './nbd/host.js';
+import { pinThread } from '../native/thread-affinity.js';
 import { FuseHost } from './fuse/fuse-host.js';
 import { VhostUserHost } from './vhost-user-blk/host.js';
 import type { ServeNews, ServeOrder, ServeOrders } from './serve-messages.js';
@@ -16,7 +17,9 @@ const tell = (news: ServeNews): void => {
 
 const images: Image[] = [];
 try {
-  const { exports: orders, tls, pollMicroseconds } = workerData as ServeOrders;
+  const { exports: orders, tls, pollMicroseconds, processor } = workerData as ServeOrders;
+  // Whether it can is known by the thread that has started this one.
+  if (processor !== undefined) pinThread([processor]);
   const exports: NbdExport[] = [];
   for (const { handle, ...facts } of orders) {
     const image = await attachImage(handle);

@@ -27,6 +27,7 @@ import { type ExportSettings, exportOf } from './nbd/connection.js';
 import { NbdHost } from './nbd/host.js';
 import { mostStringBytes } from '../nbd/protocol.js';
 import { type ServerTls, checkTls } from './nbd/tls.js';
+import { pinThread } from '../native/thread-affinity.js';
 import { ServeThread } from './serve-thread.js';
 import { FuseHost } from './fuse/fuse-host.js';
 import { type Mount, mountFile } from './fuse/mount.js';
@@ -86,6 +87,11 @@ export interface ServeOptions {
   readonly pollMicroseconds?: number | undefined;
   /** Threads that serve, from 1 to 64; default one for each processor, 8 at most. */
   readonly workers?: number | undefined;
+  /**
+   * Processors, by their numbers, that the threads run on, one each, the first of them the one that `serve` is
+   * called on; where there are fewer processors than threads they share them. Default wherever there is time.
+   */
+  readonly processors?: readonly number[] | undefined;
   /** Clients at a time; further ones wait. Default as many as there can be: 247 without the threads. */
   readonly connections?: number | undefined;
   /** Secures connections, and takes none that is not; default without. */
@@ -145,7 +151,7 @@ export async function serve(
   if (options.tls !== undefined) checkTls(options.tls);
   const server = new ImageServer(images, connections, options);
   try {
-    await server.start(workers - 1);
+    await server.start(workers - 1, options.processors);
     for (const address of nbd) await server.listenForNbd(address);
     for (const { device, exportIndex } of devices) await server.openDevice(device, exportIndex);
     for (const { path, exportIndex } of files) {
@@ -190,6 +196,10 @@ const serveRules: OptionRules<ServeOptions> = {
   nbd: addressList,
   vhostUserBlk: addressList,
   fuse: addressList,
+  processors: (value) =>
+    Array.isArray(value) && value.length > 0 && value.every((each) => Number.isSafeInteger(each))
+      ? undefined
+      : 'a list of the numbers of processors is expected',
   allowOther: flag,
   pollMicroseconds: wholeNumber(0, 1_000_000),
   workers: wholeNumber(1, mostWorkers),
@@ -312,14 +322,21 @@ class ImageServer implements Server {
   }
 
   /** Starts threads beside this one. */
-  async start(count: number): Promise<void> {
+  async start(count: number, processors: readonly number[] | undefined): Promise<void> {
+    if (processors !== undefined) {
+      // Each of them is tried; it stays on the first.
+      for (const each of [...processors, processors[0]]) {
+        const why = pinThread([each]);
+        if (why !== undefined) throw invalid(`Cannot run on processor ${each}: ${why}`);
+      }
+    }
     if (count === 0) return;
     const [{ image: first }] = this.#images;
     const exports = this.#images.map((each) => ({
       ...settingsOf(each),
       handle: each.image.handle(),
     }));
-    const orders = { exports, tls: this.#tls, pollMicroseconds: this.#pollMicroseconds };
+    const shared = { exports, tls: this.#tls, pollMicroseconds: this.#pollMicroseconds };
     const events = {
       onGone: () => {
         this.#gone();
@@ -330,7 +347,10 @@ class ImageServer implements Server {
       },
     };
     const started = await Promise.allSettled(
-      Array.from({ length: count }, () => ServeThread.start(orders, first.filename, events)),
+      Array.from({ length: count }, (_, index) => {
+        const processor = processors?.[(index + 1) % processors.length];
+        return ServeThread.start({ ...shared, processor }, first.filename, events);
+      }),
     );
     for (const each of started) if (each.status === 'fulfilled') this.#threads.push(each.value);
     for (const each of started) if (each.status === 'rejected') throw each.reason as Error;

@@ -44,6 +44,9 @@ const formats: Format[] = [...builtIn];
 /** What a file is that no format recognises: the disk's bytes, as they are. */
 export const defaultFormat: Format = rawFormat;
 
+/** What an image is made as that is to stand on any other one. */
+export const overlayFormat: Format & { readonly name: FormatName } = qcow2Format;
+
 /** Adds a format, which is asked before those that are there already. */
 export function registerFormat(format: Format): void {
   formats.unshift(format);

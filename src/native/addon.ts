@@ -148,6 +148,11 @@ export interface Addon {
   /** Another descriptor for the same mount, by which another thread can serve it. */
   cloneFuse(descriptor: number): number;
   unmount(path: string): number;
+
+  /** Has one descriptor stand for the same open file as another (dup2(2)). */
+  replaceDescriptor(descriptor: number, by: number): number;
+  /** Has this thread run on these processors alone (sched_setaffinity(2)). */
+  pinThread(processors: Int32Array): number;
   /**
    * Receives from a Unix socket without waiting.
    *

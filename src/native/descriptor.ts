@@ -45,6 +45,11 @@ export function connectedSockets(ends: Int32Array): number {
   return needed().connectedSockets(ends);
 }
 
+/** Has one descriptor stand for the same open file as another. @returns a negated errno if it cannot */
+export function replaceDescriptor(descriptor: number, by: number): number {
+  return needed().replaceDescriptor(descriptor, by);
+}
+
 /** As `Addon.mountFuse`. */
 export function mountFuse(path: string, options: string, isReadOnly: boolean): number {
   return needed().mountFuse(path, options, isReadOnly);

@@ -5,7 +5,7 @@ import * as shared from '../options/shared-options.js';
 import { usageError } from '../process/cli-error.js';
 import { displayStats } from '../text/stats-display.js';
 import type { Command } from './command.js';
-import { interrupted, openServed, servingOptions, workersOf } from './serving.js';
+import { interrupted, ServedImages, processorsOf, servingOptions, workersOf } from './serving.js';
 
 const options = {
   ...servingOptions,
@@ -28,12 +28,15 @@ export const mountCommand: Command = {
     if (line.operands.length !== 2) throw usageError('mount', 'Expecting an image and a file');
     const [given, file] = line.operands;
     const workers = workersOf(line);
-    const image = await openServed(given, line, session);
+    const processors = processorsOf(line);
+    const opened = new ServedImages();
     try {
+      const image = await opened.open(given, line, session);
       const server = await serve([{ image }], {
         fuse: file.replaceAll(',', ',,'),
         allowOther: line.has('allowOther'),
         workers,
+        processors,
         onProblem: (why) => {
           session.complain(`${session.name}: ${why}\n`);
         },
@@ -48,7 +51,7 @@ export const mountCommand: Command = {
       }
       await endDisplay();
     } finally {
-      await image.close();
+      await opened.close();
     }
     return 0;
   },

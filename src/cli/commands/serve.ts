@@ -3,12 +3,19 @@ import { lstat, readFile, unlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type Server, type ServedImage, serve } from '../../export/serve.js';
 import { readTlsFolder } from '../../export/nbd/tls.js';
-import type { Image } from '../../image/api/image.js';
 import { describeErrno } from '../../system-errors.js';
 import { CliError, usageError } from '../process/cli-error.js';
+import { isBackground, leaveForeground, runInBackground } from '../process/background.js';
 import type { Session } from '../process/session.js';
 import type { Command } from './command.js';
-import { count, interrupted, openServed, servingOptions, workersOf } from './serving.js';
+import {
+  count,
+  interrupted,
+  ServedImages,
+  processorsOf,
+  servingOptions,
+  workersOf,
+} from './serving.js';
 import { type OptionSpecs, type ParsedCommandLine, parseCommandLine } from '../options/options.js';
 import * as shared from '../options/shared-options.js';
 import { displayStats } from '../text/stats-display.js';
@@ -70,6 +77,10 @@ const options = {
   },
   once: { long: 'once', help: 'end when the last client has gone' },
   persistent: { short: 't', long: 'persistent', help: 'accepted; the default' },
+  fork: {
+    long: 'fork',
+    help: 'go on in the background once clients can connect, with nothing more to say',
+  },
   pidFile: { long: 'pid-file', argument: 'PATH', help: 'write the number of the process there' },
 } as const satisfies OptionSpecs<string>;
 
@@ -89,16 +100,19 @@ export const serveCommand: Command = {
   async run(words, session) {
     const line = parseCommandLine('serve', options, words);
     shared.refuseObjects(line.all('object'));
+    if (line.has('fork') && !isBackground) return await runInBackground(words, session);
     const addresses = addressesOf(line);
     const names = namesOf(line);
     const pollMicroseconds = count(line.last('poll'), 'time to poll', 0, 1_000_000);
     const workers = workersOf(line);
+    const processors = processorsOf(line);
     const most = count(line.last('connections'), 'number of clients', 0, 0x7fffffff) ?? 0;
     const credentials = line.last('tlsCreds');
     const tls = credentials === undefined ? undefined : await readTlsFolder(credentials);
-    const images: Image[] = [];
+    const opened = new ServedImages();
+    const { images } = opened;
     try {
-      for (const given of line.operands) images.push(await openServed(given, line, session));
+      for (const given of line.operands) await opened.open(given, line, session);
       const descriptions = line.all('description');
       const served = images.map((image, index): ServedImage => ({
         image,
@@ -111,6 +125,7 @@ export const serveCommand: Command = {
         vhostUserBlk: line.all('vhostUserBlk'),
         pollMicroseconds,
         workers,
+        processors,
         tls,
         connections: most === 0 ? undefined : most,
         onProblem: (why) => {
@@ -122,7 +137,7 @@ export const serveCommand: Command = {
       await runUntilTheEnd(server, names, line, session);
       await endDisplay();
     } finally {
-      for (const image of images) await image.close();
+      await opened.close();
     }
     return 0;
   },
@@ -149,6 +164,7 @@ async function runUntilTheEnd(
       await session.print(`Serving a block device at ${device}\n`);
     }
     await session.flush();
+    if (line.has('fork')) leaveForeground();
     const ends: Promise<void>[] = [server.failed, interrupted(session)];
     if (line.has('once')) ends.push(server.left);
     await Promise.race(ends);

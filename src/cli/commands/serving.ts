@@ -4,12 +4,13 @@ import { CowherdError } from '../../errors.js';
 import { mostWorkers } from '../../export/serve.js';
 import type { Image } from '../../image/api/image.js';
 import type { OpenImageOptions } from '../../image/api/options.js';
-import { parseImageName } from '../options/image-name.js';
+import { type ImageName, parseImageName } from '../options/image-name.js';
 import type { OptionSpecs, ParsedCommandLine } from '../options/options.js';
 import * as shared from '../options/shared-options.js';
 import { CliError } from '../process/cli-error.js';
 import { Interrupted, type Session } from '../process/session.js';
 import { openNamed } from './open.js';
+import { type TemporaryOverlay, openOverlay } from './temporary-overlay.js';
 
 /** Milliseconds for which an image is tried that somebody else has. */
 const lockedMs = 1000;
@@ -23,6 +24,11 @@ export const servingOptions = {
   object: shared.readerOptions.object,
   ...shared.untrustedOption,
   readOnly: { short: 'r', long: 'read-only', help: 'refuse what would change the images' },
+  snapshot: {
+    short: 's',
+    long: 'snapshot',
+    help: 'keep what is written in a temporary file that is gone at the end, and only read the images',
+  },
   cache: { long: 'cache', argument: 'MODE', help: 'cache mode of the images' },
   aio: shared.readerOptions.aio,
   detectZeroes: {
@@ -30,10 +36,20 @@ export const servingOptions = {
     argument: 'off|on|unmap',
     help: 'look for zeroes in what is written',
   },
+  discard: {
+    long: 'discard',
+    argument: 'ignore|unmap',
+    help: 'whether clusters are freed that clients discard; default unmap',
+  },
   workers: {
     long: 'workers',
     argument: 'N',
     help: 'threads that serve; default one for each processor, 8 at most',
+  },
+  cpus: {
+    long: 'cpus',
+    argument: 'LIST',
+    help: 'processors that the threads run on, one each, such as 0-2,5; default wherever there is time',
   },
   stats: {
     long: 'stats',
@@ -43,15 +59,43 @@ export const servingOptions = {
 
 type Line = Pick<ParsedCommandLine<keyof typeof servingOptions>, 'has' | 'last'>;
 
-/** Opens an image as the options say. @throws CliError, CowherdError */
-export async function openServed(given: string, line: Line, session: Session): Promise<Image> {
+/** Images that a command serves. */
+export class ServedImages {
+  readonly images: Image[] = [];
+  readonly #overlays: TemporaryOverlay[] = [];
+
+  /** Opens one more as the options say. @throws CliError, CowherdError */
+  async open(given: string, line: Line, session: Session): Promise<Image> {
+    const { name, opening } = openingOfName(given, line, session);
+    const image = await openOnceFree(async () => {
+      if (!line.has('snapshot')) return await openNamed(name, opening);
+      const overlay = await openOverlay(name, opening);
+      this.#overlays.push(overlay);
+      return overlay.image;
+    }, session);
+    this.images.push(image);
+    return image;
+  }
+
+  /** Closes all of them. */
+  async close(): Promise<void> {
+    for (const image of this.images) await image.close();
+    for (const overlay of this.#overlays) await overlay.close();
+  }
+}
+
+function openingOfName(
+  given: string,
+  line: Line,
+  session: Session,
+): { readonly name: ImageName; readonly opening: OpenImageOptions } {
   const opening = openingOf(line, session);
   const name = parseImageName(given, {
     format: line.last('format'),
     imageOpts: line.has('imageOpts'),
-    forWriting: opening.readOnly !== true,
+    forWriting: opening.readOnly !== true && !line.has('snapshot'),
   });
-  return await openOnceFree(() => openNamed(name, opening), session);
+  return { name, opening };
 }
 
 /** How many threads serve. @throws CliError */
@@ -91,7 +135,11 @@ function openingOf(line: Line, session: Session): OpenImageOptions {
   ) {
     throw new CliError(`Invalid detect-zeroes mode '${detectZeroes}'`);
   }
+  const discard = line.last('discard');
+  const isKnown = discard === undefined || /^(ignore|off|unmap|on)$/.test(discard);
+  if (!isKnown) throw new CliError(`Invalid discard mode '${discard}'`);
   return {
+    discard: discard === 'ignore' || discard === 'off' ? 'ignore' : undefined,
     readOnly: line.has('readOnly'),
     forceShare: line.has('forceShare') && line.has('readOnly'),
     untrusted: line.has('untrusted'),
@@ -102,6 +150,19 @@ function openingOf(line: Line, session: Session): OpenImageOptions {
       session.complain(`${message}\n`);
     },
   };
+}
+
+/** Which processors the threads run on. @throws CliError */
+export function processorsOf(line: Line): readonly number[] | undefined {
+  const list = line.last('cpus');
+  if (list === undefined) return undefined;
+  return list.split(',').flatMap((part) => {
+    const match: readonly (string | undefined)[] | null = /^(\d{1,4})(?:-(\d{1,4}))?$/.exec(part);
+    const first = Number(match?.[1]);
+    const last = Number(match?.[2] ?? first);
+    if (match === null || last < first) throw new CliError(`Invalid list of processors '${list}'`);
+    return Array.from({ length: last - first + 1 }, (_, index) => first + index);
+  });
 }
 
 /** A whole number of an option, within bounds. @throws CliError */

@@ -52,6 +52,8 @@ export interface OpenImageOptions {
   readonly untrusted?: boolean | undefined;
   /** Turn written zeroes into `writeZeroes`; `unmap` lets them free clusters. Default `off`. */
   readonly detectZeroes?: 'off' | 'on' | 'unmap' | undefined;
+  /** Whether discarded clusters are freed; `ignore` leaves them as they are. Default `unmap`. */
+  readonly discard?: 'unmap' | 'ignore' | undefined;
   /**
    * Which metadata of a qcow2 image writes are kept off, should its tables be damaged: those whose
    * place never changes, also the tables in use, or also those of snapshots. A write that would hit

@@ -457,12 +457,22 @@ export class OpenedImage implements Image {
       throttles.push(new Throttle(new SharedWords(new Int32Array(throttleWords)), throttle));
     }
     const detectZeroes = options.detectZeroes ?? 'off';
+    const isDiscardIgnored = options.discard === 'ignore';
     // Of tables that change, all are flushed before they are told of, and reading knows them by itself.
     const tells = readOnly || this.isFlat;
     const map: StreamSource['map'] = tells
       ? (offset, length) => this.map({ offset, length })
       : undefined;
-    const rules = { filename, node, clusterSize, probed, detectZeroes, throttles, map };
+    const rules = {
+      filename,
+      node,
+      clusterSize,
+      probed,
+      detectZeroes,
+      isDiscardIgnored,
+      throttles,
+      map,
+    };
     const below = edge?.openQueue();
     const inner = openAbove(below, () => format.openQueue(files, below, counters));
     const queue = new CheckedQueue(rules, inner, counters, onClose);

@@ -19,7 +19,6 @@ export const commonOpenOptions: readonly OpenOption[] = [
     name: 'discard',
     type: ['ignore', 'off', 'unmap', 'on'],
     key: 'discard',
-    keeps: ['unmap', 'on'],
     help: 'whether discarded data are freed',
   },
   {

@@ -6,13 +6,21 @@ import type { FormatCreation } from '../../format/create-options.js';
 import type { FormatDriver } from '../../format/driver.js';
 import type { Format } from '../../format/format.js';
 import { probeBytes } from '../../format/probe.js';
-import { defaultFormat, formatNamed, recogniseFormat } from '../../format/registry.js';
+import {
+  defaultFormat,
+  formatNamed,
+  overlayFormat,
+  recogniseFormat,
+} from '../../format/registry.js';
 
 export { formatNames, registerFormat } from '../../format/registry.js';
 export type { CreateOption } from '../../format/create-options.js';
 
 /** The format that a file has if it looks like no other. */
 export const defaultFormatName = defaultFormat.name;
+
+/** The format of an image that is to stand on any other one. */
+export const overlayFormatName = overlayFormat.name;
 
 /** Whether there is a format of that name that can be opened. */
 export function isReadableFormat(name: string): boolean {

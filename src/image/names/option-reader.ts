@@ -32,6 +32,7 @@ export type NamedSettings = Pick<
   | 'aio'
   | 'cacheSize'
   | 'detectZeroes'
+  | 'discard'
   | 'lazyRefcounts'
   | 'overlapCheck'
   | 'http'
@@ -164,6 +165,9 @@ export class OptionReader {
     }
     if (direct === true) this.#settings['cache'] = 'none';
     else if (unsafe === true) this.#settings['cache'] = 'unsafe';
+    if (discard !== undefined) {
+      this.#settings['discard'] = discard === 'unmap' || discard === 'on' ? 'unmap' : 'ignore';
+    }
     if (detectZeroes === undefined) return;
     if (detectZeroes === 'unmap' && discard !== 'unmap' && discard !== 'on') {
       throw this.#refuse(

@@ -111,6 +111,7 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   dataFile: text,
   untrusted: flag,
   detectZeroes: oneOf('off', 'on', 'unmap'),
+  discard: oneOf('unmap', 'ignore'),
   overlapCheck: defined('overlapCheck'),
   lazyRefcounts: defined('lazyRefcounts'),
   forceShare: flag,

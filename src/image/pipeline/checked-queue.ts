@@ -26,6 +26,8 @@ export interface QueueRules {
   /** Whether the image is raw only because it looked like nothing else, and must stay so. */
   readonly probed: boolean;
   readonly detectZeroes: 'off' | 'on' | 'unmap';
+  /** Whether clusters are kept that are discarded, or zeroed with leave to free them. */
+  readonly isDiscardIgnored: boolean;
   /** Of the image and of the queue. */
   readonly throttles: readonly Throttle[];
   /** How the image is stored, for streams. */
@@ -125,7 +127,11 @@ export class CheckedQueue implements ImageQueue {
     if (length === 0) return Promise.resolve();
     this.#counters.add(Counter.writeZeroes);
     return this.#hold(length, () =>
-      this.#queue.writeZeroes(offset, length, options.unmap ?? false),
+      this.#queue.writeZeroes(
+        offset,
+        length,
+        options.unmap === true && !this.#rules.isDiscardIgnored,
+      ),
     );
   }
 
@@ -134,6 +140,7 @@ export class CheckedQueue implements ImageQueue {
     if (refusal !== undefined) return Promise.reject(refusal);
     if (length === 0) return Promise.resolve();
     this.#counters.add(Counter.discards);
+    if (this.#rules.isDiscardIgnored) return Promise.resolve();
     return this.#hold(length, () => this.#queue.discard(offset, length));
   }
 

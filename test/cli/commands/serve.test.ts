@@ -12,7 +12,7 @@ import { openImage } from '../../../src/image/graph/open.js';
 import { runCowherd } from '../../support/both-tools.js';
 import { NbdClient } from '../../support/nbd-client.js';
 import { startServer } from '../../support/running-server.js';
-import { cowherdProgram, needsTool, runOk, temporaryFolder } from '../../support/tools.js';
+import { cowherdProgram, needsTool, run, runOk, temporaryFolder } from '../../support/tools.js';
 
 const mebi = 1024 * 1024;
 const kills = Number(process.env['COWHERD_TEST_RUNS'] ?? 5);
@@ -254,4 +254,68 @@ test('what cannot be served is refused in one line', async (t) => {
   );
   assert.equal(await readFile(path.join(folder, 'file'), 'utf8'), 'something of somebody');
   assert.ok(!existsSync(path.join(folder, 's')));
+});
+
+test('--snapshot keeps what is written away from the image, and --discard=ignore keeps clusters', async (t) => {
+  if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+  const folder = await folderWithImage(t);
+  await runOk('qemu-io', ['-c', 'write -P 5 0 1M', 'disk.qcow2'], { cwd: folder });
+  const before = await readFile(path.join(folder, 'disk.qcow2'));
+  const snapshot = await startServer(t, folder, ['-k', 's', '--snapshot', 'disk.qcow2']);
+  const [url] = /nbd\S+/.exec(snapshot.lines[0])!;
+  const io = ['-c', 'write -P 7 0 64k', '-c', 'read -P 7 0 64k', '-c', 'read -P 5 64k 64k'];
+  await runOk('qemu-io', ['-f', 'raw', ...io, url], { cwd: folder });
+  snapshot.child.kill('SIGTERM');
+  assert.equal(await snapshot.ended, 0);
+  assert.ok(before.equals(await readFile(path.join(folder, 'disk.qcow2'))));
+  for (const [mode, fill] of [
+    ['ignore', 5],
+    ['unmap', 0],
+  ] as const) {
+    const server = await startServer(t, folder, ['-k', 's', '--discard', mode, 'disk.qcow2']);
+    await runOk('qemu-io', ['-f', 'raw', '-c', 'discard 0 1M', url], { cwd: folder });
+    server.child.kill('SIGTERM');
+    assert.equal(await server.ended, 0);
+    await runOk('qemu-io', ['-c', `read -P ${fill} 0 1M`, 'disk.qcow2'], { cwd: folder });
+  }
+});
+
+test('--fork goes on in the background, or tells why not', async (t) => {
+  const folder = await folderWithImage(t);
+  const options = { cwd: folder };
+  const words = ['serve', '--fork', '--pid-file', 'pid', '--cpus', '0', '-k', 's', 'disk.qcow2'];
+  const { code, stdout, stderr } = await run(process.execPath, [cowherdProgram, ...words], options);
+  assert.deepEqual([code, stdout, stderr], [0, 'Serving at nbd+unix:///?socket=s\n', '']);
+  const pid = Number(await readFile(path.join(folder, 'pid'), 'utf8'));
+  t.after(() => {
+    if (existsSync(path.join(folder, 'pid'))) process.kill(pid, 'SIGKILL');
+  });
+  const client = await NbdClient.connect(path.join(folder, 's'));
+  await client.close();
+  process.kill(pid, 'SIGTERM');
+  for (let turns = 0; existsSync(path.join(folder, 'pid')); turns++) {
+    assert.ok(turns < 500, 'it ends');
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  const failed = await run(
+    process.execPath,
+    [cowherdProgram, 'serve', '--fork', '-k', 's', 'absent.qcow2'],
+    options,
+  );
+  assert.equal(failed.code, 1);
+  assert.match(failed.stderr, /^cowherd: Could not open 'absent.qcow2': .+\n$/);
+});
+
+test('processors that there are not, and modes, are refused in one line', async (t) => {
+  const folder = await folderWithImage(t);
+  for (const [words, why] of [
+    [['--cpus', '4000'], 'Cannot run on processor 4000: Invalid argument'],
+    [['--cpus', '1-0'], "Invalid list of processors '1-0'"],
+    [['--cpus', 'all'], "Invalid list of processors 'all'"],
+    [['--discard', 'maybe'], "Invalid discard mode 'maybe'"],
+    [['--poll', '-1'], "Invalid time to poll specified: '-1'. Must be between 0 and 1000000."],
+  ] as const) {
+    const { code, stderr } = await runCowherd(['serve', ...words, '-k', 's', 'disk.qcow2'], folder);
+    assert.deepEqual([code, stderr], [1, `cowherd: ${why}\n`]);
+  }
 });
