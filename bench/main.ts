@@ -20,13 +20,14 @@ import { metadataDuels } from './cases/metadata.js';
 import { queueDuels } from './cases/queues.js';
 import { requestDuels } from './cases/requests.js';
 import { serveDuels } from './cases/serve.js';
+import { vhostUserDuels } from './cases/vhost-user.js';
 import { type Duel, type Outcome, fight, median, processorOutcome } from './duel.js';
 import { microLine, runMicroBenchmarks } from './micro.js';
 import { takeNode } from './programs.js';
 import { picture, tableLine } from './report.js';
 
 const values = readArguments(
-  'Races cowherd against qemu-img (groups requests, queues, convert, formats, serve, metadata, memory); with --micro\n' +
+  'Races cowherd against qemu-img (groups requests, queues, convert, formats, serve, vhost-user, metadata, memory); with --micro\n' +
     'measures parts of the engine by themselves.',
   {
     group: { type: 'string' },
@@ -49,6 +50,7 @@ const groups: readonly (readonly [string, (folder: string) => Promise<Duel[]>])[
   ['convert', convertDuels],
   ['formats', formatDuels],
   ['serve', serveDuels],
+  ['vhost-user', vhostUserDuels],
   ['metadata', metadataDuels],
   ['memory', memoryDuels],
 ];

@@ -51,8 +51,11 @@ void DescriptorWatch::onReadable() {
   if (closed_) return;
   if (isEvent_) {
     uint64_t count;
+    const ssize_t bytes = ::read(descriptor_, &count, sizeof(count));
     // Somebody else may have taken it.
-    if (::read(descriptor_, &count, sizeof(count)) != sizeof(count)) return;
+    if (bytes < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    // What has ended, or never was one, would wake the loop for ever.
+    if (bytes != sizeof(count)) uv_poll_stop(&poll_);
   }
   napi_handle_scope scope;
   napi_open_handle_scope(env_, &scope);

@@ -1,8 +1,8 @@
 /** Images served to NBD clients through one and several connections, against other servers. */
 import path from 'node:path';
-import { truncate, writeFile } from 'node:fs/promises';
+import { truncate } from 'node:fs/promises';
 import type { Duel, Figure, Runner } from '../duel.js';
-import { type StartServer, cowherdServing, nbdkitServing, qemuServing } from '../nbd-servers.js';
+import { type StartServer, cowherdServing, nbdkitServing, qemuServing } from '../servers.js';
 import { runProgram, warm } from '../programs.js';
 import { makeFull } from '../request-runs.js';
 
@@ -83,7 +83,7 @@ function loadRunner(
 /** `nbdcopy` of 4 GiB, half of it data, into an image and out of it. */
 async function copyDuels(folder: string): Promise<Duel[]> {
   const source = path.join(folder, 'half.raw');
-  await writeFile(source, '');
+  await makeFull(source, 'raw', 2 * gib, 1 << 20);
   await truncate(source, 4 * gib);
   const image = path.join(folder, 'copied.qcow2');
   await makeFull(image, 'qcow2', 4 * gib, 1 << 20);

@@ -41,8 +41,8 @@ export const mostWorkers = 64;
 /** Threads by default at most: further ones share what the processors give. */
 const usefulWorkers = 8;
 
-/** For how long virtqueues are looked at by default: as QEMU does it. */
-const usualPollMicroseconds = 32;
+/** For how long virtqueues are looked at by default: longer than a driver takes that waits to be told. */
+const usualPollMicroseconds = 100;
 
 /** Queues of an image, of which each client has one, and each thread; the rest is the program's own. */
 const mostQueues = 248;
@@ -82,7 +82,7 @@ export interface ServeOptions {
   readonly allowOther?: boolean | undefined;
   /**
    * Microseconds for which a thread looks for the next request of a virtqueue before it waits to be told of
-   * one: less time to an answer, at the cost of the processor; default 32, at most 1,000,000.
+   * one: less time to an answer, at the cost of the processor; default 100, at most 1,000,000.
    */
   readonly pollMicroseconds?: number | undefined;
   /** Threads that serve, from 1 to 64; default one for each processor, 8 at most. */

@@ -94,7 +94,8 @@ export async function makeEvent(): Promise<number> {
 export class VhostUserClient {
   readonly ram: GuestRam;
   readonly queues: DriverQueue[];
-  readonly #socket: number;
+  /** Its end of the connection. */
+  readonly socket: number;
   readonly #watch: DescriptorWatch;
   #received = Buffer.alloc(0);
   /** Descriptors that came along with answers. */
@@ -103,7 +104,7 @@ export class VhostUserClient {
   #onReceived: (() => void) | undefined;
 
   private constructor(socket: number, former: VhostUserClient | undefined) {
-    this.#socket = socket;
+    this.socket = socket;
     this.ram = former?.ram ?? new GuestRam();
     this.queues = former?.queues ?? [];
     const watch = watchSocket(socket, () => {
@@ -198,7 +199,7 @@ export class VhostUserClient {
   }
 
   sendBytes(bytes: Uint8Array, descriptors: readonly number[] = []): number {
-    return sendMessage(this.#socket, bytes, Int32Array.from(descriptors));
+    return sendMessage(this.socket, bytes, Int32Array.from(descriptors));
   }
 
   tell(request: number, payload: Uint8Array = Buffer.alloc(0), descriptors: number[] = []): void {
@@ -248,7 +249,7 @@ export class VhostUserClient {
   /** As `close`, but for what another client takes over. */
   disconnect(): void {
     this.#watch.close();
-    closeDescriptor(this.#socket);
+    closeDescriptor(this.socket);
     for (const descriptor of this.#arrived.splice(0)) closeDescriptor(descriptor);
   }
 
@@ -271,7 +272,7 @@ export class VhostUserClient {
   #receive(): void {
     const into = Buffer.alloc(65536);
     const descriptors = new Int32Array(8);
-    const count = receiveMessage(this.#socket, into, descriptors);
+    const count = receiveMessage(this.socket, into, descriptors);
     if (count > 0) {
       this.#received = Buffer.concat([this.#received, into.subarray(0, count)]);
       for (const descriptor of descriptors) {

@@ -30,12 +30,12 @@ const options = {
   vhostUserBlk: {
     long: 'vhost-user-blk',
     argument: 'ADDRESS',
-    help: 'be a block device for a virtual machine at unix:PATH[,queues=N][,name=NAME][,packed=on]; may be given again; default 16 queues',
+    help: 'be a block device for a virtual machine at unix:PATH or fd:N, each with [,queues=N][,name=NAME][,packed=on]; may be given again; default 16 queues',
   },
   poll: {
     long: 'poll',
     argument: 'MICROSECONDS',
-    help: 'how long a queue of a virtual machine is looked at before its thread waits; default 32',
+    help: 'how long a queue of a virtual machine is looked at before its thread waits; default 100',
   },
   socket: { short: 'k', long: 'socket', argument: 'PATH', help: 'the same as --nbd unix:PATH' },
   bind: { short: 'b', long: 'bind', argument: 'HOST', help: 'serve NBD clients at this address' },
@@ -108,6 +108,12 @@ export const serveCommand: Command = {
     const processors = processorsOf(line);
     const most = count(line.last('connections'), 'number of clients', 0, 0x7fffffff) ?? 0;
     const credentials = line.last('tlsCreds');
+    if (addresses.length === 0 && (credentials !== undefined || most > 0)) {
+      throw usageError(
+        'serve',
+        '--tls-creds and --shared are for NBD clients, whom nothing serves',
+      );
+    }
     const tls = credentials === undefined ? undefined : await readTlsFolder(credentials);
     const opened = new ServedImages();
     const { images } = opened;

@@ -80,13 +80,18 @@ export function parseFileAddress(text: string): {
  */
 export function parseDeviceAddress(text: string): DeviceAddress {
   const [first, ...options] = partsOf(text);
+  if (!/^(unix:.|fd:\d)/s.test(first)) throw invalid(text, 'unix:PATH or fd:N is expected');
   const address = parseAddress(first);
-  if ('host' in address) throw invalid(first, 'unix:PATH or fd:N is expected');
   let queues = usualVirtqueues;
   let name: string | undefined;
   let isPacked = false;
+  const known = new Set<string | undefined>();
   for (const option of options) {
-    const [, key, value = ''] = /^(queues|name|packed)=(.*)$/s.exec(option) ?? [];
+    const match: readonly (string | undefined)[] =
+      /^(queues|name|packed)=(.*)$/s.exec(option) ?? [];
+    const [, key, value = ''] = match;
+    if (key !== undefined && known.has(key)) throw invalid(text, `${key} is said twice`);
+    known.add(key);
     if (key === 'name') {
       name = value;
     } else if (key === 'queues' && /^\d{1,3}$/.test(value)) {

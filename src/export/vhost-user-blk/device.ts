@@ -392,6 +392,7 @@ export class VhostUserDevice {
     const former = vring[name];
     vring[name] = descriptor;
     if (name === 'kick') vring.isKickable = true;
+    if (former !== undefined) closeDescriptor(former);
     if (vring.isRunning) {
       const { kick, call, error } = vring;
       await this.#order(index, {
@@ -401,7 +402,6 @@ export class VhostUserDevice {
     } else if (name === 'kick') {
       await this.#startIfReady(index);
     }
-    if (former !== undefined) closeDescriptor(former);
   }
 
   async #startIfReady(index: number): Promise<void> {

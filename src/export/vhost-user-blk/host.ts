@@ -1,4 +1,5 @@
 /** The devices whose queues, or some of them, one thread serves. */
+import path from 'node:path';
 import type { Image, ImageQueue } from '../../image/api/image.js';
 import type { DeviceNumber, DeviceOrder } from './device-orders.js';
 import { GuestMemory } from './guest-memory.js';
@@ -90,7 +91,8 @@ export class VhostUserHost {
 
   async #start(device: Device, order: DeviceOrder & { readonly kind: 'start' }): Promise<void> {
     const { exported, memory } = device;
-    const { image, name: id, readOnly } = exported;
+    const { image, readOnly } = exported;
+    const id = exported.name === '' ? path.basename(image.filename) : exported.name;
     const queue = await image.openQueue();
     try {
       const server = new VirtqueueServer({

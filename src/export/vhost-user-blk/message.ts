@@ -1,4 +1,5 @@
 /** Messages of vhost-user as they come over a socket, with the descriptors that they bring. */
+import { fstatSync } from 'node:fs';
 import {
   type DescriptorWatch,
   closeDescriptor,
@@ -15,6 +16,8 @@ import {
   VhostUserError,
 } from './protocol.js';
 
+/** Milliseconds in which a front-end has to begin, and to end each message. */
+const patienceMs = 10_000;
 /** Messages that are kept at most while one is dealt with; the others wait in the socket. */
 const mostWaiting = 64;
 
@@ -49,6 +52,7 @@ export class MessageReader {
   #done = 0;
   #watch: DescriptorWatch | undefined;
   #isEnded = false;
+  #timer: NodeJS.Timeout | undefined;
 
   /**
    * @param socket stays the caller's
@@ -60,6 +64,7 @@ export class MessageReader {
     this.#onMessage = onMessage;
     this.#onEnd = onEnd;
     this.#listen();
+    this.#expect('the front-end says nothing');
   }
 
   /** The next message that is all there. */
@@ -74,10 +79,19 @@ export class MessageReader {
   /** Takes nothing more, and closes what came along with what nobody took. */
   close(): void {
     this.#isEnded = true;
+    clearTimeout(this.#timer);
     this.#watch?.close();
     this.#watch = undefined;
     closeAll(this.#descriptors);
     for (const { descriptors } of this.#waiting.splice(0)) closeAll(descriptors);
+  }
+
+  /** Ends if nothing more comes for a while. */
+  #expect(otherwise: string): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      this.#end(otherwise);
+    }, patienceMs);
   }
 
   #listen(): void {
@@ -101,6 +115,11 @@ export class MessageReader {
         if (descriptor < 0) break;
         this.#descriptors.push(descriptor);
       }
+      // One that is kept could be the other end of this very one, which would never end then.
+      if (this.#descriptors.some((descriptor) => fstatSync(descriptor).isSocket())) {
+        this.#end('a message brings a socket');
+        return;
+      }
       if (count === 0) {
         const isMiddle = this.#done > 0 || this.#payload !== undefined;
         this.#end(isMiddle ? 'the front-end has gone in the middle of a message' : undefined);
@@ -112,6 +131,7 @@ export class MessageReader {
       }
       this.#done += count;
       if (count === into.length) this.#goOn();
+      else this.#expect('a message is not sent to its end');
     }
   }
 
@@ -137,6 +157,7 @@ export class MessageReader {
     });
     this.#payload = undefined;
     this.#descriptors = [];
+    clearTimeout(this.#timer);
     if (this.#waiting.length >= mostWaiting) {
       this.#watch?.close();
       this.#watch = undefined;

@@ -21,6 +21,9 @@ export interface PortOptions {
   readonly onGone: () => void;
 }
 
+/** Front-ends that wait at a time. */
+const mostWaiting = 8;
+
 let lastDevice = 0;
 
 /** See the file's comment. */
@@ -44,6 +47,8 @@ export class VhostUserPort {
     const port = new VhostUserPort(options);
     port.#listener = await Listener.open(options.address, (descriptor) => {
       port.#waiting.push(descriptor);
+      // Those that have waited longest are most likely to have gone.
+      if (port.#waiting.length > mostWaiting) closeDescriptor(port.#waiting.shift()!);
       port.#admit();
     });
     return port;

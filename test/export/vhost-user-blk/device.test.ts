@@ -286,7 +286,9 @@ test('addresses that are none are refused in one line', async (t) => {
     ['unix:x,queues=1k', /queues=N, name=NAME or packed=on\|off is expected/],
     ['unix:x,packed=yes', /packed=on\|off is expected/],
     ['unix:x,name=other', /No image is served by the name 'other'/],
-    ['unix:', /Invalid address 'unix:'/],
+    ['unix:', /unix:PATH or fd:N is expected/],
+    ['s', /unix:PATH or fd:N is expected/],
+    ['unix:x,queues=2,queues=4', /queues is said twice/],
   ] as const) {
     await assert.rejects(serve([image], { vhostUserBlk: address }), {
       code: 'ERR_COWHERD_INVALID_ARGUMENT',

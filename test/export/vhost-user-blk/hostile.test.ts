@@ -1,6 +1,6 @@
 /** Front-ends and drivers that break the rules: their queue or connection ends with one line, others go on. */
 import assert from 'node:assert/strict';
-import { ftruncateSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
@@ -283,6 +283,52 @@ test('messages that are none end the connection with one line', async (t) => {
   gone.sendBytes(Buffer.alloc(5));
   gone.close();
   assert.match(await told(problems), /gone in the middle/);
+});
+
+test('events that are none are refused or end their queue, and no descriptor is left', async (t) => {
+  const { socket, problems } = await served(t);
+  const open = (): number => readdirSync('/proc/self/fd').length;
+  const round = async (): Promise<void> => {
+    const client = await VhostUserClient.start(socket);
+    const file = openSync('/dev/null', 'r');
+    assert.equal(await client.tried(Request.setVringKick, numberOf(0n), [file]), false);
+    closeSync(file);
+    client.close();
+    const next = await VhostUserClient.start(socket);
+    await readsZero(next, 0);
+    next.close();
+  };
+  await round();
+  const before = open();
+  for (let count = 0; count < 5; count++) await round();
+  assert.ok(open() <= before + 2, `${open()} descriptors after ${before}`);
+  problems.length = 0;
+  // Its own end of the connection, which would outlive it in the server.
+  const client = await VhostUserClient.start(socket);
+  client.tell(Request.setVringCall, numberOf(0n), [client.socket]);
+  await client.ended();
+  assert.match(await told(problems), /brings a socket/);
+  client.close();
+  const next = await VhostUserClient.start(socket);
+  await readsZero(next, 0);
+  next.close();
+});
+
+test('front-ends that wait, and have gone, take no more than a few descriptors', async (t) => {
+  const { socket } = await served(t);
+  const first = await VhostUserClient.start(socket);
+  const open = (): number => readdirSync('/proc/self/fd').length;
+  const before = open();
+  for (let count = 0; count < 40; count++) {
+    const other = await VhostUserClient.connect(socket);
+    other.close();
+    await readsZero(first, 0);
+  }
+  assert.ok(open() < before + 20, `${open()} descriptors after ${before}`);
+  first.close();
+  const next = await VhostUserClient.start(socket);
+  await readsZero(next, 0);
+  next.close();
 });
 
 test('whatever is said, the next front-end is served', async (t) => {

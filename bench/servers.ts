@@ -1,4 +1,4 @@
-/** NBD servers that race: ours and others, started for a run, with the processor time that they take. */
+/** Servers that race: ours and others, started for a run, with the processor time that they take. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { readFile, rm } from 'node:fs/promises';
@@ -10,14 +10,14 @@ const cli = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..', 'bu
 const ticks = 100;
 
 /** A server that runs. */
-export interface NbdServer {
+export interface RunningServer {
   /** Seconds of the processors that it has taken so far. */
   processorSeconds(): Promise<number>;
   stop(): Promise<void>;
 }
 
 /** How a server is started. @param socket that it has to listen at */
-export type StartServer = (socket: string) => Promise<NbdServer>;
+export type StartServer = (socket: string) => Promise<RunningServer>;
 
 /** `cowherd serve` of an image, on so many threads. */
 export function cowherdServing(image: string, format: string, workers: number): StartServer {
@@ -25,6 +25,26 @@ export function cowherdServing(image: string, format: string, workers: number): 
     start(socket, process.execPath, [
       ...[cli, 'serve', '-f', format, '--nbd', `unix:${socket}`],
       ...['--workers', String(workers), image],
+    ]);
+}
+
+/** `cowherd serve` of an image as a block device with four queues, on so many threads. */
+export function cowherdDevice(image: string, workers: number): StartServer {
+  return (socket) =>
+    start(socket, process.execPath, [
+      ...[cli, 'serve', '-f', 'qcow2', '--vhost-user-blk', `unix:${socket},queues=4`],
+      ...['--workers', String(workers), image],
+    ]);
+}
+
+/** `qemu-storage-daemon` of an image as such a device. */
+export function qemuDevice(image: string): StartServer {
+  return (socket) =>
+    start(socket, 'qemu-storage-daemon', [
+      ...['--blockdev', `driver=file,node-name=file,aio=io_uring,filename=${image}`],
+      ...['--blockdev', 'driver=qcow2,node-name=disk,file=file', '--object', 'iothread,id=thread'],
+      '--export',
+      `type=vhost-user-blk,id=export,node-name=disk,writable=on,num-queues=4,iothread=thread,addr.type=unix,addr.path=${socket}`,
     ]);
 }
 
@@ -53,7 +73,7 @@ async function start(
   socket: string,
   command: string,
   words: readonly string[],
-): Promise<NbdServer> {
+): Promise<RunningServer> {
   await rm(socket, { force: true });
   const child = spawn(command, words, { stdio: ['ignore', 'ignore', 'inherit'] });
   const ended = new Promise<void>((resolve, reject) => {
