@@ -35,6 +35,7 @@ export type SourceOptions = Pick<
   | 'cacheSize'
   | 'unpack'
   | 'http'
+  | 'nbd'
   | 'filters'
   | 'window'
   | 'dataFile'

@@ -4,6 +4,7 @@ import type { ThrottleOptions } from '../../engine/throttle.js';
 import type { CreateOptions } from '../../format/create-options.js';
 import type { FilterChoice } from '../../storage/filters/registry.js';
 import type { HttpOptions } from '../../storage/http-options.js';
+import type { NbdOptions } from '../../storage/nbd-options.js';
 import type { AioMode, CacheMode, LockingMode } from '../../storage/storage.js';
 import type { CheckFinding, ImageFormat } from './reports.js';
 
@@ -11,6 +12,7 @@ export type { ThrottleOptions } from '../../engine/throttle.js';
 export type { CreateOptions, Preallocation } from '../../format/create-options.js';
 export type { FilterChoice } from '../../storage/filters/registry.js';
 export type { HttpOptions } from '../../storage/http-options.js';
+export type { NbdOptions } from '../../storage/nbd-options.js';
 export type { AioMode, CacheMode, LockingMode } from '../../storage/storage.js';
 export type { PathLike } from './path.js';
 
@@ -106,6 +108,8 @@ export interface OpenImageOptions {
   readonly unpack?: boolean | undefined;
   /** Of images that lie on web servers, and files that they name there. */
   readonly http?: HttpOptions | undefined;
+  /** Of images that are exports of NBD servers, and exports that they name. */
+  readonly nbd?: NbdOptions | undefined;
   /**
    * What is put over the image's own file, outermost first: filters by name, with their options. Files that
    * the image names have none.

@@ -149,6 +149,7 @@ async function openImageFile(path: string, options: OpenImageOptions): Promise<S
     locking: options.locking ?? 'auto',
     unpack: options.unpack ?? true,
     http: options.http,
+    nbd: options.nbd,
     signal: options.signal,
     filters: options.filters,
   } as const;

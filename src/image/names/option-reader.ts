@@ -36,6 +36,7 @@ export type NamedSettings = Pick<
   | 'lazyRefcounts'
   | 'overlapCheck'
   | 'http'
+  | 'nbd'
   | 'filters'
   | 'window'
   | 'dataFile'

@@ -121,6 +121,7 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   window: options({ offset: defined('window.offset'), size: defined('window.size') }),
   unpack: flag,
   http: options(httpRules),
+  nbd: options({ reconnectSeconds: defined('nbd.reconnectSeconds') }),
   signal: abortSignal,
   filters,
   throttle: options(throttleRules),

@@ -49,6 +49,9 @@ export class ServerError extends Error {
   }
 }
 
+/** A server that answers as none should. */
+export class ProtocolError extends Error {}
+
 /** One request. */
 export interface ClientRequest {
   readonly command: number;
@@ -300,7 +303,7 @@ export class NbdClient {
   }
 
   #break(why: string): void {
-    this.#link.close(new Error(why));
+    this.#link.close(new ProtocolError(why));
   }
 }
 

@@ -11,17 +11,27 @@ import type {
   StorageOpenOptions,
   StorageStatus,
 } from '../storage.js';
-import { type ClientRequest, NbdClient, ServerError, type Stretch } from './client.js';
+import {
+  type ClientRequest,
+  type ExportInfo,
+  NbdClient,
+  ServerError,
+  type Stretch,
+} from './client.js';
+import { type ExportWords, NbdConnection, newExportWords } from './connection.js';
 import { type NbdLocation, parseNbdUri } from './uri.js';
 
 /** Bytes that one request zeroes, discards or asks about at most. */
 const mostRangeBytes = 1024 * 1024 * 1024;
+/** Seconds for which a server that has gone is looked for by default. */
+const usualReconnectSeconds = 10;
 /** State of a stretch that reads as zeroes, in `base:allocation`. */
 const zeroState = 2;
 
 /** What another thread needs to open the export too. */
 interface NbdHandle extends StorageHandle {
   readonly options: StorageOpenOptions;
+  readonly words: ExportWords;
 }
 
 /** What the queues of one export on one thread share. */
@@ -29,13 +39,19 @@ interface Shared {
   readonly filename: string;
   readonly location: NbdLocation;
   readonly options: StorageOpenOptions;
+  readonly info: ExportInfo;
+  readonly words: ExportWords;
   /** The first connection, which is the only one where the server allows no others. */
-  readonly first: NbdClient;
+  readonly first: NbdConnection;
   users: number;
 }
 
 /** Opens an export. @throws CowherdError naming it */
-export async function openNbdFile(name: string, options: StorageOpenOptions): Promise<NbdFile> {
+export async function openNbdFile(
+  name: string,
+  options: StorageOpenOptions,
+  words = newExportWords(),
+): Promise<NbdFile> {
   const location = parseNbdUri(name);
   const { signal } = options;
   let first: NbdClient;
@@ -54,17 +70,28 @@ export async function openNbdFile(name: string, options: StorageOpenOptions): Pr
     throw refusal;
   }
   // Neither a signal nor a function goes to other threads.
-  const { readOnly, cache } = options;
+  const { readOnly, cache, nbd } = options;
   const kept = {
     ...(readOnly !== undefined && { readOnly }),
     ...(cache !== undefined && { cache }),
+    ...(nbd !== undefined && { nbd }),
   };
-  return new NbdFile({ filename: name, location, options: kept, first, users: 0 }, first);
+  const { info } = first;
+  const connection = new NbdConnection(location, info, words, reconnectSecondsOf(kept), first);
+  return new NbdFile(
+    { filename: name, location, options: kept, info, words, first: connection, users: 0 },
+    connection,
+  );
 }
 
 /** The export of another thread's handle. */
 export function attachNbdFile(handle: StorageHandle): Promise<NbdFile> {
-  return openNbdFile(handle.filename, (handle as NbdHandle).options);
+  const { filename, options, words } = handle as NbdHandle;
+  return openNbdFile(filename, options, words);
+}
+
+function reconnectSecondsOf({ nbd }: StorageOpenOptions): number {
+  return nbd?.reconnectSeconds ?? usualReconnectSeconds;
 }
 
 function openFailure(name: string, error: NodeJS.ErrnoException): CowherdError {
@@ -91,17 +118,18 @@ export class NbdFile extends BaseFile {
   readonly protocol = 'nbd';
   readonly limits: StorageLimits;
   readonly #shared: Shared;
-  /** This queue's connection, once there is one. */
-  #client: Promise<NbdClient> | undefined;
+  readonly #connection: NbdConnection;
   /** What was said of the stretches from an offset on, and is not asked again where nobody writes. */
   #known: { readonly offset: number; readonly stretches: readonly Stretch[] } | undefined;
 
-  constructor(shared: Shared, client?: NbdClient) {
+  constructor(shared: Shared, connection?: NbdConnection) {
     super(shared.filename, shared.options.readOnly === true);
     this.#shared = shared;
     shared.users += 1;
-    this.#client = client === undefined ? undefined : Promise.resolve(client);
-    const { blockBytes, allocationId } = shared.first.info;
+    const { location, info, words, options } = shared;
+    this.#connection =
+      connection ?? new NbdConnection(location, info, words, reconnectSecondsOf(options));
+    const { blockBytes, allocationId } = info;
     this.limits = {
       requestAlignment: blockBytes,
       zeroInit: false,
@@ -124,12 +152,12 @@ export class NbdFile extends BaseFile {
 
   override handle(): NbdHandle | undefined {
     if (!this.#mayConnectAgain) return undefined;
-    const { filename, options } = this.#shared;
-    return { protocol: this.protocol, filename, options };
+    const { filename, options, words } = this.#shared;
+    return { protocol: this.protocol, filename, options, words };
   }
 
   get #size(): number {
-    return this.#shared.first.info.size;
+    return this.#shared.info.size;
   }
 
   /** Whether a flush covers what other connections have written. */
@@ -138,7 +166,7 @@ export class NbdFile extends BaseFile {
   }
 
   #can(flag: number): boolean {
-    return (this.#shared.first.info.flags & flag) !== 0;
+    return (this.#shared.info.flags & flag) !== 0;
   }
 
   protected startRead(buffer: Uint8Array, offset: number, completion: Completion): void {
@@ -153,7 +181,7 @@ export class NbdFile extends BaseFile {
     const length = Math.max(0, Math.min(buffer.length, this.#size - offset));
     buffer.fill(0, length);
     if (length === 0) return;
-    const { blockBytes, mostBytes } = this.#shared.first.info;
+    const { blockBytes, mostBytes } = this.#shared.info;
     const skip = offset % blockBytes;
     const whole = Math.ceil((skip + length) / blockBytes) * blockBytes;
     const isWhole = whole === length;
@@ -168,7 +196,7 @@ export class NbdFile extends BaseFile {
   }
 
   async #write(buffer: Uint8Array, offset: number): Promise<void> {
-    const { mostBytes } = this.#shared.first.info;
+    const { mostBytes } = this.#shared.info;
     if (buffer.length === 0) return;
     if (offset + buffer.length > this.#size) throw this.#failure('write to', offset, 'ENOSPC');
     const flags = this.#isThrough && this.#can(TransmissionFlag.sendFua) ? CommandFlag.fua : 0;
@@ -230,7 +258,7 @@ export class NbdFile extends BaseFile {
   protected async doWriteZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
     if (offset + length > this.#size) throw this.#failure('write zeroes to', offset, 'ENOSPC');
     if (!this.#can(TransmissionFlag.sendWriteZeroes)) {
-      const zeroes = new Uint8Array(Math.min(length, this.#shared.first.info.mostBytes));
+      const zeroes = new Uint8Array(Math.min(length, this.#shared.info.mostBytes));
       for (let at = 0; at < length; at += zeroes.length) {
         await this.#write(zeroes.subarray(0, Math.min(zeroes.length, length - at)), offset + at);
       }
@@ -262,7 +290,7 @@ export class NbdFile extends BaseFile {
   protected async doStatus(offset: number, length: number): Promise<StorageStatus> {
     const inside = Math.min(length, this.#size - offset);
     if (inside <= 0) return { data: false, length };
-    const { allocationId, blockBytes } = this.#shared.first.info;
+    const { allocationId, blockBytes } = this.#shared.info;
     if (allocationId === undefined) return { data: true, length: inside };
     const known = this.readOnly ? statusAt(this.#known, offset, inside) : undefined;
     if (known !== undefined) return known;
@@ -301,23 +329,13 @@ export class NbdFile extends BaseFile {
 
   async #request(attempt: string, request: ClientRequest): Promise<readonly Stretch[]> {
     try {
-      const client = await this.#connected();
-      return await client.request(request);
+      return await this.#connection.request(request);
     } catch (error) {
       const { offset } = request;
       const place = attempt === 'flush' ? undefined : offset;
       if (!(error instanceof ServerError)) throw this.#lost(attempt, place, error as Error);
       throw this.#failure(attempt, place, errnoName(error.error), error);
     }
-  }
-
-  #connected(): Promise<NbdClient> {
-    this.#client ??= NbdClient.connect(this.#shared.location).then((client) => {
-      if (client.info.size === this.#size) return client;
-      client.close();
-      throw new Error('the export has another size by now');
-    });
-    return this.#client;
   }
 
   #failure(
@@ -350,10 +368,9 @@ export class NbdFile extends BaseFile {
 
   protected async doClose(): Promise<void> {
     const { first } = this.#shared;
-    const client = await this.#client?.catch(() => undefined);
-    if (client !== first) client?.close();
+    if (this.#connection !== first) await this.#connection.close();
     this.#shared.users -= 1;
-    if (this.#shared.users === 0) first.close();
+    if (this.#shared.users === 0) await first.close();
   }
 }
 

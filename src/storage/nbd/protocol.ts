@@ -1,4 +1,5 @@
 /** The protocol of NBD servers, by the prefixes of its names. */
+import { nbdOpenOptions } from '../nbd-options.js';
 import type { Protocol } from '../protocol.js';
 
 /** Exports by host and port, and by Unix socket. */
@@ -6,6 +7,7 @@ export const nbdProtocols: readonly Protocol[] = ['nbd://', 'nbd+tcp://', 'nbd+u
   (prefix) => ({
     name: 'nbd',
     prefix,
+    openOptions: nbdOpenOptions,
     open: async (name, options) => (await import('./nbd-file.js')).openNbdFile(name, options),
     attach: async (handle) => {
       const { attachNbdFile } = await import('./nbd-file.js');

@@ -2,15 +2,15 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
-import { type Server, createServer } from 'node:net';
+import { type Server, connect, createServer } from 'node:net';
 import path from 'node:path';
 import { type TestContext, describe, test } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
 import fc from 'fast-check';
 import type { CowherdError } from '../../../src/errors.js';
 import { serve } from '../../../src/export/serve.js';
+import { createImage } from '../../../src/image/graph/create.js';
 import { openImage } from '../../../src/image/graph/open.js';
 import { storageConformance } from '../../../src/storage/conformance/conformance.js';
 import { openStorageFile } from '../../../src/storage/registry.js';
@@ -34,6 +34,17 @@ async function serveOwn(
   return end;
 }
 
+async function isServed(socket: string): Promise<boolean> {
+  const client = connect(socket);
+  // It rejects with an error of the socket.
+  const isConnected = await once(client, 'connect').then(
+    () => true,
+    () => false,
+  );
+  client.destroy();
+  return isConnected;
+}
+
 /** Serves a file by qemu-nbd. */
 async function serveQemu(
   t: TestContext,
@@ -43,7 +54,9 @@ async function serveQemu(
 ): Promise<() => Promise<void>> {
   const child = spawn('qemu-nbd', ['-k', socket, '-t', '-e', '8', '-f', 'raw', ...words, file]);
   const closed = once(child, 'close');
-  while (!existsSync(socket)) await Promise.race([wait(10), closed.then(() => assert.fail())]);
+  // It makes the socket before it listens there.
+  while (!(await isServed(socket)))
+    await Promise.race([wait(10), closed.then(() => assert.fail())]);
   let ended: Promise<unknown> | undefined;
   const end = async (): Promise<void> => {
     child.kill();
@@ -212,7 +225,10 @@ test('whatever a server sends, a request ends, with its bytes or with one line',
         await startLiar(t, socket, whole ? sent : sent.subarray(0, length), true);
         const problems: unknown[] = [];
         try {
-          const file = await openStorageFile(`nbd+unix:///?socket=${socket}`, { readOnly: true });
+          const file = await openStorageFile(`nbd+unix:///?socket=${socket}`, {
+            readOnly: true,
+            nbd: { reconnectSeconds: 0 },
+          });
           try {
             const bytes = new Uint8Array(65_536);
             await file.read(bytes, 4096);
@@ -238,7 +254,8 @@ test('a server that goes away ends what is under way, in one line', async (t) =>
   const folder = await temporaryFolder(t);
   const socket = path.join(folder, 's');
   await startLiar(t, socket, validAnswers().subarray(0, -(28 + 65_536 + 32)), true);
-  const file = await openStorageFile(`nbd+unix:///?socket=${socket}`, { readOnly: true });
+  const nbd = { reconnectSeconds: 0 };
+  const file = await openStorageFile(`nbd+unix:///?socket=${socket}`, { readOnly: true, nbd });
   const reads = [1, 2, 3].map((index) => file.read(new Uint8Array(512), index * 512));
   for (const read of reads) {
     await assert.rejects(read, {
@@ -248,4 +265,94 @@ test('a server that goes away ends what is under way, in one line', async (t) =>
   }
   await assert.rejects(file.read(new Uint8Array(512), 0), { code: 'ERR_COWHERD_IO' });
   await file.close();
+});
+
+/** An image that is served until `stop`; what it had not flushed is lost if that says so. */
+async function serveAgain(file: string, socket: string): Promise<{ stop: () => Promise<void> }> {
+  const image = await openImage(file, { format: 'raw' });
+  const server = await serve([{ image }], { nbd: `unix:${socket}`, workers: 1 });
+  return {
+    stop: async () => {
+      await server.close();
+      await image.close();
+    },
+  };
+}
+
+test('a server that comes back is found again, and what was under way is done', async (t) => {
+  const folder = await temporaryFolder(t);
+  const [disk, socket] = [path.join(folder, 'disk'), path.join(folder, 's')];
+  await createImage(disk, { format: 'raw', size: 1 << 20 });
+  let server = await serveAgain(disk, socket);
+  const file = await openStorageFile(`nbd+unix:///?socket=${socket}`, {});
+  const queue = file.openQueue();
+  const blocks = Array.from({ length: 64 }, (_, index) => new Uint8Array(4096).fill(index + 1));
+  const write = (index: number): Promise<void> =>
+    (index % 2 === 0 ? file : queue).write(blocks[index], index * 4096);
+  for (let round = 0; round < 4; round++) {
+    const writes = blocks
+      .slice(round * 16, round * 16 + 16)
+      .map((_, index) => write(round * 16 + index));
+    const stopped = server.stop();
+    await stopped;
+    server = await serveAgain(disk, socket);
+    await Promise.all(writes);
+    const found = new Uint8Array(4096);
+    await queue.read(found, round * 65_536);
+    assert.deepEqual(found, blocks[round * 16]);
+  }
+  await queue.close();
+  await file.close();
+  await server.stop();
+  const content = await readFile(disk);
+  blocks.forEach((block, index) => {
+    assert.ok(content.subarray(index * 4096, (index + 1) * 4096).equals(block), `block ${index}`);
+  });
+});
+
+test('a flush fails once the server has gone with what it had not flushed', async (t) => {
+  const folder = await temporaryFolder(t);
+  const [disk, socket] = [path.join(folder, 'disk'), path.join(folder, 's')];
+  await createImage(disk, { format: 'raw', size: 1 << 20 });
+  let server = await serveAgain(disk, socket);
+  const file = await openStorageFile(`nbd+unix:///?socket=${socket}`, {});
+  const queue = file.openQueue();
+  await queue.write(new Uint8Array(4096).fill(1), 0);
+  await file.flush();
+  await server.stop();
+  server = await serveAgain(disk, socket);
+  // Nothing was lost: all of it was flushed.
+  await file.write(new Uint8Array(4096).fill(2), 4096);
+  await queue.flush();
+  await file.write(new Uint8Array(4096).fill(3), 8192);
+  await server.stop();
+  server = await serveAgain(disk, socket);
+  await queue.read(new Uint8Array(512), 0);
+  for (const each of [file, queue]) {
+    await assert.rejects(each.flush(), {
+      code: 'ERR_COWHERD_IO',
+      message: /the server has gone meanwhile, with what it had not flushed$/,
+    });
+  }
+  await queue.close();
+  await file.close();
+  await server.stop();
+});
+
+test('a server that does not come back in time, or with another disk, is one line', async (t) => {
+  const folder = await temporaryFolder(t);
+  const [disk, socket] = [path.join(folder, 'disk'), path.join(folder, 's')];
+  await createImage(disk, { format: 'raw', size: 1 << 20 });
+  const server = await serveAgain(disk, socket);
+  const name = `nbd+unix:///?socket=${socket}`;
+  const file = await openStorageFile(name, { readOnly: true, nbd: { reconnectSeconds: 0.2 } });
+  await server.stop();
+  await assert.rejects(file.read(new Uint8Array(512), 0), { code: 'ERR_COWHERD_IO' });
+  await createImage(disk, { format: 'raw', size: 2 << 20 });
+  const other = await serveAgain(disk, socket);
+  await assert.rejects(file.read(new Uint8Array(512), 0), {
+    message: /the export has another size by now$/,
+  });
+  await file.close();
+  await other.stop();
 });
