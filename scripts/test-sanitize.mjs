@@ -16,7 +16,10 @@ answerHelp(import.meta.url);
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const runtimes = { address: 'libasan.so', undefined: 'libubsan.so', thread: 'libtsan.so' };
 /** Filters of run-tests.mjs, each a run of its own. */
-const concurrency = ['native/', 'storage/', 'image/threads', 'image/threads/pool', 'stress/'];
+const concurrency = [
+  ...['native/', 'storage/', 'image/threads', 'image/threads/pool', 'stress/'],
+  ...['export/vhost-user-blk', 'export/fuse'],
+];
 
 const words = process.argv.slice(2);
 const named = words.filter((word) => word in runtimes);
