@@ -21,6 +21,7 @@ command -v depmod >/dev/null || needed+=(kmod)
 command -v nbd-client >/dev/null || needed+=(nbd-client)
 [ -x /usr/bin/busybox ] || [ -x /bin/busybox ] || needed+=(busybox-static)
 if [ ${#needed[@]} -gt 0 ]; then
+  apt-cache show "${needed[0]}" >/dev/null 2>&1 || apt-get update -q
   . /etc/os-release
   # As new as the tools beside it, where the release itself is older.
   suite=()
@@ -31,6 +32,7 @@ if [ ${#needed[@]} -gt 0 ]; then
 fi
 [ -e "$folder/initrd" ] && [ -e "$folder/kernel" ] && exit 0
 
+apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || apt-get update -q
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-[0-9]/ { print $2; exit }')
