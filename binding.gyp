@@ -26,6 +26,7 @@
         'native/block-device.cc',
         'native/blocking-operation.cc',
         'native/buffer-memory.cc',
+        'native/callback.cc',
         'native/codec-zlib.cc',
         'native/codec-zstd.cc',
         'native/compare-data.cc',

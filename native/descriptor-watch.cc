@@ -31,14 +31,10 @@ DescriptorWatch* DescriptorWatch::create(napi_env env, Environment* environment,
     delete watch;
     return nullptr;
   }
-  watch->env_ = env;
   watch->environment_ = environment;
   watch->descriptor_ = copy;
   watch->isEvent_ = isEvent;
-  napi_create_reference(env, onReadable, 1, &watch->callback_);
-  napi_value name = nullptr;
-  napi_create_string_utf8(env, "cowherd.watch", NAPI_AUTO_LENGTH, &name);
-  napi_async_init(env, nullptr, name, &watch->context_);
+  watch->callback_.open(env, onReadable, "cowherd.watch");
   uv_poll_start(&watch->poll_, UV_READABLE | UV_DISCONNECT, [](uv_poll_t* handle, int, int) {
     static_cast<DescriptorWatch*>(handle->data)->onReadable();
   });
@@ -57,29 +53,14 @@ void DescriptorWatch::onReadable() {
     // What has ended, or never was one, would wake the loop for ever.
     if (bytes != sizeof(count)) uv_poll_stop(&poll_);
   }
-  napi_handle_scope scope;
-  napi_open_handle_scope(env_, &scope);
-  napi_value callback = nullptr;
-  napi_value global = nullptr;
-  napi_get_reference_value(env_, callback_, &callback);
-  napi_get_global(env_, &global);
-  napi_make_callback(env_, context_, global, callback, 0, nullptr, nullptr);
-  // The call also fails, without an exception, where the environment is being stopped.
-  bool thrown = false;
-  napi_value exception = nullptr;
-  if (napi_is_exception_pending(env_, &thrown) == napi_ok && thrown &&
-      napi_get_and_clear_last_exception(env_, &exception) == napi_ok) {
-    napi_fatal_exception(env_, exception);
-  }
-  napi_close_handle_scope(env_, scope);
+  callback_.call();
 }
 
 void DescriptorWatch::close() {
   if (closed_) return;
   closed_ = true;
   environment_->remove(this);
-  napi_delete_reference(env_, callback_);
-  napi_async_destroy(env_, context_);
+  callback_.close();
   environment_->handleClosing();
   uv_close(reinterpret_cast<uv_handle_t*>(&poll_), [](uv_handle_t* handle) {
     DescriptorWatch* const watch = static_cast<DescriptorWatch*>(handle->data);

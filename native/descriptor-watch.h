@@ -4,6 +4,8 @@
 #include <napi.h>
 #include <uv.h>
 
+#include "callback.h"
+
 namespace cowherd {
 
 class Environment;
@@ -29,10 +31,8 @@ class DescriptorWatch {
 
   void onReadable();
 
-  napi_env env_ = nullptr;
   Environment* environment_ = nullptr;
-  napi_ref callback_ = nullptr;
-  napi_async_context context_ = nullptr;
+  Callback callback_;
   /** A copy of ours: a loop can watch each descriptor once only. */
   int descriptor_ = -1;
   bool isEvent_ = false;

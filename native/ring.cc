@@ -50,7 +50,6 @@ Ring* Ring::create(napi_env env, Environment* environment, Engine engine, const 
     if (uring == nullptr && engine == Engine::kUring) return nullptr;
   }
   Ring* const ring = new Ring(powerOfTwoAtLeast(shared.slots));
-  ring->env_ = env;
   ring->environment_ = environment;
   ring->engine_ = uring == nullptr ? Engine::kThreads : engine;
   ring->shared_ = shared;
@@ -60,10 +59,7 @@ Ring* Ring::create(napi_env env, Environment* environment, Engine engine, const 
     ring->requests_[slot].slot = static_cast<int>(slot);
     ring->requests_[slot].ring = ring;
   }
-  napi_create_reference(env, onCompletions, 1, &ring->callback_);
-  napi_value name = nullptr;
-  napi_create_string_utf8(env, "cowherd.ring", NAPI_AUTO_LENGTH, &name);
-  napi_async_init(env, nullptr, name, &ring->context_);
+  ring->callback_.open(env, onCompletions, "cowherd.ring");
 
   ring->async_.data = ring;
   uv_async_init(loop, &ring->async_,
@@ -558,27 +554,7 @@ void Ring::onWakeup(Ring* ring) {
   ring->performInlineReads(ring->inlineReads_.underWay());
   ring->flush();
   ring->awaitRest();
-  if (ring->completedCount_ > 0) ring->deliver();
-}
-
-void Ring::deliver() {
-  napi_handle_scope scope;
-  napi_open_handle_scope(env_, &scope);
-  napi_value callback = nullptr;
-  napi_value global = nullptr;
-  napi_value count = nullptr;
-  napi_get_reference_value(env_, callback_, &callback);
-  napi_get_global(env_, &global);
-  napi_create_uint32(env_, completedCount_, &count);
-  napi_make_callback(env_, context_, global, callback, 1, &count, nullptr);
-  // The call also fails, without an exception, where the environment is being stopped.
-  bool thrown = false;
-  napi_value exception = nullptr;
-  if (napi_is_exception_pending(env_, &thrown) == napi_ok && thrown &&
-      napi_get_and_clear_last_exception(env_, &exception) == napi_ok) {
-    napi_fatal_exception(env_, exception);
-  }
-  napi_close_handle_scope(env_, scope);
+  if (ring->completedCount_ > 0) ring->callback_.call(&ring->completedCount_);
 }
 
 void Ring::close() {
@@ -632,8 +608,7 @@ void Ring::close() {
   closed_ = true;
   keepLoopAlive(false);
   environment_->remove(this);
-  napi_delete_reference(env_, callback_);
-  napi_async_destroy(env_, context_);
+  callback_.close();
 
   const auto onClose = [](uv_handle_t* handle) {
     Ring* const ring = static_cast<Ring*>(handle->data);

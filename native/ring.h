@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "callback.h"
 #include "copy-order.h"
 #include "inline-reads.h"
 #include "request.h"
@@ -108,15 +109,12 @@ class Ring {
   /** Before going back to JavaScript: sees to it that this thread comes back for the rest. */
   void awaitRest();
   void keepLoopAlive(bool alive);
-  void deliver();
   static void onWakeup(Ring* ring);
 
-  napi_env env_ = nullptr;
   Environment* environment_ = nullptr;
   Engine engine_ = Engine::kAuto;
   Shared shared_ = {};
-  napi_ref callback_ = nullptr;
-  napi_async_context context_ = nullptr;
+  Callback callback_;
   std::vector<Request> requests_;
   InlineReads inlineReads_;
   /** Whether the read helper is attached to this ring. */

@@ -6,19 +6,24 @@ function needed(): NonNullable<typeof addon> {
   return addon;
 }
 
+/** Bytes of a page of memory, which mappings begin at. */
+const pageBytes = 4096;
+
 /**
  * Maps a part of a file for reading and writing. Where its file gets shorter meanwhile, what is touched
  * there is memory of this program alone, and `isMemoryWhole` says so.
  *
- * @param offset bytes, a multiple of the size of a page
- * @returns a negated errno if it cannot be
+ * @param offset bytes
+ * @returns the part, in a mapping that may begin before it; a negated errno if it cannot be
  */
 export function mapMemory(
   descriptor: number,
   offset: number,
   length: number,
-): ArrayBuffer | number {
-  return needed().mapMemory(descriptor, offset, length);
+): Uint8Array<ArrayBuffer> | number {
+  const start = offset % pageBytes;
+  const memory = needed().mapMemory(descriptor, offset - start, start + length);
+  return typeof memory === 'number' ? memory : new Uint8Array(memory, start, length);
 }
 
 /** Memory for sharing, all zeroes. @returns its descriptor, the caller's to close, or a negated errno */

@@ -15,6 +15,7 @@ import type {
   StorageLimits,
   StorageStatus,
 } from './storage.js';
+import { totalLength } from './vector.js';
 
 /** Settles a promise by a request's completion. */
 export class PromiseCompletion implements Completion {
@@ -30,13 +31,6 @@ export class PromiseCompletion implements Completion {
     if (error === null) this.#resolve();
     else this.#reject(error);
   }
-}
-
-/** Total length of buffers in bytes. */
-export function totalLength(buffers: readonly Uint8Array[]): number {
-  let total = 0;
-  for (const buffer of buffers) total += buffer.byteLength;
-  return total;
 }
 
 /** See the file's comment. A backend calls `begin` before and `end` after everything it does. */

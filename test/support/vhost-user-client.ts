@@ -71,8 +71,8 @@ export class GuestRam {
     this.descriptor = createMemory(memoryBytes);
     const memory = mapMemory(this.descriptor, 0, memoryBytes);
     assert.ok(typeof memory !== 'number');
-    this.bytes = new Uint8Array(memory);
-    this.view = new DataView(memory);
+    this.bytes = memory;
+    this.view = new DataView(memory.buffer);
   }
 
   close(): void {

@@ -3,9 +3,6 @@ import { lostPages, isMemoryWhole, mapMemory } from '../../native/mapped-memory.
 import { describeErrno, errnoName } from '../../system-errors.js';
 import { VhostUserError } from './protocol.js';
 
-/** Bytes of a page of memory, which mappings begin at. */
-const pageBytes = 4096;
-
 /** A region of guest memory, as a front-end describes it. Addresses and sizes are in bytes. */
 export interface RegionFacts {
   /** Tells it from every other one that the front-end had. */
@@ -110,11 +107,11 @@ function isIn({ guestAddress, size }: Region, address: number): boolean {
 }
 
 function mapRegion({ descriptor, fileOffset, ...facts }: RegionFacts): Region {
-  const start = fileOffset % pageBytes;
-  const memory = mapMemory(descriptor, fileOffset - start, start + facts.size);
-  if (typeof memory === 'number') {
-    const reason = describeErrno(errnoName(memory));
+  const bytes = mapMemory(descriptor, fileOffset, facts.size);
+  if (typeof bytes === 'number') {
+    const reason = describeErrno(errnoName(bytes));
     throw new VhostUserError(`a region of guest memory cannot be mapped: ${reason}`);
   }
+  const { buffer: memory, byteOffset: start } = bytes;
   return { ...facts, memory, start, view: new DataView(memory) };
 }

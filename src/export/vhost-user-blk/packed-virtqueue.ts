@@ -1,5 +1,5 @@
 /** The packed virtqueue (virtio 1.2, section 2.8): one ring, in which requests become their answers. */
-import type { GuestMemory, Place } from './guest-memory.js';
+import type { GuestMemory } from './guest-memory.js';
 import {
   BrokenRing,
   type Chain,
@@ -11,6 +11,7 @@ import {
   addressAt,
   descriptorBytes,
   indirectTable,
+  ringPart,
 } from './virtqueue.js';
 
 /** In the flags of a descriptor, compared with the counters of rounds. */
@@ -63,18 +64,20 @@ export class PackedVirtqueue implements Virtqueue {
     this.#hasEventIndex = hasEventIndex;
     this.#hasIndirect = hasIndirect;
     this.#lengths = new Uint16Array(size);
-    const part = (address: number, bytes: number, alignment: number): Place => {
-      const place = memory.findUser(address, bytes);
-      if (place !== undefined && place.offset % alignment === 0) return place;
-      throw new BrokenRing('a part of a queue does not lie in guest memory');
-    };
-    const table = part(addresses.descriptors, size * descriptorBytes, descriptorBytes);
+    const { descriptors } = addresses;
+    const table = ringPart(
+      memory,
+      'descriptors',
+      descriptors,
+      size * descriptorBytes,
+      descriptorBytes,
+    );
     this.#table = { ...table, size };
     this.#shorts = new Uint16Array(table.region.memory, table.offset, size * shorts);
     this.#words = new Uint32Array(table.region.memory, table.offset, size * words);
-    const driver = part(addresses.available, eventBytes, 4);
+    const driver = ringPart(memory, 'events', addresses.available, eventBytes, 4);
     this.#driverEvents = new Uint16Array(driver.region.memory, driver.offset, 2);
-    const device = part(addresses.used, eventBytes, 4);
+    const device = ringPart(memory, 'events', addresses.used, eventBytes, 4);
     this.#deviceEvents = new Uint16Array(device.region.memory, device.offset, 2);
     this.#available = this.#positionOf(base & 0xffff);
     this.#used = this.#positionOf(base >>> 16);

@@ -1,5 +1,5 @@
 /** The split virtqueue (virtio 1.2, section 2.7): a table of descriptors, and two rings that refer to it. */
-import type { GuestMemory, Place } from './guest-memory.js';
+import type { GuestMemory } from './guest-memory.js';
 import {
   BrokenRing,
   type Chain,
@@ -11,6 +11,7 @@ import {
   addressAt,
   descriptorBytes,
   indirectTable,
+  ringPart,
 } from './virtqueue.js';
 
 /** In the driver's flags: it does not want to be told of what was answered. */
@@ -56,21 +57,16 @@ export class SplitVirtqueue implements Virtqueue {
     this.#size = size;
     this.#hasEventIndex = hasEventIndex;
     this.#hasIndirect = hasIndirect;
-    const part = (what: string, address: number, bytes: number, alignment: number): Place => {
-      const place = memory.findUser(address, bytes);
-      if (place === undefined || place.offset % alignment !== 0) {
-        throw new BrokenRing(`the ${what} of a queue do not lie in guest memory`);
-      }
-      return place;
-    };
-    const table = part(
+    const { descriptors } = addresses;
+    const table = ringPart(
+      memory,
       'descriptors',
-      addresses.descriptors,
+      descriptors,
       size * descriptorBytes,
       descriptorBytes,
     );
-    const available = part('requests', addresses.available, 2 * (size + 3), 2);
-    const used = part('answers', addresses.used, usedEntryBytes * size + 6, 4);
+    const available = ringPart(memory, 'requests', addresses.available, 2 * (size + 3), 2);
+    const used = ringPart(memory, 'answers', addresses.used, usedEntryBytes * size + 6, 4);
     this.#table = { ...table, size };
     this.#available = new Uint16Array(available.region.memory, available.offset, size + 3);
     this.#used = new Uint16Array(used.region.memory, used.offset, 2);

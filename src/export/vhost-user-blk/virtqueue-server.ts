@@ -18,8 +18,6 @@ import { BrokenRing, type Chain, type RingSettings, type Virtqueue } from './vir
 
 /** Milliseconds between two looks at a ring whose driver cannot tell of its requests. */
 const lookMs = 1;
-/** Bytes of a page of memory, which mappings begin at. */
-const pageBytes = 4096;
 
 /** What a queue is served with. */
 export interface VirtqueueOptions {
@@ -159,6 +157,7 @@ export class VirtqueueServer {
   /** Takes what is there. */
   #look(): void {
     if (!this.#isTaking) return;
+    let isFound = false;
     try {
       for (let chain = this.#ring.take(); chain !== undefined; chain = this.#ring.take()) {
         if (this.#running === this.#options.settings.size) {
@@ -166,11 +165,12 @@ export class VirtqueueServer {
         }
         this.#noted?.inflight.take(chain.head);
         this.#begin(chain);
-        this.#lastBusy = performance.now();
+        isFound = true;
       }
     } catch (error) {
       this.#break(error);
     }
+    if (isFound) this.#lastBusy = performance.now();
   }
 
   #begin(chain: Chain): void {
@@ -238,11 +238,7 @@ function copyOf(descriptor: number): number {
 }
 
 function mapInflight({ descriptor, offset }: InflightPart, size: number): Uint8Array {
-  const start = offset % pageBytes;
-  const length = inflightBytes(size);
-  const memory = mapMemory(descriptor, offset - start, start + length);
-  if (typeof memory === 'number') {
-    throw new VhostUserError('the memory that knows what is under way cannot be mapped');
-  }
-  return new Uint8Array(memory, start, length);
+  const memory = mapMemory(descriptor, offset, inflightBytes(size));
+  if (typeof memory !== 'number') return memory;
+  throw new VhostUserError('the memory that knows what is under way cannot be mapped');
 }

@@ -1,5 +1,5 @@
 /** What every form of a virtqueue does for the device that works on it. */
-import type { GuestMemory, Region } from './guest-memory.js';
+import type { GuestMemory, Place, Region } from './guest-memory.js';
 
 /** A request, as a chain of descriptors tells it. */
 export interface Chain {
@@ -56,6 +56,19 @@ export interface Virtqueue {
   refuseNotifications(): void;
   /** As GET_VRING_BASE tells where to go on. */
   readonly base: number;
+}
+
+/** Where a part of a ring lies. @param what it is, in words @throws BrokenRing if that is no guest memory */
+export function ringPart(
+  memory: GuestMemory,
+  what: string,
+  address: number,
+  bytes: number,
+  alignment: number,
+): Place {
+  const place = memory.findUser(address, bytes);
+  if (place !== undefined && place.offset % alignment === 0) return place;
+  throw new BrokenRing(`the ${what} of a queue do not lie in guest memory`);
 }
 
 /** Flags of a descriptor. */

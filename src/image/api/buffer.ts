@@ -43,29 +43,6 @@ export function bytesOfEach(buffers: unknown, filename: string): Uint8Array[] {
   throw problemWith('ERR_COWHERD_INVALID_ARGUMENT', filename, why);
 }
 
-/** Bytes of all buffers of a list. */
-export function lengthOfAll(buffers: readonly Uint8Array[]): number {
-  return buffers.reduce((sum, { length }) => sum + length, 0);
-}
-
-/** Writes the bytes of several buffers into one. */
-export function gather(buffers: readonly Uint8Array[], into: Uint8Array): void {
-  let at = 0;
-  for (const buffer of buffers) {
-    into.set(buffer, at);
-    at += buffer.length;
-  }
-}
-
-/** Fills several buffers with the bytes of one. */
-export function scatter(from: Uint8Array, buffers: readonly Uint8Array[]): void {
-  let at = 0;
-  for (const buffer of buffers) {
-    buffer.set(from.subarray(at, at + buffer.length));
-    at += buffer.length;
-  }
-}
-
 function isDetached(memory: ArrayBufferLike): boolean {
   if (memory.byteLength > 0) return false;
   try {

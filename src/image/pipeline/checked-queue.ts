@@ -10,8 +10,9 @@ import { probeBytes } from '../../format/probe.js';
 import { mistakenFormat } from '../../format/registry.js';
 import { isZero } from '../../native/zero-scan.js';
 import type { ImageQueue, ReadStreamOptions, WriteStreamOptions } from '../api/image.js';
-import { type BufferLike, bytesOf, bytesOfEach, lengthOfAll } from '../api/buffer.js';
+import { type BufferLike, bytesOf, bytesOfEach } from '../api/buffer.js';
 import { type StreamSource, createReadStream } from '../streams/read-stream.js';
+import { totalLength } from '../../storage/vector.js';
 import { createWriteStream } from '../streams/write-stream.js';
 import { gathered, readVector, writeVector } from './vectored.js';
 
@@ -91,7 +92,7 @@ export class CheckedQueue implements ImageQueue {
 
   async readv(buffers: readonly BufferLike[], offset: number): Promise<void> {
     const parts = bytesOfEach(buffers, this.#rules.filename);
-    const length = lengthOfAll(parts);
+    const length = totalLength(parts);
     const refusal = this.#refusal(offset, length, false);
     if (refusal !== undefined) throw refusal;
     if (length === 0) return;
@@ -102,7 +103,7 @@ export class CheckedQueue implements ImageQueue {
 
   async writev(buffers: readonly BufferLike[], offset: number): Promise<void> {
     const parts = bytesOfEach(buffers, this.#rules.filename);
-    const length = lengthOfAll(parts);
+    const length = totalLength(parts);
     const refusal = this.#refusal(offset, length, true);
     if (refusal !== undefined) throw refusal;
     if (length === 0) return;

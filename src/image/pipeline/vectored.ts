@@ -4,7 +4,7 @@
  */
 import type { FormatQueue } from '../../format/driver.js';
 import { alignedBuffer } from '../../native/aligned-buffer.js';
-import { gather, scatter } from '../api/buffer.js';
+import { gather, scatter } from '../../storage/vector.js';
 
 /** Bytes of a piece at most: what goes through a buffer of ours takes no more memory than that at a time. */
 const pieceBytes = 1024 * 1024;

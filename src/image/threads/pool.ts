@@ -12,14 +12,8 @@ import type { Image, ReadStreamOptions, RequestTarget, WriteStreamOptions } from
 import type { OpenImageOptions } from '../api/options.js';
 import type { ImageInfo } from '../api/reports.js';
 import type { ImageStats } from '../api/stats.js';
-import {
-  type BufferLike,
-  bytesOf,
-  bytesOfEach,
-  gather,
-  lengthOfAll,
-  scatter,
-} from '../api/buffer.js';
+import { type BufferLike, bytesOf, bytesOfEach } from '../api/buffer.js';
+import { gather, scatter, totalLength } from '../../storage/vector.js';
 import { reviveError } from './error-transfer.js';
 import { noteOpen } from '../graph/left-open.js';
 import { openImage } from '../graph/open.js';
@@ -300,7 +294,7 @@ class ThreadPool implements ImagePool {
 
   async readv(buffers: readonly BufferLike[], offset: number): Promise<void> {
     const parts = bytesOfEach(buffers, this.filename);
-    const shared = this.#lend(lengthOfAll(parts));
+    const shared = this.#lend(totalLength(parts));
     try {
       await this.#run('read', offset, shared.length, shared);
       // Refuses memory that was given away meanwhile.
@@ -312,7 +306,7 @@ class ThreadPool implements ImagePool {
 
   async writev(buffers: readonly BufferLike[], offset: number): Promise<void> {
     const parts = bytesOfEach(buffers, this.filename);
-    const shared = this.#lend(lengthOfAll(parts));
+    const shared = this.#lend(totalLength(parts));
     gather(parts, shared);
     try {
       await this.#run('write', offset, shared.length, shared);

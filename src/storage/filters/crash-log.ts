@@ -10,7 +10,7 @@
  *     barrier                       submitted ├─────┤ completed: now the change is on disk
  */
 import type { AllocateMode, Completion, StorageFile } from '../storage.js';
-import { totalLength } from '../base-file.js';
+import { totalLength } from '../vector.js';
 import { FilterFile } from './filter-file.js';
 
 /** Kinds of changes. */

@@ -1,6 +1,6 @@
 /** The filter `fault`: chosen operations fail, or are late, to test what happens then. */
 import { type CowherdError, errorFromErrno } from '../../errors.js';
-import { totalLength } from '../base-file.js';
+import { totalLength } from '../vector.js';
 import { describeErrno, errnoNames } from '../../system-errors.js';
 import type { StorageFile } from '../storage.js';
 import { type Filter, type FilterUse, count, flag, oneOf } from './filter.js';

@@ -1,6 +1,7 @@
 /** What filters share: a file that shows each operation to a hook, hands it on, and tells when it has ended. */
 import type { CowherdError } from '../../errors.js';
-import { PromiseCompletion, totalLength } from '../base-file.js';
+import { PromiseCompletion } from '../base-file.js';
+import { totalLength } from '../vector.js';
 import { BufferedCopier } from '../buffered-copier.js';
 import type {
   AllocateMode,

@@ -1,5 +1,6 @@
 /** A part of a file as a file of its own. */
-import { BaseFile, totalLength } from '../base-file.js';
+import { BaseFile } from '../base-file.js';
+import { totalLength } from '../vector.js';
 import { operationError } from '../file/errno.js';
 import type {
   AllocateMode,

@@ -1,6 +1,7 @@
 /** Files of web servers, for reading. */
 import type { CowherdError } from '../../errors.js';
-import { BaseFile, totalLength } from '../base-file.js';
+import { BaseFile } from '../base-file.js';
+import { scatter, totalLength } from '../vector.js';
 import type { Completion, StorageHandle, StorageLimits, StorageStatus } from '../storage.js';
 import { BlockCache } from './block-cache.js';
 import { cannotRead } from './failures.js';
@@ -161,11 +162,7 @@ export class HttpFile extends BaseFile {
   protected async doReadVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
     const bytes = new Uint8Array(totalLength(buffers));
     await this.#read(bytes, offset);
-    let at = 0;
-    for (const buffer of buffers) {
-      buffer.set(bytes.subarray(at, at + buffer.length));
-      at += buffer.length;
-    }
+    scatter(bytes, buffers);
   }
 
   protected doStatus(offset: number, length: number): StorageStatus {

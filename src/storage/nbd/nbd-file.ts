@@ -2,7 +2,8 @@
 import { CowherdError, cannotOpen, errorFromErrno, printable } from '../../errors.js';
 import { describeErrno, errnoName } from '../../system-errors.js';
 import { Command, CommandFlag, TransmissionFlag } from '../../nbd/protocol.js';
-import { BaseFile, totalLength } from '../base-file.js';
+import { BaseFile } from '../base-file.js';
+import { gather, scatter, totalLength } from '../vector.js';
 import type {
   AllocateMode,
   Completion,
@@ -223,20 +224,12 @@ export class NbdFile extends BaseFile {
   protected async doReadVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
     const bytes = new Uint8Array(totalLength(buffers));
     await this.#read(bytes, offset);
-    let at = 0;
-    for (const buffer of buffers) {
-      buffer.set(bytes.subarray(at, at + buffer.length));
-      at += buffer.length;
-    }
+    scatter(bytes, buffers);
   }
 
   protected async doWriteVector(buffers: readonly Uint8Array[], offset: number): Promise<void> {
     const bytes = new Uint8Array(totalLength(buffers));
-    let at = 0;
-    for (const buffer of buffers) {
-      bytes.set(buffer, at);
-      at += buffer.length;
-    }
+    gather(buffers, bytes);
     await this.#write(bytes, offset);
   }
 

@@ -3,7 +3,8 @@
  * as a pipe. What has not been sent may still be read and changed.
  */
 import { CowherdError } from '../../errors.js';
-import { BaseFile, totalLength } from '../base-file.js';
+import { BaseFile } from '../base-file.js';
+import { totalLength } from '../vector.js';
 import type { Completion, StorageFile, StorageLimits, StorageStatus } from '../storage.js';
 
 /** Bytes that are sent at once, about. */

@@ -7,6 +7,7 @@
 import assert from 'node:assert/strict';
 import type { TransferTarget } from '../../../engine/queues/request-pool.js';
 import type { Completion, CopyRule, DataCopier, StorageFile } from '../../../storage/storage.js';
+import { scatter, totalLength } from '../../../storage/vector.js';
 import type { GuestOffset, HostOffset } from '../layout/geometry.js';
 
 /**
@@ -67,13 +68,9 @@ export class Payload implements TransferTarget {
       return;
     }
     // A cipher's sectors do not end where the buffers do.
-    const whole = Buffer.alloc(buffers.reduce((sum, { length }) => sum + length, 0));
+    const whole = new Uint8Array(totalLength(buffers));
     await this.read(whole, guestOffset, hostOffset);
-    let at = 0;
-    for (const buffer of buffers) {
-      whole.copy(buffer, 0, at);
-      at += buffer.length;
-    }
+    scatter(whole, buffers);
   }
 
   /** Writes buffers one after the other as one request. */
