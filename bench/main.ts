@@ -78,7 +78,8 @@ async function race(): Promise<void> {
       if (values.group !== undefined && !values.group.split(',').includes(name)) continue;
       for (const duel of await prepare(folder)) {
         if (!duel.name.includes(values.only)) continue;
-        const outcome = await fight(duel);
+        const outcome = await fightOrTell(duel);
+        if (outcome === undefined) continue;
         outcomes.push(outcome);
         console.log(tableLine(outcome));
         const processor =
@@ -92,6 +93,17 @@ async function race(): Promise<void> {
     }
   } finally {
     await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** @returns undefined, with a line about it, if one of them failed; the other duels are fought all the same */
+async function fightOrTell(duel: Duel): Promise<Outcome | undefined> {
+  try {
+    return await fight(duel);
+  } catch (error) {
+    process.exitCode = 1;
+    console.error(`${duel.name}: ${String(error)}`);
+    return undefined;
   }
 }
 
