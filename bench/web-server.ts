@@ -33,6 +33,8 @@ export async function serveFolder(folder: string): Promise<WebServer | undefined
     console.error('no nginx: nothing is read from a web server');
     return undefined;
   }
+  // It ends with this program, which does not wait for it.
+  child.unref();
   process.once('exit', () => child.kill());
   return { address, stop: () => child.kill() };
 }

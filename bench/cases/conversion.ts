@@ -5,8 +5,7 @@ import { type Taken, runProgram, take, takeCowherd, takeNode } from '../programs
 
 /** Its best options, where the target may be filled in any order. */
 export const best = ['-m', '16', '-W'];
-/** The ways it has to do one. */
-export const orders: readonly (readonly string[])[] = [[], best];
+const orders: readonly (readonly string[])[] = [[], best];
 export const rounds = 9;
 /** Of the host's memory, what is at hand before each conversion; the largest target takes 2 GiB. */
 const memoryMib = 5120;

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { compile } from '../bare-program.js';
 import type { Duel, Figure, Runner } from '../duel.js';
 import { runProgram, warm } from '../programs.js';
-import { makeFull } from '../request-runs.js';
+import { benchRunner, makeFull, nothing } from '../request-runs.js';
 import { type StartServer, cowherdDevice, qemuDevice } from '../servers.js';
 
 const gib = 1024 ** 3;
@@ -55,6 +55,20 @@ export async function vhostUserDuels(folder: string): Promise<Duel[]> {
         peer: run('qemu-storage-daemon', qemuDevice(image), load),
       });
     }
+  }
+  for (const [kind, name, words] of [
+    ['read', 'reads', []],
+    ['write', 'overwrites', ['-w']],
+  ] as const) {
+    const load: Load = { kind, queues: 1, depth, figure: perSecond };
+    const bench = ['-f', 'qcow2', '--pattern', 'rand', '-d', String(depth), '-s', '4096', ...words];
+    const counted = ['-c', kind === 'read' ? '1000000' : '60000', image];
+    duels.push({
+      ...{ unit: 'op/s', goal: 0.7 },
+      name: `vhost-user, 1 queue, 4 KiB random ${name}, of the library by itself`,
+      ours: run('cowherd', cowherdDevice(image, 1), load),
+      peer: benchRunner('cowherd bench', nothing, [...bench, ...counted]),
+    });
   }
   const empty = path.join(folder, 'empty.qcow2');
   const makeEmpty = async (): Promise<void> => {
