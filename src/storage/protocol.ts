@@ -15,6 +15,13 @@ export interface Protocol {
   readonly prefix?: string;
   /** The options that its files are opened with, beside those of all files. */
   readonly openOptions?: readonly OpenOption[];
+  /**
+   * The name that options of QEMU's driver make together, where one option does not name the file.
+   *
+   * @param take an option's value, if it is given
+   * @returns undefined if they make none
+   */
+  nameOf?(take: (name: string) => string | undefined): string | undefined;
   /** @throws CowherdError naming the file, if it cannot be opened so */
   open(
     name: string,

@@ -56,6 +56,19 @@ export function nameOption(driver: string): 'filename' | 'url' | undefined {
   return protocols.some(({ name }) => name === driver) ? 'url' : undefined;
 }
 
+/**
+ * The name that options of a driver make together.
+ *
+ * @param take an option's value, if it is given
+ * @returns undefined if they make none
+ */
+export function nameOfOptions(
+  driver: string,
+  take: (name: string) => string | undefined,
+): string | undefined {
+  return protocols.find(({ name }) => name === driver)?.nameOf?.(take);
+}
+
 /** The options that files of a driver are opened with; none for what is no such driver. */
 export function fileOpenOptions(driver: string): readonly OpenOption[] {
   const name = fileDrivers.includes(driver) ? fileDriverName : driver;

@@ -40,6 +40,7 @@ export const infoCommand: Command = {
     const name = parseImageName(line.operands[0], {
       format: line.last('format'),
       imageOpts: line.has('imageOpts'),
+      isAlone: true,
     });
     const opening: OpenImageOptions = {
       signal: session.signal,

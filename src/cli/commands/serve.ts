@@ -114,6 +114,12 @@ export const serveCommand: Command = {
         '--tls-creds and --shared are for NBD clients, whom nothing serves',
       );
     }
+    if (pollMicroseconds !== undefined && !line.has('vhostUserBlk')) {
+      throw usageError(
+        'serve',
+        '--poll is for block devices (--vhost-user-blk), and there is none',
+      );
+    }
     const tls = credentials === undefined ? undefined : await readTlsFolder(credentials);
     const opened = new ServedImages();
     const { images } = opened;

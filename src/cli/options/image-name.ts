@@ -33,6 +33,8 @@ export interface ImageNameOptions {
   readonly imageOpts?: boolean;
   /** Whether the image is to be written to; default false. */
   readonly forWriting?: boolean;
+  /** Whether it is looked at without what lies below it; default false. */
+  readonly isAlone?: boolean;
   /** Exit code of failures; default 1. */
   readonly exitCode?: number;
 }
@@ -43,8 +45,8 @@ export interface ImageNameOptions {
  * @throws CliError for a protocol or format that is not supported
  */
 export function parseImageName(given: string, options: ImageNameOptions = {}): ImageName {
-  const { format, imageOpts = false, exitCode = 1, forWriting = false } = options;
-  const use = { forWriting };
+  const { format, imageOpts = false, exitCode = 1, forWriting = false, isAlone = false } = options;
+  const use = { forWriting, isAlone };
   const refuse = (message: string): CliError =>
     new CliError(`Could not open '${given}': ${message}`, { exitCode });
   if (imageOpts) {

@@ -3,12 +3,13 @@ import { Socket } from 'node:net';
 import { type TLSSocket, createServer } from 'node:tls';
 import type { Image, ImageQueue } from '../../image/api/image.js';
 import { FrameReader } from '../../nbd/frame-reader.js';
+import { StreamFeed } from '../../nbd/stream-feed.js';
+import { tlsReason } from '../../nbd/tls-credentials.js';
 import { contextsOf } from './metadata-context.js';
 import { type Agreement, type ExportFacts, Negotiation } from './negotiation.js';
-import { type ServerTls, nodeTlsOptions, tlsReason } from './tls.js';
+import { type ServerTls, nodeTlsOptions } from './tls.js';
 import type { PayloadPool } from './payload-pool.js';
 import { ReplyWriter } from './reply-writer.js';
-import { StreamFeed } from './stream-feed.js';
 import { Transmission } from './transmission.js';
 
 /** Milliseconds in which a client has to agree on an export. */
@@ -150,7 +151,7 @@ export class Connection {
       this.end('the client goes on before TLS has begun');
       return;
     }
-    this.#socket.removeAllListeners('data');
+    this.#feed?.end();
     // It holds clients to certificates, which a TLS socket alone would not.
     const server = createServer(nodeTlsOptions(tls), (secured) => {
       this.#tls = secured;

@@ -16,6 +16,7 @@ import {
   driverNames,
   fileDriverName,
   fileOpenOptions,
+  nameOfOptions,
   nameOption,
 } from '../../storage/registry.js';
 import type { OpenImageOptions } from '../api/options.js';
@@ -60,6 +61,8 @@ export interface Reading {
   readonly refuse: (why: string) => Error;
   readonly forWriting: boolean;
   readonly isStored: boolean;
+  /** Whether what lies below is not opened: options of that mean nothing then. */
+  readonly isAlone: boolean;
 }
 
 const noFile = 'A block device must be specified for "file"';
@@ -85,7 +88,9 @@ export class OptionReader {
     const format = this.#formatOf(isFile ? defaultFormatName : driver);
     const prefix = this.#takeFilters(isFile ? '' : 'file.');
     const fileDriver = this.#takeDriver(`${prefix}driver`);
-    const path = this.#take(`${prefix}${nameOption(fileDriver) ?? ''}`);
+    const path =
+      this.#take(`${prefix}${nameOption(fileDriver) ?? ''}`) ??
+      nameOfOptions(fileDriver, (name) => this.#take(`${prefix}${name}`));
     if (path === undefined) {
       throw this.#refuse(isFile ? `The '${fileDriver}' block driver requires a file name` : noFile);
     }
@@ -200,6 +205,7 @@ export class OptionReader {
       this.#settings['backing'] = 'ignore';
       return;
     }
+    if (this.#reading.isAlone) return;
     const child = this.#takeChild('backing');
     if (child === undefined) return;
     const { path, format, settings } = child.read();

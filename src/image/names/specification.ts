@@ -13,6 +13,8 @@ export interface NameUse {
   readonly forWriting?: boolean;
   /** Whether the name is stored in an image, which may be anybody's: it puts no filters over files. */
   readonly isStored?: boolean;
+  /** Whether the image is looked at by itself: what would lie below it is not to be named. */
+  readonly isAlone?: boolean;
 }
 
 const jsonPrefix = 'json:';
@@ -46,10 +48,10 @@ export function specificationOf(name: string, use: NameUse = {}): ImageSpecifica
 export function specificationOfOptions(
   given: string,
   values: ReadonlyMap<string, string>,
-  { forWriting = false, isStored = false }: NameUse = {},
+  { forWriting = false, isStored = false, isAlone = false }: NameUse = {},
 ): ImageSpecification {
   const refuse = (why: string): CowherdError => refusal(given, why);
-  return new OptionReader(values, { refuse, forWriting, isStored }).read();
+  return new OptionReader(values, { refuse, forWriting, isStored, isAlone }).read();
 }
 
 /** Whether a name is one of JSON options. */

@@ -7,7 +7,7 @@ import { formatNames, formatOpenOptions } from '../../format/registry.js';
 import type { OpenOption } from '../../storage/open-option.js';
 import { driverNames, fileOpenOptions } from '../../storage/registry.js';
 import { problemWithFilter } from '../../storage/filters/registry.js';
-import type { HttpOptions, OpenImageOptions } from '../api/options.js';
+import type { HttpOptions, NbdOptions, OpenImageOptions } from '../api/options.js';
 import { isReadableFormat } from '../names/formats.js';
 import {
   type OptionRule,
@@ -87,6 +87,13 @@ const httpRules: OptionRules<HttpOptions> = {
   password: anyText,
 };
 
+const nbdRules: OptionRules<NbdOptions> = {
+  reconnectSeconds: defined('nbd.reconnectSeconds'),
+  tlsCredentials: defined('nbd.tlsCredentials'),
+  tlsHostname: defined('nbd.tlsHostname'),
+  tlsUsername: defined('nbd.tlsUsername'),
+};
+
 /** Which internal snapshot: one whose id or name it is, or what both have to be. */
 export const snapshotChoice: OptionRule = (value) =>
   typeof value === 'string' ? undefined : options({ id: anyText, name: anyText })(value);
@@ -121,7 +128,7 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   window: options({ offset: defined('window.offset'), size: defined('window.size') }),
   unpack: flag,
   http: options(httpRules),
-  nbd: options({ reconnectSeconds: defined('nbd.reconnectSeconds') }),
+  nbd: options(nbdRules),
   signal: abortSignal,
   filters,
   throttle: options(throttleRules),

@@ -1,42 +1,12 @@
 /** A connection to an export of an NBD server, from the client's side: any number of requests at a time. */
-import { type Socket, connect } from 'node:net';
-import { FrameReader } from '../../nbd/frame-reader.js';
-import {
-  Command,
-  HandshakeFlag,
-  Info,
-  Magic,
-  Option,
-  OptionReply,
-  ReplyType,
-  initialMagic,
-  mostPayloadBytes,
-  optionMagic,
-  optionReplyMagic,
-  replyFlagDone,
-} from '../../nbd/protocol.js';
+import { Command, Magic, ReplyType, replyFlagDone } from '../../nbd/protocol.js';
+import { Link } from './link.js';
+import { type Agreed, type ExportInfo, agree, mostReplyBytes } from './negotiation.js';
 import type { NbdLocation } from './uri.js';
 
 /** Milliseconds in which a server has to be there, and to agree. */
 const handshakeMs = 10_000;
-/** Longest reply to an option, and longest list of stretches, in bytes. */
-const mostReplyBytes = 4 * 1024 * 1024;
-const allocationContext = 'base:allocation';
 const twoTo32 = 2 ** 32;
-
-/** What the server says of the export. */
-export interface ExportInfo {
-  /** Bytes. */
-  readonly size: number;
-  /** Of `TransmissionFlag`. */
-  readonly flags: number;
-  /** Bytes that requests have to be a multiple of. */
-  readonly blockBytes: number;
-  /** Bytes that a request reads or writes at most. */
-  readonly mostBytes: number;
-  /** Id of `base:allocation`; undefined if the server does not know it. */
-  readonly allocationId: number | undefined;
-}
 
 /** An error that the server has answered a request with. */
 export class ServerError extends Error {
@@ -109,7 +79,7 @@ export class NbdClient {
     signal?.addEventListener('abort', abort, { once: true });
     try {
       signal?.throwIfAborted();
-      const agreed = await agree(link, location.exportName);
+      const agreed = await agree(link, location);
       return new NbdClient(link, agreed);
     } catch (error) {
       link.close(error as Error);
@@ -156,7 +126,7 @@ export class NbdClient {
     const head = Buffer.alloc(28);
     head.writeUInt32BE(Magic.request, 0);
     head.writeUInt16BE(Command.disconnect, 6);
-    this.#link.socket.end(head);
+    this.#link.stream.end(head);
     this.#failure = new Error('the connection is closed');
   }
 
@@ -168,16 +138,16 @@ export class NbdClient {
 
   /** What is sent in one turn goes in one system call. */
   #send(bytes: Uint8Array): void {
-    const { socket } = this.#link;
+    const { stream } = this.#link;
     if (!this.#isDue) {
       this.#isDue = true;
-      socket.cork();
+      stream.cork();
       process.nextTick(() => {
         this.#isDue = false;
-        socket.uncork();
+        stream.uncork();
       });
     }
-    socket.write(bytes);
+    stream.write(bytes);
   }
 
   #fail(error: Error): void {
@@ -342,177 +312,4 @@ function takeError(waiting: Waiting, type: number, body: Buffer): string | undef
   const text = body.toString('utf8', 6, 6 + length);
   waiting.failure ??= new ServerError(body.readUInt32BE(0), text);
   return undefined;
-}
-
-/** A socket, and what it brings. */
-class Link {
-  readonly socket: Socket;
-  readonly reader = new FrameReader((error) => {
-    this.close(error);
-  });
-  onEnd: (error: Error) => void = () => undefined;
-  #failure: Error | undefined;
-
-  constructor({ server }: NbdLocation) {
-    this.socket = connect({
-      ...server,
-      noDelay: true,
-      onread: {
-        buffer: () => this.reader.wanted(),
-        callback: (count) => this.reader.took(count),
-      },
-    });
-    this.socket.on('error', (error) => {
-      this.close(error);
-    });
-    this.socket.once('end', () => {
-      this.close(new Error('the server closed the connection'));
-    });
-    this.socket.once('close', () => {
-      this.close(new Error('the server closed the connection'));
-    });
-  }
-
-  close(error: Error): void {
-    if (this.#failure !== undefined) return;
-    this.#failure = error;
-    this.reader.pause();
-    this.socket.destroy();
-    this.onEnd(error);
-  }
-
-  /** The next bytes. */
-  take(length: number): Promise<Buffer> {
-    return new Promise((resolve, reject) => {
-      if (this.#failure !== undefined) {
-        reject(this.#failure);
-        return;
-      }
-      this.onEnd = reject;
-      const into = Buffer.alloc(length);
-      this.reader.expectPayload(into, () => {
-        resolve(into);
-      });
-      this.reader.resume();
-    });
-  }
-}
-
-interface Agreed {
-  readonly info: ExportInfo;
-  readonly isStructured: boolean;
-}
-
-/** One reply to an option. */
-interface OptionAnswer {
-  readonly type: number;
-  readonly data: Buffer;
-}
-
-async function agree(link: Link, exportName: string): Promise<Agreed> {
-  const greeting = await link.take(18);
-  const isNewstyle =
-    greeting.subarray(0, 8).equals(initialMagic) && greeting.subarray(8, 16).equals(optionMagic);
-  const offered = greeting.readUInt16BE(16);
-  if (!isNewstyle || (offered & HandshakeFlag.fixedNewstyle) === 0) {
-    throw new Error('it is no NBD server, or an old one');
-  }
-  const flags = Buffer.alloc(4);
-  flags.writeUInt32BE(offered & (HandshakeFlag.fixedNewstyle | HandshakeFlag.noZeroes));
-  link.socket.write(flags);
-  const name = sized(exportName);
-  const isStructured = (await ask(link, Option.structuredReply, [])) !== undefined;
-  const one = Buffer.from([0, 0, 0, 1]);
-  const query = [name, one, sized(allocationContext)];
-  const contexts = isStructured ? await ask(link, Option.setMetaContext, query) : undefined;
-  const context = contexts?.find(
-    ({ type, data }) =>
-      type === OptionReply.metaContext && data.toString('utf8', 4) === allocationContext,
-  );
-  const wanted = Buffer.from([0, 1, 0, Info.blockSize]);
-  const answers = await ask(link, Option.go, [name, wanted], true);
-  const told = (info: number, length: number): Buffer | undefined =>
-    answers.find(
-      ({ type, data }) =>
-        type === OptionReply.info && data.length === length && data.readUInt16BE(0) === info,
-    )?.data;
-  const facts = told(Info.export, 12);
-  if (facts === undefined) throw new Error('the server says nothing of the export');
-  const size = facts.readUInt32BE(2) * twoTo32 + facts.readUInt32BE(6);
-  if (!Number.isSafeInteger(size)) throw new Error('the export is too large');
-  const sizes = told(Info.blockSize, 14);
-  const most = sizes?.readUInt32BE(10) ?? mostPayloadBytes;
-  return {
-    isStructured,
-    info: {
-      size,
-      flags: facts.readUInt16BE(10),
-      blockBytes: Math.max(1, sizes?.readUInt32BE(2) ?? 1),
-      mostBytes: Math.max(512, Math.min(most, mostPayloadBytes)),
-      allocationId: context?.data.readUInt32BE(0),
-    },
-  };
-}
-
-/** A text with its length in front. */
-function sized(text: string): Buffer {
-  const bytes = Buffer.from(text);
-  const length = Buffer.alloc(4);
-  length.writeUInt32BE(bytes.length);
-  return Buffer.concat([length, bytes]);
-}
-
-async function ask(
-  link: Link,
-  option: number,
-  parts: readonly Buffer[],
-  isNeeded: true,
-): Promise<readonly OptionAnswer[]>;
-async function ask(
-  link: Link,
-  option: number,
-  parts: readonly Buffer[],
-): Promise<readonly OptionAnswer[] | undefined>;
-/** @returns undefined if the server refuses an option that is not needed */
-async function ask(
-  link: Link,
-  option: number,
-  parts: readonly Buffer[],
-  isNeeded = false,
-): Promise<readonly OptionAnswer[] | undefined> {
-  const data = Buffer.concat(parts);
-  const head = Buffer.alloc(8);
-  head.writeUInt32BE(option, 0);
-  head.writeUInt32BE(data.length, 4);
-  link.socket.write(Buffer.concat([optionMagic, head, data]));
-  const answers: OptionAnswer[] = [];
-  for (let count = 0; count < 1000; count++) {
-    const reply = await link.take(20);
-    const length = reply.readUInt32BE(16);
-    const isReply =
-      reply.subarray(0, 8).equals(optionReplyMagic) && reply.readUInt32BE(8) === option;
-    if (!isReply || length > mostReplyBytes)
-      throw new Error('the server answers what nobody knows');
-    const type = reply.readUInt32BE(12);
-    const body = await link.take(length);
-    if (type === OptionReply.acknowledge) return answers;
-    if (type >= OptionReply.errorUnsupported) {
-      if (!isNeeded) return undefined;
-      throw new Error(refusalOf(type, body.toString()));
-    }
-    answers.push({ type, data: body });
-  }
-  throw new Error('the server answers without end');
-}
-
-function refusalOf(type: number, text: string): string {
-  const known: Readonly<Record<number, string>> = {
-    [OptionReply.errorPolicy]: 'the server does not allow it',
-    [OptionReply.errorTlsRequired]: 'the server demands TLS, which is not supported',
-    [OptionReply.errorUnknown]: 'the server has no export of that name',
-    [OptionReply.errorShutdown]: 'the server is shutting down',
-    [OptionReply.errorBlockSizeRequired]: 'the server demands blocks of another size',
-  };
-  const why = known[type] ?? 'the server refuses it';
-  return text === '' || type === OptionReply.errorUnknown ? why : `${why}: ${text}`;
 }

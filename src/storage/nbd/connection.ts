@@ -6,12 +6,12 @@ import { setTimeout } from 'node:timers/promises';
 import { Command, CommandFlag } from '../../nbd/protocol.js';
 import {
   type ClientRequest,
-  type ExportInfo,
   NbdClient,
   ProtocolError,
   ServerError,
   type Stretch,
 } from './client.js';
+import type { ExportInfo } from './negotiation.js';
 import type { NbdLocation } from './uri.js';
 
 /** Milliseconds between two attempts to connect: at first, and at most. */

@@ -2,6 +2,7 @@
 import { CowherdError, cannotOpen, errorFromErrno, printable } from '../../errors.js';
 import { describeErrno, errnoName } from '../../system-errors.js';
 import { Command, CommandFlag, TransmissionFlag } from '../../nbd/protocol.js';
+import { readTlsFolder } from '../../nbd/tls-credentials.js';
 import { BaseFile } from '../base-file.js';
 import { gather, scatter, totalLength } from '../vector.js';
 import type {
@@ -12,14 +13,10 @@ import type {
   StorageOpenOptions,
   StorageStatus,
 } from '../storage.js';
-import {
-  type ClientRequest,
-  type ExportInfo,
-  NbdClient,
-  ServerError,
-  type Stretch,
-} from './client.js';
+import { BlockWrites } from './block-writes.js';
+import { type ClientRequest, NbdClient, ServerError, type Stretch } from './client.js';
 import { type ExportWords, NbdConnection, newExportWords } from './connection.js';
+import type { ExportInfo } from './negotiation.js';
 import { type NbdLocation, parseNbdUri } from './uri.js';
 
 /** Bytes that one request zeroes, discards or asks about at most. */
@@ -44,6 +41,8 @@ interface Shared {
   readonly words: ExportWords;
   /** The first connection, which is the only one where the server allows no others. */
   readonly first: NbdConnection;
+  /** Orders writes where the server takes whole blocks only. */
+  readonly blocks: BlockWrites | undefined;
   users: number;
 }
 
@@ -53,8 +52,8 @@ export async function openNbdFile(
   options: StorageOpenOptions,
   words = newExportWords(),
 ): Promise<NbdFile> {
-  const location = parseNbdUri(name);
   const { signal } = options;
+  const location = await locationOf(name, options);
   let first: NbdClient;
   try {
     first = await NbdClient.connect(location, signal);
@@ -79,10 +78,22 @@ export async function openNbdFile(
   };
   const { info } = first;
   const connection = new NbdConnection(location, info, words, reconnectSecondsOf(kept), first);
+  const blocks = info.blockBytes > 1 ? new BlockWrites(info.blockBytes) : undefined;
   return new NbdFile(
-    { filename: name, location, options: kept, info, words, first: connection, users: 0 },
+    { filename: name, location, options: kept, info, words, first: connection, blocks, users: 0 },
     connection,
   );
+}
+
+/** Where the export is, with the credentials that are used there. */
+async function locationOf(name: string, { nbd }: StorageOpenOptions): Promise<NbdLocation> {
+  const { location, isSecured, ...named } = parseNbdUri(name);
+  const folder = nbd?.tlsCredentials ?? named.tlsCredentials;
+  if (!isSecured && folder === undefined) return location;
+  const hostname = nbd?.tlsHostname ?? named.tlsHostname;
+  const username = nbd?.tlsUsername ?? named.tlsUsername;
+  const credentials = folder === undefined ? {} : await readTlsFolder(folder, 'client');
+  return { ...location, tls: { ...credentials, hostname, username } };
 }
 
 /** The export of another thread's handle. */
@@ -109,9 +120,7 @@ function refusalOf(name: string, { info }: NbdClient, readOnly: boolean): Cowher
   if ((info.flags & TransmissionFlag.readOnly) !== 0) {
     return cannotOpen('ERR_COWHERD_READ_ONLY', name, 'the server gives it to be read only');
   }
-  if (info.blockBytes === 1) return undefined;
-  const why = `the server takes blocks of ${info.blockBytes} bytes only; it can be read`;
-  return cannotOpen('ERR_COWHERD_UNSUPPORTED', name, why);
+  return undefined;
 }
 
 /** See the file's comment. */
@@ -161,9 +170,13 @@ export class NbdFile extends BaseFile {
     return this.#shared.info.size;
   }
 
-  /** Whether a flush covers what other connections have written. */
+  /**
+   * Whether a flush covers what other connections have written. Where blocks are changed in part, they all
+   * have to be of this thread.
+   */
   get #mayConnectAgain(): boolean {
-    return this.readOnly || this.#can(TransmissionFlag.canMultiConnect);
+    if (this.readOnly) return true;
+    return this.#shared.blocks === undefined && this.#can(TransmissionFlag.canMultiConnect);
   }
 
   #can(flag: number): boolean {
@@ -201,13 +214,18 @@ export class NbdFile extends BaseFile {
     if (buffer.length === 0) return;
     if (offset + buffer.length > this.#size) throw this.#failure('write to', offset, 'ENOSPC');
     const flags = this.#isThrough && this.#can(TransmissionFlag.sendFua) ? CommandFlag.fua : 0;
-    await this.#inPieces(buffer.length, mostBytes, (at, length) => ({
-      command: Command.write,
-      flags,
-      offset: offset + at,
-      length,
-      data: buffer.subarray(at, at + length),
-    }));
+    const write = (data: Uint8Array, place: number): Promise<void> =>
+      this.#inPieces(data.length, mostBytes, (at, length) => ({
+        command: Command.write,
+        flags,
+        offset: place + at,
+        length,
+        data: data.subarray(at, at + length),
+      }));
+    const { blocks } = this.#shared;
+    const read = (bytes: Uint8Array, place: number): Promise<void> => this.#read(bytes, place);
+    if (blocks === undefined) await write(buffer, offset);
+    else await blocks.write(buffer, offset, read, write);
     await this.#flushIfThrough(flags);
   }
 
@@ -259,12 +277,19 @@ export class NbdFile extends BaseFile {
     }
     const isForced = this.#isThrough && this.#can(TransmissionFlag.sendFua);
     const flags = (unmap ? 0 : CommandFlag.noHole) | (isForced ? CommandFlag.fua : 0);
-    await this.#inPieces(length, mostRangeBytes, (at, count) => ({
+    const [begin, end] = this.#wholeBlocks(offset, offset + length);
+    await this.#inPieces(end - begin, mostRangeBytes, (at, count) => ({
       command: Command.writeZeroes,
       flags,
-      offset: offset + at,
+      offset: begin + at,
       length: count,
     }));
+    for (const [from, to] of [
+      [offset, Math.min(begin, offset + length)],
+      [Math.max(end, begin), offset + length],
+    ]) {
+      if (to > from) await this.#write(new Uint8Array(to - from), from);
+    }
     await this.#flushIfThrough(flags);
   }
 
@@ -272,12 +297,20 @@ export class NbdFile extends BaseFile {
   protected async doDiscard(offset: number, length: number): Promise<boolean> {
     const inside = Math.min(length, this.#size - offset);
     if (!this.#can(TransmissionFlag.sendTrim) || inside <= 0) return false;
-    await this.#inPieces(inside, mostRangeBytes, (at, count) => ({
+    const [begin, end] = this.#wholeBlocks(offset, offset + inside);
+    await this.#inPieces(end - begin, mostRangeBytes, (at, count) => ({
       command: Command.trim,
-      offset: offset + at,
+      offset: begin + at,
       length: count,
     }));
     return false;
+  }
+
+  /** The blocks that lie wholly in a range: where they begin, and where they end, no earlier than that. */
+  #wholeBlocks(offset: number, end: number): readonly [begin: number, end: number] {
+    const { blockBytes } = this.#shared.info;
+    const begin = Math.ceil(offset / blockBytes) * blockBytes;
+    return [begin, Math.max(begin, end - (end % blockBytes))];
   }
 
   protected async doStatus(offset: number, length: number): Promise<StorageStatus> {

@@ -7,8 +7,6 @@ import { type Server, connect, createServer } from 'node:net';
 import path from 'node:path';
 import { type TestContext, describe, test } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
-import fc from 'fast-check';
-import type { CowherdError } from '../../../src/errors.js';
 import { serve } from '../../../src/export/serve.js';
 import { createImage } from '../../../src/image/graph/create.js';
 import { openImage } from '../../../src/image/graph/open.js';
@@ -200,55 +198,6 @@ function validAnswers(): Buffer {
     chunk(5, 2, Buffer.concat([number(4, 1), number(4, mebi), number(4, 3)])),
   ]);
 }
-
-test('whatever a server sends, a request ends, with its bytes or with one line', async (t) => {
-  const folder = await temporaryFolder(t);
-  const valid = validAnswers();
-  const heads = valid.length - 65_536;
-  let count = 0;
-  const change = fc.record({
-    at: fc.oneof(fc.nat(heads - 1), fc.nat(valid.length - 1)),
-    bytes: fc.oneof(
-      fc.uint8Array({ minLength: 1, maxLength: 4 }),
-      fc.constantFrom(Uint8Array.of(0xff, 0xff, 0xff, 0xff), Uint8Array.of(0, 0, 0, 0)),
-    ),
-  });
-  await fc.assert(
-    fc.asyncProperty(
-      fc.array(change, { maxLength: 3 }),
-      fc.nat(valid.length),
-      async (changes, length) => {
-        const sent = Buffer.from(valid);
-        for (const { at, bytes } of changes) sent.set(bytes.slice(0, sent.length - at), at);
-        const whole = changes.length > 0 || length % 2 === 0;
-        const socket = path.join(folder, `s${++count}`);
-        await startLiar(t, socket, whole ? sent : sent.subarray(0, length), true);
-        const problems: unknown[] = [];
-        try {
-          const file = await openStorageFile(`nbd+unix:///?socket=${socket}`, {
-            readOnly: true,
-            nbd: { reconnectSeconds: 0 },
-          });
-          try {
-            const bytes = new Uint8Array(65_536);
-            await file.read(bytes, 4096);
-            await file.status(0, mebi);
-          } finally {
-            await file.close();
-          }
-          if (changes.length === 0) assert.ok(whole);
-        } catch (error) {
-          problems.push(error);
-        }
-        for (const error of problems as CowherdError[]) {
-          assert.match(error.code, /^ERR_COWHERD_/, error.stack);
-          assert.match(error.message, /^Could not [^\n]*$/);
-        }
-      },
-    ),
-    { numRuns: 300 },
-  );
-});
 
 test('a server that goes away ends what is under way, in one line', async (t) => {
   const folder = await temporaryFolder(t);
