@@ -243,6 +243,7 @@ const wholeEngine = [
   'test/crash/mapped',
   'test/faults',
   'test/fuzz',
+  'test/fuzz/conversations',
   'test/model',
   'test/schedules',
   'test/stress',

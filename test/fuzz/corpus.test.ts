@@ -6,12 +6,12 @@ import { test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { fixture } from '../support/fixtures.js';
 import { projectFolder } from '../support/tools.js';
-import { readCorpus } from './corpus.js';
+import { type CorpusCase, corpusPath, readCorpus } from './corpus.js';
 import { applyMutant } from './mutation.js';
 import { judgeImage } from './verdict.js';
 
 test('the corpus', async (t) => {
-  const corpus = await readCorpus();
+  const corpus = await readCorpus<CorpusCase>(corpusPath);
   assert.ok(corpus.length >= 500, `${corpus.length} cases`);
   const originals = new Map<string, Uint8Array>();
   for (const { verdict, ...mutant } of corpus) {

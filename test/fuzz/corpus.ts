@@ -1,4 +1,4 @@
-/** The corpus of malformed images, each with the verdict it must get. */
+/** The corpora: cases with the verdict each must get. */
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { projectFolder } from '../support/tools.js';
@@ -10,13 +10,13 @@ export interface CorpusCase extends Mutant {
   readonly verdict: Verdict;
 }
 
-/** The file of the corpus. */
+/** The file of the malformed images. */
 export const corpusPath = path.join(projectFolder, 'test', 'fuzz', 'corpus.json');
 
-/** All cases; none if there is no corpus yet. */
-export async function readCorpus(): Promise<CorpusCase[]> {
-  const text = await readFile(corpusPath, 'utf8').catch(() => '[]');
-  return JSON.parse(text) as CorpusCase[];
+/** All cases of a file; none if there is no such file yet. */
+export async function readCorpus<Case>(file: string): Promise<Case[]> {
+  const text = await readFile(file, 'utf8').catch(() => '[]');
+  return JSON.parse(text) as Case[];
 }
 
 /** What cases must share to be of one kind: the fixture and the verdict. */

@@ -1,7 +1,6 @@
 /** Images served to NBD clients: through several connections and threads at once, whatever clients do. */
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
@@ -306,95 +305,6 @@ test('requests under way are answered when the server ends', async (t) => {
     await image.read(bytes, mebi + index * 65_536);
     assert.ok(bytes.equals(Buffer.alloc(65_536, index + 1)), `write ${index}`);
   }
-});
-
-/** A session as bytes: greeting taken, options, a write, a read, block status, goodbye. */
-function session(): Buffer {
-  const number = (bytes: number, value: number): Buffer => {
-    const buffer = Buffer.alloc(bytes);
-    buffer.writeUIntBE(value, Math.max(0, bytes - 6), Math.min(6, bytes));
-    return buffer;
-  };
-  const option = (kind: number, data: Buffer): Buffer =>
-    Buffer.concat([Buffer.from('IHAVEOPT'), number(4, kind), number(4, data.length), data]);
-  const name = Buffer.concat([number(4, 4), Buffer.from('disk')]);
-  const query = Buffer.from('base:allocation');
-  const contexts = Buffer.concat([name, number(4, 1), number(4, query.length), query]);
-  const request = (command: number, offset: number, length: number): Buffer =>
-    Buffer.concat([
-      number(4, 0x25609513),
-      number(2, 0),
-      number(2, command),
-      number(8, 7),
-      number(8, offset),
-      number(4, length),
-    ]);
-  return Buffer.concat([
-    number(4, 3),
-    option(3, Buffer.alloc(0)),
-    option(8, Buffer.alloc(0)),
-    option(9, contexts),
-    option(10, contexts),
-    option(6, Buffer.concat([name, number(2, 1), number(2, 3)])),
-    option(7, Buffer.concat([name, number(2, 0)])),
-    request(1, 4096, 1000),
-    Buffer.alloc(1000, 5),
-    request(0, 4096, 1000),
-    request(7, 0, mebi),
-    request(6, 65_536, 65_536),
-    request(4, 65_536, 65_536),
-    request(5, 0, mebi),
-    request(3, 0, 0),
-    request(2, 0, 0),
-  ]);
-}
-
-test('whatever a client sends, the server goes on', { timeout: 120_000 }, async (t) => {
-  const { socket, server, image } = await serveImage(t);
-  const valid = session();
-  const change = fc.record({
-    at: fc.nat(valid.length - 1),
-    bytes: fc.oneof(
-      fc.uint8Array({ minLength: 1, maxLength: 8 }),
-      fc.constantFrom(
-        Uint8Array.of(0xff, 0xff, 0xff, 0xff),
-        Uint8Array.of(0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff),
-        Uint8Array.of(0, 0, 0, 0),
-      ),
-    ),
-  });
-  const cuts = fc.array(fc.nat(valid.length), { maxLength: 4 });
-  await fc.assert(
-    fc.asyncProperty(
-      fc.array(change, { maxLength: 4 }),
-      cuts,
-      fc.nat(valid.length),
-      fc.boolean(),
-      async (changes, places, length, isWhole) => {
-        const sent = Buffer.from(valid);
-        for (const { at, bytes } of changes) sent.set(bytes.slice(0, sent.length - at), at);
-        const bytes = isWhole ? sent : sent.subarray(0, length);
-        const client = connect(socket);
-        client.on('error', () => undefined);
-        client.resume();
-        const closed = new Promise((resolve) => client.once('close', resolve));
-        let at = 0;
-        for (const place of [...places.sort((a, b) => a - b), bytes.length]) {
-          client.write(bytes.subarray(at, place));
-          at = Math.max(at, place);
-          await new Promise((resolve) => setImmediate(resolve));
-        }
-        client.end();
-        await closed;
-      },
-    ),
-    { numRuns: Number(process.env['COWHERD_TEST_RUNS'] ?? 400) },
-  );
-  const client = await NbdClient.connect(socket);
-  assert.equal((await client.read(0, 512)).error, 0);
-  await client.close();
-  while (server.connections > 0) await new Promise((resolve) => setTimeout(resolve, 10));
-  assert.equal((await image.check()).corruptions, 0);
 });
 
 test('names and addresses that cannot be are refused', async (t) => {

@@ -3,7 +3,6 @@ import assert from 'node:assert/strict';
 import { closeSync, ftruncateSync, openSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
-import fc from 'fast-check';
 import { type Server, serve } from '../../../src/export/serve.js';
 import { Request } from '../../../src/export/vhost-user-blk/protocol.js';
 import type { Image } from '../../../src/image/api/image.js';
@@ -18,8 +17,6 @@ import {
   pair,
 } from '../../support/vhost-user-client.js';
 
-const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_007);
-const runs = Number(process.env['COWHERD_TEST_RUNS'] ?? 60);
 const guestBase = 0x100000;
 
 interface Served {
@@ -329,103 +326,4 @@ test('front-ends that wait, and have gone, take no more than a few descriptors',
   const next = await VhostUserClient.start(socket);
   await readsZero(next, 0);
   next.close();
-});
-
-test('whatever is said, the next front-end is served', async (t) => {
-  const { socket, problems } = await served(t);
-  t.diagnostic(`seed ${seed}, ${runs} runs`);
-  const message = fc.record({
-    request: fc.oneof(fc.integer({ min: 0, max: 42 }), fc.constantFrom(...Object.values(Request))),
-    flags: fc.constantFrom(1, 9, 9, 5, 0),
-    payload: fc.oneof(
-      fc.uint8Array({ maxLength: 64 }),
-      fc
-        .array(fc.constantFrom(0, 1, 2, 3, 64, 4096, 0x100000, 0x7f0000000000), { maxLength: 5 })
-        .map((values) => numbers(...values)),
-      fc.tuple(fc.nat(5), fc.constantFrom(0, 1, 64, 65535)).map(([one, other]) => pair(one, other)),
-    ),
-    descriptors: fc.nat(3),
-  });
-  await fc.assert(
-    fc.asyncProperty(
-      fc.array(message, { maxLength: 12 }),
-      fc.boolean(),
-      async (said, isRunning) => {
-        const client = isRunning
-          ? await VhostUserClient.start(socket, { queues: 2 })
-          : await VhostUserClient.connect(socket);
-        for (const { request, flags, payload, descriptors } of said) {
-          const along = Array.from({ length: descriptors }, () => client.ram.descriptor);
-          client.send(request, flags, payload, along);
-        }
-        client.close();
-        const next = await VhostUserClient.start(socket);
-        await readsZero(next, 0);
-        next.close();
-      },
-    ),
-    { seed, numRuns: runs },
-  );
-  for (const problem of problems) assert.ok(!/undefined|not a function/.test(problem), problem);
-});
-
-test('whatever a ring says, the queue beside it is served', async (t) => {
-  const { socket, problems } = await served(t);
-  t.diagnostic(`seed ${seed}, ${runs} runs`);
-  const value = fc.constantFrom(
-    0,
-    1,
-    2,
-    3,
-    15,
-    16,
-    17,
-    63,
-    64,
-    512,
-    4096,
-    65535,
-    0x100000,
-    2 ** 32 - 1,
-  );
-  const descriptor = fc.record({
-    address: fc.oneof(value, fc.constantFrom(at, at + 64, guestBase, guestBase + 0x4000)),
-    length: value,
-    flags: fc.nat(7),
-    next: fc.oneof(fc.nat(63), value),
-  });
-  await fc.assert(
-    fc.asyncProperty(
-      fc.array(descriptor, { minLength: 1, maxLength: 20 }),
-      fc.array(fc.nat(70), { minLength: 1, maxLength: 5 }),
-      fc.array(descriptor, { maxLength: 8 }),
-      fc.boolean(),
-      async (table, heads, indirect, packed) => {
-        const client = await VhostUserClient.start(socket, { queues: 2, packed });
-        const { view } = client.ram;
-        const lay = (place: number, described: typeof table): void => {
-          described.forEach(({ address, length, flags, next }, index) => {
-            const here = place + index * 16;
-            view.setBigUint64(here, BigInt(address), true);
-            view.setUint32(here + 8, length % 2 ** 32, true);
-            const all = packed ? flags | (next % 2 === 0 ? 0x80 : 0x8080) : flags;
-            view.setUint16(here + (packed ? 14 : 12), all & 0xffff, true);
-            view.setUint16(here + (packed ? 12 : 14), next & 0xffff, true);
-          });
-        };
-        lay(0x80000, indirect);
-        client.ram.bytes.fill(0, 0x80000 - 64, 0x80000);
-        lay(0, table);
-        if (packed) void client.queues[0].offer([{ address: at, length: 32, flags: 4 }]);
-        else for (const head of heads) void client.queues[0].expose(head);
-        await readsZero(client, 1);
-        client.close();
-        const next = await VhostUserClient.start(socket);
-        await readsZero(next, 0);
-        next.close();
-      },
-    ),
-    { seed, numRuns: runs },
-  );
-  for (const problem of problems) assert.match(problem, /^queue 0 is not served any more: /);
 });
