@@ -20,6 +20,9 @@ command -v cpio >/dev/null || needed+=(cpio)
 command -v depmod >/dev/null || needed+=(kmod)
 command -v nbd-client >/dev/null || needed+=(nbd-client)
 [ -x /usr/bin/busybox ] || [ -x /bin/busybox ] || needed+=(busybox-static)
+command -v grub-mkimage >/dev/null || needed+=(grub-common)
+[ -e /usr/lib/grub/i386-pc/boot.img ] || needed+=(grub-pc-bin)
+command -v sfdisk >/dev/null || needed+=(fdisk)
 if [ ${#needed[@]} -gt 0 ]; then
   apt-cache show "${needed[0]}" >/dev/null 2>&1 || apt-get update -q
   . /etc/os-release

@@ -3,36 +3,42 @@
  *
  *     npm run test:guests
  *
- * The guest is made by scripts/setup-guest.sh, from the distribution's packages, and kept. Where it cannot
- * be made, nothing is tried; with CI set that is a failure.
+ * The guest is made by scripts/setup-guest.sh, from the distribution's packages, and kept; so are the newest
+ * peers, by scripts/setup-newest-peers.sh. What cannot be made is not tried; with CI set that is a failure.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
-import { makeSystemDisk, runGuest } from '../test/support/guest.js';
+import { serve } from '../src/export/serve.js';
+import { openImage } from '../src/image/graph/open.js';
+import { makeBootDisk, makeSystemDisk, runGuest } from '../test/support/guest.js';
 import { cowherdProgram, projectFolder, run, runOk } from '../test/support/tools.js';
 import { readArguments } from './arguments.js';
 
 readArguments('Boots a small Linux guest from images that are served. Needs the distribution.', {});
 
 const parts = path.join(projectFolder, 'node_modules', '.cache', 'cowherd-guest');
+const newest = path.join(projectFolder, 'node_modules', '.cache', 'cowherd-newest-peers');
 const rounds = Number(process.env['COWHERD_TEST_RUNS'] ?? 2);
 const gibi = 1024 ** 3;
 
-async function setUp(): Promise<string | false> {
-  const script = path.join(projectFolder, 'scripts', 'setup-guest.sh');
-  const { code, stderr } = await run('bash', [script, parts], { timeoutMs: 600_000 });
+/** @returns why what a script makes is not there, if so */
+async function setUp(script: string, folder: string): Promise<string | false> {
+  const file = path.join(projectFolder, 'scripts', script);
+  const { code, stderr } = await run('bash', [file, folder], { timeoutMs: 600_000 });
   if (code === 0) return false;
-  const why = `the guest cannot be made: ${stderr.trim().split('\n').at(-1) ?? ''}`;
+  const why = `${script} fails: ${stderr.trim().split('\n').at(-1) ?? ''}`;
   if (process.env['CI']) throw new Error(why);
   return why;
 }
 
-const skip = await setUp();
+const skip = await setUp('setup-guest.sh', parts);
+const withoutNewest = await setUp('setup-newest-peers.sh', newest);
 const parent = await mkdtemp(path.join(tmpdir(), 'cowherd-guests-'));
 after(() => rm(parent, { recursive: true, force: true }));
 
@@ -41,7 +47,7 @@ interface Serving {
   readonly said: () => string;
 }
 
-async function serve(...words: readonly string[]): Promise<Serving> {
+async function start(...words: readonly string[]): Promise<Serving> {
   const child = spawn(process.execPath, [cowherdProgram, 'serve', ...words], {
     cwd: parent,
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -115,7 +121,7 @@ umount /mnt
 for (let round = 1; round <= rounds; round++) {
   test(`four queues and four programs in a guest, ${round} of ${rounds}`, { skip }, async () => {
     const file = await newImage('torture.qcow2', gibi);
-    const server = await serve('--vhost-user-blk', 'unix:t,queues=4', '--workers', '2', file);
+    const server = await start('--vhost-user-blk', 'unix:t,queues=4', '--workers', '2', file);
     const { status, output, log } = await runGuest({
       ...{ parts, folder: parent, processors: 4, devices: vhostUser('t', 4) },
       command: `ls /sys/block/vda/mq | wc -l; cat /sys/block/vda/queue/write_cache; ${torture}`,
@@ -127,9 +133,67 @@ for (let round = 1; round <= rounds; round++) {
   });
 }
 
+test(
+  'four queues and four programs, of the newest QEMU',
+  { skip: skip || withoutNewest },
+  async () => {
+    const file = await newImage('newest.qcow2', gibi);
+    const server = await start('--vhost-user-blk', 'unix:e,queues=4', '--workers', '2', file);
+    const { status, output, log } = await runGuest({
+      ...{ parts, folder: parent, processors: 4, command: torture, devices: vhostUser('e', 4) },
+      qemu: path.join(newest, 'bin', 'qemu-system-x86_64'),
+    });
+    assert.equal(status, 0, output + log);
+    await end(server);
+    await runOk('qemu-img', ['check', file]);
+  },
+);
+
+test('libblkio, which needs no guest', { skip: withoutNewest }, async () => {
+  const file = await newImage('blkio.qcow2', gibi);
+  const server = await start('--vhost-user-blk', 'unix:l,queues=2', '--workers', '2', file);
+  const disk = `driver=virtio-blk-vhost-user,cache.direct=on,path=${path.join(parent, 'l')}`;
+  const orders = [
+    ...['write -P 5 1M 3M', 'flush', 'read -P 5 1M 3M', 'read -P 0 8M 1M', 'write -z 2M 1M'],
+    ...[
+      'read -P 0 2M 1M',
+      'discard 3M 1M',
+      'write -P 7 1073741312 512',
+      'read -P 7 1073741312 512',
+    ],
+  ];
+  const words = ['--image-opts', disk, ...orders.flatMap((order) => ['-c', order])];
+  const stdout = await runOk(path.join(newest, 'bin', 'qemu-io'), words);
+  assert.doesNotMatch(stdout, /verification failed|error/i);
+  assert.equal([...stdout.matchAll(/^(read|wrote|discard)/gm)].length, 8, stdout);
+  await end(server);
+  await runOk('qemu-img', ['check', file]);
+  await runOk('qemu-io', ['-c', 'read -P 5 1M 1M', '-c', 'read -P 7 1073741312 512', file]);
+});
+
+test(
+  'the newest libnbd copies in and out, by several connections',
+  { skip: withoutNewest },
+  async () => {
+    const [source, copy] = ['nbd-source', 'nbd-copy'].map((name) => path.join(parent, name));
+    await writeFile(source, randomBytes(64 << 20));
+    const file = await newImage('libnbd.qcow2', 64 << 20);
+    const server = await start('--nbd', 'unix:c', '--workers', '2', file);
+    const uri = `nbd+unix:///?socket=${path.join(parent, 'c')}`;
+    const program = (name: string): string => path.join(newest, 'bin', name);
+    const stdout = await runOk(program('nbdinfo'), [uri]);
+    assert.match(stdout, /using extended packets/);
+    await runOk(program('nbdcopy'), ['--connections=4', source, uri]);
+    await runOk(program('nbdcopy'), ['--connections=4', uri, copy]);
+    await runOk('cmp', [source, copy]);
+    await end(server);
+    await runOk('qemu-img', ['compare', '-f', 'raw', '-F', 'qcow2', source, file]);
+  },
+);
+
 test('a guest whose disk has packed queues', { skip }, async () => {
   const file = await newImage('packed.qcow2', gibi);
-  const server = await serve('--vhost-user-blk', 'unix:p,queues=2,packed=on', file);
+  const server = await start('--vhost-user-blk', 'unix:p,queues=2,packed=on', file);
   const { status, output, log } = await runGuest({
     ...{ parts, folder: parent, command: torture },
     devices: vhostUser('p', 2).map((word) =>
@@ -152,14 +216,14 @@ test(
     );
     const file = path.join(parent, 'system.qcow2');
     await runOk(process.execPath, [cowherdProgram, 'convert', '-O', 'qcow2', system, file]);
-    const device = await serve('--vhost-user-blk', 'unix:s', file);
+    const device = await start('--vhost-user-blk', 'unix:s', file);
     const first = await runGuest({
       ...{ parts, folder: parent, command: 'false', root: '/dev/vda', devices: vhostUser('s', 2) },
     });
     assert.equal(first.status, 0, first.output + first.log);
     assert.doesNotMatch(first.output, /boot/);
     await end(device);
-    const nbd = await serve('--nbd', 'unix:n', file);
+    const nbd = await start('--nbd', 'unix:n', file);
     const disk = `driver=nbd,server.type=unix,server.path=${path.join(parent, 'n')},node-name=n`;
     const second = await runGuest({
       ...{ parts, folder: parent, command: 'false', root: '/dev/vda' },
@@ -172,9 +236,60 @@ test(
   },
 );
 
+for (const way of ['vhost-user', 'NBD']) {
+  test(`firmware and boot loader find their way on a disk behind ${way}`, { skip }, async () => {
+    const disk = await makeBootDisk(
+      parts,
+      parent,
+      'echo from $(cut -d" " -f1 /proc/mounts | head -1); dd if=/dev/urandom of=/f bs=1M count=16 2>/tmp/dd && sync && md5sum </f >/sum && echo 3 >/proc/sys/vm/drop_caches && [ "$(md5sum </f)" = "$(cat /sum)" ] && echo read back',
+    );
+    const file = path.join(parent, `boot-${way}.qcow2`);
+    await runOk(process.execPath, [cowherdProgram, 'convert', '-O', 'qcow2', disk, file]);
+    const isGuests = way === 'vhost-user';
+    const server = isGuests
+      ? await start('--vhost-user-blk', 'unix:b,queues=4', '--workers', '2', file)
+      : await start('--nbd', 'unix:b', file);
+    const socket = path.join(parent, 'b');
+    const node = `driver=nbd,server.type=unix,server.path=${socket},node-name=n`;
+    const devices = isGuests
+      ? vhostUser('b', 4).map((word) => (word.startsWith('vhost') ? `${word},bootindex=0` : word))
+      : ['-blockdev', node, '-device', 'virtio-blk-pci,drive=n,bootindex=0'];
+    const { status, output, log } = await runGuest({
+      ...{ parts, folder: parent, command: 'false', fromFirmware: true, devices },
+    });
+    assert.equal(status, 0, output + log);
+    assert.match(output, /^read back$/m);
+    await end(server);
+    await runOk('qemu-img', ['check', file]);
+  });
+}
+
+test('a guest whose disk grows while it runs', { skip }, async () => {
+  const file = await newImage('grown.qcow2', gibi);
+  const image = await openImage(file);
+  const server = await serve([{ image }], {
+    vhostUserBlk: `unix:${path.join(parent, 'g')},queues=2`,
+    workers: 1,
+  });
+  const guest = runGuest({
+    ...{ parts, folder: parent, devices: vhostUser('g', 2) },
+    command: `cat /sys/block/vda/size; for turn in $(seq 600); do
+      [ "$(cat /sys/block/vda/size)" = 4194304 ] && break; sleep 0.1; done
+      cat /sys/block/vda/size; ${torture}`,
+  });
+  await new Promise((resolve) => setTimeout(resolve, 12_000));
+  await image.resize(2 * gibi);
+  const { status, output, log } = await guest;
+  await server.close();
+  await image.close();
+  assert.equal(status, 0, output + log);
+  assert.match(output, /4194304\n4\n?$/);
+  await runOk('qemu-img', ['check', file]);
+});
+
 test("the kernel's own NBD client, with several connections", { skip }, async () => {
   const file = await newImage('kernel.qcow2', gibi);
-  const server = await serve('--nbd', 'tcp:127.0.0.1:10899', '--workers', '2', file);
+  const server = await start('--nbd', 'tcp:127.0.0.1:10899', '--workers', '2', file);
   const { status, output, log } = await runGuest({
     ...{ parts, folder: parent },
     command: `/bin/nbd-client -C 4 10.0.2.2 10899 /dev/nbd0 && ln -sf nbd0 /dev/vda && { ${torture} }; status=$?; /bin/nbd-client -d /dev/nbd0; exit $status`,
@@ -188,7 +303,7 @@ test("the kernel's own NBD client, with several connections", { skip }, async ()
 test('a guest works on while its server is killed and started again', { skip }, async () => {
   const file = await newImage('killed.qcow2', gibi);
   const words = ['--vhost-user-blk', 'unix:k,queues=4', '--workers', '2', file];
-  let server = await serve(...words);
+  let server = await start(...words);
   const guestEnd = { isReached: false };
   const guest = runGuest({
     ...{ parts, folder: parent, processors: 4, command: torture },
@@ -203,7 +318,7 @@ test('a guest works on while its server is killed and started again', { skip }, 
     const ended = once(server.child, 'close');
     server.child.kill('SIGKILL');
     await ended;
-    server = await serve(...words);
+    server = await start(...words);
     killed += 1;
   }
   const { status, output, log } = await guest;

@@ -20,6 +20,13 @@ export { compare, type CompareOptions, type CompareResult } from './jobs/compare
 export { convert } from './jobs/convert.js';
 export type { ConversionSource } from './jobs/conversion-source.js';
 export type { ConvertOptions } from './jobs/convert-options.js';
+export { dd, type DdOptions, type DdResult } from './jobs/dd.js';
+export {
+  measure,
+  type MeasuredSource,
+  type MeasureOptions,
+  type Measurement,
+} from './jobs/measure.js';
 export { alignedBuffer } from './native/aligned-buffer.js';
 export { BaseFile } from './storage/base-file.js';
 export type { Protocol } from './storage/protocol.js';

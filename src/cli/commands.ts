@@ -5,9 +5,12 @@ import type { Command } from './commands/command.js';
 import { compareCommand } from './commands/compare.js';
 import { convertCommand } from './commands/convert.js';
 import { createCommand } from './commands/create.js';
+import { ddCommand } from './commands/dd.js';
 import { infoCommand } from './commands/info.js';
 import { mapCommand } from './commands/map.js';
+import { measureCommand } from './commands/measure.js';
 import { mountCommand } from './commands/mount.js';
+import { resizeCommand } from './commands/resize.js';
 import { serveCommand } from './commands/serve.js';
 
 /** In the order in which the help text lists them. */
@@ -17,8 +20,11 @@ export const commands: readonly Command[] = [
   compareCommand,
   convertCommand,
   createCommand,
+  ddCommand,
   infoCommand,
   mapCommand,
+  measureCommand,
   mountCommand,
+  resizeCommand,
   serveCommand,
 ];

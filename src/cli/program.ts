@@ -64,7 +64,8 @@ async function dispatch(words: readonly string[], session: Session): Promise<num
   if (name === undefined) throw new CliError('Not enough arguments', { helpOf: '' });
   const command = commands.find((candidate) => candidate.name === name);
   if (command === undefined) throw new CliError(`Command not found: ${name}`, { helpOf: '' });
-  if (parseCommandLine(name, command.options, rest).has('help')) {
+  const optionWords = command.optionWords?.(rest) ?? rest;
+  if (parseCommandLine(name, command.options, optionWords).has('help')) {
     await session.print(commandHelp(command, session.name));
     return 0;
   }

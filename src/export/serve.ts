@@ -14,6 +14,7 @@ import {
   flag,
   wholeNumber,
 } from '../image/options/option-check.js';
+import { onResized } from '../image/graph/resized.js';
 import { cloneFuse, closeDescriptor, descriptorProblem } from '../native/descriptor.js';
 import {
   type Address,
@@ -267,6 +268,8 @@ class ImageServer implements Server {
   readonly #threads: ServeThread[] = [];
   readonly #listeners: Listener[] = [];
   readonly #ports: VhostUserPort[] = [];
+  /** What is undone in the end. */
+  readonly #atEnd: (() => void)[] = [];
   readonly #mounts = new Set<Mount>();
   /** Sockets of clients that wait for others to go. */
   readonly #waiting: number[] = [];
@@ -386,6 +389,10 @@ class ImageServer implements Server {
       },
     });
     this.#ports.push(port);
+    const forget = onResized(image, () => {
+      port.sizeChanged();
+    });
+    this.#atEnd.push(forget);
   }
 
   async mount(path: string, exportIndex: number, allowOther: boolean): Promise<void> {
@@ -423,6 +430,7 @@ class ImageServer implements Server {
   }
 
   async #close(): Promise<void> {
+    for (const undo of this.#atEnd) undo();
     await Promise.all(this.#listeners.map((listener) => listener.close()));
     for (const descriptor of this.#waiting.splice(0)) closeDescriptor(descriptor);
     const left = await Promise.allSettled(this.#ports.map((port) => port.close()));

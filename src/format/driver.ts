@@ -8,7 +8,7 @@ import type { Node } from '../engine/queues/node.js';
 import type { CopiedPart, CopySegment, StorageFile } from '../storage/storage.js';
 import type { ByteStream } from '../storage/stream/byte-stream.js';
 import type { CheckOptions, CheckReport, Finding } from './check.js';
-import type { CreateOptions } from './create-options.js';
+import type { CreateOptions, Preallocation } from './create-options.js';
 import type { FormatFacts } from './facts.js';
 import type { StreamedDisk } from './streamed.js';
 
@@ -92,6 +92,11 @@ export interface FormatQueue {
   ): Promise<void> | undefined;
   writeZeroes(offset: number, length: number, unmap: boolean): Promise<void>;
   discard(offset: number, length: number): Promise<void>;
+  /**
+   * Gives up whole clusters from a guest offset on, as if the image had never had them; absent for formats
+   * that have no clusters, or whose disks do not shrink.
+   */
+  forget?(offset: number, length: number): Promise<void>;
   /** Stores one cluster compressed. */
   writeCompressed(buffer: Uint8Array, offset: number): Promise<void>;
   /**
@@ -205,6 +210,24 @@ export interface FormatHandle {
   readonly format: string;
 }
 
+/** The steps in which a disk gets another size. */
+export interface DiskResizing {
+  /**
+   * Looks whether the disk can have that size.
+   *
+   * @param hidesBelow whether what is added has to hide what an image below holds there
+   * @throws CowherdError saying why not
+   */
+  check(size: number, preallocation: Preallocation, hidesBelow: boolean): Promise<void>;
+  /** Makes room for a larger disk, while no queue of any thread runs a request. */
+  grow(size: number, preallocation: Preallocation, signal?: AbortSignalLike): Promise<void>;
+  /**
+   * Has the file say how large the disk is, durably, while no queue of any thread runs a request. What lies
+   * beyond a smaller one has been given up.
+   */
+  finish(size: number): Promise<void>;
+}
+
 /** An image of some format, open on this thread. */
 export interface FormatImage {
   /** Virtual size in bytes that it was opened with; its node says how large it is now. */
@@ -252,6 +275,8 @@ export interface FormatImage {
    * @param size bytes, a multiple of 512
    */
   endAt?(size: number): Promise<void>;
+  /** How its disk gets another size; absent where it cannot. */
+  readonly resizing?: DiskResizing;
   /**
    * Makes durable what was written, for a thread that leaves the image to others after its queues have left.
    * Absent where `close` does that.
@@ -280,8 +305,34 @@ export interface NewImage {
   readonly createChild: (name: string) => Promise<StorageFile>;
 }
 
+/** What is to be put into an image whose size is asked for. */
+export interface MeasuredContent {
+  /** Where its disk holds data, in ascending stretches that may touch. */
+  data(): AsyncIterable<{ readonly start: number; readonly length: number }>;
+  /** Its persistent bitmaps; undefined where it can have none. */
+  readonly bitmaps: readonly { readonly name: string; readonly granularity: number }[] | undefined;
+}
+
+/** Bytes that the files of an image take. */
+export interface Measurement {
+  /** With the content, or empty. */
+  readonly required: number;
+  /** With every cluster written. */
+  readonly fullyAllocated: number;
+  /** More for persistent bitmaps; undefined where the source, or the image, can have none. */
+  readonly bitmaps?: number | undefined;
+}
+
 /** How a driver makes images. */
 export interface ImageCreation {
+  /**
+   * How large an image would be; absent where that is not told.
+   *
+   * @param size of its disk in bytes
+   * @param content left out for an empty one
+   * @throws ERR_COWHERD_INVALID_ARGUMENT naming the option that is wrong
+   */
+  measure?(options: CreateOptions, size: number, content?: MeasuredContent): Promise<Measurement>;
   /**
    * Bytes that a disk may come to whose size is not known when its image is made; undefined where that
    * cannot be with these options. Absent where it never can.

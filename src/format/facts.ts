@@ -13,6 +13,13 @@ export interface SnapshotFacts {
   readonly icount?: number | undefined;
 }
 
+/** A persistent bitmap. */
+export interface BitmapFacts {
+  readonly name: string;
+  /** Bytes that one bit covers. */
+  readonly granularity: number;
+}
+
 /** What a format says of an image, besides its size and what lies below it. */
 export interface FormatFacts {
   /** Bytes. */
@@ -21,6 +28,8 @@ export interface FormatFacts {
   /** Whether it was not closed cleanly; undefined for formats of which QEMU does not tell it. */
   readonly dirty?: boolean | undefined;
   readonly snapshots: readonly SnapshotFacts[];
+  /** Persistent bitmaps that say what has changed; left out for images that can have none. */
+  readonly bitmaps?: readonly BitmapFacts[] | undefined;
   /** Why something is not told that the image has, such as where the record of it is damaged. */
   readonly warnings?: readonly string[] | undefined;
   /** What only this format has to tell: members in QEMU's order, left out where they are undefined. */

@@ -3,7 +3,7 @@
  * keeps what the crash logs and the promises to the guest say of it.
  */
 import { decideCreateOptions } from '../../src/format/qcow2/change/create-options.js';
-import type { RequestTarget } from '../../src/image/api/image.js';
+import type { Image, RequestTarget } from '../../src/image/api/image.js';
 import type { CreateOptions } from '../../src/image/api/options.js';
 import { createQcow2 } from '../../src/format/qcow2/change/create.js';
 import type { CheckReport } from '../../src/format/check.js';
@@ -83,6 +83,8 @@ export interface GuestDisk {
   zero(sector: number, count: number, unmap: boolean, queue?: number): Promise<void>;
   discard(sector: number, count: number, queue?: number): Promise<void>;
   flush(queue?: number): Promise<void>;
+  /** Gives the disk another size, never less than `sectors`. */
+  resize(sectors: number): Promise<void>;
 }
 
 /** A disk that keeps what was promised to the guest. */
@@ -147,6 +149,10 @@ export class RecordedDisk implements GuestDisk {
     const begun = this.#clock.tick();
     await this.queues[queue].flush();
     this.promises.noteFlush(begun);
+  }
+
+  async resize(sectors: number): Promise<void> {
+    await (this.queues[0] as Image).resize(sectors * sectorSize, { shrink: true });
   }
 
   async #change(

@@ -204,6 +204,24 @@ export const workloads: readonly Workload[] = [
       }),
   },
   {
+    name: 'a disk that grows and shrinks',
+    image: { clusterSize: 512 },
+    sectors: 64 * kib,
+    queues: 2,
+    before: (disk) => fill(disk, range(40, 2)),
+    run: async (disk) => {
+      const { sectors } = disk;
+      const resize = async (): Promise<void> => {
+        for (const factor of [2, 16, 200, 3, 17, 1]) await disk.resize(sectors * factor);
+      };
+      const weights = { write: 5, part: 2, unmap: 1, discard: 1, flush: 2 };
+      await Promise.all([
+        resize(),
+        mix(disk, { lanes: 3, steps: 8, clusters: range(100), weights }),
+      ]);
+    },
+  },
+  {
     name: 'a longer refcount table',
     image: { clusterSize: 512, refcountBits: 64 },
     sectors: 3200 * kib,

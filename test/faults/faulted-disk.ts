@@ -2,7 +2,7 @@
  * The guest of a disk whose device fails: goes on after a failed request, keeps what failed and
  * when, and holds every read against what was asked before.
  */
-import type { RequestTarget } from '../../src/image/api/image.js';
+import type { Image, RequestTarget } from '../../src/image/api/image.js';
 import type { LogClock } from '../../src/storage/filters/crash-log.js';
 import type { Promises } from '../crash/promises.js';
 import type { GuestDisk } from '../crash/recording.js';
@@ -123,6 +123,12 @@ export class FaultedDisk implements GuestDisk {
       await this.queues[queue].flush();
       this.#promises.noteFlush(begun);
     });
+  }
+
+  resize(sectors: number): Promise<void> {
+    return this.#attempt(`resize to ${sectors}`, undefined, () =>
+      (this.queues[0] as Image).resize(sectors * sectorSize, { shrink: true }),
+    );
   }
 
   #newData(sector: number, count: number): [Mark, Uint8Array] {

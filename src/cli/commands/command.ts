@@ -10,6 +10,8 @@ export interface Command {
   /** Operands as the first line of the help text names them. */
   readonly operands: string;
   readonly options: OptionSpecs<string>;
+  /** The words that may be options, where others look like some; all of them if left out. */
+  readonly optionWords?: (words: readonly string[]) => readonly string[];
   /** Whole examples for the help text, without the program's name. */
   readonly examples?: readonly string[];
   /**

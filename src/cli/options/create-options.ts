@@ -131,6 +131,15 @@ function valueOf({ key, type, values, label }: CreateOption, text: string): unkn
   );
 }
 
+/** What is said of a value that is no size. */
+export function sizeExpected(name: string): string {
+  return (
+    `Parameter '${name}' expects a non-negative number below 2^64\n` +
+    'Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n' +
+    'and exabytes, respectively.'
+  );
+}
+
 /** The value as it is printed. */
 function normalise({ name, type }: CreateOption, value: string): string {
   switch (type) {
@@ -147,11 +156,7 @@ function normalise({ name, type }: CreateOption, value: string): string {
     case 'size': {
       const size = parseSize(value);
       if (typeof size === 'bigint') return String(size);
-      throw new CliError(
-        `Parameter '${name}' expects a non-negative number below 2^64\n` +
-          'Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n' +
-          'and exabytes, respectively.',
-      );
+      throw new CliError(sizeExpected(name));
     }
   }
 }

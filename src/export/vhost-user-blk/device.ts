@@ -14,8 +14,16 @@ import {
 import type { DeviceLink, DeviceNumber, DeviceOrder, InflightPart } from './device-orders.js';
 import type { RegionFacts } from './guest-memory.js';
 import { inflightBytes } from './inflight.js';
-import { type Message, PayloadReader, type Reply, closeAll, numberPayload } from './message.js';
 import {
+  type Message,
+  PayloadReader,
+  type Reply,
+  closeAll,
+  numberPayload,
+  sendRequest,
+} from './message.js';
+import {
+  BackendRequest,
   Feature,
   ProtocolFeature,
   Request,
@@ -63,6 +71,8 @@ export class VhostUserDevice {
   #lastRegion = 0;
   #hasWriteCache = true;
   #inflight: InflightMemory | undefined;
+  /** The socket of what this device asks for. */
+  #channel: number | undefined;
 
   /**
    * @param exportIndex of the image, in every thread's list
@@ -92,6 +102,12 @@ export class VhostUserDevice {
     for (const vring of this.#vrings) closeEvents(vring);
     if (this.#inflight !== undefined) closeDescriptor(this.#inflight.descriptor);
     this.#inflight = undefined;
+    this.#setChannel([]);
+  }
+
+  /** Has the front-end look at the configuration again, if it wants to be told. */
+  sizeChanged(): void {
+    if (this.#channel !== undefined) sendRequest(this.#channel, BackendRequest.configChange);
   }
 
   /** Whether answers are wanted to what has none of its own. */
@@ -141,6 +157,9 @@ export class VhostUserDevice {
         return { payload: this.#getConfig(payload) };
       case Request.setConfig:
         await this.#setConfig(payload);
+        return undefined;
+      case Request.setBackendReqFd:
+        this.#setChannel(message.descriptors);
         return undefined;
       case Request.getInflightFd:
         return this.#makeInflight(payload);
@@ -197,10 +216,16 @@ export class VhostUserDevice {
 
   /** Protocol features; what is under way can be noted of split queues only. */
   get #offered(): bigint {
-    const { MQ, REPLY_ACK, CONFIG, INFLIGHT_SHMFD, RESET_DEVICE, CONFIGURE_MEM_SLOTS } =
-      ProtocolFeature;
-    const always = [MQ, REPLY_ACK, CONFIG, RESET_DEVICE, CONFIGURE_MEM_SLOTS];
+    const { MQ, REPLY_ACK, BACKEND_REQ, CONFIG } = ProtocolFeature;
+    const { INFLIGHT_SHMFD, RESET_DEVICE, CONFIGURE_MEM_SLOTS } = ProtocolFeature;
+    const always = [MQ, REPLY_ACK, BACKEND_REQ, CONFIG, RESET_DEVICE, CONFIGURE_MEM_SLOTS];
     return bitsOf(this.#facts.isPacked ? always : [...always, INFLIGHT_SHMFD]);
+  }
+
+  /** @param descriptors that came along, of which it takes the first */
+  #setChannel(descriptors: number[]): void {
+    if (this.#channel !== undefined) closeDescriptor(this.#channel);
+    this.#channel = descriptors.shift();
   }
 
   #vringOf(index: number): Vring {

@@ -41,6 +41,11 @@ export class FrontEnd {
     this.#work.then(this.#goOn, this.#fail);
   }
 
+  /** The image has another size. */
+  sizeChanged(): void {
+    if (this.#ending === undefined) this.#device.sizeChanged();
+  }
+
   /** Answers what is under way, and closes. @param why it has to be told of, if so */
   end(why: string | undefined): void {
     if (this.#ending !== undefined) return;

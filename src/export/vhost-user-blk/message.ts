@@ -13,6 +13,7 @@ import {
   headerBytes,
   mostDescriptors,
   mostPayloadBytes,
+  Request,
   VhostUserError,
 } from './protocol.js';
 
@@ -115,11 +116,6 @@ export class MessageReader {
         if (descriptor < 0) break;
         this.#descriptors.push(descriptor);
       }
-      // One that is kept could be the other end of this very one, which would never end then.
-      if (this.#descriptors.some((descriptor) => fstatSync(descriptor).isSocket())) {
-        this.#end('a message brings a socket');
-        return;
-      }
       if (count === 0) {
         const isMiddle = this.#done > 0 || this.#payload !== undefined;
         this.#end(isMiddle ? 'the front-end has gone in the middle of a message' : undefined);
@@ -149,8 +145,15 @@ export class MessageReader {
       this.#payload = Buffer.alloc(size);
       if (size > 0) return;
     }
+    const request = this.#header.readUInt32LE(0);
+    const isSocket = (descriptor: number): boolean => fstatSync(descriptor).isSocket();
+    // One that is kept could be the other end of this very one, which would never end then.
+    if (request !== Request.setBackendReqFd && this.#descriptors.some(isSocket)) {
+      this.#end('a message brings a socket');
+      return;
+    }
     this.#waiting.push({
-      request: this.#header.readUInt32LE(0),
+      request,
       needsReply: (flags & MessageFlag.needReply) !== 0,
       payload: this.#payload,
       descriptors: this.#descriptors,
@@ -189,6 +192,14 @@ export function sendReply(socket: number, request: number, { payload, descriptor
   const along = Int32Array.from(descriptor === undefined ? [] : [descriptor]);
   const sent = sendMessage(socket, bytes, along);
   if (sent !== bytes.length) throw new VhostUserError('the front-end does not take its answers');
+}
+
+/** Sends a request that has no payload, to a front-end that takes those; one that does not is not told. */
+export function sendRequest(socket: number, request: number): void {
+  const bytes = Buffer.alloc(headerBytes);
+  bytes.writeUInt32LE(request, 0);
+  bytes.writeUInt32LE(MessageFlag.version, 4);
+  sendMessage(socket, bytes, new Int32Array(0));
 }
 
 /** A payload of one number of 64 bits. */

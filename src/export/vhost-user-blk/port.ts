@@ -59,6 +59,11 @@ export class VhostUserPort {
     return this.#current !== undefined;
   }
 
+  /** Tells the front-end that the image has another size. */
+  sizeChanged(): void {
+    this.#current?.sizeChanged();
+  }
+
   /** Takes no more front-ends, and answers what is under way. */
   async close(): Promise<void> {
     this.#isClosing = true;

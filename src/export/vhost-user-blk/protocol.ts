@@ -21,6 +21,7 @@ export const Request = {
   setProtocolFeatures: 16,
   getQueueNum: 17,
   setVringEnable: 18,
+  setBackendReqFd: 21,
   getConfig: 24,
   setConfig: 25,
   getInflightFd: 31,
@@ -30,6 +31,9 @@ export const Request = {
   addMemReg: 37,
   remMemReg: 38,
 } as const;
+
+/** Requests of a back-end, which go over a socket of their own. */
+export const BackendRequest = { configChange: 2 } as const;
 
 /** Flags of a message: its version, and what is wanted of it. */
 export const MessageFlag = { version: 1, versionMask: 3, reply: 4, needReply: 8 } as const;
@@ -48,6 +52,7 @@ export const noDescriptorBit = 0x100;
 export const ProtocolFeature = {
   MQ: 0n,
   REPLY_ACK: 3n,
+  BACKEND_REQ: 5n,
   CONFIG: 9n,
   INFLIGHT_SHMFD: 12n,
   RESET_DEVICE: 13n,

@@ -22,6 +22,6 @@ export const parallelsDriver: FormatDriver = mappedDriver<ParallelsLayout>({
   },
   mapping: (layout, [file]) => new ParallelsMapping(layout, file),
   check: (_layout, [file], options) => checkParallels(file, options),
-  // QEMU tells of no such mark for this format.
-  facts: () => ({ dirty: undefined }),
+  // QEMU tells of no such mark for this format. Bitmaps that it may have are not read.
+  facts: () => ({ dirty: undefined, bitmaps: [] }),
 });

@@ -3,6 +3,7 @@ import type { CreateOptions } from '../create-options.js';
 import type { FormatDriver } from '../driver.js';
 import { decideCreateOptions } from './change/create-options.js';
 import { createQcow2, oneL1ClusterBytes, refuseTooLarge } from './change/create.js';
+import { measureQcow2 } from './change/measure.js';
 import { type Qcow2Handle, attachQcow2, openQcow2, readQcow2Header } from './image.js';
 import { Incompatible, dataFileNameOf } from './layout/header.js';
 
@@ -32,6 +33,7 @@ export const qcow2Driver: FormatDriver = {
     check: (options, size) => {
       refuseTooLarge(decideCreateOptions(options, size));
     },
+    measure: (options, size, content) => measureQcow2(decideCreateOptions(options, size), content),
     async create({ file, size, options, signal, createChild }) {
       const dataFile =
         options.dataFile === undefined ? undefined : await createChild(options.dataFile);

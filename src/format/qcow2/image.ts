@@ -12,6 +12,7 @@ import type {
   BackingReader,
   BackingReference,
   BitmapExtent,
+  DiskResizing,
   FormatHandle,
   FormatImage,
   FormatOpenOptions,
@@ -43,6 +44,7 @@ import {
 } from './metadata/metadata.js';
 import { Qcow2Queue } from './requests/queue.js';
 import { describeChoice, findSnapshot, readSnapshots } from './contents/snapshots.js';
+import { Qcow2Resizing } from './change/resize.js';
 import { reclaimAll } from './requests/reclaim.js';
 
 /** How an image is to be opened. */
@@ -214,7 +216,6 @@ export class Qcow2Image implements FormatImage {
     const queue = new Qcow2Queue({
       metadata: this.metadata,
       header,
-      size: this.size,
       file,
       dataFile,
       backing,
@@ -287,7 +288,11 @@ export class Qcow2Image implements FormatImage {
     const { headerFile, flushOrder, geometry } = this.metadata;
     await flushOrder.flush();
     // The table's cluster is counted, and so has to be that of something.
-    await headerFile.endAt(size, Math.max(1, geometry.l1Entries(size)));
+    await headerFile.changeDisk({ size, l1Entries: Math.max(1, geometry.l1Entries(size)) });
+  }
+
+  get resizing(): DiskResizing {
+    return new Qcow2Resizing(this.metadata, this.#dataFile, () => this.#prepare());
   }
 
   async settle(): Promise<void> {

@@ -5,6 +5,8 @@ import { createRaw } from './create.js';
 import { RawImage, type RawHandle, mostBytes, openRaw } from './image.js';
 import { streamRaw } from './stream.js';
 
+const sectorBytes = 512;
+
 /** The driver. */
 export const rawDriver: FormatDriver = {
   name: 'raw',
@@ -17,6 +19,10 @@ export const rawDriver: FormatDriver = {
       if (preallocation !== 'metadata') return;
       const message = 'Unsupported preallocation mode: metadata';
       throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message);
+    },
+    measure: (_options, size) => {
+      const required = Math.ceil(size / sectorBytes) * sectorBytes;
+      return Promise.resolve({ required, fullyAllocated: required });
     },
     create: ({ file, size, isOpenEnded, options, signal }) =>
       createRaw(file, isOpenEnded ? 0 : size, options.preallocation ?? 'off', signal),

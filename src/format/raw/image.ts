@@ -3,11 +3,12 @@ import { Counter, type QueueCounters } from '../../engine/queues/counters.js';
 import { RequestPool } from '../../engine/queues/request-pool.js';
 import { Entrance, type Node } from '../../engine/queues/node.js';
 import { givenAway, problemWith } from '../../errors.js';
-import { reserveBlocks } from '../../storage/preallocate.js';
+import { preallocate, reserveBlocks } from '../../storage/preallocate.js';
 import type { StorageFile } from '../../storage/storage.js';
 import {
   type BackingReader,
   type DataCopy,
+  type DiskResizing,
   type FillRule,
   type FormatHandle,
   type FormatImage,
@@ -70,6 +71,32 @@ export class RawImage implements FormatImage {
   async endAt(size: number): Promise<void> {
     if (!this.#file.limits.blockDevice) await this.#file.truncate(size);
   }
+
+  readonly resizing: DiskResizing = {
+    check: async (size, preallocation) => {
+      const { filename, limits } = this.#file;
+      const refuse = (why: string): never => {
+        throw problemWith('ERR_COWHERD_UNSUPPORTED', filename, why);
+      };
+      if (preallocation === 'metadata') refuse("Preallocation mode 'metadata' unsupported");
+      if (!limits.blockDevice) return;
+      if (preallocation !== 'off') {
+        refuse(`Preallocation mode '${preallocation}' unsupported for this non-regular file`);
+      }
+      if (size > (await this.#file.size())) refuse('Cannot grow device files');
+      if (size < this.#node.size) refuse('Cannot resize device files');
+    },
+    grow: async (size, preallocation, signal) => {
+      const { size: old } = this.#node;
+      if (preallocation === 'falloc' || preallocation === 'full') {
+        await preallocate(this.#file, old, size - old, preallocation, signal);
+      } else await this.#file.truncate(size);
+    },
+    finish: async (size) => {
+      if (!this.#file.limits.blockDevice) await this.#file.truncate(size);
+      await this.#file.flush();
+    },
+  };
 
   async *extents(
     offset: number,

@@ -2,6 +2,7 @@
 import type { Readable, Writable } from 'node:stream';
 import type { AbortSignalLike } from '../../abort-signal.js';
 import type { ThrottleOptions } from '../../engine/throttle.js';
+import type { ResizeOptions } from './options.js';
 import type { BufferLike } from './buffer.js';
 import type { PathLike } from './path.js';
 import type {
@@ -157,6 +158,14 @@ export interface Image extends RequestTarget, AsyncDisposable {
       readonly signal?: AbortSignalLike;
     },
   ): AsyncIterable<BitmapExtent>;
+  /**
+   * Gives the disk another size, on all threads at once. What is added reads as zeroes.
+   *
+   * @param size bytes, a multiple of 512, with a suffix such as `10G` if wanted
+   * @throws ERR_COWHERD_INVALID_ARGUMENT for a smaller size without `shrink`, ERR_COWHERD_UNSUPPORTED for a format,
+   *   an image or a device whose size is what it is
+   */
+  resize(size: number | string, options?: ResizeOptions): Promise<void>;
   /**
    * Checks the image while no request of any queue runs. What other threads have freed, and not flushed,
    * still counts as leaked.

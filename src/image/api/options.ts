@@ -1,7 +1,7 @@
 /** How images are opened and made: the arguments of `openImage` and `createImage`. */
 import type { AbortSignalLike } from '../../abort-signal.js';
 import type { ThrottleOptions } from '../../engine/throttle.js';
-import type { CreateOptions } from '../../format/create-options.js';
+import type { CreateOptions, Preallocation } from '../../format/create-options.js';
 import type { FilterChoice } from '../../storage/filters/registry.js';
 import type { HttpOptions } from '../../storage/http-options.js';
 import type { NbdOptions } from '../../storage/nbd-options.js';
@@ -132,4 +132,14 @@ export interface OpenImageOptions {
    * which repairs it first.
    */
   readonly onFinding?: ((finding: CheckFinding) => void) | undefined;
+}
+
+/** How a disk gets another size. */
+export interface ResizeOptions {
+  /** Allows a smaller size: what lies beyond is gone. */
+  readonly shrink?: boolean | undefined;
+  /** Space reserved for what is added; default `off`. */
+  readonly preallocation?: Preallocation | undefined;
+  /** Ends with ERR_COWHERD_ABORTED what has not been done yet. */
+  readonly signal?: AbortSignalLike | undefined;
 }

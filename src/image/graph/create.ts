@@ -3,7 +3,12 @@ import { realpath, stat, unlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { hostPath } from '../../byte-names.js';
 import { CowherdError, problemWith } from '../../errors.js';
-import type { FormatDriver, ImageCreation } from '../../format/driver.js';
+import type {
+  FormatDriver,
+  ImageCreation,
+  MeasuredContent,
+  Measurement,
+} from '../../format/driver.js';
 import { type FormatCreation, fileOptions as optionsOfFile } from '../../format/create-options.js';
 import { creatableFormats, formatNamed } from '../../format/registry.js';
 import { diskSize, sizeInBytes } from '../../size.js';
@@ -18,6 +23,8 @@ import { openImage, openImageOn } from './open.js';
 import { checkOptions } from '../options/option-check.js';
 import { type PathLike, pathOf } from '../api/path.js';
 import { dataFilePath, resolveReference } from '../names/reference.js';
+
+export type { MeasuredContent, Measurement } from '../../format/driver.js';
 
 /**
  * Makes an image file; a file that exists is overwritten.
@@ -44,6 +51,25 @@ export async function openEndedBytes(
 /** Whether images of a format are written from their begin to their end, if the disk is. */
 export async function isSequential(format: string, options: CreateOptions): Promise<boolean> {
   return (await creationOf(format)).isSequential?.(options) ?? false;
+}
+
+/**
+ * How large an image would be.
+ *
+ * @param size of its disk in bytes
+ * @param content left out for an empty one
+ * @throws ERR_COWHERD_UNSUPPORTED for a format that does not tell, ERR_COWHERD_INVALID_ARGUMENT naming the
+ *   option that is wrong
+ */
+export async function measureNew(
+  { format, ...options }: CreateOptions & { readonly format: string },
+  size: number,
+  content?: MeasuredContent,
+): Promise<Measurement> {
+  const creation = await creationOf(format);
+  if (creation.measure !== undefined) return await creation.measure(options, size, content);
+  const message = `Block driver '${format}' does not support size measurement`;
+  throw new CowherdError('ERR_COWHERD_UNSUPPORTED', message);
 }
 
 /**

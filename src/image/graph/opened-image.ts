@@ -1,5 +1,6 @@
 /** An open image as people hold it: request checks, queues, and reports, over a format driver. */
 import type { Readable, Writable } from 'node:stream';
+import { Mutex } from 'async-mutex';
 import { QueueCounters } from '../../engine/queues/counters.js';
 import type { Node } from '../../engine/queues/node.js';
 import { leave } from '../../engine/queues/members.js';
@@ -22,7 +23,7 @@ import type {
   ReadStreamOptions,
   WriteStreamOptions,
 } from '../api/image.js';
-import type { OpenImageOptions, ThrottleOptions } from '../api/options.js';
+import type { OpenImageOptions, ResizeOptions, ThrottleOptions } from '../api/options.js';
 import type {
   BitmapExtent,
   CheckOptions,
@@ -49,6 +50,7 @@ import {
   oneOf,
   wholeNumber,
 } from '../options/option-check.js';
+import { type BareQueue, resizeDisk, resizeRules } from './resize.js';
 import type { SharedState } from './shared-state.js';
 import { imageStats } from './stats.js';
 import type { StreamSource } from '../streams/read-stream.js';
@@ -111,6 +113,8 @@ export class OpenedImage implements Image {
   /** Whether other threads may have it open. */
   #shared: boolean;
   #isGivenOut = false;
+  readonly #resizing = new Mutex();
+  readonly #onResized = new Set<() => void>();
   #closing: Promise<void> | undefined;
 
   constructor(parts: OpenedParts) {
@@ -200,6 +204,28 @@ export class OpenedImage implements Image {
       await format.endAt?.(size);
       node.resize(size);
     });
+  }
+
+  async resize(size: number | string, options: ResizeOptions = {}): Promise<void> {
+    this.#refuseClosed();
+    checkOptions(options, resizeRules, this.filename);
+    const { format, node } = this.#parts;
+    const openQueue = (): BareQueue => this.#bareQueue();
+    const resized = this.#resizing.runExclusive(() =>
+      resizeDisk({ filename: this.filename, format, node, openQueue }, size, options),
+    );
+    try {
+      await resized;
+      for (const told of this.#onResized) told();
+    } catch (error) {
+      throw abortedOr(error, this.filename, options.signal);
+    }
+  }
+
+  /** @internal Has `action` run when the disk got another size by this object. @returns what undoes that */
+  onResized(action: () => void): () => void {
+    this.#onResized.add(action);
+    return () => this.#onResized.delete(action);
   }
 
   /** @internal Whether the file of this image can share blocks of the other's, which share its layout. */
@@ -482,23 +508,31 @@ export class OpenedImage implements Image {
 
   /** A way for one queue of the image above to read this one. */
   reader(): BackingReader {
+    const { node } = this.#parts;
+    const { queue, close } = this.#bareQueue();
+    return {
+      get size() {
+        return node.size;
+      },
+      read: (buffer, offset) => queue.read(buffer, offset),
+      close,
+    };
+  }
+
+  /** A queue of the format, whose requests nobody looks at. */
+  #bareQueue(): BareQueue {
     return this.#withOwnFiles((files, counters) => {
-      const { format, edge, node } = this.#parts;
+      const { format, edge } = this.#parts;
       const below = edge?.openQueue();
       const queue = openAbove(below, () => format.openQueue(files, below, counters));
-      return {
-        get size() {
-          return node.size;
-        },
-        read: (buffer, offset) => queue.read(buffer, offset),
-        close: async () => {
-          try {
-            await closeEach([queue, ...[...files].reverse()]);
-          } finally {
-            counters.release();
-          }
-        },
+      const close = async (): Promise<void> => {
+        try {
+          await closeEach([queue, ...[...files].reverse()]);
+        } finally {
+          counters.release();
+        }
       };
+      return { queue, close };
     });
   }
 

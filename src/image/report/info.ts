@@ -1,5 +1,6 @@
 /** The facts about one open image that `info` reports. */
 import type { ChildFile, FormatImage } from '../../format/driver.js';
+import type { Node } from '../../engine/queues/node.js';
 import type { FormatSpecificInfo } from '../../format/specific.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { ChildFileInfo, ImageFormat, ImageInfo, SnapshotInfo } from '../api/reports.js';
@@ -12,20 +13,22 @@ export interface InfoSource {
   readonly children: readonly ChildFile[];
   readonly formatName: ImageFormat;
   readonly format: FormatImage;
+  readonly node: Node;
   readonly options: Pick<OpenImageOptions, 'window'>;
 }
 
 /** Gathers the facts of an image, its backing chain aside. */
 export async function imageInfo(source: InfoSource): Promise<ImageInfo> {
-  const { file, children, format, formatName, options } = source;
+  const { file, children, format, formatName, options, node } = source;
   // A part of a file that the caller chose lies in the whole of it.
   const whole = (options.window !== undefined ? file.place?.(0).file : undefined) ?? file;
-  const { clusterSize, encrypted, dirty, snapshots, specific, warnings } = await format.facts();
+  const { clusterSize, encrypted, dirty, snapshots, bitmaps, specific, warnings } =
+    await format.facts();
   const { backing } = format;
   const facts = withoutUndefined({
     filename: file.filename,
     format: formatName,
-    virtualSize: format.size,
+    virtualSize: node.size,
     fileLength: await whole.size(),
     blockDevice: whole.limits.blockDevice,
     protocol: file.protocol,
@@ -37,6 +40,7 @@ export async function imageInfo(source: InfoSource): Promise<ImageInfo> {
     fullBackingFilename: backing && describeReference(file.filename, backing.name),
     backingFormat: backing?.format,
     snapshots: snapshots.map((snapshot) => withoutUndefined(snapshot) as SnapshotInfo),
+    bitmaps,
     formatSpecific: specific && (withoutUndefined(specific) as FormatSpecificInfo),
     warnings,
     children: await Promise.all(children.map(childInfo)),

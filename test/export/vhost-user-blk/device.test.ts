@@ -1,5 +1,6 @@
 /** What a driver finds behind a vhost-user socket, and what each request does, in both forms of a queue. */
 import assert from 'node:assert/strict';
+import { createServer } from 'node:net';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type ServeOptions, type Server, serve } from '../../../src/export/serve.js';
@@ -297,4 +298,42 @@ test('addresses that are none are refused in one line', async (t) => {
   }
   const two = [image, { image: disk.image, name: 'b' }];
   await assert.rejects(serve(two, { vhostUserBlk: 'unix:x' }), /name=NAME: there are several/);
+});
+
+test('a disk that gets another size says so to a front-end that wants to be told', async (t) => {
+  await using server = await served(t);
+  const told: Buffer[] = [];
+  const folder = await temporaryFolder(t);
+  const channel = createServer((end) => end.on('data', (data) => told.push(data)));
+  await new Promise<void>((resolve) => channel.listen(path.join(folder, 'channel'), resolve));
+  t.after(() => channel.close());
+  const client = await VhostUserClient.start(server.socket, { queues: 2 });
+  const other = await VhostUserClient.connect(path.join(folder, 'channel'));
+  await client.acknowledged(Request.setBackendReqFd, Buffer.alloc(0), [other.socket]);
+  const capacity = async (): Promise<bigint> => {
+    const wanted = Buffer.alloc(12 + 72);
+    wanted.writeUInt32LE(72, 4);
+    return (await client.ask(Request.getConfig, wanted)).readBigUInt64LE(12);
+  };
+  const writes = async (sector: number): Promise<number> => {
+    const parts = [{ length: 16 + 512, isWritable: false }, status];
+    const bytes = Buffer.concat([header(Type.out, sector), Buffer.alloc(512, 9)]);
+    return (await client.queues[1].request(bytes, parts))[0];
+  };
+  const sectors = diskBytes / 512;
+  assert.equal(await capacity(), BigInt(sectors));
+  assert.equal(await writes(2 * sectors - 1), 1);
+  await server.image.resize(2 * diskBytes);
+  while (told.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.deepEqual([...Buffer.concat(told)], [2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+  assert.equal(await capacity(), BigInt(2 * sectors));
+  assert.equal(await writes(2 * sectors - 1), 0);
+  assert.equal(await writes(2 * sectors), 1);
+  await server.image.resize('1M', { shrink: true });
+  assert.equal(await writes(2 * sectors - 1), 1);
+  assert.equal(await writes(2047), 0);
+  assert.equal(await capacity(), 2048n);
+  client.close();
+  other.close();
+  assert.deepEqual(server.problems, []);
 });

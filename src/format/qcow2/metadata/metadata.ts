@@ -17,7 +17,12 @@ import {
   SliceCache,
   allocateSliceCache,
 } from '../../../engine/cache/slice-cache.js';
-import { maxOffset, maxRefcountTableBytes, minCacheBytes } from '../../../limits.js';
+import {
+  maxL1TableBytes,
+  maxOffset,
+  maxRefcountTableBytes,
+  minCacheBytes,
+} from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import {
   type AllocatorMemory,
@@ -99,15 +104,16 @@ export async function loadQcow2Memory(
   const fileEnd = geometry.clusters(await file.size());
   const mostClusters = mostHostClusters(geometry, header, fileEnd);
   const refcountEntries = (header.refcountTableClusters * geometry.clusterSize) / 8;
+  const isWritten = overlapLevel !== undefined;
   const refcountTable = allocatePointerTable(
-    Math.max(refcountEntries, mostRefcountBlocks(geometry, mostClusters)),
+    isWritten ? Math.max(refcountEntries, maxRefcountTableBytes / 8) : refcountEntries,
   );
   const tableOffset = asHostOffset(header.refcountTableOffset);
   const blocks = await loadTable(file, refcountTable, tableOffset, refcountEntries);
   const mostBlocks = refcountTable.data.byteLength / 8;
   const memory: Qcow2Memory = {
     header: allocateHeaderWords(header),
-    l1: allocatePointerTable(l1Entries),
+    l1: allocatePointerTable(isWritten ? Math.max(l1Entries, maxL1TableBytes / 8) : l1Entries),
     l2,
     claims: ClaimMarks.allocate(l2.slots, geometry.l2EntriesPerSlice),
     refcountTable,
@@ -119,7 +125,7 @@ export async function loadQcow2Memory(
     allocator: allocateAllocatorMemory(geometry, fileEnd, blocks, mostBlocks),
     limbo: allocateLimbo(),
     overlap: allocateOverlapMemory(0, 0),
-    writable: overlapLevel !== undefined,
+    writable: isWritten,
   };
   const { l1 } = memory;
   await loadTable(file, l1, l1Place.offset, l1Place.entries);
@@ -131,16 +137,6 @@ export async function loadQcow2Memory(
 /** Clusters that the file of an image may come to have, and then some. */
 function mostHostClusters(geometry: Geometry, header: Qcow2Header, fileEnd: number): number {
   return 2 * fileEnd + 4 * geometry.clusters(header.size) + 65536;
-}
-
-/** Entries of the longest refcount table that so many clusters may come to need. */
-function mostRefcountBlocks(geometry: Geometry, clusters: number): number {
-  const { clusterSize, refcountsPerBlock } = geometry;
-  // A table that grows gets half as long again as it has to be.
-  const blocks = Math.ceil((clusters / refcountsPerBlock) * 1.5);
-  const perCluster = clusterSize / 8;
-  const entries = Math.ceil(blocks / perCluster) * perCluster;
-  return Math.min(maxRefcountTableBytes / 8, entries);
 }
 
 /** Reads a table into its memory. @returns its length up to the last entry that is not zero */
@@ -183,6 +179,7 @@ export class Qcow2Metadata {
   readonly overlap: OverlapCheck;
   readonly corruptMark: CorruptMark;
   readonly file: StorageFile;
+  readonly #node: Node;
   readonly #l1Mutex: LongMutex;
 
   constructor(
@@ -194,6 +191,7 @@ export class Qcow2Metadata {
     counters: QueueCounters,
   ) {
     this.file = file;
+    this.#node = node;
     this.counters = counters;
     const { control, poison, watchdog } = node;
     this.poison = poison;
@@ -277,6 +275,11 @@ export class Qcow2Metadata {
           }),
       }),
     );
+  }
+
+  /** Virtual size of the disk in bytes. */
+  get diskSize(): number {
+    return this.#node.size;
   }
 
   /**

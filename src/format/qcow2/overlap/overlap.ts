@@ -182,10 +182,10 @@ export class OverlapCheck {
     };
     moves(Structure.activeL2, () => l1.pointsInto(from, to, this.#clusterSize));
     moves(Structure.refcountBlock, () => refcountTable.pointsInto(from, to, this.#clusterSize));
-    moves(Structure.refcountTable, () => {
-      const { hostOffset, length } = refcountTable;
-      return hostOffset < to && hostOffset + length * 8 > from;
-    });
+    const liesIn = ({ hostOffset, length }: PointerTable): boolean =>
+      hostOffset < to && hostOffset + length * 8 > from;
+    moves(Structure.refcountTable, () => liesIn(refcountTable));
+    moves(Structure.activeL1, () => liesIn(l1));
     return structures;
   }
 

@@ -126,6 +126,26 @@ export class Allocator {
     });
   }
 
+  /**
+   * Reserves so many consecutive host clusters, all of them.
+   *
+   * @throws ERR_COWHERD_NO_SPACE if they are not to be had in one piece
+   */
+  reserveWhole(wanted: number): Promise<ClusterRun> {
+    return this.#mutex.runExclusive(async () => {
+      const found = await this.#reuse(wanted, unitsPerSearch);
+      if (found?.length === wanted) return found;
+      if (found !== undefined) await this.#giveBack(found);
+      const run = await this.#append(this.end, wanted);
+      if (run.length === wanted) return run;
+      await this.#giveBack(run);
+      const { filename } = this.#file;
+      throw new CowherdError('ERR_COWHERD_NO_SPACE', `No space left on device '${filename}'`, {
+        filename,
+      });
+    });
+  }
+
   /** Counts one more reference to consecutive host clusters. */
   raise(cluster: ClusterIndex, count: number): Promise<void> {
     return this.#mutex.runExclusive(() => this.#refcounts.raise(cluster, count));
@@ -151,11 +171,15 @@ export class Allocator {
     return this.#mutex.runExclusive(() => this.#lowerSuperseded());
   }
 
-  /** Cuts free clusters off the file's end, but none that the file had when it was opened. */
-  trim(): Promise<void> {
+  /**
+   * Cuts free clusters off the file's end.
+   *
+   * @param all also those that the file had when it was opened
+   */
+  trim(all = false): Promise<void> {
     return this.#mutex.runExclusive(async () => {
       let end = this.end;
-      const openedWith = this.#marks[1];
+      const openedWith = all ? 0 : this.#marks[1];
       while (end > openedWith && (await this.#refcounts.get(after(end, -1))) === 0) end--;
       if (end === this.end || this.#file.limits.blockDevice) return;
       this.#marks[0] = end;
@@ -163,6 +187,11 @@ export class Allocator {
         await this.#file.truncate(end * this.#geometry.clusterSize);
       }
     });
+  }
+
+  async #giveBack({ cluster, length }: ClusterRun): Promise<void> {
+    for (let done = 0; done < length;)
+      done += await this.#lower(after(cluster, done), length - done);
   }
 
   async #lower(cluster: ClusterIndex, count: number): Promise<number> {

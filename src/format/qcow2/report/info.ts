@@ -88,6 +88,12 @@ export async function qcow2Facts(file: StorageFile, header: Qcow2Header): Promis
       vmClockNanoseconds: snapshot.vmClockNanoseconds,
       icount: snapshot.icount,
     })),
+    // One that was in use says nothing that could be kept.
+    bitmaps: version3
+      ? bitmaps
+          .filter(({ inUse }) => !inUse)
+          .map(({ name, granularityBits }) => ({ name, granularity: 2 ** granularityBits }))
+      : undefined,
     specific,
     ...(bitmapsFailure !== undefined && { warnings: [bitmapsFailure] }),
   };

@@ -110,11 +110,11 @@ export class CopyOnWrite {
     // Also after a failure no read may go on once the request has left the gate.
     await Promise.allSettled(fills);
     await Promise.all(fills);
-    const { payload, externalData, size } = this.#context;
+    const { payload, externalData, metadata } = this.#context;
     const from = head.length > 0 ? after(offset, -edges.head.length) : offset;
     const buffers = [...head, bytesOf(), ...tail];
     // An external data file ends with the disk, not with the disk's last cluster.
-    const written = externalData ? upTo(buffers, size - from) : buffers;
+    const written = externalData ? upTo(buffers, metadata.diskSize - from) : buffers;
     await payload.writeVector(written, from, after(hostOffset, from - guestOffset));
   }
 

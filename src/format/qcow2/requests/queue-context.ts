@@ -26,8 +26,6 @@ export interface QueueContext {
   /** Whether the external data file must at every instant be readable as a raw image. */
   readonly rawExternalData: boolean;
   readonly backing: BackingReader | undefined;
-  /** Virtual size in bytes. */
-  readonly size: number;
   /** Format version: 2 has no zero clusters. */
   readonly version: 2 | 3;
   /** The queue's line in the control block. */

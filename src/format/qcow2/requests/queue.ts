@@ -46,7 +46,6 @@ const leastLimboClusters = 16;
 export interface Qcow2QueueOptions {
   readonly metadata: Qcow2Metadata;
   readonly header: Qcow2Header;
-  readonly size: number;
   readonly file: StorageFile;
   readonly dataFile: StorageFile | undefined;
   readonly backing: BackingReader | undefined;
@@ -79,7 +78,7 @@ export class Qcow2Queue implements FormatQueue {
   #reclaimingAlone: Promise<void> | undefined;
 
   constructor(options: Qcow2QueueOptions) {
-    const { metadata, header, file, dataFile, backing, size, counters } = options;
+    const { metadata, header, file, dataFile, backing, counters } = options;
     const { geometry, control } = metadata;
     this.#line = takeQueueLine(control);
     control.store(queueWord(this.#line, QueueWord.thread), control.thread);
@@ -95,14 +94,15 @@ export class Qcow2Queue implements FormatQueue {
       externalData: dataFile !== undefined,
       rawExternalData: (header.autoclearFeatures & Autoclear.rawExternalData) !== 0,
       backing,
-      size,
       version: header.version,
       line: this.#line,
       arena: new Arena({
         memory: control,
         line: this.#line,
         clusterSize: geometry.clusterSize,
-        diskSize: size,
+        get diskSize() {
+          return metadata.diskSize;
+        },
         reserve: (wanted) => metadata.reserve(wanted),
       }),
       turns: options.inOrder ? new Turnstile(control.watchdog) : undefined,
@@ -210,6 +210,10 @@ export class Qcow2Queue implements FormatQueue {
 
   discard(offset: GuestOffset, length: number): Promise<void> {
     return this.#runChange(this.#gate.tryEnter(), () => this.#zeroing.discard(offset, length));
+  }
+
+  forget(offset: GuestOffset, length: number): Promise<void> {
+    return this.#runChange(this.#gate.tryEnter(), () => this.#zeroing.forget(offset, length));
   }
 
   writeCompressed(buffer: Uint8Array, offset: GuestOffset): Promise<void> {
@@ -379,7 +383,8 @@ export class Qcow2Queue implements FormatQueue {
 
   /** Gets back what waits in limbo, once that is much; meanwhile this queue removes nothing more. */
   async #emptyLimbo(): Promise<void> {
-    const { metadata, size } = this.#context;
+    const { metadata } = this.#context;
+    const size = metadata.diskSize;
     const { limbo, geometry, flushOrder } = metadata;
     const bytes = Math.min(mostLimboBytes, size * limboShareOfDisk);
     const most = Math.max(leastLimboClusters, bytes / geometry.clusterSize);

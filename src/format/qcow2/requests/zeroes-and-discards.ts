@@ -20,6 +20,8 @@ export interface ZeroMode {
   readonly punch: boolean;
   /** Whether a cluster that is not in this image may stay so, although data below would show. */
   readonly discard: boolean;
+  /** Whether clusters are no longer in this image at all, whatever then shows. */
+  readonly forget?: boolean;
 }
 
 /** One queue's write-zeroes and discards. */
@@ -36,7 +38,7 @@ export class Zeroing {
 
   /** Makes a guest range read as zeroes. */
   async writeZeroes(offset: GuestOffset, length: number, unmap: boolean): Promise<void> {
-    const { size, rawExternalData, payload, metadata, unflushed } = this.#context;
+    const { rawExternalData, payload, metadata, unflushed } = this.#context;
     const { clusterSize, subclusterSize } = metadata.geometry;
     if (rawExternalData) {
       // The entries stay: what is written meanwhile must show in the raw file and through them alike.
@@ -46,7 +48,7 @@ export class Zeroing {
     }
     const end = after(offset, length);
     const start = asGuestOffset(Math.min(end, Math.ceil(offset / subclusterSize) * subclusterSize));
-    const atEnd = end === size;
+    const atEnd = end === metadata.diskSize;
     const stop = asGuestOffset(Math.max(start, atEnd ? end : end - (end % subclusterSize)));
     await this.#zeroEdge(offset, start - offset);
     await this.#zeroEdge(stop, end - stop);
@@ -67,13 +69,13 @@ export class Zeroing {
 
   /** Gives up the host clusters of every whole cluster in a guest range. */
   async discard(offset: GuestOffset, length: number): Promise<void> {
-    const { size, rawExternalData, payload, version, backing, metadata, unflushed } = this.#context;
+    const { rawExternalData, payload, version, backing, metadata, unflushed } = this.#context;
     const { clusterSize } = metadata.geometry;
     // Without zero clusters, giving up a cluster would expose what the backing file holds.
     if (version === 2 && backing !== undefined && backing.size > 0) return;
     const end = offset + length;
     const start = asGuestOffset(Math.ceil(offset / clusterSize) * clusterSize);
-    const stop = end === size ? end : end - (end % clusterSize);
+    const stop = end === metadata.diskSize ? end : end - (end % clusterSize);
     if (stop <= start) return;
     if (rawExternalData) {
       await payload.writeZeroes(asHostOffset(start), stop - start, true);
@@ -81,6 +83,12 @@ export class Zeroing {
       return;
     }
     await this.#changeClusters(start, stop - start, { unmap: true, punch: true, discard: true });
+  }
+
+  /** Gives up every cluster from an offset on: they are not in this image any more. */
+  async forget(offset: GuestOffset, length: number): Promise<void> {
+    const mode = { unmap: true, punch: !this.#context.externalData, discard: true, forget: true };
+    await this.#changeClusters(offset, length, mode);
   }
 
   /** Zeroes less than one (sub)cluster, as data unless it reads as zeroes already. */
@@ -117,7 +125,8 @@ export class Zeroing {
     const end = offset + length;
     for (let next = offset; next < end;) {
       const count = geometry.clusters(end - next);
-      if (mode.discard && !metadata.hasTable(next) && nothingBelow(this.#context, next)) {
+      const isNowhere = mode.forget === true || nothingBelow(this.#context, next);
+      if (mode.discard && !metadata.hasTable(next) && isNowhere) {
         next = after(next, geometry.tableReach - (next % geometry.tableReach));
       } else if (version === 2 && !mode.discard && !nothingBelow(this.#context, next)) {
         const part = Math.min(end - next, geometry.clusterSize);
@@ -150,7 +159,7 @@ export class Zeroing {
    * @returns how many
    */
   async #giveUpData(offset: GuestOffset, count: number, mode: ZeroMode): Promise<number> {
-    const { metadata, payload, size, unflushed } = this.#context;
+    const { metadata, payload, unflushed } = this.#context;
     const { geometry, l2Cache, claims, entries } = metadata;
     const claim = await inWritableSlice<Claim>(this.#context, offset, (slot, entry) => {
       const most = Math.min(count, geometry.l2EntriesPerSlice - entry);
@@ -163,7 +172,7 @@ export class Zeroing {
     });
     const { slot, entry, count: changed } = claim;
     try {
-      const length = Math.min(changed * geometry.clusterSize, size - offset);
+      const length = Math.min(changed * geometry.clusterSize, metadata.diskSize - offset);
       await payload.discard(asHostOffset(offset), length);
     } catch (error) {
       endClaim(this.#context, claim);
@@ -191,22 +200,28 @@ export class Zeroing {
     const { entries, l2Cache, geometry } = metadata;
     const { view } = l2Cache;
     const hasHost = kind === ClusterKind.normal || kind === ClusterKind.zeroAllocated;
-    const keepHost = hasHost && (!mode.unmap || externalData) && version === 3;
+    const keepHost =
+      hasHost && (!mode.unmap || externalData) && version === 3 && mode.forget !== true;
     if (
       mode.discard &&
+      mode.forget !== true &&
       kind === ClusterKind.unallocated &&
       nothingBelow(this.#context, guestOffset)
     ) {
       return false;
     }
+    // Subclusters of one that is not there may be zeroes.
+    const isNothing = kind === ClusterKind.unallocated && !geometry.extendedL2;
+    if (mode.forget === true && isNothing) return false;
     const alreadyZero =
+      mode.forget !== true &&
       !geometry.extendedL2 &&
       (kind === ClusterKind.zeroPlain || (kind === ClusterKind.zeroAllocated && keepHost));
     if (alreadyZero) return false;
     const refusal = keepHost ? undefined : refusedRemoval(this.#context, at);
     if (refusal !== undefined) throw refusal;
-    if (version === 2) {
-      if (kind === ClusterKind.unallocated) return false;
+    if (version === 2 || mode.forget === true) {
+      if (isNothing) return false;
       removedByEntry(this.#context, at, removed);
       entries.clear(view, at);
       return true;

@@ -11,6 +11,7 @@ import { type Qcow2Header, Incompatible, featureWordsOffset } from '../layout/he
 const sectorSize = 512;
 const sizeAt = 24;
 const l1EntriesAt = 36;
+const l1TableOffsetAt = 40;
 const refcountTableOffsetAt = 48;
 
 /** Shared words of what a header may change to. */
@@ -22,9 +23,25 @@ const Word = {
   unsettled: 3,
 } as const;
 
+/** Bytes of the words; behind them is the place of the disk, as numbers of 64 bits. */
+const wordBytes = 16;
+/** Where a number of the disk's place lies behind the words. */
+const Place = { size: 0, l1Offset: 1, l1Entries: 2 } as const;
+
+/** The size of the disk, and where its L1 table lies. */
+export interface DiskPlace {
+  /** Bytes. */
+  readonly size: number;
+  /** Host offset in bytes. */
+  readonly l1Offset: HostOffset;
+  readonly l1Entries: number;
+}
+
 /** Makes the shared words of the header of an image that is being opened. */
 export function allocateHeaderWords(header: Qcow2Header): Int32Array {
-  const words = new Int32Array(new SharedArrayBuffer(16));
+  const words = new Int32Array(new SharedArrayBuffer(wordBytes + 24));
+  const { size, l1TableOffset, l1Entries } = header;
+  new Float64Array(words.buffer, wordBytes).set([size, l1TableOffset, l1Entries]);
   words[Word.incompatible] = header.incompatibleFeatures;
   words[Word.autoclear] = header.autoclearFeatures;
   words[Word.hasUnknownAutoclear] = header.hasUnknownAutoclear ? 1 : 0;
@@ -43,6 +60,8 @@ export class HeaderFile {
   readonly #file: StorageFile;
   readonly #mutex: LongMutex;
   readonly #words: Int32Array;
+  /** By `Place`; changed while no queue runs a request. */
+  readonly #place: Float64Array;
   readonly #opened: Qcow2Header;
   readonly #refcountTable: () => RefcountTablePlace;
 
@@ -61,6 +80,7 @@ export class HeaderFile {
     this.#mutex = mutex;
     this.#opened = opened;
     this.#words = words;
+    this.#place = new Float64Array(words.buffer, wordBytes);
     this.#refcountTable = refcountTable;
   }
 
@@ -68,6 +88,9 @@ export class HeaderFile {
     const { hostOffset, clusters } = this.#refcountTable();
     return {
       ...this.#opened,
+      size: this.#place[Place.size],
+      l1TableOffset: this.#place[Place.l1Offset],
+      l1Entries: this.#place[Place.l1Entries],
       incompatibleFeatures: Atomics.load(this.#words, Word.incompatible),
       autoclearFeatures: Atomics.load(this.#words, Word.autoclear),
       hasUnknownAutoclear: Atomics.load(this.#words, Word.hasUnknownAutoclear) !== 0,
@@ -137,14 +160,16 @@ export class HeaderFile {
     );
   }
 
-  /** Gives the disk another size in bytes, durably; the image is only closed after that. */
-  async endAt(size: number, l1Entries: number): Promise<void> {
-    await this.#mutex.runExclusive(() =>
-      this.#changeSector((sector) => {
-        sector.setBigUint64(sizeAt, BigInt(size));
-        sector.setUint32(l1EntriesAt, l1Entries);
-      }),
-    );
+  /** Gives the disk another size, or another L1 table, durably, while no queue runs a request. */
+  async changeDisk(disk: Partial<DiskPlace>): Promise<void> {
+    await this.#mutex.runExclusive(async () => {
+      const { size, l1TableOffset, l1Entries } = this.header;
+      const changed = { size, l1Offset: l1TableOffset, l1Entries, ...disk };
+      await this.#changeSector((sector) => {
+        putPlace(sector, changed);
+      });
+      this.#place.set([changed.size, changed.l1Offset, changed.l1Entries]);
+    });
   }
 
   /** Makes the file show what is known here, where a change that failed may have left it otherwise. */
@@ -164,6 +189,8 @@ export class HeaderFile {
     await changeHeaderSector(this.#file, (sector) => {
       const { version, incompatibleFeatures, refcountTableOffset, refcountTableClusters } =
         this.header;
+      const [size, l1Offset, l1Entries] = this.#place;
+      putPlace(sector, { size, l1Offset, l1Entries });
       // Autoclear bits that are gone may stay so.
       if (version === 3) sector.setUint32(featureWordsOffset + 4, incompatibleFeatures);
       sector.setBigUint64(refcountTableOffsetAt, BigInt(refcountTableOffset));
@@ -172,6 +199,15 @@ export class HeaderFile {
     });
     Atomics.store(this.#words, Word.unsettled, 0);
   }
+}
+
+function putPlace(
+  sector: DataView,
+  { size, l1Offset, l1Entries }: Readonly<Record<keyof DiskPlace, number>>,
+): void {
+  sector.setBigUint64(sizeAt, BigInt(size));
+  sector.setUint32(l1EntriesAt, l1Entries);
+  sector.setBigUint64(l1TableOffsetAt, BigInt(l1Offset));
 }
 
 /** Rewrites the first sector of an image, durably; nobody else may be doing so. */

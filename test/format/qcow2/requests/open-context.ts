@@ -26,7 +26,6 @@ export async function openContext(size: number): Promise<QueueContext> {
     externalData: false,
     rawExternalData: false,
     backing: undefined,
-    size,
     version: 3,
     line,
     arena: new Arena({

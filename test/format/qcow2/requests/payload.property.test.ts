@@ -105,7 +105,6 @@ for (const how of ['standard', 'extended', 'data file', 'backing'] as const) {
         const queue: FormatQueue = new Qcow2Queue({
           metadata,
           header: metadata.headerFile.header,
-          size,
           file,
           dataFile,
           backing: backing && {

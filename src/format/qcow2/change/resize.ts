@@ -1,0 +1,135 @@
+/**
+ * Another size for the disk of an open image. A larger L1 table takes the place of the old one before the
+ * header says how large the disk is; of a smaller disk the entries go before that, so that whatever is cut off
+ * leaves the old disk or the new one.
+ */
+import { CowherdError, problemWith } from '../../../errors.js';
+import { maxL1TableBytes } from '../../../limits.js';
+import type { StorageFile } from '../../../storage/storage.js';
+import type { Preallocation } from '../../create-options.js';
+import type { DiskResizing } from '../../driver.js';
+import { readBitmaps } from '../contents/bitmaps.js';
+import { readSnapshots } from '../contents/snapshots.js';
+import { type HostOffset, asHostOffset } from '../layout/geometry.js';
+import { Autoclear } from '../layout/header.js';
+import type { Qcow2Metadata } from '../metadata/metadata.js';
+import { Structure } from '../overlap/levels.js';
+import { reclaimAll } from '../requests/reclaim.js';
+
+/** See the file's comment. */
+export class Qcow2Resizing implements DiskResizing {
+  readonly #metadata: Qcow2Metadata;
+  readonly #dataFile: StorageFile | undefined;
+  readonly #prepare: () => Promise<void>;
+
+  /** @param prepare makes the header ready for changes */
+  constructor(
+    metadata: Qcow2Metadata,
+    dataFile: StorageFile | undefined,
+    prepare: () => Promise<void>,
+  ) {
+    this.#metadata = metadata;
+    this.#dataFile = dataFile;
+    this.#prepare = prepare;
+  }
+
+  async check(size: number, preallocation: Preallocation, hidesBelow: boolean): Promise<void> {
+    const { file, geometry, headerFile } = this.#metadata;
+    const { header } = headerFile;
+    const refuse = (why: string): never => {
+      throw problemWith('ERR_COWHERD_UNSUPPORTED', file.filename, why);
+    };
+    if (preallocation !== 'off') refuse(`Preallocation mode '${preallocation}' is not supported`);
+    if (geometry.l1Entries(size) * 8 > maxL1TableBytes) {
+      const message = 'Failed to grow the L1 table: File too large';
+      throw problemWith('ERR_COWHERD_INVALID_ARGUMENT', file.filename, message);
+    }
+    if (header.version === 2 && hidesBelow) {
+      refuse('Failed to zero out new clusters: Operation not supported');
+    }
+    const { snapshots } = await readSnapshots(file, header);
+    if (header.version === 2 && snapshots.length > 0) {
+      refuse("Can't resize a v2 image which has snapshots");
+    }
+    const bitmaps = await readBitmaps(file, header);
+    if (bitmaps !== undefined && bitmaps.bitmaps.length > 0) {
+      refuse("Can't resize an image which has persistent bitmaps");
+    }
+    if ((header.autoclearFeatures & Autoclear.rawExternalData) !== 0) {
+      refuse("Can't resize an image whose data file is to be read as a raw disk");
+    }
+  }
+
+  async grow(size: number): Promise<void> {
+    const { geometry, l1 } = this.#metadata;
+    await this.#prepare();
+    await this.#dataFile?.truncate(size);
+    const entries = geometry.l1Entries(size);
+    if (entries > l1.length) await this.#moveL1Table(entries);
+  }
+
+  async finish(size: number): Promise<void> {
+    const { file, counters, flushOrder, headerFile, allocator, l1, geometry } = this.#metadata;
+    const isSmaller = size < headerFile.header.size;
+    await this.#prepare();
+    await flushOrder.flushAll();
+    const kept = geometry.l1Entries(size);
+    if (isSmaller && kept < l1.length) await this.#cutL1Table(kept);
+    await headerFile.changeDisk({ size });
+    if (!isSmaller) return;
+    if ((await reclaimAll({ metadata: this.#metadata, file, counters })) > 0) {
+      await flushOrder.flush();
+    }
+    await flushOrder.flushAll();
+    await allocator.trim(true);
+    await this.#dataFile?.truncate(size);
+  }
+
+  async #moveL1Table(entries: number): Promise<void> {
+    const { allocator, file, flushOrder, geometry, headerFile, l1, overlap } = this.#metadata;
+    const { clusterSize } = geometry;
+    await flushOrder.flushAll();
+    const old = { offset: l1.hostOffset, bytes: l1.length * 8 };
+    const { cluster, length } = await allocator.reserveWhole(geometry.clusters(entries * 8));
+    const offset = geometry.startOf(cluster);
+    const bytes = new Uint8Array(length * clusterSize);
+    bytes.set(l1.bytes.subarray(0, old.bytes));
+    try {
+      await file.write(bytes, offset);
+      await flushOrder.flushAll();
+      await file.flush();
+    } catch (error) {
+      await allocator.lowerAll(cluster, length);
+      throw error;
+    }
+    overlap.protect(offset, bytes.length, Structure.activeL1);
+    await headerFile.changeDisk({ l1Offset: offset, l1Entries: entries });
+    l1.place(offset, entries);
+    if (old.bytes === 0) return;
+    await allocator.lowerAll(geometry.clusterAt(old.offset), geometry.clusters(old.bytes));
+  }
+
+  /** Gives up the L2 tables of the entries from one on; their clusters have been given up. */
+  async #cutL1Table(kept: number): Promise<void> {
+    const { allocator, file, flushOrder, geometry, l1 } = this.#metadata;
+    const tables: HostOffset[] = [];
+    for (let index = kept; index < l1.length; index++) {
+      const offset = l1.offset(index);
+      if (offset === 0) continue;
+      tables.push(offset);
+      l1.set(index, asHostOffset(0), false);
+    }
+    if (tables.length === 0) return;
+    flushOrder.noteTable();
+    await flushOrder.flushAll();
+    for (const offset of tables) {
+      if (!geometry.canHoldCluster(offset)) {
+        const message = `an L1 entry pointed at no valid L2 table (host offset ${offset})`;
+        throw new CowherdError('ERR_COWHERD_CORRUPT', `'${file.filename}': ${message}`, {
+          filename: file.filename,
+        });
+      }
+      await allocator.lowerAll(geometry.clusterAt(offset), 1);
+    }
+  }
+}

@@ -1,0 +1,117 @@
+/** Another size for the disk of an open image, whichever format it has, while its queues go on. */
+import type { Node } from '../../engine/queues/node.js';
+import { problemWith } from '../../errors.js';
+import type { FormatImage, FormatQueue } from '../../format/driver.js';
+import { sizeInBytes } from '../../size.js';
+import type { ResizeOptions } from '../api/options.js';
+import { type OptionRules, abortSignal, flag, oneOf } from '../options/option-check.js';
+
+/** Disks end on a sector. */
+const sectorBytes = 512;
+
+/** A queue of a format, and what ends it with its files. */
+export interface BareQueue {
+  readonly queue: FormatQueue;
+  readonly close: () => Promise<void>;
+}
+
+/** What is resized. */
+export interface ResizedDisk {
+  readonly filename: string;
+  readonly format: FormatImage;
+  readonly node: Node;
+  readonly openQueue: () => BareQueue;
+}
+
+/** Rules of `resize`'s options. */
+export const resizeRules: OptionRules<ResizeOptions> = {
+  shrink: flag,
+  preallocation: oneOf('off', 'metadata', 'falloc', 'full'),
+  signal: abortSignal,
+};
+
+/** See `Image.resize`. */
+export async function resizeDisk(
+  disk: ResizedDisk,
+  wanted: number | string,
+  { shrink = false, preallocation = 'off', signal }: ResizeOptions,
+): Promise<void> {
+  const { filename, format, node } = disk;
+  const size = sizeInBytes(wanted, 'image size');
+  const { resizing } = format;
+  if (!node.permissions.write) {
+    throw problemWith('ERR_COWHERD_READ_ONLY', filename, 'Image is read-only');
+  }
+  if (resizing === undefined) {
+    const why = 'Image format driver does not support resize';
+    throw problemWith('ERR_COWHERD_UNSUPPORTED', filename, why);
+  }
+  if (size % sectorBytes !== 0) {
+    const why = `The new size must be a multiple of ${sectorBytes}`;
+    throw problemWith('ERR_COWHERD_INVALID_ARGUMENT', filename, why);
+  }
+  const { size: old } = node;
+  if (size < old && !shrink) {
+    const why = 'a smaller size has to be allowed (shrink): what lies beyond would be gone';
+    throw problemWith('ERR_COWHERD_INVALID_ARGUMENT', filename, why);
+  }
+  if (size <= old && preallocation !== 'off') {
+    const why = 'Preallocation can only be used for growing images';
+    throw problemWith('ERR_COWHERD_INVALID_ARGUMENT', filename, why);
+  }
+  await resizing.check(size, preallocation, size > old && node.belowSize > old);
+  signal?.throwIfAborted();
+  if (size > old) {
+    await node.runAlone(() => resizing.grow(size, preallocation, signal));
+    await hideBelow(disk, old, size);
+  } else if (size < old) await giveUpBeyond(disk, old, size);
+  await node.runAlone(async () => {
+    await resizing.finish(size);
+    node.resize(size);
+  });
+}
+
+/** What the image below has beyond the old end is not to show: then all that is added is zeroes of its own. */
+async function hideBelow(
+  { format, node, openQueue }: ResizedDisk,
+  old: number,
+  size: number,
+): Promise<void> {
+  if (node.belowSize <= old) return;
+  const { clusterSize = 1 } = format;
+  const end = Math.ceil(size / clusterSize) * clusterSize;
+  const { queue, close } = openQueue();
+  try {
+    await queue.writeZeroes(old, end - old, true);
+    await queue.flush();
+  } finally {
+    await close();
+  }
+}
+
+/** Requests end before the new end from now on; what lies beyond is given up. */
+async function giveUpBeyond(
+  { format, node, openQueue }: ResizedDisk,
+  old: number,
+  size: number,
+): Promise<void> {
+  await node.runAlone(() => {
+    node.resize(size);
+    return Promise.resolve();
+  });
+  const { queue, close } = openQueue();
+  try {
+    const { clusterSize = 1 } = format;
+    const [from, to] = [size, old].map((end) => Math.ceil(end / clusterSize) * clusterSize);
+    if (to > from) await queue.forget?.(from, to - from);
+    await queue.flush();
+  } catch (error) {
+    await node.runAlone(() => {
+      node.resize(old);
+      return Promise.resolve();
+    });
+    throw error;
+  } finally {
+    await close();
+  }
+}
