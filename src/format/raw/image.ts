@@ -89,7 +89,13 @@ export class RawImage implements FormatImage {
     grow: async (size, preallocation, signal) => {
       const { size: old } = this.#node;
       if (preallocation === 'falloc' || preallocation === 'full') {
-        await preallocate(this.#file, old, size - old, preallocation, signal);
+        try {
+          await preallocate(this.#file, old, size - old, preallocation, signal);
+        } catch (error) {
+          // As far as it has come the disk would be larger.
+          await this.#file.truncate(old);
+          throw error;
+        }
       } else await this.#file.truncate(size);
     },
     finish: async (size) => {

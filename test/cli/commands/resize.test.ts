@@ -4,6 +4,7 @@ import { mkdir, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { runCowherd, runQemuImg } from '../../support/both-tools.js';
+import { smallDisk } from '../../support/small-disk.js';
 import { needsTool, run, runOk, temporaryFolder } from '../../support/tools.js';
 
 interface Twins {
@@ -195,4 +196,24 @@ test('what is refused, and how', async (t) => {
   const { code, stderr } = await runCowherd(['resize', 'disk'], made.mine);
   assert.equal(code, 1);
   assert.match(stderr, /Not enough arguments/);
+});
+
+test('a disk that is full leaves the size as it was', async (t) => {
+  const folder = await smallDisk(t, 20 << 20);
+  if (folder === undefined || !needsTool(t, 'qemu-img')) return;
+  await writeFile(path.join(folder, 'raw'), Buffer.alloc(1 << 20, 1));
+  await qemuImg(folder, 'create', '-q', '-f', 'qcow2', '-o', 'cluster_size=512', 'qcow2', '1M');
+  for (const mode of ['falloc', 'full']) {
+    const words = ['resize', '-f', 'raw', `--preallocation=${mode}`, 'raw', '100M'];
+    const { code, stderr } = await runCowherd(words, folder);
+    assert.equal(code, 1);
+    assert.match(stderr, /^cowherd: [^\n]*No space left on device\n$/);
+    assert.equal((await stat(path.join(folder, 'raw'))).size, 1 << 20, mode);
+  }
+  // A longer L1 table has no room.
+  const { code, stderr } = await runCowherd(['resize', 'qcow2', '100G'], folder);
+  assert.equal(code, 1);
+  assert.match(stderr, /^cowherd: [^\n]*No space left on device[^\n]*\n$/);
+  await qemuImg(folder, 'check', '-q', 'qcow2');
+  assert.match(await qemuImg(folder, 'info', 'qcow2'), /virtual size: 1 MiB/);
 });
