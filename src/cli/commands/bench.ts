@@ -6,6 +6,7 @@ import { CliError, usageError } from '../process/cli-error.js';
 import type { Command } from './command.js';
 import { parseImageName } from '../options/image-name.js';
 import { openNamed } from './open.js';
+import { readObjects } from '../options/objects.js';
 import type { OptionSpecs, ParsedCommandLine } from '../options/options.js';
 import { parseCommandLine } from '../options/options.js';
 import { type JsonValue, formatQemuJson } from '../text/qemu-json.js';
@@ -85,12 +86,13 @@ export const benchCommand: Command = {
     const json = shared.wantsJson('bench', line.last('output'));
     const wanted = parseLoad(line);
     if (line.operands.length !== 1) throw usageError('bench', 'Expecting one image file name');
-    shared.refuseObjects(line.all('object'));
+    const objects = readObjects(line.all('object'));
     const cache = line.last('cache');
     const mode = cache === undefined ? undefined : shared.parseCacheMode(cache);
     if (cache !== undefined && mode === undefined) throw new CliError('Invalid cache mode');
     const name = parseImageName(line.operands[0], {
       format: line.last('format'),
+      objects,
       imageOpts: line.has('imageOpts'),
     });
     await using image = await openNamed(name, {

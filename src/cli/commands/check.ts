@@ -7,6 +7,7 @@ import type { Command } from './command.js';
 import { toFixedEven } from '../text/decimal.js';
 import { parseImageName } from '../options/image-name.js';
 import { openNamed } from './open.js';
+import { readObjects } from '../options/objects.js';
 import type { OptionSpecs } from '../options/options.js';
 import { parseCommandLine } from '../options/options.js';
 import { formatQemuJson } from '../text/qemu-json.js';
@@ -43,12 +44,13 @@ export const checkCommand: Command = {
     const json = shared.wantsJson('check', line.last('output'));
     const repair = parseRepair(line.last('repair'));
     if (line.operands.length !== 1) throw usageError('check', 'Expecting one image file name');
-    shared.refuseObjects(line.all('object'));
+    const objects = readObjects(line.all('object'));
     const queues = shared.parseQueues(line.last('queues'));
     const cache = shared.parseSourceCache(line.last('cache'));
     const [given] = line.operands;
     const name = parseImageName(given, {
       format: line.last('format'),
+      objects,
       imageOpts: line.has('imageOpts'),
     });
     await using image = await openNamed(name, {

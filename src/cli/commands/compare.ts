@@ -7,6 +7,7 @@ import { CliError, usageError } from '../process/cli-error.js';
 import type { Command } from './command.js';
 import { parseImageName } from '../options/image-name.js';
 import { openNamed } from './open.js';
+import { readObjects } from '../options/objects.js';
 import type { OptionSpecs } from '../options/options.js';
 import { parseCommandLine } from '../options/options.js';
 import { progressDisplay } from '../text/progress.js';
@@ -45,12 +46,22 @@ export const compareCommand: Command = {
   async run(words, session) {
     const line = parseCommandLine('compare', options, words);
     if (line.operands.length !== 2) throw usageError('compare', 'Expecting two image file names');
-    shared.refuseObjects(line.all('object'), exitCodes.open);
+    const objects = readObjects(line.all('object'), exitCodes.open);
     const imageOpts = line.has('imageOpts');
     const exitCode = exitCodes.open;
     const [first, second] = line.operands;
-    const nameA = parseImageName(first, { format: line.last('formatA'), imageOpts, exitCode });
-    const nameB = parseImageName(second, { format: line.last('formatB'), imageOpts, exitCode });
+    const nameA = parseImageName(first, {
+      format: line.last('formatA'),
+      imageOpts,
+      objects,
+      exitCode,
+    });
+    const nameB = parseImageName(second, {
+      format: line.last('formatB'),
+      imageOpts,
+      objects,
+      exitCode,
+    });
     const opening = {
       signal: session.signal,
       readOnly: true,

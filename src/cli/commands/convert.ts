@@ -19,6 +19,7 @@ import type { ImageName } from '../options/image-name.js';
 import { parseImageName, pathOfName } from '../options/image-name.js';
 import { type NamedTarget, conversionText } from '../text/failures.js';
 import { asksForHelp, joinOptionLists } from '../options/option-list.js';
+import { readObjects } from '../options/objects.js';
 import type { ParsedCommandLine } from '../options/options.js';
 import { parseCommandLine } from '../options/options.js';
 import { progressDisplay } from '../text/progress.js';
@@ -118,7 +119,7 @@ function refuseContradictions(line: Line, list: string | undefined): void {
   const refuse = (isWrong: boolean, message: string): void => {
     if (isWrong) throw new CliError(message);
   };
-  shared.refuseObjects(line.all('object'));
+  readObjects(line.all('object'));
   refuse(
     line.has('targetImageOpts') && line.has('targetFormat'),
     '--image-opts and --format are mutually exclusive',
@@ -158,7 +159,7 @@ function sourceName(line: Line, name: string): ImageName {
     return { given: name, path: standardInputPath() ?? standardInputName, format: known };
   }
   const imageOpts = line.has('imageOpts') || line.has('sourceImageOpts');
-  return parseImageName(name, { format, imageOpts });
+  return parseImageName(name, { format, imageOpts, objects: readObjects(line.all('object')) });
 }
 
 /** What the library reads of a source: a name, or standard input as it comes. */
@@ -208,11 +209,13 @@ async function convertToOutput(
 
 /** A name of options is of an image that is there. */
 function targetName(line: Line, given: string): ImageName {
+  const objects = readObjects(line.all('object'));
   if (line.has('targetImageOpts')) {
-    return parseImageName(given, { imageOpts: true, forWriting: true });
+    return parseImageName(given, { imageOpts: true, forWriting: true, objects });
   }
   if (line.has('skipCreate') && isJsonName(given)) {
-    return parseImageName(given, { forWriting: true, format: line.last('targetFormat') });
+    const format = line.last('targetFormat');
+    return parseImageName(given, { forWriting: true, format, objects });
   }
   return { given, path: targetPath(given), format: targetFormat(line) };
 }

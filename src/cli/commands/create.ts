@@ -12,6 +12,7 @@ import { CreateOptionValues, createOptionsHelp } from '../options/create-options
 import { creatableFormat } from '../options/formats.js';
 import { pathOfName } from '../options/image-name.js';
 import { asksForHelp, joinOptionLists } from '../options/option-list.js';
+import { readObjects } from '../options/objects.js';
 import type { OptionSpecs } from '../options/options.js';
 import { parseCommandLine } from '../options/options.js';
 import * as shared from '../options/shared-options.js';
@@ -50,7 +51,7 @@ export const createCommand: Command = {
     }
     const [filename, sizeText, ...others] = line.operands as (string | undefined)[];
     if (filename === undefined) throw usageError('create', 'Expecting image file name');
-    shared.refuseObjects(line.all('object'));
+    readObjects(line.all('object'));
     const size = sizeText === undefined ? undefined : parseImageSize(sizeText);
     if (others.length > 0) throw usageError('create', `Unexpected argument: ${others[0] ?? ''}`);
     const path = pathOfName(filename, (message) => new CliError(`${filename}: ${message}`));

@@ -5,6 +5,7 @@ import { ddImage } from '../../jobs/dd.js';
 import { parseSize } from '../../size.js';
 import { CliError } from '../process/cli-error.js';
 import { parseImageName, pathOfName } from '../options/image-name.js';
+import { readObjects } from '../options/objects.js';
 import type { OptionSpecs } from '../options/options.js';
 import { parseCommandLine } from '../options/options.js';
 import * as shared from '../options/shared-options.js';
@@ -40,7 +41,7 @@ export const ddCommand: Command = {
   async run(words, session) {
     const line = parseCommandLine('dd', options, words);
     const given = readOperands(line.operands);
-    shared.refuseObjects(line.all('object'));
+    const objects = readObjects(line.all('object'));
     if (given.if === undefined || given.of === undefined) {
       throw new CliError('Must specify both input and output files');
     }
@@ -48,6 +49,7 @@ export const ddCommand: Command = {
     if (!isCreatableFormat(format)) throw new CliError('Unknown file format');
     const source = parseImageName(given.if, {
       format: line.last('format'),
+      objects,
       imageOpts: line.has('imageOpts'),
     });
     const target = pathOfName(given.of, (message) => new CliError(message));

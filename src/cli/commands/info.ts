@@ -9,6 +9,7 @@ import { parseImageName } from '../options/image-name.js';
 import { infoText } from '../text/info-human.js';
 import { infoJson } from '../text/info-json.js';
 import { openNamed } from './open.js';
+import { readObjects } from '../options/objects.js';
 import type { OptionSpecs } from '../options/options.js';
 import { parseCommandLine } from '../options/options.js';
 import { formatQemuJson } from '../text/qemu-json.js';
@@ -36,9 +37,10 @@ export const infoCommand: Command = {
     const line = parseCommandLine('info', options, words);
     const json = shared.wantsJson('info', line.last('output'));
     if (line.operands.length !== 1) throw usageError('info', 'Expecting one image file name');
-    shared.refuseObjects(line.all('object'));
+    const objects = readObjects(line.all('object'));
     const name = parseImageName(line.operands[0], {
       format: line.last('format'),
+      objects,
       imageOpts: line.has('imageOpts'),
       isAlone: true,
     });

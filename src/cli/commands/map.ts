@@ -8,6 +8,7 @@ import type { Command } from './command.js';
 import { exactInteger } from '../text/decimal.js';
 import { parseImageName } from '../options/image-name.js';
 import { openNamed } from './open.js';
+import { readObjects } from '../options/objects.js';
 import type { OptionSpecs } from '../options/options.js';
 import { parseCommandLine } from '../options/options.js';
 import type { Session } from '../process/session.js';
@@ -39,9 +40,10 @@ export const mapCommand: Command = {
     const start = parseRange(line.last('startOffset'), 'start offset') ?? 0;
     const maxLength = parseRange(line.last('maxLength'), 'max length') ?? Infinity;
     if (line.operands.length !== 1) throw usageError('map', 'Expecting one image file name');
-    shared.refuseObjects(line.all('object'));
+    const objects = readObjects(line.all('object'));
     const name = parseImageName(line.operands[0], {
       format: line.last('format'),
+      objects,
       imageOpts: line.has('imageOpts'),
     });
     await using image = await openNamed(name, {

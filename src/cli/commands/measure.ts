@@ -10,6 +10,7 @@ import { CreateOptionValues, createOptionsHelp } from '../options/create-options
 import { creatableFormat } from '../options/formats.js';
 import { parseImageName } from '../options/image-name.js';
 import { asksForHelp, joinOptionLists } from '../options/option-list.js';
+import { readObjects } from '../options/objects.js';
 import type { OptionSpecs, ParsedCommandLine } from '../options/options.js';
 import { parseCommandLine } from '../options/options.js';
 import * as shared from '../options/shared-options.js';
@@ -64,7 +65,7 @@ export const measureCommand: Command = {
       return 0;
     }
     const size = readSize(line);
-    shared.refuseObjects(line.all('object'));
+    readObjects(line.all('object'));
     const values = new CreateOptionValues(creatableFormat(format), list);
     const result = await measured(line, size ?? values.get('size'), session, {
       ...values.toCreateOptions(),
@@ -114,6 +115,7 @@ async function measured(
   if (filename === undefined) return await measure({ size: size ?? '0' }, target);
   const name = parseImageName(filename, {
     format: line.last('format'),
+    objects: readObjects(line.all('object')),
     imageOpts: line.has('imageOpts'),
   });
   const snapshot = parseSnapshot(line.last('snapshot'));

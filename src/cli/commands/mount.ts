@@ -1,7 +1,7 @@
 /** `cowherd mount`: the disk of an image as a file, for every program. */
 import { serve } from '../../export/serve.js';
+import { readObjects } from '../options/objects.js';
 import { type OptionSpecs, parseCommandLine } from '../options/options.js';
-import * as shared from '../options/shared-options.js';
 import { usageError } from '../process/cli-error.js';
 import { displayStats } from '../text/stats-display.js';
 import type { Command } from './command.js';
@@ -24,7 +24,7 @@ export const mountCommand: Command = {
   examples: ['mount -r disk.qcow2 disk.raw', 'mount --workers 4 disk.qcow2 disk-content.raw'],
   async run(words, session) {
     const line = parseCommandLine('mount', options, words);
-    shared.refuseObjects(line.all('object'));
+    readObjects(line.all('object'));
     if (line.operands.length !== 2) throw usageError('mount', 'Expecting an image and a file');
     const [given, file] = line.operands;
     const workers = workersOf(line);

@@ -5,6 +5,7 @@ import { parseSize } from '../../size.js';
 import { CliError, usageError } from '../process/cli-error.js';
 import { sizeExpected } from '../options/create-options.js';
 import { parseImageName } from '../options/image-name.js';
+import { readObjects } from '../options/objects.js';
 import type { OptionSpecs } from '../options/options.js';
 import { parseCommandLine } from '../options/options.js';
 import * as shared from '../options/shared-options.js';
@@ -43,11 +44,12 @@ export const resizeCommand: Command = {
     if (operands.length < 2) throw usageError('resize', 'Not enough arguments');
     if (operands.length > 2) throw usageError('resize', 'Expecting image file name and size');
     const [filename, text] = operands;
-    shared.refuseObjects(line.all('object'));
+    const objects = readObjects(line.all('object'));
     const preallocation = parsePreallocation(line.last('preallocation'));
     const { sign, bytes } = parseWanted(text);
     const name = parseImageName(filename, {
       format: line.last('format'),
+      objects,
       imageOpts: line.has('imageOpts'),
       forWriting: true,
     });

@@ -16,8 +16,8 @@ import {
   servingOptions,
   workersOf,
 } from './serving.js';
+import { credentialsNamed, readObjects } from '../options/objects.js';
 import { type OptionSpecs, type ParsedCommandLine, parseCommandLine } from '../options/options.js';
-import * as shared from '../options/shared-options.js';
 import { displayStats } from '../text/stats-display.js';
 
 const options = {
@@ -99,7 +99,7 @@ export const serveCommand: Command = {
   ],
   async run(words, session) {
     const line = parseCommandLine('serve', options, words);
-    shared.refuseObjects(line.all('object'));
+    const objects = readObjects(line.all('object'));
     if (line.has('fork') && !isBackground) return await runInBackground(words, session);
     const addresses = addressesOf(line);
     const names = namesOf(line);
@@ -120,7 +120,10 @@ export const serveCommand: Command = {
         '--poll is for block devices (--vhost-user-blk), and there is none',
       );
     }
-    const tls = credentials === undefined ? undefined : await readTlsFolder(credentials);
+    const tls =
+      credentials === undefined
+        ? undefined
+        : await readTlsFolder(credentialsNamed(credentials, objects, 'server').folder);
     const opened = new ServedImages();
     const { images } = opened;
     try {

@@ -5,6 +5,7 @@ import { mostWorkers } from '../../export/serve.js';
 import type { Image } from '../../image/api/image.js';
 import type { OpenImageOptions } from '../../image/api/options.js';
 import { type ImageName, parseImageName } from '../options/image-name.js';
+import { readObjects } from '../options/objects.js';
 import type { OptionSpecs, ParsedCommandLine } from '../options/options.js';
 import * as shared from '../options/shared-options.js';
 import { CliError } from '../process/cli-error.js';
@@ -57,7 +58,7 @@ export const servingOptions = {
   },
 } as const satisfies OptionSpecs<string>;
 
-type Line = Pick<ParsedCommandLine<keyof typeof servingOptions>, 'has' | 'last'>;
+type Line = Pick<ParsedCommandLine<keyof typeof servingOptions>, 'all' | 'has' | 'last'>;
 
 /** Images that a command serves. */
 export class ServedImages {
@@ -92,6 +93,7 @@ function openingOfName(
   const opening = openingOf(line, session);
   const name = parseImageName(given, {
     format: line.last('format'),
+    objects: readObjects(line.all('object')),
     imageOpts: line.has('imageOpts'),
     forWriting: opening.readOnly !== true && !line.has('snapshot'),
   });

@@ -11,6 +11,7 @@ import {
   specificationOf,
   specificationOfOptions,
 } from '../../image/names/specification.js';
+import { type TlsObjects, credentialsNamed } from './objects.js';
 import { parseOptionList } from './option-list.js';
 
 /** An image to open. */
@@ -35,6 +36,8 @@ export interface ImageNameOptions {
   readonly forWriting?: boolean;
   /** Whether it is looked at without what lies below it; default false. */
   readonly isAlone?: boolean;
+  /** Credentials that the name may mean by their ids. */
+  readonly objects?: TlsObjects;
   /** Exit code of failures; default 1. */
   readonly exitCode?: number;
 }
@@ -47,6 +50,7 @@ export interface ImageNameOptions {
 export function parseImageName(given: string, options: ImageNameOptions = {}): ImageName {
   const { format, imageOpts = false, exitCode = 1, forWriting = false, isAlone = false } = options;
   const use = { forWriting, isAlone };
+  const { objects = new Map() } = options;
   const refuse = (message: string): CliError =>
     new CliError(`Could not open '${given}': ${message}`, { exitCode });
   if (imageOpts) {
@@ -57,11 +61,15 @@ export function parseImageName(given: string, options: ImageNameOptions = {}): I
     if (!given.includes('='))
       throw refuse(`Cannot find device='${given}' nor node-name='${given}'`);
     const values = new Map(parseOptionList(given).map(({ name, value }) => [name, value]));
-    return { given, ...understood(exitCode, () => specificationOfOptions(given, values, use)) };
+    const named = understood(exitCode, () => specificationOfOptions(given, values, use));
+    return { given, ...withCredentials(named, objects) };
   }
   if (given === '') throw refuse("The 'file' block driver requires a file name");
   if (isJsonName(given)) {
-    const named = understood(exitCode, () => specificationOf(given, use));
+    const named = withCredentials(
+      understood(exitCode, () => specificationOf(given, use)),
+      objects,
+    );
     if (format === undefined || named.format === format) return { given, ...named };
     throw refuse(`the name says a format of its own, and -f ${format} another`);
   }
@@ -70,6 +78,15 @@ export function parseImageName(given: string, options: ImageNameOptions = {}): I
     throw refuse(formatRefusal(format, path));
   }
   return { given, path, format };
+}
+
+/** The name with the folder of the credentials that it names by an id. */
+function withCredentials(named: ImageSpecification, objects: TlsObjects): ImageSpecification {
+  const { nbd } = named.settings;
+  if (nbd?.tlsCredentials === undefined) return named;
+  const { folder, username } = credentialsNamed(nbd.tlsCredentials, objects, 'client');
+  const own = { ...nbd, tlsCredentials: folder, tlsUsername: nbd.tlsUsername ?? username };
+  return { ...named, settings: { ...named.settings, nbd: own } };
 }
 
 /** What a name comes to. @throws CliError with the exit code where it is refused */

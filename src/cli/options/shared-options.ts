@@ -38,7 +38,11 @@ export const readerOptions = {
     long: 'force-share',
     help: 'read even while another process writes to the image',
   },
-  object: { long: 'object', argument: 'DEFINITION', help: 'not supported' },
+  object: {
+    long: 'object',
+    argument: 'DEFINITION',
+    help: 'credentials of TLS, as tls-creds-x509,id=ID,dir=FOLDER,endpoint=client or tls-creds-psk,...',
+  },
   aio: { long: 'aio', argument: 'ENGINE', help: 'I/O engine: io_uring, threads or auto' },
 } as const satisfies Record<string, OptionSpec>;
 
@@ -120,11 +124,4 @@ export function parseAio(name: string | undefined): AioMode | undefined {
     return name;
   }
   throw new CliError(`Invalid aio option: ${name}`);
-}
-
-/** Refuses options that are recognised, so that they are not taken for something else. */
-export function refuseObjects(objects: readonly string[], exitCode = 1): void {
-  if (objects.length > 0) {
-    throw new CliError('User-creatable objects (--object) are not supported', { exitCode });
-  }
 }

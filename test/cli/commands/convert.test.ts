@@ -152,7 +152,7 @@ test('what is not done here is refused, not left out', async (t) => {
     [['--bitmaps', 'bitmaps.qcow2', 'out'], 'Copying bitmaps is not supported yet'],
     [
       ['--object', 'secret,id=key,data=a', 'bitmaps.qcow2', 'out'],
-      'User-creatable objects (--object) are not supported',
+      'User-creatable objects (--object) are not supported, but for tls-creds-*',
     ],
     [['--aio', 'native', 'bitmaps.qcow2', 'out'], 'Invalid aio option: native'],
     [

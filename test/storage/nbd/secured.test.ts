@@ -102,6 +102,44 @@ for (const [who, start] of [
   });
 }
 
+test('credentials by objects, as the real tools have them', async (t) => {
+  if (!needsTool(t, 'openssl', 'qemu-img')) return;
+  const folder = await temporaryFolder(t);
+  await makeCertificates(folder);
+  const { creds } = await serveOwn(t, folder);
+  const object = (rest: string): readonly string[] => ['--object', `tls-creds-x509,${rest}`];
+  const client = object(`id=t0,endpoint=client,verify-peer=on,dir=${creds}`);
+  const disk = `driver=nbd,server.type=unix,server.path=${folder}/s,tls-creds=t0,tls-hostname=localhost`;
+  const copy = path.join(folder, 'copy');
+  for (const words of [
+    ['info', '--image-opts', disk],
+    ['convert', '--image-opts', '-O', 'qcow2', disk, copy],
+    [
+      'convert',
+      '-n',
+      '--target-image-opts',
+      copy,
+      `driver=raw,file.${disk.replaceAll(',', ',file.')}`,
+    ],
+  ]) {
+    const { code, stderr } = await runCowherd([words[0], ...client, ...words.slice(1)], folder);
+    assert.equal(code, 0, stderr);
+  }
+  const info = (given: readonly string[]): readonly string[] => [
+    'info',
+    ...given,
+    '--image-opts',
+    disk,
+  ];
+  await refused(info(object(`id=t0,endpoint=server,dir=${creds}`)), /with a client endpoint/);
+  await refused(
+    info(object(`id=t0,dir=${creds},odd=1`)),
+    /Property 'tls-creds-x509\.odd' not found/,
+  );
+  await refused(info(object(`dir=${creds}`)), /Parameter 'id' is missing/);
+  await refused(info(['--object', 'secret,id=s,data=a']), /are not supported/);
+});
+
 test('keys that are shared, by options', async (t) => {
   const folder = await temporaryFolder(t);
   for (const [name, key] of [
