@@ -271,7 +271,8 @@ export class Referee {
     where: string,
   ): void {
     for (let sector = 0; sector < walked.places.length; sector++) {
-      const marks = permitted[sector];
+      // What a larger disk has more reads as zeroes.
+      const marks = sector < permitted.length ? permitted[sector] : [0];
       const place = walked.places[sector];
       let found: Mark | undefined;
       if (place === Place.zero) found = 0;

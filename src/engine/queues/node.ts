@@ -53,7 +53,7 @@ class SharedSize {
     const { changes, low, high } = this.#words;
     for (;;) {
       const before = this.#memory.load(changes);
-      const bytes = this.#memory.load(high) * lowBits + this.#memory.load(low);
+      const bytes = (this.#memory.load(high) >>> 0) * lowBits + this.#memory.load(low);
       if (before % 2 !== 0 || before !== this.#memory.load(changes)) continue;
       this.#bytes = bytes;
       this.#seen = before;
