@@ -12,7 +12,6 @@ import type {
   BackingReader,
   BackingReference,
   BitmapExtent,
-  DiskResizing,
   FormatHandle,
   FormatImage,
   FormatOpenOptions,
@@ -179,6 +178,7 @@ export class Qcow2Image implements FormatImage {
   readonly size: number;
   readonly clusterSize: number;
   readonly metadata: Qcow2Metadata;
+  readonly resizing: Qcow2Resizing;
   readonly #dataFile: StorageFile | undefined;
   readonly #handle: Qcow2Handle;
   /** This thread's queues. */
@@ -191,6 +191,7 @@ export class Qcow2Image implements FormatImage {
     this.clusterSize = metadata.geometry.clusterSize;
     this.#dataFile = dataFile;
     this.#handle = handle;
+    this.resizing = new Qcow2Resizing(metadata, dataFile, () => this.#prepare());
   }
 
   get backing(): BackingReference | undefined {
@@ -291,10 +292,6 @@ export class Qcow2Image implements FormatImage {
     await headerFile.changeDisk({ size, l1Entries: Math.max(1, geometry.l1Entries(size)) });
   }
 
-  get resizing(): DiskResizing {
-    return new Qcow2Resizing(this.metadata, this.#dataFile, () => this.#prepare());
-  }
-
   async settle(): Promise<void> {
     const { control, corruptMark, flushOrder, poison } = this.metadata;
     if (this.#handle.readOnly || control.load(ControlWord.changed) === 0) return;
@@ -311,6 +308,7 @@ export class Qcow2Image implements FormatImage {
     // What was not flushed before the damage was met is not written any more.
     corruptMark.check();
     if (!last) return;
+    await this.resizing.giveBackAbandoned();
     await allocator.lowerSuperseded();
     flushOrder.endLaziness();
     await flushOrder.flush();

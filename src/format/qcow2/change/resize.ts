@@ -8,6 +8,7 @@ import { maxL1TableBytes } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { Preallocation } from '../../create-options.js';
 import type { DiskResizing } from '../../driver.js';
+import type { ClusterRun } from '../refcount/allocator.js';
 import { readBitmaps } from '../contents/bitmaps.js';
 import { readSnapshots } from '../contents/snapshots.js';
 import { type HostOffset, asHostOffset } from '../layout/geometry.js';
@@ -21,6 +22,8 @@ export class Qcow2Resizing implements DiskResizing {
   readonly #metadata: Qcow2Metadata;
   readonly #dataFile: StorageFile | undefined;
   readonly #prepare: () => Promise<void>;
+  /** Clusters of tables that the header was to point at, and does not for all that is known. */
+  readonly #abandoned: ClusterRun[] = [];
 
   /** @param prepare makes the header ready for changes */
   constructor(
@@ -64,6 +67,7 @@ export class Qcow2Resizing implements DiskResizing {
     const { geometry, l1 } = this.#metadata;
     await this.#prepare();
     await this.#dataFile?.truncate(size);
+    await this.giveBackAbandoned();
     const entries = geometry.l1Entries(size);
     if (entries > l1.length) await this.#moveL1Table(entries);
   }
@@ -85,25 +89,40 @@ export class Qcow2Resizing implements DiskResizing {
     await this.#dataFile?.truncate(size);
   }
 
+  /** Gives clusters back that a change which failed had reserved, once the header does not point there. */
+  async giveBackAbandoned(): Promise<void> {
+    if (this.#abandoned.length === 0) return;
+    const { allocator, headerFile } = this.#metadata;
+    await headerFile.settle();
+    for (let run; (run = this.#abandoned.pop()) !== undefined;) {
+      await allocator.lowerAll(run.cluster, run.length);
+    }
+  }
+
   async #moveL1Table(entries: number): Promise<void> {
     const { allocator, file, flushOrder, geometry, headerFile, l1, overlap } = this.#metadata;
     const { clusterSize } = geometry;
     await flushOrder.flushAll();
     const old = { offset: l1.hostOffset, bytes: l1.length * 8 };
-    const { cluster, length } = await allocator.reserveWhole(geometry.clusters(entries * 8));
-    const offset = geometry.startOf(cluster);
-    const bytes = new Uint8Array(length * clusterSize);
+    const run = await allocator.reserveWhole(geometry.clusters(entries * 8));
+    const offset = geometry.startOf(run.cluster);
+    const bytes = new Uint8Array(run.length * clusterSize);
     bytes.set(l1.bytes.subarray(0, old.bytes));
     try {
       await file.write(bytes, offset);
       await flushOrder.flushAll();
       await file.flush();
     } catch (error) {
-      await allocator.lowerAll(cluster, length);
+      await allocator.lowerAll(run.cluster, run.length);
       throw error;
     }
     overlap.protect(offset, bytes.length, Structure.activeL1);
-    await headerFile.changeDisk({ l1Offset: offset, l1Entries: entries });
+    try {
+      await headerFile.changeDisk({ l1Offset: offset, l1Entries: entries });
+    } catch (error) {
+      this.#abandoned.push(run);
+      throw error;
+    }
     l1.place(offset, entries);
     if (old.bytes === 0) return;
     await allocator.lowerAll(geometry.clusterAt(old.offset), geometry.clusters(old.bytes));
