@@ -65,7 +65,12 @@ export class MemoryContent {
   }
 
   truncate(size: number): void {
-    if (size < this.#size) this.punch(size, this.#size - size);
+    // By the pages there are: the file may be far longer than what was ever written to it.
+    for (const [page, bytes] of size < this.#size ? this.#pages : []) {
+      const start = page * pageBytes;
+      if (start >= size) this.#pages.delete(page);
+      else if (start + pageBytes > size) bytes.fill(0, size - start);
+    }
     this.#size = size;
   }
 
