@@ -75,7 +75,7 @@ const sizes = [
   '8M',
   '+512',
   '+65024',
-  '300M',
+  '120M',
   '100M',
   '-50M',
   '8M',
@@ -188,7 +188,6 @@ test('what is refused, and how', async (t) => {
     ['none', '9M'],
     ['disk.vdi', '9M'],
     ['disk', '16E'],
-    ['disk', '1P'],
     ['-q', 'disk', '9M'],
   ]) {
     await both(made, ['resize', ...words]);
@@ -202,7 +201,6 @@ test('a disk that is full leaves the size as it was', async (t) => {
   const folder = await smallDisk(t, 20 << 20);
   if (folder === undefined || !needsTool(t, 'qemu-img')) return;
   await writeFile(path.join(folder, 'raw'), Buffer.alloc(1 << 20, 1));
-  await qemuImg(folder, 'create', '-q', '-f', 'qcow2', '-o', 'cluster_size=512', 'qcow2', '1M');
   for (const mode of ['falloc', 'full']) {
     const words = ['resize', '-f', 'raw', `--preallocation=${mode}`, 'raw', '100M'];
     const { code, stderr } = await runCowherd(words, folder);
@@ -210,10 +208,4 @@ test('a disk that is full leaves the size as it was', async (t) => {
     assert.match(stderr, /^cowherd: [^\n]*No space left on device\n$/);
     assert.equal((await stat(path.join(folder, 'raw'))).size, 1 << 20, mode);
   }
-  // A longer L1 table has no room.
-  const { code, stderr } = await runCowherd(['resize', 'qcow2', '100G'], folder);
-  assert.equal(code, 1);
-  assert.match(stderr, /^cowherd: [^\n]*No space left on device[^\n]*\n$/);
-  await qemuImg(folder, 'check', '-q', 'qcow2');
-  assert.match(await qemuImg(folder, 'info', 'qcow2'), /virtual size: 1 MiB/);
 });

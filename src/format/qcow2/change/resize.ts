@@ -50,6 +50,10 @@ export class Qcow2Resizing implements DiskResizing {
     if (header.version === 2 && hidesBelow) {
       refuse('Failed to zero out new clusters: Operation not supported');
     }
+    const { capacity } = this.#metadata.l1;
+    if (geometry.l1Entries(size) > capacity) {
+      refuse(`Failed to grow the L1 table: an open image has room for ${capacity} entries`);
+    }
     const { snapshots } = await readSnapshots(file, header);
     if (header.version === 2 && snapshots.length > 0) {
       refuse("Can't resize a v2 image which has snapshots");

@@ -17,12 +17,7 @@ import {
   SliceCache,
   allocateSliceCache,
 } from '../../../engine/cache/slice-cache.js';
-import {
-  maxL1TableBytes,
-  maxOffset,
-  maxRefcountTableBytes,
-  minCacheBytes,
-} from '../../../limits.js';
+import { maxOffset, maxRefcountTableBytes, minCacheBytes } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import {
   type AllocatorMemory,
@@ -55,6 +50,8 @@ import {
 import { Refcounts } from '../refcount/refcounts.js';
 import { type OverlapLevel, Structure } from '../overlap/levels.js';
 
+/** Entries that the L1 table of an image that is written to has room for, so that its disk can grow. */
+const leastL1Room = 4096;
 /** Share of the cache budget that L2 slices get; refcount slices get the rest. */
 const l2Share = 7 / 8;
 
@@ -106,14 +103,14 @@ export async function loadQcow2Memory(
   const refcountEntries = (header.refcountTableClusters * geometry.clusterSize) / 8;
   const isWritten = overlapLevel !== undefined;
   const refcountTable = allocatePointerTable(
-    isWritten ? Math.max(refcountEntries, maxRefcountTableBytes / 8) : refcountEntries,
+    Math.max(refcountEntries, mostRefcountBlocks(geometry, mostClusters)),
   );
   const tableOffset = asHostOffset(header.refcountTableOffset);
   const blocks = await loadTable(file, refcountTable, tableOffset, refcountEntries);
   const mostBlocks = refcountTable.data.byteLength / 8;
   const memory: Qcow2Memory = {
     header: allocateHeaderWords(header),
-    l1: allocatePointerTable(isWritten ? Math.max(l1Entries, maxL1TableBytes / 8) : l1Entries),
+    l1: allocatePointerTable(isWritten ? Math.max(2 * l1Entries, leastL1Room) : l1Entries),
     l2,
     claims: ClaimMarks.allocate(l2.slots, geometry.l2EntriesPerSlice),
     refcountTable,
@@ -132,6 +129,16 @@ export async function loadQcow2Memory(
   if (overlapLevel === undefined) return memory;
   const source = { file, header, geometry, l1, refcountTable };
   return { ...memory, overlap: await loadOverlapMemory(source, overlapLevel) };
+}
+
+/** Entries of the longest refcount table that so many clusters may come to need. */
+function mostRefcountBlocks(geometry: Geometry, clusters: number): number {
+  const { clusterSize, refcountsPerBlock } = geometry;
+  // A table that grows gets half as long again as it has to be.
+  const blocks = Math.ceil((clusters / refcountsPerBlock) * 1.5);
+  const perCluster = clusterSize / 8;
+  const entries = Math.ceil(blocks / perCluster) * perCluster;
+  return Math.min(maxRefcountTableBytes / 8, entries);
 }
 
 /** Clusters that the file of an image may come to have, and then some. */
