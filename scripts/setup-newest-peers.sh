@@ -12,7 +12,10 @@ folder=$(cd "$folder" && pwd)
 [ -x "$folder/bin/qemu-io" ] && exit 0
 
 mirror=$(sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/debian.sources 2>/dev/null | head -1)
-mirror=${mirror:-http://deb.debian.org/debian}
+if [ -z "$mirror" ]; then
+  echo 'no archive of Debian is configured here' >&2
+  exit 1
+fi
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 apt=$folder/apt
 rm -rf "$apt"
