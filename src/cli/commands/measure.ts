@@ -10,7 +10,7 @@ import { CreateOptionValues, createOptionsHelp } from '../options/create-options
 import { creatableFormat } from '../options/formats.js';
 import { parseImageName } from '../options/image-name.js';
 import { asksForHelp, joinOptionLists } from '../options/option-list.js';
-import { readObjects } from '../options/objects.js';
+import { type TlsObjects, readObjects } from '../options/objects.js';
 import type { OptionSpecs, ParsedCommandLine } from '../options/options.js';
 import { parseCommandLine } from '../options/options.js';
 import * as shared from '../options/shared-options.js';
@@ -65,9 +65,9 @@ export const measureCommand: Command = {
       return 0;
     }
     const size = readSize(line);
-    readObjects(line.all('object'));
+    const objects = readObjects(line.all('object'));
     const values = new CreateOptionValues(creatableFormat(format), list);
-    const result = await measured(line, size ?? values.get('size'), session, {
+    const result = await measured(line, objects, size ?? values.get('size'), session, {
       ...values.toCreateOptions(),
       format,
     });
@@ -87,8 +87,8 @@ function readSize(line: Line): string | undefined {
   if (text === undefined && line.operands.length === 0) {
     throw usageError('measure', 'Either --size N or one filename must be specified.');
   }
-  const isOfImage = ['format', 'snapshot'].some((name) => line.has(name as 'format'));
-  if (text !== undefined && (isOfImage || line.has('imageOpts'))) {
+  const isOfImage = line.has('format') || line.has('snapshot') || line.has('imageOpts');
+  if (text !== undefined && isOfImage) {
     throw usageError(
       'measure',
       '--image-opts, -f, and -l can only be used with a filename argument.',
@@ -106,6 +106,7 @@ function readSize(line: Line): string | undefined {
 
 async function measured(
   line: Line,
+  objects: TlsObjects,
   size: string | undefined,
   session: Session,
   target: CreateOptions & { readonly format: string },
@@ -115,7 +116,7 @@ async function measured(
   if (filename === undefined) return await measure({ size: size ?? '0' }, target);
   const name = parseImageName(filename, {
     format: line.last('format'),
-    objects: readObjects(line.all('object')),
+    objects,
     imageOpts: line.has('imageOpts'),
   });
   const snapshot = parseSnapshot(line.last('snapshot'));

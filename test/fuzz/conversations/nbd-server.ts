@@ -1,11 +1,5 @@
 /** The NBD server, and clients that say anything. */
-import { mkdtemp, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { serve } from '../../../src/export/serve.js';
-import { createImage } from '../../../src/image/graph/create.js';
-import { openImage } from '../../../src/image/graph/open.js';
 import { Command, Magic, Option } from '../../../src/nbd/protocol.js';
 import type { Random } from '../../stress/random.js';
 import { NbdClient } from '../../support/nbd-client.js';
@@ -22,6 +16,7 @@ import {
   verdictOf,
   within,
 } from './conversation.js';
+import { serveNew } from './served-image.js';
 
 interface ClientSaid extends Said {
   readonly steps: readonly Bytes[];
@@ -92,18 +87,8 @@ function draw(random: Random): ClientSaid {
 }
 
 async function listen(): Promise<Listener> {
-  const folder = await mkdtemp(path.join(tmpdir(), 'cowherd-fuzz-'));
-  const file = path.join(folder, 'disk.qcow2');
-  await createImage(file, { format: 'qcow2', size: diskBytes });
-  const image = await openImage(file);
-  const socket = path.join(folder, 'socket');
-  const problems: string[] = [];
-  const server = await serve([{ image, name: 'disk', description: 'for tests' }], {
-    nbd: `unix:${socket}`,
-    workers: 1,
-    onProblem: (why) => problems.push(why),
-  });
-
+  const served = await serveNew(diskBytes, (socket) => ({ nbd: `unix:${socket}` }));
+  const { server, socket, problems } = served;
   return {
     async judge(said) {
       const { steps, isHasty } = said as ClientSaid;
@@ -124,13 +109,7 @@ async function listen(): Promise<Listener> {
       const verdict = verdictOf(problems);
       return isHasty ? 'it has gone' : verdict;
     },
-    async close() {
-      await server.close();
-      const { corruptions, checkErrors } = await image.check();
-      await image.close();
-      await rm(folder, { recursive: true });
-      if (corruptions + checkErrors > 0) throw new Error('the image served is damaged');
-    },
+    close: () => served.close(),
   };
 }
 

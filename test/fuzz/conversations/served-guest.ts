@@ -1,22 +1,13 @@
 /** An image served to guests by vhost-user-blk, with what tells whether it still is. */
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { serve } from '../../../src/export/serve.js';
-import { createImage } from '../../../src/image/graph/create.js';
-import { openImage } from '../../../src/image/graph/open.js';
+import { readdir } from 'node:fs/promises';
 import { VhostUserClient, header } from '../../support/vhost-user-client.js';
 import { within } from './conversation.js';
+import { type ServedImage, serveNew } from './served-image.js';
 
 /** See the file's comment. */
-export interface ServedGuest {
-  readonly socket: string;
-  /** What was told since this was last emptied. */
-  readonly problems: string[];
-  /** @throws if the next front-end is not served */
+export interface ServedGuest extends Pick<ServedImage, 'socket' | 'problems' | 'close'> {
+  /** @throws if the next front-end is not served, or descriptors are left */
   servesNext(): Promise<void>;
-  /** @throws if what was served is damaged, or descriptors are left */
-  close(): Promise<void>;
 }
 
 /** Reads a sector and its status by a queue. @throws if the answer is not what it has to be */
@@ -31,17 +22,10 @@ export async function readsZero(client: VhostUserClient, queue: number): Promise
 
 /** Serves a new image of 1 MiB by four queues. */
 export async function serveGuest(): Promise<ServedGuest> {
-  const folder = await mkdtemp(path.join(tmpdir(), 'cowherd-fuzz-'));
-  const file = path.join(folder, 'disk.qcow2');
-  await createImage(file, { format: 'qcow2', size: 1 << 20 });
-  const image = await openImage(file);
-  const socket = path.join(folder, 'socket');
-  const problems: string[] = [];
-  const server = await serve([{ image }], {
+  const served = await serveNew(1 << 20, (socket) => ({
     vhostUserBlk: `unix:${socket},queues=4,packed=on`,
-    workers: 1,
-    onProblem: (why) => problems.push(why),
-  });
+  }));
+  const { socket, problems } = served;
   let fewest: number | undefined;
   return {
     socket,
@@ -54,12 +38,6 @@ export async function serveGuest(): Promise<ServedGuest> {
       fewest = Math.min(fewest ?? length, length);
       if (length > fewest + 64) throw new Error(`${length} descriptors are open after ${fewest}`);
     },
-    async close() {
-      await server.close();
-      const { corruptions, checkErrors } = await image.check();
-      await image.close();
-      await rm(folder, { recursive: true });
-      if (corruptions + checkErrors > 0) throw new Error('the image served is damaged');
-    },
+    close: () => served.close(),
   };
 }
