@@ -7,7 +7,7 @@ import { gunzipSync } from 'node:zlib';
 import { CowherdError } from '../../../src/errors.js';
 import { openImageOn } from '../../../src/image/graph/open.js';
 import { MemoryContent, MemoryFile } from '../../../src/storage/memory/memory-file.js';
-import { applyMutant, mutate } from '../../fuzz/mutation.js';
+import { type Mutant, applyMutant, mutate } from '../../fuzz/mutation.js';
 import { Random } from '../../stress/random.js';
 import { fixtures } from '../../support/fixtures.js';
 import { projectFolder } from '../../support/tools.js';
@@ -16,6 +16,29 @@ const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_0
 const runs = Number(process.env['COWHERD_TEST_RUNS'] ?? 40);
 /** Fixtures that are larger have nothing that these have not. */
 const mostBytes = 1 << 20;
+
+/** What these runs found once. */
+const found: readonly Mutant[] = [
+  {
+    fixture: 'dirty.qcow2',
+    edits: [
+      { offset: 60, bytes: '0000e000' },
+      { offset: 36, bytes: '00003000' },
+    ],
+  },
+];
+
+test('malformed images that once ended a resize with an error of the program are refused', async () => {
+  for (const mutant of found) {
+    const bytes = await readFile(path.join(projectFolder, 'fixtures', 'images', mutant.fixture));
+    const content = new MemoryContent();
+    content.write(applyMutant(bytes, mutant), 0);
+    await assert.rejects(
+      resize(new MemoryFile('hostile', { content }), new Random(1)),
+      CowherdError,
+    );
+  }
+});
 
 test('malformed images are resized, or refused in one line', { timeout: 300_000 }, async (t) => {
   t.diagnostic(`seed ${seed}, ${runs} runs of each fixture`);

@@ -22,6 +22,7 @@ import {
   type CheckedSnapshots,
   encodeSnapshotTable,
   readCheckedSnapshots,
+  l1TableFault,
 } from './tables/snapshot-table.js';
 import { CheckedImage, l2TableOffset } from './tables/checked-image.js';
 import type { Qcow2Header } from '../layout/header.js';
@@ -336,9 +337,9 @@ class Check {
       }
     };
     count(l1);
-    for (const { l1Offset, l1Entries } of this.#snapshots.snapshots) {
-      if (l1Offset % geometry.clusterSize !== 0) continue;
-      count(await this.#image.readTable(l1Offset, l1Entries * 8));
+    for (const snapshot of this.#snapshots.snapshots) {
+      if (l1TableFault(geometry, snapshot) !== undefined) continue;
+      count(await this.#image.readTable(snapshot.l1Offset, snapshot.l1Entries * 8));
     }
     return references;
   }

@@ -4,12 +4,12 @@
  * structures, and what is wrong with these tables themselves.
  */
 import { printable, cannotOpen } from '../../../errors.js';
-import { maxBitmapTableEntries, maxFileLength, maxL1TableBytes } from '../../../limits.js';
+import { maxBitmapTableEntries, maxFileLength } from '../../../limits.js';
 import { bitmapClusterOffset, isBitmapTable } from '../contents/bitmap-table.js';
 import { readBitmaps } from '../contents/bitmaps.js';
 import { CheckGivenUp, type Findings, entryHex } from './findings/findings.js';
 import { L2Checker, type DroppablePlace } from './tables/l2-table.js';
-import type { CheckedSnapshots } from './tables/snapshot-table.js';
+import { type CheckedSnapshots, l1TableFault } from './tables/snapshot-table.js';
 import type { TableContent, TableThreads } from './threads/check-tables.js';
 import { type CheckedImage, l2TableOffset } from './tables/checked-image.js';
 import { ExtensionType, findExtension } from '../layout/header-extensions.js';
@@ -290,14 +290,15 @@ class ReferenceCounter implements References {
         `ERROR ${snapshots.length} snapshots in image with data file`,
       );
     }
-    for (const { id, name, l1Offset, l1OffsetHex, l1Entries } of snapshots) {
-      // Exact also where no number holds the offset.
-      if (Number.parseInt(l1OffsetHex.slice(-8), 16) % geometry.clusterSize !== 0) {
+    for (const snapshot of snapshots) {
+      const { id, name, l1Offset, l1OffsetHex, l1Entries } = snapshot;
+      const fault = l1TableFault(geometry, snapshot);
+      if (fault === 'unaligned') {
         findings.corruption(
           'snapshotUnaligned',
           `ERROR snapshot ${id} (${name}) l1_offset=0x${l1OffsetHex}: L1 table is not cluster aligned; snapshot table entry corrupted`,
         );
-      } else if (l1Entries * 8 > maxL1TableBytes) {
+      } else if (fault === 'tooLarge') {
         findings.corruption(
           'snapshotTooLarge',
           `ERROR snapshot ${id} (${name}) l1_size=0x${hex(l1Entries)}: L1 table is too large; snapshot table entry corrupted`,

@@ -2,10 +2,11 @@
  * The snapshot table as a check reads it, entry by entry and whatever is wrong with them, and as a
  * repair writes it anew (specification, "Snapshots").
  */
-import { maxSnapshotExtraBytes, maxSnapshots } from '../../../../limits.js';
+import { maxL1TableBytes, maxSnapshotExtraBytes, maxSnapshots } from '../../../../limits.js';
 import { CheckGivenUp, type Findings } from '../findings/findings.js';
 import type { CheckedImage } from './checked-image.js';
 import { TableReader, isTableTooLong } from '../../contents/snapshot-reader.js';
+import type { Geometry } from '../../layout/geometry.js';
 import { decodeText } from '../../layout/stored-text.js';
 
 const fixedBytes = 40;
@@ -26,6 +27,18 @@ export interface CheckedSnapshot {
   readonly fixed: Uint8Array;
   readonly extra: Uint8Array;
   readonly names: Uint8Array;
+}
+
+/**
+ * What is wrong with the place or the length that an entry gives of its L1 table; `undefined` if the
+ * table can be read. Exact also where no number holds the offset.
+ */
+export function l1TableFault(
+  geometry: Geometry,
+  { l1OffsetHex, l1Entries }: CheckedSnapshot,
+): 'unaligned' | 'tooLarge' | undefined {
+  if (Number.parseInt(l1OffsetHex.slice(-8), 16) % geometry.clusterSize !== 0) return 'unaligned';
+  return l1Entries * 8 > maxL1TableBytes ? 'tooLarge' : undefined;
 }
 
 /** The snapshots of an image, and the bytes their table takes now. */
