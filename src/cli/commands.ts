@@ -12,6 +12,7 @@ import { measureCommand } from './commands/measure.js';
 import { mountCommand } from './commands/mount.js';
 import { resizeCommand } from './commands/resize.js';
 import { serveCommand } from './commands/serve.js';
+import { snapshotCommand } from './commands/snapshot.js';
 
 /** In the order in which the help text lists them. */
 export const commands: readonly Command[] = [
@@ -27,4 +28,5 @@ export const commands: readonly Command[] = [
   mountCommand,
   resizeCommand,
   serveCommand,
+  snapshotCommand,
 ];

@@ -9,7 +9,7 @@ import type { CopiedPart, CopySegment, StorageFile } from '../storage/storage.js
 import type { ByteStream } from '../storage/stream/byte-stream.js';
 import type { CheckOptions, CheckReport, Finding } from './check.js';
 import type { CreateOptions, Preallocation } from './create-options.js';
-import type { FormatFacts } from './facts.js';
+import type { FormatFacts, SnapshotFacts } from './facts.js';
 import type { StreamedDisk } from './streamed.js';
 
 /** The image below another one, as a queue of the upper one reads it. */
@@ -228,6 +228,23 @@ export interface DiskResizing {
   finish(size: number): Promise<void>;
 }
 
+/** What a snapshot that is taken is called, and when that is. */
+export interface NewSnapshotFacts {
+  readonly name: string;
+  /** Seconds since 1970, and nanoseconds. */
+  readonly dateSeconds: number;
+  readonly dateNanoseconds: number;
+}
+
+/** Internal snapshots; what changes anything runs while no queue of any thread runs a request. */
+export interface DiskSnapshots {
+  list(): Promise<readonly SnapshotFacts[]>;
+  create(facts: NewSnapshotFacts, signal?: AbortSignalLike): Promise<SnapshotFacts>;
+  /** Has the disk be what it was. @returns its size in bytes */
+  apply(choice: SnapshotChoice, signal?: AbortSignalLike): Promise<number>;
+  delete(choice: SnapshotChoice, signal?: AbortSignalLike): Promise<void>;
+}
+
 /** An image of some format, open on this thread. */
 export interface FormatImage {
   /** Virtual size in bytes that it was opened with; its node says how large it is now. */
@@ -277,6 +294,8 @@ export interface FormatImage {
   endAt?(size: number): Promise<void>;
   /** How its disk gets another size; absent where it cannot. */
   readonly resizing?: DiskResizing;
+  /** Absent for a format without internal snapshots. */
+  readonly snapshots?: DiskSnapshots;
   /**
    * Makes durable what was written, for a thread that leaves the image to others after its queues have left.
    * Absent where `close` does that.

@@ -16,7 +16,8 @@ import { backingMark, fillSectors, type Mark, sectorSize } from '../schedules/hi
 import { Random } from '../stress/random.js';
 import { bytesOf, contentOf, openOver } from './open-over.js';
 import type { Damage } from './damage.js';
-import { Promises } from './promises.js';
+import { markAt } from './marks.js';
+import { type GuestChange, Promises } from './promises.js';
 import { dataName, withRealSnapshot } from './real-tools.js';
 
 /** What runs on a disk, and on which. */
@@ -31,6 +32,8 @@ export interface Workload {
   readonly dataFile?: boolean;
   /** Whether what the files grow by is said to read as zeroes; it is by default. */
   readonly zeroInit?: boolean;
+  /** Whether `run` takes snapshots, goes back to them or gives them up. */
+  readonly hasChangingSnapshots?: boolean;
   /** Whether the real tool takes a snapshot after `before`. */
   readonly snapshot?: boolean;
   /** Done and closed before the recording; each sector must show one thing afterwards. */
@@ -85,6 +88,26 @@ export interface GuestDisk {
   flush(queue?: number): Promise<void>;
   /** Gives the disk another size, never less than `sectors`. */
   resize(sectors: number): Promise<void>;
+  /** Takes a snapshot, goes back to it or gives it up, while no other request is under way. */
+  snapshot(action: SnapshotAction, name: string): Promise<void>;
+}
+
+export type SnapshotAction = 'create' | 'apply' | 'delete';
+
+/** What a disk of so many sectors shows now. */
+export async function marksOf(disk: RequestTarget, sectors: number): Promise<Uint32Array> {
+  const bytes = new Uint8Array(sectors * sectorSize);
+  await disk.read(bytes, 0);
+  return Uint32Array.from({ length: sectors }, (_, sector) => {
+    const mark = markAt(bytes, sector * sectorSize, sector);
+    if (mark === undefined) throw new Error(`sector ${sector} has no mark`);
+    return mark;
+  });
+}
+
+/** Notes that a disk is about to show what it did before. */
+export function beginReturn(promises: Promises, marks: Uint32Array): readonly GuestChange[] {
+  return Array.from(marks, (mark, sector) => promises.begin(mark, sector, 1, true));
 }
 
 /** A disk that keeps what was promised to the guest. */
@@ -94,6 +117,8 @@ export class RecordedDisk implements GuestDisk {
   readonly random: Random;
   readonly sectorsPerCluster: number;
   readonly #clock: LogClock;
+  /** What the disk showed when snapshots were taken. */
+  readonly #snapshots = new Map<string, Uint32Array>();
 
   constructor(
     queues: readonly RequestTarget[],
@@ -153,6 +178,20 @@ export class RecordedDisk implements GuestDisk {
 
   async resize(sectors: number): Promise<void> {
     await (this.queues[0] as Image).resize(sectors * sectorSize, { shrink: true });
+  }
+
+  async snapshot(action: SnapshotAction, name: string): Promise<void> {
+    const image = this.queues[0] as Image;
+    if (action === 'create') {
+      this.#snapshots.set(name, await marksOf(image, this.sectors));
+      await image.snapshots.create(name);
+    } else if (action === 'apply') {
+      const changes = beginReturn(this.promises, this.#snapshots.get(name)!);
+      await image.snapshots.apply(name);
+      for (const change of changes) this.promises.end(change);
+    } else {
+      await image.snapshots.delete(name);
+    }
   }
 
   async #change(

@@ -35,6 +35,8 @@ export interface JudgedContent {
   readonly backing: (sector: number) => Mark;
   /** What each sector shows in the first snapshot. */
   readonly snapshotMarks: Uint32Array | undefined;
+  /** Whether snapshots are taken, gone back to or given up. */
+  readonly hasChangingSnapshots?: boolean | undefined;
 }
 
 /** Uses of a cluster that exclude each other. */
@@ -96,14 +98,18 @@ export class Referee {
     const dirty = (features & 1) !== 0;
     const unknown = features & ~(1 | 4 | 16);
     if (unknown !== 0) this.#object(`unknown incompatible features ${unknown}`);
-    if (dirty && (view.getUint32(84) & 1) === 0) this.#object('dirty without lazy refcounts');
+    // Without lazy counts it is set while a snapshot is worked on: flags may say less than counts do.
+    const isLazy = dirty && (view.getUint32(84) & 1) !== 0;
+    if (dirty && !isLazy && !content.hasChangingSnapshots)
+      this.#object('dirty without lazy refcounts');
     this.#use(0, this.#clusterSize, Use.header, 'the header');
     const sectors = this.#offset(24) / sectorSize;
     const l1 = this.#walk(this.#offset(40), view.getUint32(36), sectors, true);
     this.#compare(l1, content.permitted, content.backing, '');
     this.#judgeSnapshots(sectors, content);
     const refcountTable = this.#offset(48);
-    const leaks = this.#judgeCounts(refcountTable, view.getUint32(56) * this.#clusterSize, dirty);
+    const tableBytes = view.getUint32(56) * this.#clusterSize;
+    const leaks = this.#judgeCounts(refcountTable, tableBytes, isLazy, dirty && !isLazy);
     return { problems: this.#problems, leaks, dirty, refcountTable };
   }
 
@@ -295,7 +301,7 @@ export class Referee {
   }
 
   /** Compares the counts with the references. @returns how many clusters are leaked */
-  #judgeCounts(table: number, length: number, dirty: boolean): number {
+  #judgeCounts(table: number, length: number, isLazy: boolean, flagsMayBeClear: boolean): number {
     if (!this.#use(table, length, Use.refcountTable, 'the refcount table')) return 0;
     const bits = this.#version3 ? 2 ** this.#view.getUint32(96) : 16;
     const perBlock = (this.#clusterSize * 8) / bits;
@@ -324,7 +330,7 @@ export class Referee {
       const exclusive = Use.l2 | Use.data | Use.compressed;
       if (references > 1 && (use & exclusive) === 0) this.#object(`cluster ${cluster} is shared`);
       const counted = count(cluster);
-      if (counted < references && !dirty) {
+      if (counted < references && !isLazy) {
         this.#object(`cluster ${cluster} has ${references} references, ${counted} are counted`);
       }
       if (counted > references && cluster < fileClusters) leaks++;
@@ -332,8 +338,9 @@ export class Referee {
     for (const entry of this.#active) {
       const cluster = Math.abs(entry);
       const references = this.#references[cluster];
-      const counted = dirty ? references : count(cluster);
-      if ((counted === 1) !== entry > 0) {
+      const counted = isLazy ? references : count(cluster);
+      const isRight = flagsMayBeClear || (counted === 1) === entry > 0;
+      if (!isRight) {
         this.#object(
           `cluster ${cluster} is counted ${counted} times, COPIED is ${entry > 0 ? 'set' : 'clear'}`,
         );

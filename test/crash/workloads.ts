@@ -6,7 +6,7 @@ import {
   fragmentedSpace,
   mixedWeights,
 } from '../support/fragmented-space.js';
-import type { GuestDisk, Workload } from './recording.js';
+import type { GuestDisk, SnapshotAction, Workload } from './recording.js';
 
 /** Requests that a mix draws from. */
 export type RequestName =
@@ -221,6 +221,32 @@ export const workloads: readonly Workload[] = [
       ]);
     },
   },
+  ...[{ clusterSize: 512 }, { clusterSize: 16384, extendedL2: true }].map((layout): Workload => ({
+    name: `snapshots taken, gone back to and given up, clusters of ${layout.clusterSize} bytes`,
+    image: layout,
+    sectors: (layout.clusterSize / 2) * kib,
+    queues: 2,
+    hasChangingSnapshots: true,
+    before: (disk) => fill(disk, range(20, 3)),
+    run: async (disk) => {
+      const weights = { write: 5, part: 2, unmap: 1, discard: 1, compress: 1, flush: 1 };
+      const change = (): Promise<void> =>
+        mix(disk, { lanes: 2, steps: 4, clusters: range(60), weights });
+      for (const step of [
+        'create one',
+        'create two',
+        'apply one',
+        'delete one',
+        'apply two',
+        'create three',
+        'delete two',
+      ]) {
+        const [action, name] = step.split(' ') as [SnapshotAction, string];
+        await disk.snapshot(action, name);
+        await change();
+      }
+    },
+  })),
   {
     name: 'a longer refcount table',
     image: { clusterSize: 512, refcountBits: 64 },

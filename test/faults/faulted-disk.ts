@@ -5,7 +5,7 @@
 import type { Image, RequestTarget } from '../../src/image/api/image.js';
 import type { LogClock } from '../../src/storage/filters/crash-log.js';
 import type { Promises } from '../crash/promises.js';
-import type { GuestDisk } from '../crash/recording.js';
+import { type GuestDisk, type SnapshotAction, beginReturn, marksOf } from '../crash/recording.js';
 import { type Mark, fillSectors, sectorSize } from '../schedules/history.js';
 import { markAt } from '../crash/marks.js';
 import type { Random } from '../stress/random.js';
@@ -32,6 +32,8 @@ export class FaultedDisk implements GuestDisk {
   readonly sectorsPerCluster: number;
   /** Requests by the memory they transfer. */
   readonly #owners = new Map<ArrayBufferLike, string>();
+  /** What the disk showed when snapshots were taken. */
+  readonly #snapshots = new Map<string, Uint32Array>();
   readonly #promises: Promises;
   readonly #clock: LogClock;
 
@@ -129,6 +131,34 @@ export class FaultedDisk implements GuestDisk {
     return this.#attempt(`resize to ${sectors}`, undefined, () =>
       (this.queues[0] as Image).resize(sectors * sectorSize, { shrink: true }),
     );
+  }
+
+  snapshot(action: SnapshotAction, name: string): Promise<void> {
+    const { snapshots } = this.queues[0] as Image;
+    const marks = this.#snapshots.get(name);
+    // What could not be taken cannot be gone back to.
+    if (action !== 'create' && marks === undefined) return Promise.resolve();
+    return this.#attempt(`${action} snapshot ${name}`, undefined, async () => {
+      if (action === 'create') {
+        const taken = await marksOf(this.queues[0], this.sectors);
+        await snapshots.create(name);
+        this.#snapshots.set(name, taken);
+      } else if (action === 'delete') {
+        this.#snapshots.delete(name);
+        await snapshots.delete(name);
+      } else {
+        const changes = beginReturn(this.#promises, marks!);
+        try {
+          await snapshots.apply(name);
+        } catch (error) {
+          for (const change of changes) this.#promises.fail(change);
+          // It is gone back to again later, and so has to stay.
+          this.#snapshots.delete(name);
+          throw error;
+        }
+        for (const change of changes) this.#promises.end(change);
+      }
+    });
   }
 
   #newData(sector: number, count: number): [Mark, Uint8Array] {

@@ -268,8 +268,13 @@ class SiteRun {
       if (names.length !== 1 || names[0] !== owner) {
         this.#object(`only ${owner} was concerned, but these failed: ${names.join(', ')}`);
       }
-    } else if (names.length === 0 && first.operation.kind !== 'read') {
-      // What is read to give something back may be read again later: the leaks will tell.
+    } else if (
+      names.length === 0 &&
+      first.operation.kind !== 'read' &&
+      this.#workload.hasChangingSnapshots !== true
+    ) {
+      // What is read to give something back may be read again later, and what follows from a change of the
+      // snapshots is done again later: the leaks, and the flags, will tell.
       this.#object('nobody was told of the fault');
     }
   }
@@ -306,6 +311,7 @@ class SiteRun {
       permitted,
       backing: markedBelow(this.#workload.backedSectors ?? 0, backingMark),
       snapshotMarks: this.#start.snapshotMarks,
+      hasChangingSnapshots: this.#workload.hasChangingSnapshots,
     });
     for (const problem of verdict.problems) this.#object(problem);
     if (isClean && verdict.dirty) this.#object('closed, and yet dirty');

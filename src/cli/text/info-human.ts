@@ -58,7 +58,8 @@ function backingLines(info: ImageInfo): string[] {
   return lines;
 }
 
-function snapshotTable(snapshots: readonly SnapshotInfo[]): string[] {
+/** The snapshots in rows below a row of titles. */
+export function snapshotTable(snapshots: readonly SnapshotInfo[]): string[] {
   return [
     snapshotRow('ID', 'TAG', 'VM_SIZE', 'DATE', 'VM_CLOCK', 'ICOUNT'),
     ...snapshots.map((snapshot) =>

@@ -238,6 +238,19 @@ export class SliceCache {
     this.unlockExclusive(slot);
   }
 
+  /** Forgets every slice, while none is pinned or dirty: the tables were changed around the cache. */
+  clear(): void {
+    for (let slot = 0; slot < this.slots; slot++) {
+      const line = slot * wordsPerSlot;
+      if (this.#words[line + Word.key] === 0) continue;
+      this.lockExclusive(slot);
+      const isIdle = this.#memory.load(line + Word.pins) === 0 && !this.#isDirty(slot);
+      assert(isIdle, 'a slice is forgotten that is in use');
+      this.#empty(slot);
+      this.unlockExclusive(slot);
+    }
+  }
+
   /** Copies every dirty slice that has a place, each under its word, ordered by host offset. */
   copyDirty(): DirtySlice[] {
     const copies: DirtySlice[] = [];

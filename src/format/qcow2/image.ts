@@ -44,6 +44,7 @@ import {
 import { Qcow2Queue } from './requests/queue.js';
 import { describeChoice, findSnapshot, readSnapshots } from './contents/snapshots.js';
 import { Qcow2Resizing } from './change/resize.js';
+import { Qcow2Snapshots } from './change/snapshots.js';
 import { reclaimAll } from './requests/reclaim.js';
 
 /** How an image is to be opened. */
@@ -179,6 +180,7 @@ export class Qcow2Image implements FormatImage {
   readonly clusterSize: number;
   readonly metadata: Qcow2Metadata;
   readonly resizing: Qcow2Resizing;
+  readonly snapshots: Qcow2Snapshots;
   readonly #dataFile: StorageFile | undefined;
   readonly #handle: Qcow2Handle;
   /** This thread's queues. */
@@ -192,6 +194,7 @@ export class Qcow2Image implements FormatImage {
     this.#dataFile = dataFile;
     this.#handle = handle;
     this.resizing = new Qcow2Resizing(metadata, dataFile, () => this.#prepare());
+    this.snapshots = new Qcow2Snapshots(metadata, handle.lazyRefcounts);
   }
 
   get backing(): BackingReference | undefined {
@@ -309,6 +312,7 @@ export class Qcow2Image implements FormatImage {
     corruptMark.check();
     if (!last) return;
     await this.resizing.giveBackAbandoned();
+    await this.snapshots.settle();
     await allocator.lowerSuperseded();
     flushOrder.endLaziness();
     await flushOrder.flush();

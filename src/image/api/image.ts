@@ -12,6 +12,7 @@ import type {
   Extent,
   ImageFormat,
   ImageInfo,
+  SnapshotInfo,
 } from './reports.js';
 import type { ImageStats } from './stats.js';
 
@@ -45,6 +46,48 @@ export interface WriteStreamOptions {
   readonly start?: number | undefined;
   /** Destroys the stream with ERR_COWHERD_ABORTED; what was written by then stays. */
   readonly signal?: AbortSignalLike | undefined;
+}
+
+/** How long work on a snapshot is cancelled. */
+export interface SnapshotOptions {
+  /** Ends with ERR_COWHERD_ABORTED what has not begun to change the image. */
+  readonly signal?: AbortSignalLike | undefined;
+}
+
+/** How a snapshot is taken. */
+export interface TakeSnapshotOptions extends SnapshotOptions {
+  /** When it says it was taken; default now. */
+  readonly date?: Date | undefined;
+}
+
+/** An internal snapshot: by its id or else its name, or by what both have to be. */
+export type SnapshotChoice = string | { readonly id?: string; readonly name?: string };
+
+/**
+ * The internal snapshots of an image. What changes anything waits for the requests of all queues on all threads,
+ * and these wait for it; power cuts leave a snapshot whole or absent.
+ *
+ * All throw ERR_COWHERD_UNSUPPORTED for formats without snapshots, for images whose data lie in another file, and
+ * where a count of references has no room; ERR_COWHERD_READ_ONLY, ERR_COWHERD_CLOSED.
+ */
+export interface ImageSnapshots {
+  /** In the order in which they were taken. */
+  list(): Promise<readonly SnapshotInfo[]>;
+  /**
+   * Takes a snapshot of the disk as it is.
+   *
+   * @param name at most 255 bytes; several snapshots may have one name
+   */
+  create(name: string, options?: TakeSnapshotOptions): Promise<SnapshotInfo>;
+  /**
+   * Has the disk be what it was, its size included; what it is now is lost, unless another snapshot has it.
+   *
+   * @throws ERR_COWHERD_NOT_FOUND; ERR_COWHERD_UNSUPPORTED also for an image with bitmaps, and for a version 2
+   *   image of another size
+   */
+  apply(choice: SnapshotChoice, options?: SnapshotOptions): Promise<void>;
+  /** Gives a snapshot up. @throws ERR_COWHERD_NOT_FOUND */
+  delete(choice: SnapshotChoice, options?: SnapshotOptions): Promise<void>;
 }
 
 /** The request methods that an image and each of its queues share. */
@@ -166,6 +209,8 @@ export interface Image extends RequestTarget, AsyncDisposable {
    *   an image or a device whose size is what it is
    */
   resize(size: number | string, options?: ResizeOptions): Promise<void>;
+  /** Its internal snapshots. */
+  readonly snapshots: ImageSnapshots;
   /**
    * Checks the image while no request of any queue runs. What other threads have freed, and not flushed,
    * still counts as leaked.

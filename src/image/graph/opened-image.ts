@@ -20,6 +20,7 @@ import type {
   Image,
   ImageHandle,
   ImageQueue,
+  ImageSnapshots,
   ReadStreamOptions,
   WriteStreamOptions,
 } from '../api/image.js';
@@ -36,6 +37,7 @@ import type { ImageStats } from '../api/stats.js';
 import type { BufferLike } from '../api/buffer.js';
 import { type PathLike, pathOf } from '../api/path.js';
 import { CheckedQueue } from '../pipeline/checked-queue.js';
+import { abortedOr, orAborted } from './aborted.js';
 import type { BackingEdge } from './backing-edge.js';
 import { closeEach, eachStep } from './cleanup-steps.js';
 import { type LinkHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
@@ -52,6 +54,7 @@ import {
 } from '../options/option-check.js';
 import { type BareQueue, resizeDisk, resizeRules } from './resize.js';
 import type { SharedState } from './shared-state.js';
+import { SnapshotsOfImage } from './snapshots.js';
 import { imageStats } from './stats.js';
 import type { StreamSource } from '../streams/read-stream.js';
 
@@ -113,7 +116,8 @@ export class OpenedImage implements Image {
   /** Whether other threads may have it open. */
   #shared: boolean;
   #isGivenOut = false;
-  readonly #resizing = new Mutex();
+  /** What changes the disk as a whole comes one after the other. */
+  readonly #changing = new Mutex();
   readonly #onResized = new Set<() => void>();
   #closing: Promise<void> | undefined;
 
@@ -211,15 +215,40 @@ export class OpenedImage implements Image {
     checkOptions(options, resizeRules, this.filename);
     const { format, node } = this.#parts;
     const openQueue = (): BareQueue => this.#bareQueue();
-    const resized = this.#resizing.runExclusive(() =>
+    await this.#change(options.signal, () =>
       resizeDisk({ filename: this.filename, format, node, openQueue }, size, options),
     );
+    this.#tellResized();
+  }
+
+  get snapshots(): ImageSnapshots {
+    const { format, node } = this.#parts;
+    return new SnapshotsOfImage({
+      filename: this.filename,
+      format,
+      node,
+      change: (signal, section) => this.#change(signal, section),
+      onResized: () => {
+        this.#tellResized();
+      },
+    });
+  }
+
+  /** Runs a change of the disk as a whole after those that are under way. */
+  async #change<Result>(
+    signal: AbortSignal | undefined,
+    section: () => Promise<Result>,
+  ): Promise<Result> {
+    this.#refuseClosed();
     try {
-      await resized;
-      for (const told of this.#onResized) told();
+      return await this.#changing.runExclusive(section);
     } catch (error) {
-      throw abortedOr(error, this.filename, options.signal);
+      throw abortedOr(error, this.filename, signal);
     }
+  }
+
+  #tellResized(): void {
+    for (const told of this.#onResized) told();
   }
 
   /** @internal Has `action` run when the disk got another size by this object. @returns what undoes that */
@@ -551,25 +580,6 @@ export class OpenedImage implements Image {
 /** Where in its file an image begins, in bytes. */
 function startOf({ window }: OpenImageOptions): number {
   return window?.offset ?? 0;
-}
-
-/** What to throw for an error of work that a signal may have ended. */
-function abortedOr(error: unknown, filename: string, signal: AbortSignal | undefined): unknown {
-  if (signal?.aborted !== true) return error;
-  const message = `Work on '${filename}' was cancelled`;
-  return new CowherdError('ERR_COWHERD_ABORTED', message, { filename, cause: signal.reason });
-}
-
-async function* orAborted<Found>(
-  filename: string,
-  signal: AbortSignal | undefined,
-  extents: AsyncIterable<Found>,
-): AsyncGenerator<Found> {
-  try {
-    yield* extents;
-  } catch (error) {
-    throw abortedOr(error, filename, signal);
-  }
 }
 
 /** Opens a queue over what lies below it, which is closed if that fails. */

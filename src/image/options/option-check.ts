@@ -42,6 +42,10 @@ export const abortSignal: OptionRule = (value) =>
     ? undefined
     : 'an AbortSignal is expected';
 
+/** A date that there is. */
+export const date: OptionRule = (value) =>
+  value instanceof Date && !Number.isNaN(value.getTime()) ? undefined : 'a Date is expected';
+
 /** A size as a number of bytes or as text; what it says is looked at where it is parsed. */
 export const size: OptionRule = (value) =>
   typeof value === 'number' || typeof value === 'string'

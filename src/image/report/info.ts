@@ -1,5 +1,6 @@
 /** The facts about one open image that `info` reports. */
 import type { ChildFile, FormatImage } from '../../format/driver.js';
+import type { SnapshotFacts } from '../../format/facts.js';
 import type { Node } from '../../engine/queues/node.js';
 import type { FormatSpecificInfo } from '../../format/specific.js';
 import type { StorageFile } from '../../storage/storage.js';
@@ -39,13 +40,18 @@ export async function imageInfo(source: InfoSource): Promise<ImageInfo> {
     backingFilename: backing?.name,
     fullBackingFilename: backing && describeReference(file.filename, backing.name),
     backingFormat: backing?.format,
-    snapshots: snapshots.map((snapshot) => withoutUndefined(snapshot) as SnapshotInfo),
+    snapshots: snapshots.map(snapshotInfo),
     bitmaps,
     formatSpecific: specific && (withoutUndefined(specific) as FormatSpecificInfo),
     warnings,
     children: await Promise.all(children.map(childInfo)),
   }) as Omit<ImageInfo, 'actualSize'>;
   return { ...facts, actualSize: await whole.allocatedSize() };
+}
+
+/** A snapshot as people are told of it. */
+export function snapshotInfo(facts: SnapshotFacts): SnapshotInfo {
+  return withoutUndefined(facts) as SnapshotInfo;
 }
 
 async function childInfo({ role, file }: ChildFile): Promise<ChildFileInfo> {

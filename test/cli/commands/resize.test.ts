@@ -1,63 +1,12 @@
 /** `resize` gives disks the size, and says and refuses what qemu-img does: on twins, one for each program. */
 import assert from 'node:assert/strict';
-import { mkdir, stat, writeFile } from 'node:fs/promises';
+import { stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { type TestContext, test } from 'node:test';
-import { runCowherd, runQemuImg } from '../../support/both-tools.js';
+import { test } from 'node:test';
+import { runCowherd } from '../../support/both-tools.js';
 import { smallDisk } from '../../support/small-disk.js';
-import { needsTool, run, runOk, temporaryFolder } from '../../support/tools.js';
-
-interface Twins {
-  readonly mine: string;
-  readonly theirs: string;
-}
-
-/** Makes the same image for both programs. */
-async function twins(t: TestContext, make: (folder: string) => Promise<void>): Promise<Twins> {
-  const folder = await temporaryFolder(t);
-  const [mine, theirs] = ['mine', 'theirs'].map((name) => path.join(folder, name));
-  for (const each of [mine, theirs]) {
-    await mkdir(each);
-    await make(each);
-  }
-  return { mine, theirs };
-}
-
-/** Runs the same words on each; what is said has to be the same. @returns the exit code */
-async function both({ mine, theirs }: Twins, words: readonly string[]): Promise<number | null> {
-  const expected = await runQemuImg(words, theirs);
-  const actual = await runCowherd(words, mine);
-  assert.deepEqual(actual, expected, words.join(' '));
-  return actual.code;
-}
-
-const qemuImg = (folder: string, ...words: readonly string[]): Promise<string> =>
-  runOk('qemu-img', words, { cwd: folder });
-
-/** The images have to be the same: as they are stored, as they read, and in their length. */
-async function assertAlike({ mine, theirs }: Twins, format: string, what: string): Promise<void> {
-  const facts = async (folder: string): Promise<unknown> => {
-    const info = JSON.parse(
-      await qemuImg(folder, 'info', '-f', format, '--output=json', 'disk'),
-    ) as Record<string, unknown>;
-    const map = JSON.parse(await qemuImg(folder, 'map', '-f', format, '--output=json', 'disk')) as {
-      readonly offset?: number;
-    }[];
-    return {
-      size: info['virtual-size'],
-      specific: info['format-specific'],
-      extents: map.map((extent) => ({ ...extent, offset: undefined })),
-    };
-  };
-  assert.deepEqual(await facts(mine), await facts(theirs), what);
-  if (format === 'qcow2') await qemuImg(mine, 'check', '-q', '-f', format, 'disk');
-  await qemuImg(mine, 'compare', '-s', '-f', format, '-F', format, 'disk', `${theirs}/disk`);
-  const lengths = await Promise.all(
-    [mine, theirs].map(async (each) => (await stat(path.join(each, 'disk'))).size),
-  );
-  // Refcount blocks that count nothing any more stay here.
-  assert.ok(lengths[0] <= lengths[1] + 4 * 65_536, `${what}: ${lengths.join(' and ')} bytes`);
-}
+import { assertAlike, both, qemuImg, twins } from '../../support/twins.js';
+import { needsTool, run, runOk } from '../../support/tools.js';
 
 const images: Readonly<Record<string, readonly string[]>> = {
   'version 3': ['-f', 'qcow2'],

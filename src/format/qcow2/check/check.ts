@@ -20,13 +20,13 @@ import { CheckGivenUp, Findings } from './findings/findings.js';
 import { type References, countReferences, refuseBrokenBitmaps } from './references.js';
 import {
   type CheckedSnapshots,
-  encodeSnapshotTable,
   readCheckedSnapshots,
   l1TableFault,
 } from './tables/snapshot-table.js';
 import { CheckedImage, l2TableOffset } from './tables/checked-image.js';
 import type { Qcow2Header } from '../layout/header.js';
-import { PackedCounts } from './counts/packed-counts.js';
+import { encodeSnapshots } from '../contents/snapshots.js';
+import { PackedCounts } from '../refcount/packed-counts.js';
 import { RefcountEditor, rebuildRefcounts } from './repair/refcounts.js';
 import { StoredCounts, readCount, readStoredCounts } from './counts/stored-counts.js';
 
@@ -348,7 +348,7 @@ class Check {
   async #rewriteSnapshots(): Promise<void> {
     const { file, geometry, header } = this.#image;
     const { snapshots } = this.#findings;
-    const bytes = encodeSnapshotTable(this.#image, this.#snapshots);
+    const bytes = encodeSnapshots(this.#snapshots.snapshots, header.size);
     const old = { offset: header.snapshotsOffset, length: this.#snapshots.lengthBytes };
     const clusters = geometry.clusters(bytes.length);
     const first = await this.#allocate(clusters);

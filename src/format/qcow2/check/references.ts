@@ -13,7 +13,7 @@ import { type CheckedSnapshots, l1TableFault } from './tables/snapshot-table.js'
 import type { TableContent, TableThreads } from './threads/check-tables.js';
 import { type CheckedImage, l2TableOffset } from './tables/checked-image.js';
 import { ExtensionType, findExtension } from '../layout/header-extensions.js';
-import { PackedCounts } from './counts/packed-counts.js';
+import { PackedCounts } from '../refcount/packed-counts.js';
 import type { StoredCounts } from './counts/stored-counts.js';
 import { type TablePointer, walkTables } from '../tables/table-walk.js';
 

@@ -111,11 +111,30 @@ export class OverlapCheck {
 
   /** Notes that clusters belong to a structure from now on. */
   protect(hostOffset: HostOffset, length: number, structure: number): void {
-    if ((this.#structures & structure) === 0 || length === 0) return;
+    if (!this.tracks(structure) || length === 0) return;
     const last = this.#clusterAt(hostOffset + length - 1);
     lockExclusive(this.#memory, Word.lock);
     for (let cluster = this.#clusterAt(hostOffset); cluster <= last; cluster++) {
       this.#add(cluster, structure);
+    }
+    unlockExclusive(this.#memory, Word.lock);
+  }
+
+  /** Whether writes are kept off a structure. */
+  tracks(structure: number): boolean {
+    return (this.#structures & structure) !== 0;
+  }
+
+  /** Notes that clusters do not belong to a structure any more. */
+  release(hostOffset: HostOffset, length: number, structure: number): void {
+    if (!this.tracks(structure) || length === 0) return;
+    const last = this.#clusterAt(hostOffset + length - 1);
+    lockExclusive(this.#memory, Word.lock);
+    for (let cluster = this.#clusterAt(hostOffset); cluster <= last; cluster++) {
+      const at = this.#entryOf(cluster);
+      if (at < 0) continue;
+      const rest = this.#words[at + 1];
+      this.#memory.store(at + 1, rest & ~(structure << structuresShift));
     }
     unlockExclusive(this.#memory, Word.lock);
   }
@@ -190,17 +209,21 @@ export class OverlapCheck {
   }
 
   #of(cluster: ClusterIndex): number {
+    const at = this.#entryOf(cluster);
+    return at < 0 ? 0 : (this.#words[at + 1] >>> structuresShift) & structuresMask;
+  }
+
+  /** Where the entry of a cluster begins, -1 if there is none. */
+  #entryOf(cluster: ClusterIndex): number {
     const words = this.#words;
     const low = cluster | 0;
     let at = entriesAt + this.#first(low) * wordsPerEntry;
     for (let rest; (rest = words[at + 1]) !== 0;) {
-      if (words[at] === low && rest >>> highShift === Math.floor(cluster / two32)) {
-        return (rest >>> structuresShift) & structuresMask;
-      }
+      if (words[at] === low && rest >>> highShift === Math.floor(cluster / two32)) return at;
       at += wordsPerEntry;
       if (at === words.length) at = entriesAt;
     }
-    return 0;
+    return -1;
   }
 
   #first(low: number): number {

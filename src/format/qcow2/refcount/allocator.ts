@@ -10,6 +10,7 @@ import { CorruptionError } from '../tables/corruption.js';
 import { type ClusterIndex, type Geometry, after, asClusterIndex } from '../layout/geometry.js';
 import type { OverlapCheck } from '../overlap/overlap.js';
 import type { Growth, RefcountGrowth } from './growth.js';
+import type { PackedCounts } from './packed-counts.js';
 import type { Refcounts } from './refcounts.js';
 
 /** Units never looked at before that one reservation searches before it appends. */
@@ -164,6 +165,33 @@ export class Allocator {
   /** Counts one reference less to consecutive clusters that no table has ever pointed at. */
   async lowerAll(cluster: ClusterIndex, count: number): Promise<void> {
     for (let done = 0; done < count;) done += await this.lower(after(cluster, done), count - done);
+  }
+
+  /** Looks whether `changeAll` can be done; see `Refcounts.checkAll`. */
+  checkAll(counts: PackedCounts, sign: 1 | -1): Promise<void> {
+    return this.#mutex.runExclusive(() => this.#refcounts.checkAll(counts, sign));
+  }
+
+  /**
+   * Counts so many references more, or less, to clusters as `counts` has for each, while no queue runs a
+   * request; see `Refcounts.changeAll`.
+   *
+   * @returns the runs of clusters that have come to be free
+   */
+  changeAll(
+    counts: PackedCounts,
+    sign: 1 | -1,
+  ): Promise<readonly { readonly cluster: ClusterIndex; readonly length: number }[]> {
+    return this.#mutex.runExclusive(async () => {
+      const freed: { cluster: ClusterIndex; length: number }[] = [];
+      await this.#refcounts.changeAll(counts, sign, (cluster, length) => {
+        this.#noteFree(cluster, length);
+        const last = freed.at(-1);
+        if (last !== undefined && last.cluster + last.length === cluster) last.length += length;
+        else freed.push({ cluster, length });
+      });
+      return freed;
+    });
   }
 
   /** Gives back, before the last flush, the clusters of tables that could not be given back earlier. */

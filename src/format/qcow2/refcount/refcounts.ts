@@ -14,13 +14,21 @@ import {
   type Geometry,
   type HostOffset,
   after,
+  asClusterIndex,
   asHostOffset,
 } from '../layout/geometry.js';
+import type { PackedCounts } from './packed-counts.js';
 import type { PointerTable } from '../tables/pointer-table.js';
 import { type RefcountWidth, refcountWidth } from '../layout/refcount-width.js';
 
 /** Refcount blocks that are being added, by their numbers, and where they lie. */
 export type NewBlocks = ReadonlyMap<number, HostOffset>;
+
+/** Clusters from one up to another, all counted in one slice. */
+interface Part {
+  readonly from: ClusterIndex;
+  readonly to: ClusterIndex;
+}
 
 /** One thread's access to the reference counts of an open image. */
 export class Refcounts {
@@ -181,6 +189,94 @@ export class Refcounts {
   }
 
   /**
+   * Counts so many references more, or less, to clusters as `counts` has for each; all of them or none, as
+   * far as what was changed can be changed back.
+   *
+   * @param onFreed hears of consecutive clusters that have come to have no reference
+   * @throws what `checkAll` does, with nothing changed
+   */
+  async changeAll(
+    counts: PackedCounts,
+    sign: 1 | -1,
+    onFreed: (cluster: ClusterIndex, count: number) => void = () => undefined,
+  ): Promise<void> {
+    await this.checkAll(counts, sign);
+    const end = counts.highest() + 1;
+    const changed: Part[] = [];
+    try {
+      for (const part of this.#parts(counts, end)) {
+        await this.#changePart(counts, part, sign, onFreed);
+        changed.push(part);
+      }
+    } catch (error) {
+      for (const part of changed) {
+        await this.#changePart(counts, part, sign === 1 ? -1 : 1).catch(() => undefined);
+      }
+      throw error;
+    }
+  }
+
+  /**
+   * Looks whether so many references more, or less, to clusters can be counted.
+   *
+   * @throws ERR_COWHERD_UNSUPPORTED if a count has no room, ERR_COWHERD_CORRUPT if it is too low already
+   */
+  async checkAll(counts: PackedCounts, sign: 1 | -1): Promise<void> {
+    const end = counts.highest() + 1;
+    for (const part of this.#parts(counts, end)) await this.#checkPart(counts, part, sign);
+  }
+
+  /** The clusters with counts, by the slices of their references. */
+  *#parts(counts: PackedCounts, end: number): Generator<Part> {
+    const { refcountsPerSlice } = this.#geometry;
+    for (let from = counts.nextUsed(0, end); from < end;) {
+      const to = Math.min(end, (Math.floor(from / refcountsPerSlice) + 1) * refcountsPerSlice);
+      yield { from: asClusterIndex(from), to: asClusterIndex(to) };
+      from = counts.nextUsed(to, end);
+    }
+  }
+
+  #checkPart(counts: PackedCounts, { from, to }: Part, sign: 1 | -1): Promise<void> {
+    const { maxRefcount } = this.#geometry;
+    return this.#inSlice(from, (start, index) => {
+      for (let cluster: number = from, at = index; cluster < to; cluster++, at++) {
+        const delta = counts.get(cluster);
+        if (delta === 0) continue;
+        const value = this.#width.get(this.cache.view, start, at) + sign * delta;
+        if (value > maxRefcount) throw this.#noRoom(cluster);
+        if (value < 0) throw this.#outOfRange(asClusterIndex(cluster), value);
+      }
+    });
+  }
+
+  #changePart(
+    counts: PackedCounts,
+    { from, to }: Part,
+    sign: 1 | -1,
+    onFreed?: (cluster: ClusterIndex, count: number) => void,
+  ): Promise<void> {
+    return this.#inSlice(from, (start, index, slot) => {
+      let freed = 0;
+      for (let cluster: number = from, at = index; cluster < to; cluster++, at++) {
+        const delta = counts.get(cluster);
+        let value = -1;
+        if (delta !== 0) {
+          value = this.#width.get(this.cache.view, start, at) + sign * delta;
+          this.#width.set(this.cache.view, start, at, value);
+        }
+        if (value === 0) {
+          freed++;
+        } else if (freed > 0) {
+          onFreed?.(asClusterIndex(cluster - freed), freed);
+          freed = 0;
+        }
+      }
+      if (freed > 0) onFreed?.(asClusterIndex(to - freed), freed);
+      this.cache.markDirty(slot);
+    });
+  }
+
+  /**
    * Looks for free clusters in the slice that counts `cluster`, from there to the slice's end.
    *
    * @returns the first run of free clusters, at most `wanted` long; length 0 if there is none
@@ -257,6 +353,14 @@ export class Refcounts {
     const pending = this.#pendingBlocks.get(block);
     if (pending !== undefined) return pending;
     return block < this.table.length ? this.table.offset(block) : asHostOffset(0);
+  }
+
+  #noRoom(cluster: number): CowherdError {
+    const { clusterSize, refcountBits } = this.#geometry;
+    const place = `the cluster at host offset ${cluster * clusterSize}`;
+    const why = `reference counts of ${refcountBits} bits have no room for another reference to ${place}`;
+    const details = { operation: 'allocate', reason: 'Invalid argument' } as const;
+    return problemWith('ERR_COWHERD_UNSUPPORTED', this.#file.filename, why, details);
   }
 
   #outOfRange(cluster: ClusterIndex, value: number): CowherdError {

@@ -4,7 +4,7 @@ import type { StorageFile } from '../../../storage/storage.js';
 import type { FormatFacts } from '../../facts.js';
 import { readBitmaps } from '../contents/bitmaps.js';
 import { type EncryptionInfo, encryptionFacts } from '../contents/encryption.js';
-import { readSnapshots } from '../contents/snapshots.js';
+import { readSnapshots, snapshotFacts } from '../contents/snapshots.js';
 import {
   Autoclear,
   Compatible,
@@ -78,16 +78,7 @@ export async function qcow2Facts(file: StorageFile, header: Qcow2Header): Promis
     clusterSize: 2 ** header.clusterBits,
     encrypted: encrypt === undefined ? undefined : true,
     dirty: has(Incompatible.dirty),
-    snapshots: snapshots.map((snapshot) => ({
-      id: snapshot.id,
-      name: snapshot.name,
-      vmStateSize: snapshot.vmStateSize,
-      dateSeconds: snapshot.dateSeconds,
-      dateNanoseconds: snapshot.dateNanoseconds,
-      vmClockSeconds: snapshot.vmClockSeconds,
-      vmClockNanoseconds: snapshot.vmClockNanoseconds,
-      icount: snapshot.icount,
-    })),
+    snapshots: snapshots.map(snapshotFacts),
     // One that was in use says nothing that could be kept.
     bitmaps: version3
       ? bitmaps

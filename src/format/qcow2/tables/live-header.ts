@@ -5,7 +5,7 @@
  */
 import type { LongMutex } from '../../../engine/words/long-mutex.js';
 import type { StorageFile } from '../../../storage/storage.js';
-import type { HostOffset } from '../layout/geometry.js';
+import { type HostOffset, asHostOffset } from '../layout/geometry.js';
 import { type Qcow2Header, Incompatible, featureWordsOffset } from '../layout/header.js';
 
 const sectorSize = 512;
@@ -13,6 +13,8 @@ const sizeAt = 24;
 const l1EntriesAt = 36;
 const l1TableOffsetAt = 40;
 const refcountTableOffsetAt = 48;
+const snapshotCountAt = 60;
+const snapshotsOffsetAt = 64;
 
 /** Shared words of what a header may change to. */
 const Word = {
@@ -26,22 +28,24 @@ const Word = {
 /** Bytes of the words; behind them is the place of the disk, as numbers of 64 bits. */
 const wordBytes = 16;
 /** Where a number of the disk's place lies behind the words. */
-const Place = { size: 0, l1Offset: 1, l1Entries: 2 } as const;
+const Place = { size: 0, l1Offset: 1, l1Entries: 2, snapshotsOffset: 3, snapshotCount: 4 } as const;
 
-/** The size of the disk, and where its L1 table lies. */
+/** The size of the disk, and where its L1 table and the table of its snapshots lie. */
 export interface DiskPlace {
   /** Bytes. */
   readonly size: number;
   /** Host offset in bytes. */
   readonly l1Offset: HostOffset;
   readonly l1Entries: number;
+  /** Host offset in bytes; 0 if there are no snapshots. */
+  readonly snapshotsOffset: HostOffset;
+  readonly snapshotCount: number;
 }
 
 /** Makes the shared words of the header of an image that is being opened. */
 export function allocateHeaderWords(header: Qcow2Header): Int32Array {
-  const words = new Int32Array(new SharedArrayBuffer(wordBytes + 24));
-  const { size, l1TableOffset, l1Entries } = header;
-  new Float64Array(words.buffer, wordBytes).set([size, l1TableOffset, l1Entries]);
+  const words = new Int32Array(new SharedArrayBuffer(wordBytes + 8 * Object.keys(Place).length));
+  new Float64Array(words.buffer, wordBytes).set(placeNumbers(placeOf(header)));
   words[Word.incompatible] = header.incompatibleFeatures;
   words[Word.autoclear] = header.autoclearFeatures;
   words[Word.hasUnknownAutoclear] = header.hasUnknownAutoclear ? 1 : 0;
@@ -91,6 +95,8 @@ export class HeaderFile {
       size: this.#place[Place.size],
       l1TableOffset: this.#place[Place.l1Offset],
       l1Entries: this.#place[Place.l1Entries],
+      snapshotsOffset: this.#place[Place.snapshotsOffset],
+      snapshotCount: this.#place[Place.snapshotCount],
       incompatibleFeatures: Atomics.load(this.#words, Word.incompatible),
       autoclearFeatures: Atomics.load(this.#words, Word.autoclear),
       hasUnknownAutoclear: Atomics.load(this.#words, Word.hasUnknownAutoclear) !== 0,
@@ -160,15 +166,14 @@ export class HeaderFile {
     );
   }
 
-  /** Gives the disk another size, or another L1 table, durably, while no queue runs a request. */
+  /** Gives the disk another size, L1 table or snapshot table, durably, while no queue runs a request. */
   async changeDisk(disk: Partial<DiskPlace>): Promise<void> {
     await this.#mutex.runExclusive(async () => {
-      const { size, l1TableOffset, l1Entries } = this.header;
-      const changed = { size, l1Offset: l1TableOffset, l1Entries, ...disk };
+      const changed = { ...placeOf(this.header), ...disk };
       await this.#changeSector((sector) => {
         putPlace(sector, changed);
       });
-      this.#place.set([changed.size, changed.l1Offset, changed.l1Entries]);
+      this.#place.set(placeNumbers(changed));
     });
   }
 
@@ -189,8 +194,7 @@ export class HeaderFile {
     await changeHeaderSector(this.#file, (sector) => {
       const { version, incompatibleFeatures, refcountTableOffset, refcountTableClusters } =
         this.header;
-      const [size, l1Offset, l1Entries] = this.#place;
-      putPlace(sector, { size, l1Offset, l1Entries });
+      putPlace(sector, placeOf(this.header));
       // Autoclear bits that are gone may stay so.
       if (version === 3) sector.setUint32(featureWordsOffset + 4, incompatibleFeatures);
       sector.setBigUint64(refcountTableOffsetAt, BigInt(refcountTableOffset));
@@ -201,13 +205,29 @@ export class HeaderFile {
   }
 }
 
-function putPlace(
-  sector: DataView,
-  { size, l1Offset, l1Entries }: Readonly<Record<keyof DiskPlace, number>>,
-): void {
-  sector.setBigUint64(sizeAt, BigInt(size));
-  sector.setUint32(l1EntriesAt, l1Entries);
-  sector.setBigUint64(l1TableOffsetAt, BigInt(l1Offset));
+function placeOf(header: Qcow2Header): DiskPlace {
+  const { size, l1TableOffset, l1Entries, snapshotsOffset, snapshotCount } = header;
+  return {
+    size,
+    l1Offset: asHostOffset(l1TableOffset),
+    l1Entries,
+    snapshotsOffset: asHostOffset(snapshotsOffset),
+    snapshotCount,
+  };
+}
+
+/** The numbers of a place in the order of `Place`. */
+function placeNumbers(place: DiskPlace): number[] {
+  const { size, l1Offset, l1Entries, snapshotsOffset, snapshotCount } = place;
+  return [size, l1Offset, l1Entries, snapshotsOffset, snapshotCount];
+}
+
+function putPlace(sector: DataView, place: DiskPlace): void {
+  sector.setBigUint64(sizeAt, BigInt(place.size));
+  sector.setUint32(l1EntriesAt, place.l1Entries);
+  sector.setBigUint64(l1TableOffsetAt, BigInt(place.l1Offset));
+  sector.setUint32(snapshotCountAt, place.snapshotCount);
+  sector.setBigUint64(snapshotsOffsetAt, BigInt(place.snapshotsOffset));
 }
 
 /** Rewrites the first sector of an image, durably; nobody else may be doing so. */

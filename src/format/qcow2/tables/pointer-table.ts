@@ -90,6 +90,20 @@ export class PointerTable {
     unlockExclusive(this.#memory, this.#lock);
   }
 
+  /**
+   * Puts other entries in place of all there are, as they stand in the file at another place or at this one.
+   *
+   * @param bytes of the entries, no more than there is room for
+   */
+  replace(hostOffset: HostOffset, bytes: Uint8Array): void {
+    assert(bytes.length <= this.bytes.length, 'a table has more entries than there is room for');
+    this.place(hostOffset, bytes.length / 8);
+    lockExclusive(this.#memory, this.#lock);
+    this.bytes.fill(0);
+    this.bytes.set(bytes);
+    unlockExclusive(this.#memory, this.#lock);
+  }
+
   /** Offset part of an entry in bytes, 0 where it points at nothing. */
   offset(index: number): HostOffset {
     lockShared(this.#memory, this.#lock);

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { PackedCounts } from '../../../../src/format/qcow2/check/counts/packed-counts.js';
+import { PackedCounts } from '../../../../src/format/qcow2/refcount/packed-counts.js';
 import { refcountWidth } from '../../../../src/format/qcow2/layout/refcount-width.js';
 
 test('counts of every width keep to themselves', () => {

@@ -1,7 +1,7 @@
 /** The reference counts of a whole file as its refcount blocks have them, for a check. */
 import { bigEndian, wordsOf } from '../../layout/big-endian.js';
 import type { CheckedImage } from '../tables/checked-image.js';
-import { PackedCounts } from './packed-counts.js';
+import { PackedCounts } from '../../refcount/packed-counts.js';
 import { exactCounts } from '../../layout/refcount-width.js';
 import { type TablePointer, walkTables } from '../../tables/table-walk.js';
 

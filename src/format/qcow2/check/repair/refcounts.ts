@@ -7,7 +7,7 @@
 import { type CowherdError, problemWith } from '../../../../errors.js';
 import { maxRefcountTableBytes } from '../../../../limits.js';
 import type { CheckedImage } from '../tables/checked-image.js';
-import type { PackedCounts } from '../counts/packed-counts.js';
+import type { PackedCounts } from '../../refcount/packed-counts.js';
 import { refcountWidth } from '../../layout/refcount-width.js';
 
 const sectorSize = 512;

@@ -6,27 +6,21 @@ import { maxL1TableBytes, maxSnapshotExtraBytes, maxSnapshots } from '../../../.
 import { CheckGivenUp, type Findings } from '../findings/findings.js';
 import type { CheckedImage } from './checked-image.js';
 import { TableReader, isTableTooLong } from '../../contents/snapshot-reader.js';
+import { type StoredSnapshot, requiredExtraLength } from '../../contents/snapshots.js';
 import type { Geometry } from '../../layout/geometry.js';
 import { decodeText } from '../../layout/stored-text.js';
 
 const fixedBytes = 40;
-/** Extra data that version 3 requires, and that is written: VM state size, disk size, icount. */
-const requiredExtraBytes = 16;
-const writtenExtraBytes = 24;
 const two32 = 0x100000000;
 
-/** One entry of the table. */
-export interface CheckedSnapshot {
+/** One entry of the table, with extra data at most as long as may be. */
+export interface CheckedSnapshot extends StoredSnapshot {
   readonly id: string;
   readonly name: string;
   /** Host offset in bytes of its L1 table, in hexadecimal too where no number holds it. */
   readonly l1Offset: number;
   readonly l1OffsetHex: string;
   readonly l1Entries: number;
-  /** The entry's parts as they stand in the file; extra data at most as long as may be. */
-  readonly fixed: Uint8Array;
-  readonly extra: Uint8Array;
-  readonly names: Uint8Array;
 }
 
 /**
@@ -84,7 +78,7 @@ export async function readCheckedSnapshots(
   }
   if (header.version === 3) {
     for (const [index, { extra }] of snapshots.entries()) {
-      if (extra.length >= requiredExtraBytes) continue;
+      if (extra.length >= requiredExtraLength) continue;
       const what = repairing ? 'Repairing' : 'ERROR';
       const message = `${what} snapshot table entry ${index} is incomplete`;
       findings.snapshotCorruption('snapshotIncomplete', message, repairing);
@@ -162,37 +156,4 @@ async function readEntries(
     });
   }
   return { snapshots, lengthBytes: end };
-}
-
-/** The bytes of a snapshot table in which every entry is complete. */
-export function encodeSnapshotTable(image: CheckedImage, table: CheckedSnapshots): Uint8Array {
-  const parts: Uint8Array[] = [];
-  let length = 0;
-  const add = (bytes: Uint8Array): void => {
-    parts.push(bytes);
-    length += bytes.length;
-  };
-  for (const { fixed, extra, names } of table.snapshots) {
-    add(new Uint8Array(Math.ceil(length / 8) * 8 - length));
-    const whole = new Uint8Array(Math.max(extra.length, writtenExtraBytes));
-    whole.set(extra);
-    const from = new DataView(fixed.buffer);
-    const to = new DataView(whole.buffer);
-    if (extra.length < 8) to.setBigUint64(0, BigInt(from.getUint32(32)));
-    if (extra.length < requiredExtraBytes) to.setBigUint64(8, BigInt(image.header.size));
-    // No instruction count is known.
-    if (extra.length < writtenExtraBytes) to.setBigUint64(16, 2n ** 64n - 1n);
-    const entry = fixed.slice();
-    new DataView(entry.buffer).setUint32(36, whole.length);
-    add(entry);
-    add(whole);
-    add(names);
-  }
-  const bytes = new Uint8Array(length);
-  let at = 0;
-  for (const part of parts) {
-    bytes.set(part, at);
-    at += part.length;
-  }
-  return bytes;
 }

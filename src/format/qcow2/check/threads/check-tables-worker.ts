@@ -14,7 +14,7 @@ import {
   type TableOrders,
   tableFields,
 } from './check-tables-messages.js';
-import { SharedOnes } from '../counts/packed-counts.js';
+import { SharedOnes } from '../../refcount/packed-counts.js';
 import { walkTables } from '../../tables/table-walk.js';
 
 /** Stands for the findings of a table in which nothing is wrong. */
