@@ -12,11 +12,22 @@ export const usualPattern = 0xcd;
 /** By how many bytes buffers miss what direct access asks for, where that is wanted. */
 const misalignment = 16;
 const shownBytes = 16;
+const comparedBytes = 65_536;
 
 /** Memory of a buffer. @param isMisaligned whether it is to begin where direct access cannot go */
 export function newBuffer(length: number, byte: number, isMisaligned: boolean): Buffer {
   const buffer = Buffer.allocUnsafeSlow(length + misalignment).fill(byte);
   return isMisaligned ? buffer.subarray(misalignment) : buffer.subarray(0, length);
+}
+
+/** Whether every byte of a buffer is of one value. */
+export function isFilledWith(buffer: Buffer, byte: number): boolean {
+  const piece = Buffer.alloc(Math.min(buffer.length, comparedBytes), byte);
+  for (let begin = 0; begin < buffer.length; begin += comparedBytes) {
+    const part = buffer.subarray(begin, begin + comparedBytes);
+    if (part.compare(piece, 0, part.length) !== 0) return false;
+  }
+  return true;
 }
 
 /** One after the other in a buffer. */

@@ -101,9 +101,10 @@ function named(
   attempt: string,
 ): ImageName {
   const use = { objects, attempt, forWriting: !readOnly };
-  if (list === undefined) return parseImageName(given ?? '', { ...use, format });
   try {
-    return parseImageName(list, { ...use, imageOpts: true });
+    return list === undefined
+      ? parseImageName(given ?? '', { ...use, format })
+      : parseImageName(list, { ...use, imageOpts: true });
   } catch (error) {
     const cause = error instanceof CliError ? error.cause : undefined;
     if (!(cause instanceof CowherdError)) throw error;

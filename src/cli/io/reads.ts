@@ -1,5 +1,5 @@
 /** `read`, `readv` and `aio_read`. */
-import { newBuffer, partsOf, dumpText, unreadByte } from './buffers.js';
+import { dumpText, isFilledWith, newBuffer, partsOf, unreadByte } from './buffers.js';
 import { copyUp } from './copy-on-read.js';
 import type { Exerciser } from './exerciser.js';
 import { IoFailure } from './failure.js';
@@ -57,7 +57,7 @@ async function performRead(
 }
 
 function holds(buffer: Buffer, { byte, start, length }: Expected): boolean {
-  return buffer.subarray(start, start + length).every((each) => each === byte);
+  return isFilledWith(buffer.subarray(start, start + length), byte);
 }
 
 /** Keeps what is read in the image, where that is wanted. Requests that write are waited for. */

@@ -34,6 +34,7 @@ export async function imageInfo(source: InfoSource): Promise<ImageInfo> {
     protocol: file.protocol,
     extentSizeHint: file.extentSizeHint?.(),
     clusterSize,
+    subclusterSize: others.subclusterSize,
     vmStateOffset: others.vmStateOffset,
     encrypted,
     dirtyFlag: dirty,

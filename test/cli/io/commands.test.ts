@@ -6,7 +6,14 @@ import { assertAlike, bothRun, ioTwins } from '../../support/io-twins.js';
 import { needsTool, runOk } from '../../support/tools.js';
 
 /** What each image is, by its name. */
-const formats = { disk: 'qcow2', above: 'qcow2', subclusters: 'qcow2', raw: 'raw', odd: 'raw' };
+const formats = {
+  disk: 'qcow2',
+  above: 'qcow2',
+  subclusters: 'qcow2',
+  'subclusters above': 'qcow2',
+  raw: 'raw',
+  odd: 'raw',
+};
 
 type Name = keyof typeof formats;
 
@@ -18,6 +25,8 @@ async function makeImages(folder: string): Promise<void> {
   await runOk('qemu-io', ['-c', 'write -P 7 100k 300k', 'below'], { cwd: folder });
   await create('-f', 'qcow2', '-b', 'below', '-F', 'qcow2', 'above', '2M');
   await create('-f', 'qcow2', '-o', 'extended_l2=on', 'subclusters', '1M');
+  const extended = ['-f', 'qcow2', '-o', 'extended_l2=on', '-b', 'below', '-F', 'qcow2'];
+  await create(...extended, 'subclusters above', '2M');
   await create('-f', 'raw', 'raw', '1M');
   await writeFile(path.join(folder, 'odd'), Buffer.alloc(1000, 'x'));
   await writeFile(path.join(folder, 'pattern'), 'abc');
@@ -213,6 +222,11 @@ const scripts: Readonly<Record<string, Script>> = {
       'map',
     ],
   },
+  'parts of clusters are kept when they are read': {
+    on: ['subclusters above'],
+    options: ['-C'],
+    lines: ['read 5000 10', 'map', 'read -P 7 120k 10', 'map', 'read 1M 100k', 'map'],
+  },
   'direct access': {
     on: everywhere,
     options: ['-n', '-m'],
@@ -271,6 +285,8 @@ test('images that cannot be opened, and options that are wrong', async (t) => {
     ['--image-opts', '-f', 'qcow2', 'driver=qcow2,file.filename=disk'],
     ['json:{"driver":"qcow2","file":{"driver":"file","filename":"disk"}}'],
     ['json:{"driver":"qcow2","file":{"driver":"file","filename":"none"}}'],
+    ["json:{'driver':'qcow2','file':{'driver':'file','filename':'disk'}}"],
+    ["json:{'driver':'qcow2','file':{'filename':'disk'},'backing':null}"],
     ['raw'],
     ['-r', 'raw'],
     ['-i', 'threads', '-t', 'writeback', '--read-only', 'disk'],

@@ -75,13 +75,14 @@ export async function qcow2Facts(file: StorageFile, header: Qcow2Header): Promis
     corrupt: version3 ? has(Incompatible.corrupt) : undefined,
     extendedL2: version3 ? has(Incompatible.extendedL2) : undefined,
   };
-  const { l2EntriesPerTable, clusterSize } = new Geometry({
+  const { l2EntriesPerTable, clusterSize, subclusterSize } = new Geometry({
     ...header,
     extendedL2: has(Incompatible.extendedL2),
   });
   const tableBytes = l2EntriesPerTable * clusterSize;
   return {
     clusterSize,
+    subclusterSize: subclusterSize < clusterSize ? subclusterSize : undefined,
     vmStateOffset: Math.ceil(header.size / tableBytes) * tableBytes,
     encrypted: encrypt === undefined ? undefined : true,
     dirty: has(Incompatible.dirty),
