@@ -7,7 +7,8 @@ import type { Session } from '../process/session.js';
 import type { TlsObjects } from '../options/objects.js';
 import { damageText } from '../text/failures.js';
 import { IoFailure } from './failure.js';
-import { type OpenDisk, type Openers, type Opening, openDisk } from './opening.js';
+import { type OpenDisk, type Openers, openDisk } from './open-disk.js';
+import type { Opening } from './opening.js';
 
 /** How the exerciser works. */
 export interface ExerciserSettings {

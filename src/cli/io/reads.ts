@@ -11,7 +11,7 @@ import {
   parseRequestBytes,
   requireSectors,
 } from './numbers.js';
-import { perform, runOn } from './requests.js';
+import { perform, requestFailure, runOn } from './requests.js';
 
 /** Which bytes of what was read have to be of a pattern. */
 interface Expected {
@@ -62,11 +62,17 @@ function holds(buffer: Buffer, { byte, start, length }: Expected): boolean {
 
 /** Keeps what is read in the image, where that is wanted. Requests that write are waited for. */
 async function keepWhatIsRead(exerciser: Exerciser, reading: Reading): Promise<void> {
-  const { image, opening } = exerciser.disk;
-  if (!opening.copiesOnRead) return;
+  const { image, copiesOnRead, copyFault } = exerciser.disk;
+  if (!copiesOnRead) return;
   await exerciser.settled();
-  const length = reading.lengths.reduce((sum, each) => sum + each, 0);
-  if (reading.offset + length <= image.size) await copyUp(image, reading.offset, length);
+  const { what, offset, lengths } = reading;
+  const length = lengths.reduce((sum, each) => sum + each, 0);
+  if (offset + length > image.size) return;
+  try {
+    await copyUp(image, offset, length, copyFault);
+  } catch (error) {
+    throw requestFailure(exerciser, what, error);
+  }
 }
 
 const pattern = (words: IoWords): number | undefined => {

@@ -1,8 +1,10 @@
 /** The commands of `io` do, say and refuse what those of qemu-io do: on twins, one for each program. */
-import { writeFile } from 'node:fs/promises';
+import assert from 'node:assert/strict';
+import { rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { assertAlike, bothRun, ioTwins } from '../../support/io-twins.js';
+import { smallDisk } from '../../support/small-disk.js';
 import { needsTool, runOk } from '../../support/tools.js';
 
 /** What each image is, by its name. */
@@ -266,6 +268,47 @@ for (const [name, { on, options = [], lines }] of Object.entries(scripts)) {
     }
   });
 }
+
+test('nodes over an image', async (t) => {
+  if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+  const twins = await ioTwins(t, async (folder) => {
+    await makeImages(folder);
+    const rule = '[inject-error]\nevent = "cor_write"\nsector = "500"\n';
+    await writeFile(path.join(folder, 'rules'), rule);
+  });
+  const lines = [
+    ...['open -r -o driver=copy-on-read,file.driver=qcow2 above', 'length'],
+    ...['open -o driver=copy-on-read,file.driver=qcow2 above', 'read 0 70k', 'map', 'close'],
+    ...['open -o driver=copy-on-read,file.driver=qcow2,file.file.filename=above', 'map', 'close'],
+    ...['open -o driver=blkdebug,align=4k,max-transfer=64k,image.driver=qcow2 blkdebug::above'],
+    ...['write -P 33 1000 128k', 'read -P 33 1000 128k', 'discard 64k 64k', 'map', 'close'],
+    ...['open -C -o driver=blkdebug,config=rules,image.driver=qcow2 above', 'read 250k 1'],
+    ...['read 900k 1', 'read 200k 1', 'map', 'close'],
+    ...['open -C -o driver=blkdebug,image.driver=qcow2 blkdebug:rules:above', 'read 250k 1'],
+  ];
+  await bothRun(twins, lines, []);
+  await assertAlike(twins, 'above', 'qcow2', 'nodes');
+});
+
+test('a disk that is full', async (t) => {
+  const folders = [await smallDisk(t, 3 << 20), await smallDisk(t, 3 << 20)];
+  const [mine, theirs] = folders;
+  if (mine === undefined || theirs === undefined || !needsTool(t, 'qemu-img', 'qemu-io')) return;
+  for (const format of ['qcow2', 'raw']) {
+    for (const each of [mine, theirs]) {
+      await runOk('qemu-img', ['create', '-q', '-f', format, format, '20M'], { cwd: each });
+    }
+    const lines = [
+      ...['write -P 1 0 1M', 'write -P 2 1M 10M', 'read -P 1 0 1M', 'write -P 3 0 64k'],
+      ...['aio_write 12M 4M', 'aio_flush', 'writev 11M 4M 1M', 'read -P 3 0 64k'],
+    ];
+    const { code } = await bothRun({ mine, theirs, link: '' }, lines, ['-f', format, format]);
+    assert.equal(code, 1);
+    await runOk('qemu-img', ['info', '-f', format, path.join(mine, format)]);
+    if (format === 'qcow2') await runOk('qemu-img', ['check', '-q', path.join(mine, format)]);
+    for (const each of [mine, theirs]) await rm(path.join(each, format));
+  }
+});
 
 test('images that cannot be opened, and options that are wrong', async (t) => {
   if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
