@@ -1,7 +1,7 @@
 /** `cowherd io`: an image exercised by commands, as qemu-io does it. */
 import { runInput, runLines } from '../io/run-lines.js';
 import { Exerciser } from '../io/exerciser.js';
-import { parseCache, parseDiscard, parseEngine, plainOpening } from '../io/opening.js';
+import { parseWays, plainOpening } from '../io/opening.js';
 import { readObjects } from '../options/objects.js';
 import type { OptionSpecs } from '../options/options.js';
 import { parseCommandLine } from '../options/options.js';
@@ -78,9 +78,6 @@ export const ioCommand: Command = {
     const name = session.name === ioCommand.link ? '' : ioCommand.name;
     const line = parseCommandLine(name, options, words);
     if (line.operands.length > 1) throw usageError(name, 'Expecting one image file name');
-    const [cache, discard, aio] = (['cache', 'discard', 'aio'] as const).map((key) =>
-      line.last(key),
-    );
     const opening = {
       ...plainOpening,
       format: line.last('format'),
@@ -88,10 +85,12 @@ export const ioCommand: Command = {
       forceShare: line.has('forceShare'),
       isSnapshot: line.has('snapshot'),
       copiesOnRead: line.has('copyOnRead'),
-      cache: cache === undefined ? (line.has('noCache') ? 'none' : undefined) : parseCache(cache),
-      discard: discard === undefined ? undefined : parseDiscard(discard),
-      aio: aio === undefined ? (line.has('nativeAio') ? 'auto' : undefined) : parseEngine(aio),
-    } as const;
+      ...parseWays({
+        cache: line.last('cache') ?? (line.has('noCache') ? 'none' : undefined),
+        discard: line.last('discard'),
+        aio: line.last('aio') ?? (line.has('nativeAio') ? 'native' : undefined),
+      }),
+    };
     const isList = line.has('imageOpts');
     if (isList && opening.format !== undefined) {
       throw new CliError('--image-opts and -f are mutually exclusive');

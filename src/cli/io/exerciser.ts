@@ -38,20 +38,15 @@ export class Exerciser implements AsyncDisposable {
     readonly settings: ExerciserSettings,
   ) {}
 
-  /** @throws IoFailure where none is open */
+  /** The image that is open, and how it was opened. @throws IoFailure where none is */
   requireDisk(): OpenDisk {
     if (this.#disk === undefined) throw new IoFailure("no file open, try 'help open'", 'errors');
     return this.#disk;
   }
 
-  /** The image that is open, and how it was opened. @throws IoFailure where none is */
-  get disk(): OpenDisk {
-    return this.requireDisk();
-  }
-
-  /** The image that is open. */
+  /** The image that is open. @throws IoFailure where none is */
   get image(): Image {
-    return this.disk.image;
+    return this.requireDisk().image;
   }
 
   /** The queue that the next request goes to: the one that was chosen, or each in turn. */
@@ -84,11 +79,16 @@ export class Exerciser implements AsyncDisposable {
       session.complain(`${message}\n`);
     });
     const { image } = disk;
-    const further = Array.from({ length: queues - 1 }, () => image.openQueue());
-    this.#queues = [image, ...(await Promise.all(further))];
+    try {
+      const further = Array.from({ length: queues - 1 }, () => image.openQueue());
+      this.#queues = [image, ...(await Promise.all(further))];
+    } catch (error) {
+      await disk.close();
+      throw error;
+    }
+    this.#disk = disk;
     this.#next = 0;
     this.#isChosen = false;
-    this.#disk = disk;
     if (disk.isGuessed && !opening.readOnly) this.#warnOfGuess(image.filename);
   }
 
@@ -120,7 +120,8 @@ export class Exerciser implements AsyncDisposable {
    * @throws CliError where it cannot be; then it is open as it was
    */
   async reopen(opening: Opening): Promise<void> {
-    const before = this.disk.opening;
+    const before = this.requireDisk().opening;
+    if (before.isSnapshot) throw new CliError('What was written above the image would be gone');
     await this.close();
     try {
       await this.open(opening);
@@ -132,8 +133,12 @@ export class Exerciser implements AsyncDisposable {
 
   /** Lets a request run on while further commands are read. @param work reports failures by itself */
   runOn(work: Promise<void>): void {
+    const leave = (): void => {
+      this.#underWay.delete(work);
+    };
     this.#underWay.add(work);
-    void work.finally(() => this.#underWay.delete(work));
+    // Where nothing can be told any more, the session has been ended.
+    work.then(leave, leave);
   }
 
   /** Waits for what is under way. */

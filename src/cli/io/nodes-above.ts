@@ -34,7 +34,8 @@ const limits: readonly string[] = [
  * @param refuse makes the error of what cannot be done
  */
 export function nodesAbove(opening: Opening, refuse: (why: string) => CliError): NodesAbove {
-  const { list = '' } = opening;
+  const { list } = opening;
+  if (list === undefined) return { below: opening };
   const values = new Map(parseOptionList(list).map(({ name, value }) => [name, value]));
   const driver = values.get('driver');
   if (driver === copyOnRead) {

@@ -1,7 +1,7 @@
 /** `open`, `close` and `reopen`. */
 import { CliError } from '../process/cli-error.js';
 import { type IoCommand, misused } from './io-command.js';
-import { listWith, parseCache, parseDiscard, parseEngine, plainOpening } from './opening.js';
+import { listWith, parseCache, parseWays, plainOpening } from './opening.js';
 
 /** The command `open`. */
 export const openCommand: IoCommand = {
@@ -15,7 +15,6 @@ export const openCommand: IoCommand = {
   operands: [0, 1],
   isFree: true,
   async run(words, exerciser) {
-    const [cache, discard, aio] = ['t', 'd', 'i'].map((flag) => words.last(flag));
     const [given] = words.operands as readonly [string?];
     const lists = words.all('o');
     if (given === undefined && lists.length === 0) throw misused(openCommand);
@@ -26,10 +25,12 @@ export const openCommand: IoCommand = {
       forceShare: words.has('U'),
       isSnapshot: words.has('s'),
       copiesOnRead: words.has('C'),
-      cache: cache === undefined ? (words.has('n') ? 'none' : undefined) : parseCache(cache),
-      discard: discard === undefined ? undefined : parseDiscard(discard),
-      aio: aio === undefined ? undefined : parseEngine(aio),
-    } as const;
+      ...parseWays({
+        cache: words.last('t') ?? (words.has('n') ? 'none' : undefined),
+        discard: words.last('d'),
+        aio: words.last('i') ?? (words.has('k') ? 'native' : undefined),
+      }),
+    };
     if (exerciser.settings.isByLists && given !== undefined) {
       await exerciser.open({ ...opening, given: undefined, list: [given, ...lists].join(',') });
       return;
@@ -57,7 +58,7 @@ export const reopenCommand: IoCommand = {
   most: Infinity,
   operands: [0, 0],
   async run(words, exerciser) {
-    const before = exerciser.disk.opening;
+    const before = exerciser.requireDisk().opening;
     const cache = words.last('c');
     const mode = cache === undefined ? before.cache : parseCache(cache);
     if (words.count('r') + words.count('w') > 1) {

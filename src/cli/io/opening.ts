@@ -50,15 +50,33 @@ export function parseCache(name: string): CacheMode {
   throw new CliError(`Invalid cache option: ${name}`);
 }
 
-/** Whether discarded clusters are freed. @throws CliError */
-export function parseDiscard(name: string): OpenImageOptions['discard'] {
+/** Ways of opening by their names, each undefined where it is not said. */
+interface NamedWays {
+  readonly cache: string | undefined;
+  readonly discard: string | undefined;
+  readonly aio: string | undefined;
+}
+
+/** The ways of opening of those names. @throws CliError */
+export function parseWays({
+  cache,
+  discard,
+  aio,
+}: NamedWays): Pick<Opening, 'cache' | 'discard' | 'aio'> {
+  return {
+    cache: cache === undefined ? undefined : parseCache(cache),
+    discard: discard === undefined ? undefined : parseDiscard(discard),
+    aio: aio === undefined ? undefined : parseEngine(aio),
+  };
+}
+
+function parseDiscard(name: string): Opening['discard'] {
   if (name === 'ignore' || name === 'off') return 'ignore';
   if (name === 'unmap' || name === 'on') return 'unmap';
   throw new CliError(`Invalid discard option: ${name}`);
 }
 
-/** The engine of a name that QEMU has. @throws CliError */
-export function parseEngine(name: string): AioMode {
+function parseEngine(name: string): AioMode {
   if (name === 'native') return 'auto';
   if (name === 'threads' || name === 'io_uring') return name;
   throw new CliError(`Invalid aio option: ${name}`);

@@ -62,7 +62,7 @@ function holds(buffer: Buffer, { byte, start, length }: Expected): boolean {
 
 /** Keeps what is read in the image, where that is wanted. Requests that write are waited for. */
 async function keepWhatIsRead(exerciser: Exerciser, reading: Reading): Promise<void> {
-  const { image, copiesOnRead, copyFault } = exerciser.disk;
+  const { image, copiesOnRead, copyFault } = exerciser.requireDisk();
   if (!copiesOnRead) return;
   await exerciser.settled();
   const { what, offset, lengths } = reading;

@@ -29,6 +29,9 @@ const length = fc.oneof(fc.nat(3000), fc.constantFrom(512, 4096, 65_536, 131_072
 const byte = fc.nat(255);
 
 const place = fc.tuple(offset, length).map(([at, bytes]) => `${at} ${bytes}`);
+const clusters = fc
+  .tuple(fc.nat(15), fc.integer({ min: 1, max: 4 }))
+  .map(([first, count]) => `${first * 65_536} ${count * 65_536}`);
 const line = fc.oneof(
   { weight: 4, arbitrary: fc.tuple(byte, place).map(([p, at]) => `write -P ${p} ${at}`) },
   { weight: 2, arbitrary: fc.tuple(byte, place).map(([p, at]) => `read -P ${p} ${at}`) },
@@ -37,6 +40,8 @@ const line = fc.oneof(
   fc.tuple(place, length).map(([at, more]) => `readv ${at} ${more}`),
   { weight: 2, arbitrary: place.map((at) => `write -z ${at}`) },
   place.map((at) => `write -zu ${at}`),
+  { weight: 2, arbitrary: clusters.map((at) => `write -z ${at}`) },
+  clusters.map((at) => `discard ${at}`),
   place.map((at) => `aio_write -P 3 ${at}`),
   place.map((at) => `alloc ${at}`),
   fc.constantFrom('map', 'length', 'flush', 'aio_flush', 'reopen -r', 'reopen -w', 'reopen'),
@@ -45,6 +50,18 @@ const line = fc.oneof(
 /** What runs on is waited for at once, since nobody says which of two ends first. */
 function settled(lines: readonly string[]): readonly string[] {
   return lines.flatMap((each) => (each.startsWith('aio_write') ? [each, 'aio_flush'] : [each]));
+}
+
+/**
+ * Zeroes over a part of a cluster that reads as zeroes leave it here as it is stored, and QEMU makes it a zero
+ * cluster: what is stored is not asked for then.
+ */
+function comparable(lines: readonly string[]): readonly string[] {
+  const isInPart = lines.some((each) => {
+    const place = /^write -zu? (.*)/.exec(each)?.[1].split(' ') ?? [];
+    return place.some((text) => Number(text) % 65_536 !== 0);
+  });
+  return isInPart ? lines.filter((each) => !/^(?:map|alloc)/.test(each)) : lines;
 }
 
 test(`random sequences of commands (COWHERD_TEST_SEED=${seed})`, async (t) => {
@@ -70,7 +87,7 @@ test(`random sequences of commands (COWHERD_TEST_SEED=${seed})`, async (t) => {
             cwd: each,
           });
         }
-        const { code } = await bothRun(twins, settled(lines), ['-f', format, 'disk']);
+        const { code } = await bothRun(twins, settled(comparable(lines)), ['-f', format, 'disk']);
         assert.ok(code === 0 || code === 1);
         await assertAlike(twins, 'disk', format, kind);
       },
