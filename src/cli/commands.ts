@@ -7,6 +7,7 @@ import { convertCommand } from './commands/convert.js';
 import { createCommand } from './commands/create.js';
 import { ddCommand } from './commands/dd.js';
 import { infoCommand } from './commands/info.js';
+import { ioCommand } from './commands/io.js';
 import { mapCommand } from './commands/map.js';
 import { measureCommand } from './commands/measure.js';
 import { mountCommand } from './commands/mount.js';
@@ -23,6 +24,7 @@ export const commands: readonly Command[] = [
   createCommand,
   ddCommand,
   infoCommand,
+  ioCommand,
   mapCommand,
   measureCommand,
   mountCommand,

@@ -6,7 +6,7 @@ import { forgetOpen } from '../image/graph/left-open.js';
 import { spareAddressSpace } from './process/address-space.js';
 import { givenArguments } from './options/given-arguments.js';
 import { optimiseLate } from './process/late-optimisation.js';
-import { runProgram } from './program.js';
+import { programName, runProgram } from './program.js';
 import { Session } from './process/session.js';
 
 /** Signals this soon after the first one repeat it: timeout(1) signals a process and then its group. */
@@ -15,9 +15,7 @@ const repetitionMs = 1000;
 spareAddressSpace();
 optimiseLate();
 
-/** What qemu-img's users have scripts for; a link of that name to this file speaks as it does. */
-const givenName = path.basename(process.argv[1] ?? '');
-const name = givenName === 'qemu-img' ? givenName : 'cowherd';
+const name = programName(path.basename(process.argv[1] ?? ''));
 const session = new Session(process.stdin, process.stdout, process.stderr, name);
 // Without a listener Node would open a debugger, to be reached over the network.
 process.on('SIGUSR1', () => session.onStatusAsked?.());

@@ -12,7 +12,7 @@ import { packageFolder } from '../package-folder.js';
 import { describeErrno } from '../system-errors.js';
 import { CliError } from './process/cli-error.js';
 import { damageText } from './text/failures.js';
-import { commandHelp } from './commands/command.js';
+import { type Command, commandHelp } from './commands/command.js';
 import { commands } from './commands.js';
 import type { OptionSpecs } from './options/options.js';
 import { parseCommandLine } from './options/options.js';
@@ -24,6 +24,22 @@ const options = {
   ...helpOption,
   version: { short: 'V', long: 'version', help: 'show the version and exit' },
 } as const satisfies OptionSpecs<string>;
+
+const ownName = 'cowherd';
+
+/**
+ * What the program calls itself: as QEMU's tools do, for whose users' scripts, where a link of such a name
+ * leads to it.
+ *
+ * @param given the name that it was called by
+ */
+export function programName(given: string): string {
+  return given === 'qemu-img' || commandOfLink(given) !== undefined ? given : ownName;
+}
+
+function commandOfLink(program: string): Command | undefined {
+  return commands.find(({ link }) => link === program);
+}
 
 /** What a shell makes of a program that was ended by SIGPIPE. */
 const outputClosedCode = 141;
@@ -51,6 +67,8 @@ export async function runProgram(words: readonly string[], session: Session): Pr
 }
 
 async function dispatch(words: readonly string[], session: Session): Promise<number> {
+  const alone = commandOfLink(session.name);
+  if (alone !== undefined) return await runAlone(alone, words, session);
   const line = parseCommandLine('', options, words, true);
   if (line.has('version')) {
     await session.print(versionText(session.name));
@@ -72,12 +90,25 @@ async function dispatch(words: readonly string[], session: Session): Promise<num
   return await command.run(rest, session);
 }
 
-/** Our version; for who takes us for qemu-img, the version too whose options we take. */
+/** Runs a program that is one command. */
+async function runAlone(
+  command: Command,
+  words: readonly string[],
+  session: Session,
+): Promise<number> {
+  const line = parseCommandLine('', { ...command.options, ...options }, words);
+  if (!line.has('help') && !line.has('version')) return await command.run(words, session);
+  const text = line.has('help') ? commandHelp(command, session.name) : versionText(session.name);
+  await session.print(text);
+  return 0;
+}
+
+/** Our version; for who takes us for one of QEMU's tools, the version too whose options we take. */
 function versionText(program: string): string {
   if (packageFolder === undefined) throw new CliError("The program's own package.json is missing");
   const packageFile = new URL('package.json', packageFolder);
   const { version } = JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string };
-  if (program === 'cowherd') return `cowherd version ${version}\n`;
+  if (program === ownName) return `cowherd version ${version}\n`;
   return `${program} version 10.0 (cowherd ${version})\n`;
 }
 

@@ -24,6 +24,10 @@ export interface BitmapFacts {
 export interface FormatFacts {
   /** Bytes. */
   readonly clusterSize?: number | undefined;
+  /** Bytes of the parts in which clusters are allocated, where these are smaller. */
+  readonly subclusterSize?: number | undefined;
+  /** Guest offset behind the disk from which on the state of a machine is kept, where one can be. */
+  readonly vmStateOffset?: number | undefined;
   readonly encrypted?: boolean | undefined;
   /** Whether it was not closed cleanly; undefined for formats of which QEMU does not tell it. */
   readonly dirty?: boolean | undefined;

@@ -12,6 +12,8 @@ export interface Command {
   readonly options: OptionSpecs<string>;
   /** The words that may be options, where others look like some; all of them if left out. */
   readonly optionWords?: (words: readonly string[]) => readonly string[];
+  /** The name of a link to the program that is this command alone. */
+  readonly link?: string;
   /** Whole examples for the help text, without the program's name. */
   readonly examples?: readonly string[];
   /**
@@ -29,15 +31,19 @@ export interface Command {
  * @param program what the program calls itself
  */
 export function commandHelp(
-  { name, summary, operands, options, examples = [] }: Command,
+  { name, summary, operands, options, link, examples = [] }: Command,
   program: string,
 ): string {
+  const isAlone = program === link;
+  const called = isAlone ? program : `${program} ${name}`;
   const lines = Object.values(options).map(
     (spec) => `  ${optionForms(spec).join(', ')}\n      ${spec.help}\n`,
   );
-  const shown = examples.map((example) => `  ${program} ${example}\n`).join('');
+  const shown = examples
+    .map((example) => `  ${isAlone ? example.replace(name, program) : `${program} ${example}`}\n`)
+    .join('');
   const tail = shown === '' ? '' : `\nExamples:\n${shown}`;
-  return `Usage: ${program} ${name} [options] ${operands}\n\n${summary}.\n\nOptions:\n${lines.join('')}${tail}`;
+  return `Usage: ${called} [options] ${operands}\n\n${summary}.\n\nOptions:\n${lines.join('')}${tail}`;
 }
 
 function optionForms({ short, long, argument, optional }: OptionSpec): string[] {

@@ -40,6 +40,8 @@ export interface ImageNameOptions {
   readonly objects?: TlsObjects;
   /** Exit code of failures; default 1. */
   readonly exitCode?: number;
+  /** What is said in front of a failure; default that the image could not be opened. */
+  readonly attempt?: string;
 }
 
 /**
@@ -51,8 +53,9 @@ export function parseImageName(given: string, options: ImageNameOptions = {}): I
   const { format, imageOpts = false, exitCode = 1, forWriting = false, isAlone = false } = options;
   const use = { forWriting, isAlone };
   const { objects = new Map() } = options;
+  const { attempt = `Could not open '${given}'` } = options;
   const refuse = (message: string): CliError =>
-    new CliError(`Could not open '${given}': ${message}`, { exitCode });
+    new CliError(`${attempt}: ${message}`, { exitCode });
   if (imageOpts) {
     if (format !== undefined) {
       throw new CliError('--image-opts and --format are mutually exclusive', { exitCode });

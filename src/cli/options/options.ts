@@ -39,6 +39,11 @@ export class ParsedCommandLine<Key extends string> {
     return this.occurrences.some((occurrence) => occurrence.key === key);
   }
 
+  /** How often the option was given. */
+  count(key: Key): number {
+    return this.occurrences.filter((occurrence) => occurrence.key === key).length;
+  }
+
   /** The argument of the option's last occurrence, undefined if not given or without one. */
   last(key: Key): string | undefined {
     return this.occurrences.findLast((occurrence) => occurrence.key === key)?.value;

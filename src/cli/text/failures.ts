@@ -13,12 +13,17 @@ export interface NamedFile {
  * Of an image that could not be opened. Failures of the image's own file keep its name, since qemu-img tells
  * them as those of a layer below.
  */
-export function openingText({ given, path }: NamedFile, error: CowherdError): string {
-  const { operation, role, why, filename, hint, message } = error;
+export function openingText(file: NamedFile, error: CowherdError): string {
+  const text = `Could not open '${file.given}': ${openingReason(file, error)}`;
+  return error.hint === undefined ? text : `${text}\n${error.hint}`;
+}
+
+/** Why an image could not be opened. */
+export function openingReason({ path }: Pick<NamedFile, 'path'>, error: CowherdError): string {
+  const { operation, role, why, filename, message } = error;
   const isOfImage = operation === 'open' && role === 'image' && filename === path;
   const isAbove = operation === 'open' && role === 'backing' && filename === path;
-  const text = `Could not open '${given}': ${isOfImage || isAbove ? (why ?? message) : message}`;
-  return hint === undefined ? text : `${text}\n${hint}`;
+  return isOfImage || isAbove ? (why ?? message) : message;
 }
 
 /** What damage an image was found to have, told before the failure that it led to; undefined if it did not. */

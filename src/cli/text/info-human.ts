@@ -1,5 +1,5 @@
 /** The facts about an image as text for people, laid out as qemu-img does. */
-import type { ImageInfo, SnapshotInfo } from '../../image/api/reports.js';
+import type { FormatSpecificInfo, ImageInfo, SnapshotInfo } from '../../image/api/reports.js';
 import { specificJson } from './format-specific.js';
 import { occupiedBytes, toldFiles } from './info-files.js';
 import { wholeSectors } from './info-json.js';
@@ -21,8 +21,7 @@ export function infoText(info: ImageInfo): string {
   lines.push(...backingLines(info));
   if (info.snapshots.length > 0) lines.push('Snapshot list:', ...snapshotTable(info.snapshots));
   if (info.formatSpecific !== undefined) {
-    lines.push('Format specific information:');
-    lines.push(...memberLines(specificJson(info.formatSpecific), '    '));
+    lines.push(...specificLines(info.formatSpecific));
   }
   for (const { role, filename, protocol, fileLength, actualSize } of toldFiles(info)) {
     lines.push(
@@ -40,6 +39,11 @@ export function infoText(info: ImageInfo): string {
     );
   }
   return lines.map((line) => `${line}\n`).join('');
+}
+
+/** The lines about what only one format has. */
+export function specificLines(facts: FormatSpecificInfo): string[] {
+  return ['Format specific information:', ...memberLines(specificJson(facts), '    ')];
 }
 
 function sizeText(bytes: number | undefined): string {

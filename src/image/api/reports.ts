@@ -77,6 +77,10 @@ export interface ImageInfo {
   /** Bytes of the extents that the file system was asked for, where it was. */
   readonly extentSizeHint?: number;
   readonly clusterSize?: number;
+  /** Bytes of the parts in which clusters are allocated, where these are smaller. */
+  readonly subclusterSize?: number;
+  /** Guest offset behind the disk from which on the state of a machine is kept, where one can be. */
+  readonly vmStateOffset?: number;
   /** Whether it was not closed cleanly, for formats of which QEMU tells that. */
   readonly dirtyFlag?: boolean;
   /** Whether the file is a block device. */

@@ -70,12 +70,24 @@ function refusal(given: string, why: string): CowherdError {
  */
 function jsonOptions(name: string): ReadonlyMap<string, unknown> | undefined {
   try {
-    const value: unknown = JSON.parse(name.slice(jsonPrefix.length));
+    const value: unknown = JSON.parse(doubleQuoted(name.slice(jsonPrefix.length)));
     const isObject = typeof value === 'object' && value !== null && !Array.isArray(value);
     return isObject ? new Map(flattened(value, '')) : undefined;
   } catch {
     return undefined;
   }
+}
+
+/** JSON of which strings stood between single quotes too, as QEMU takes it, where shells make these easier. */
+function doubleQuoted(text: string): string {
+  return text.replace(/'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"/gs, (literal) => {
+    if (literal.startsWith('"')) return literal;
+    const inner = literal.slice(1, -1).replace(/\\.|"/gs, (part) => {
+      if (part === '"') return '\\"';
+      return part === "\\'" ? "'" : part;
+    });
+    return `"${inner}"`;
+  });
 }
 
 /** Options with the names of those they are part of in front, `file.filename`, as QEMU takes them too. */

@@ -23,7 +23,7 @@ export async function imageInfo(source: InfoSource): Promise<ImageInfo> {
   const { file, children, format, formatName, options, node } = source;
   // A part of a file that the caller chose lies in the whole of it.
   const whole = (options.window !== undefined ? file.place?.(0).file : undefined) ?? file;
-  const { clusterSize, encrypted, dirty, snapshots, bitmaps, specific, warnings } =
+  const { clusterSize, encrypted, dirty, snapshots, bitmaps, specific, ...others } =
     await format.facts();
   const { backing } = format;
   const facts = withoutUndefined({
@@ -35,6 +35,8 @@ export async function imageInfo(source: InfoSource): Promise<ImageInfo> {
     protocol: file.protocol,
     extentSizeHint: file.extentSizeHint?.(),
     clusterSize,
+    subclusterSize: others.subclusterSize,
+    vmStateOffset: others.vmStateOffset,
     encrypted,
     dirtyFlag: dirty,
     backingFilename: backing?.name,
@@ -43,7 +45,7 @@ export async function imageInfo(source: InfoSource): Promise<ImageInfo> {
     snapshots: snapshots.map(snapshotInfo),
     bitmaps,
     formatSpecific: specific && (withoutUndefined(specific) as FormatSpecificInfo),
-    warnings,
+    warnings: others.warnings,
     children: await Promise.all(children.map(childInfo)),
   }) as Omit<ImageInfo, 'actualSize'>;
   return { ...facts, actualSize: await whole.allocatedSize() };

@@ -91,6 +91,13 @@ test('a list of options and JSON with the same options are the same', () => {
   assert.deepEqual(specificationOfOptions('a list', values), specificationOf(json));
 });
 
+test('strings of a name may stand between single quotes', () => {
+  const given = `json:{'driver': "qcow2", 'file': {'filename': '/a "b" it\\'s \\\\'}}`;
+  const { path } = specificationOf(given);
+  assert.equal(path, '/a "b" it\'s \\');
+  assert.throws(() => specificationOf("json:{'driver: 'qcow2'}"), /Could not parse the JSON/);
+});
+
 test('what a name says and cannot be done is refused in a line that names it', () => {
   const stored = { isStored: true };
   const writing = { forWriting: true };

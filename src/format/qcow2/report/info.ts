@@ -5,6 +5,7 @@ import type { FormatFacts } from '../../facts.js';
 import { readBitmaps } from '../contents/bitmaps.js';
 import { type EncryptionInfo, encryptionFacts } from '../contents/encryption.js';
 import { readSnapshots, snapshotFacts } from '../contents/snapshots.js';
+import { Geometry } from '../layout/geometry.js';
 import {
   Autoclear,
   Compatible,
@@ -74,8 +75,15 @@ export async function qcow2Facts(file: StorageFile, header: Qcow2Header): Promis
     corrupt: version3 ? has(Incompatible.corrupt) : undefined,
     extendedL2: version3 ? has(Incompatible.extendedL2) : undefined,
   };
+  const { l2EntriesPerTable, clusterSize, subclusterSize } = new Geometry({
+    ...header,
+    extendedL2: has(Incompatible.extendedL2),
+  });
+  const tableBytes = l2EntriesPerTable * clusterSize;
   return {
-    clusterSize: 2 ** header.clusterBits,
+    clusterSize,
+    subclusterSize: subclusterSize < clusterSize ? subclusterSize : undefined,
+    vmStateOffset: Math.ceil(header.size / tableBytes) * tableBytes,
     encrypted: encrypt === undefined ? undefined : true,
     dirty: has(Incompatible.dirty),
     snapshots: snapshots.map(snapshotFacts),
