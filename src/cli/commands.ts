@@ -2,6 +2,7 @@
 import { benchCommand } from './commands/bench.js';
 import { checkCommand } from './commands/check.js';
 import type { Command } from './commands/command.js';
+import { commitCommand } from './commands/commit.js';
 import { compareCommand } from './commands/compare.js';
 import { convertCommand } from './commands/convert.js';
 import { createCommand } from './commands/create.js';
@@ -17,6 +18,7 @@ import { serveCommand } from './commands/serve.js';
 export const commands: readonly Command[] = [
   benchCommand,
   checkCommand,
+  commitCommand,
   compareCommand,
   convertCommand,
   createCommand,

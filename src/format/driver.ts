@@ -275,6 +275,13 @@ export interface FormatImage {
    * @param size bytes, a multiple of 512
    */
   endAt?(size: number): Promise<void>;
+  /**
+   * Makes the image as if nothing had ever been written to it, durably; it is only closed after that. Whatever
+   * is cut off leaves what was there, or what lies below, of each part of the disk. Absent where that cannot be.
+   *
+   * @returns false, with nothing done, where clusters have to be given up one by one
+   */
+  empty?(): Promise<boolean>;
   /** How its disk gets another size; absent where it cannot. */
   readonly resizing?: DiskResizing;
   /**

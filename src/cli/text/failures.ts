@@ -27,6 +27,13 @@ export function damageText({ damage }: CowherdError): string | undefined {
   return `qcow2: Image is corrupt: ${damage}; further non-fatal corruption events will be suppressed`;
 }
 
+/** Of work on an image and those it stands on. */
+export function jobText(error: CowherdError, image: NamedFile): string {
+  const { operation, code, message, why = message } = error;
+  if (operation === 'open') return openingText(image, error);
+  return code === 'ERR_COWHERD_BACKING' ? why : `Block job failed: ${message}`;
+}
+
 /** The image that a conversion writes. */
 export interface NamedTarget extends NamedFile {
   readonly format: string;

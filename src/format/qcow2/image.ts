@@ -43,6 +43,7 @@ import {
 } from './metadata/metadata.js';
 import { Qcow2Queue } from './requests/queue.js';
 import { describeChoice, findSnapshot, readSnapshots } from './contents/snapshots.js';
+import { Emptying } from './change/empty.js';
 import { Qcow2Resizing } from './change/resize.js';
 import { reclaimAll } from './requests/reclaim.js';
 
@@ -184,6 +185,8 @@ export class Qcow2Image implements FormatImage {
   /** This thread's queues. */
   readonly #queues = new Set<Qcow2Queue>();
   #prepared: Promise<void> | undefined;
+  /** Whether counts on disk are not those in memory any more. */
+  #isRenewed = false;
 
   constructor(metadata: Qcow2Metadata, dataFile: StorageFile | undefined, handle: Qcow2Handle) {
     this.metadata = metadata;
@@ -292,6 +295,18 @@ export class Qcow2Image implements FormatImage {
     await headerFile.changeDisk({ size, l1Entries: Math.max(1, geometry.l1Entries(size)) });
   }
 
+  async empty(): Promise<boolean> {
+    const emptying = Emptying.of(this.metadata);
+    if (emptying === undefined) return false;
+    await this.#prepare();
+    await this.runAlone(async () => {
+      await emptying.forget();
+      this.#isRenewed = true;
+      await emptying.renew();
+    });
+    return true;
+  }
+
   async settle(): Promise<void> {
     const { control, corruptMark, flushOrder, poison } = this.metadata;
     if (this.#handle.readOnly || control.load(ControlWord.changed) === 0) return;
@@ -308,6 +323,10 @@ export class Qcow2Image implements FormatImage {
     // What was not flushed before the damage was met is not written any more.
     corruptMark.check();
     if (!last) return;
+    if (this.#isRenewed) {
+      await headerFile.setDirty(false);
+      return;
+    }
     await this.resizing.giveBackAbandoned();
     await allocator.lowerSuperseded();
     flushOrder.endLaziness();

@@ -36,8 +36,10 @@ import type { ImageStats } from '../api/stats.js';
 import type { BufferLike } from '../api/buffer.js';
 import { type PathLike, pathOf } from '../api/path.js';
 import { CheckedQueue } from '../pipeline/checked-queue.js';
+import { abortedOr, orAborted } from './aborted.js';
 import type { BackingEdge } from './backing-edge.js';
 import { closeEach, eachStep } from './cleanup-steps.js';
+import { emptyDisk } from './empty.js';
 import { type LinkHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
 import { imageInfo } from '../report/info.js';
 import { type ChainLink, mapChain } from '../report/map.js';
@@ -262,6 +264,17 @@ export class OpenedImage implements Image {
     return { ...(holder.place?.(at) ?? { file: holder, offset: at }), counters };
   }
 
+  /** @internal How the disk is stored in this image and those below it, so many of the chain in all. */
+  layers(count: number, signal?: AbortSignal): AsyncIterable<Extent> {
+    return orAborted(this.filename, signal, this.#map(0, this.size, signal, count));
+  }
+
+  /** @internal Gives up all that the image holds, durably; it is only closed after that. */
+  empty(): Promise<void> {
+    const { format, node } = this.#parts;
+    return emptyDisk({ format, node, openQueue: () => this.#bareQueue() });
+  }
+
   /** An image of the chain; 0 is this one. */
   #below(depth: number): OpenedImage {
     return depth === 0 ? this : this.backing!.#below(depth - 1);
@@ -307,8 +320,14 @@ export class OpenedImage implements Image {
     return orAborted(this.filename, range.signal, extents);
   }
 
-  async *#map(offset: number, length: number, signal?: AbortSignal): AsyncGenerator<Extent> {
-    yield* mapChain(await this.#link(), offset, length, signal);
+  /** @param layers how many images of the chain are looked at */
+  async *#map(
+    offset: number,
+    length: number,
+    signal?: AbortSignal,
+    layers = Infinity,
+  ): AsyncGenerator<Extent> {
+    yield* mapChain(await this.#link(layers), offset, length, signal);
   }
 
   async replaceBacking(
@@ -536,14 +555,15 @@ export class OpenedImage implements Image {
     });
   }
 
-  /** The chain from here on, as it is now. */
-  async #link(): Promise<ChainLink> {
+  /** The chain from here on, as it is now; so many images of it. */
+  async #link(layers: number): Promise<ChainLink> {
     await this.#parts.edge?.follow();
+    const below = layers > 1 ? this.backing : undefined;
     return {
       size: this.size,
       format: this.#parts.format,
       start: startOf(this.#parts.options),
-      below: this.backing === undefined ? undefined : await this.backing.#link(),
+      below: below === undefined ? undefined : await below.#link(layers - 1),
     };
   }
 }
@@ -551,25 +571,6 @@ export class OpenedImage implements Image {
 /** Where in its file an image begins, in bytes. */
 function startOf({ window }: OpenImageOptions): number {
   return window?.offset ?? 0;
-}
-
-/** What to throw for an error of work that a signal may have ended. */
-function abortedOr(error: unknown, filename: string, signal: AbortSignal | undefined): unknown {
-  if (signal?.aborted !== true) return error;
-  const message = `Work on '${filename}' was cancelled`;
-  return new CowherdError('ERR_COWHERD_ABORTED', message, { filename, cause: signal.reason });
-}
-
-async function* orAborted<Found>(
-  filename: string,
-  signal: AbortSignal | undefined,
-  extents: AsyncIterable<Found>,
-): AsyncGenerator<Found> {
-  try {
-    yield* extents;
-  } catch (error) {
-    throw abortedOr(error, filename, signal);
-  }
 }
 
 /** Opens a queue over what lies below it, which is closed if that fails. */

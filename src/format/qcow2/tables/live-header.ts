@@ -5,7 +5,7 @@
  */
 import type { LongMutex } from '../../../engine/words/long-mutex.js';
 import type { StorageFile } from '../../../storage/storage.js';
-import type { HostOffset } from '../layout/geometry.js';
+import { type HostOffset, asHostOffset } from '../layout/geometry.js';
 import { type Qcow2Header, Incompatible, featureWordsOffset } from '../layout/header.js';
 
 const sectorSize = 512;
@@ -154,10 +154,21 @@ export class HeaderFile {
   async moveRefcountTable(place: RefcountTablePlace): Promise<void> {
     await this.#mutex.runExclusive(() =>
       this.#changeSector((sector) => {
-        sector.setBigUint64(refcountTableOffsetAt, BigInt(place.hostOffset));
-        sector.setUint32(refcountTableOffsetAt + 8, place.clusters);
+        putRefcountTable(sector, place);
       }),
     );
+  }
+
+  /** Makes the header point at another L1 table of the same length, and another refcount table, at once and durably. */
+  async moveTables(l1Offset: HostOffset, place: RefcountTablePlace): Promise<void> {
+    await this.#mutex.runExclusive(async () => {
+      const { size, l1Entries } = this.header;
+      await this.#changeSector((sector) => {
+        putPlace(sector, { size, l1Offset, l1Entries });
+        putRefcountTable(sector, place);
+      });
+      this.#place[Place.l1Offset] = l1Offset;
+    });
   }
 
   /** Gives the disk another size, or another L1 table, durably, while no queue runs a request. */
@@ -193,8 +204,8 @@ export class HeaderFile {
       putPlace(sector, { size, l1Offset, l1Entries });
       // Autoclear bits that are gone may stay so.
       if (version === 3) sector.setUint32(featureWordsOffset + 4, incompatibleFeatures);
-      sector.setBigUint64(refcountTableOffsetAt, BigInt(refcountTableOffset));
-      sector.setUint32(refcountTableOffsetAt + 8, refcountTableClusters);
+      const hostOffset = asHostOffset(refcountTableOffset);
+      putRefcountTable(sector, { hostOffset, clusters: refcountTableClusters });
       change(sector);
     });
     Atomics.store(this.#words, Word.unsettled, 0);
@@ -208,6 +219,11 @@ function putPlace(
   sector.setBigUint64(sizeAt, BigInt(size));
   sector.setUint32(l1EntriesAt, l1Entries);
   sector.setBigUint64(l1TableOffsetAt, BigInt(l1Offset));
+}
+
+function putRefcountTable(sector: DataView, { hostOffset, clusters }: RefcountTablePlace): void {
+  sector.setBigUint64(refcountTableOffsetAt, BigInt(hostOffset));
+  sector.setUint32(refcountTableOffsetAt + 8, clusters);
 }
 
 /** Rewrites the first sector of an image, durably; nobody else may be doing so. */
