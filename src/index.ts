@@ -28,6 +28,7 @@ export {
   type MeasureOptions,
   type Measurement,
 } from './jobs/measure.js';
+export { rebase, type RebaseOptions } from './jobs/rebase.js';
 export { alignedBuffer } from './native/aligned-buffer.js';
 export { BaseFile } from './storage/base-file.js';
 export type { Protocol } from './storage/protocol.js';

@@ -11,6 +11,7 @@ import { infoCommand } from './commands/info.js';
 import { mapCommand } from './commands/map.js';
 import { measureCommand } from './commands/measure.js';
 import { mountCommand } from './commands/mount.js';
+import { rebaseCommand } from './commands/rebase.js';
 import { resizeCommand } from './commands/resize.js';
 import { serveCommand } from './commands/serve.js';
 
@@ -27,6 +28,7 @@ export const commands: readonly Command[] = [
   mapCommand,
   measureCommand,
   mountCommand,
+  rebaseCommand,
   resizeCommand,
   serveCommand,
 ];

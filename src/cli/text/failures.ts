@@ -1,5 +1,5 @@
 /** Failures in qemu-img's words, made of what the library says of them. */
-import { type CowherdError, type Operation } from '../../errors.js';
+import { CowherdError, type Operation } from '../../errors.js';
 import { BlockStatusError } from '../../jobs/block-status.js';
 
 /** A file as the command line has it. */
@@ -9,16 +9,22 @@ export interface NamedFile {
   readonly path: string;
 }
 
+/** Of an image that could not be opened. */
+export function openingText({ given, path }: NamedFile, error: CowherdError): string {
+  const { hint } = error;
+  const text = `Could not open '${given}': ${whyNotOpened(path, error)}`;
+  return hint === undefined ? text : `${text}\n${hint}`;
+}
+
 /**
- * Of an image that could not be opened. Failures of the image's own file keep its name, since qemu-img tells
+ * Why an image of a path could not be opened. Failures of the image's own file keep its name, since qemu-img tells
  * them as those of a layer below.
  */
-export function openingText({ given, path }: NamedFile, error: CowherdError): string {
-  const { operation, role, why, filename, hint, message } = error;
+function whyNotOpened(path: string, error: CowherdError): string {
+  const { operation, role, why, filename, message } = error;
   const isOfImage = operation === 'open' && role === 'image' && filename === path;
   const isAbove = operation === 'open' && role === 'backing' && filename === path;
-  const text = `Could not open '${given}': ${isOfImage || isAbove ? (why ?? message) : message}`;
-  return hint === undefined ? text : `${text}\n${hint}`;
+  return isOfImage || isAbove ? (why ?? message) : message;
 }
 
 /** What damage an image was found to have, told before the failure that it led to; undefined if it did not. */
@@ -32,6 +38,23 @@ export function jobText(error: CowherdError, image: NamedFile): string {
   const { operation, code, message, why = message } = error;
   if (operation === 'open') return openingText(image, error);
   return code === 'ERR_COWHERD_BACKING' ? why : `Block job failed: ${message}`;
+}
+
+/**
+ * Of an image that was to stand on another one.
+ *
+ * @param backing the name of that one
+ */
+export function rebaseText(error: CowherdError, image: NamedFile, backing: string): string {
+  const { operation, role, message, why = message } = error;
+  if (operation === 'name backing') {
+    return `Could not change the backing file to '${backing}': ${why}`;
+  }
+  if (operation !== 'open') return error.code === 'ERR_COWHERD_UNSUPPORTED' ? why : message;
+  if (role !== 'new backing') return openingText(image, error);
+  const { cause, filename = '' } = error;
+  const reason = cause instanceof CowherdError ? whyNotOpened(filename, cause) : message;
+  return `Could not open new backing file '${backing}': ${reason}`;
 }
 
 /** The image that a conversion writes. */

@@ -43,6 +43,7 @@ import {
 } from './metadata/metadata.js';
 import { Qcow2Queue } from './requests/queue.js';
 import { describeChoice, findSnapshot, readSnapshots } from './contents/snapshots.js';
+import { Qcow2BackingChange } from './change/backing-name.js';
 import { Emptying } from './change/empty.js';
 import { Qcow2Resizing } from './change/resize.js';
 import { reclaimAll } from './requests/reclaim.js';
@@ -179,7 +180,9 @@ export class Qcow2Image implements FormatImage {
   readonly size: number;
   readonly clusterSize: number;
   readonly metadata: Qcow2Metadata;
+  readonly granule: number;
   readonly resizing: Qcow2Resizing;
+  readonly backingChange: Qcow2BackingChange;
   readonly #dataFile: StorageFile | undefined;
   readonly #handle: Qcow2Handle;
   /** This thread's queues. */
@@ -194,7 +197,10 @@ export class Qcow2Image implements FormatImage {
     this.clusterSize = metadata.geometry.clusterSize;
     this.#dataFile = dataFile;
     this.#handle = handle;
-    this.resizing = new Qcow2Resizing(metadata, dataFile, () => this.#prepare());
+    this.granule = metadata.geometry.subclusterSize;
+    const prepare = (): Promise<void> => this.#prepare();
+    this.resizing = new Qcow2Resizing(metadata, dataFile, prepare);
+    this.backingChange = new Qcow2BackingChange(metadata, prepare);
   }
 
   get backing(): BackingReference | undefined {

@@ -39,7 +39,6 @@ import { CheckedQueue } from '../pipeline/checked-queue.js';
 import { abortedOr, orAborted } from './aborted.js';
 import type { BackingEdge } from './backing-edge.js';
 import { closeEach, eachStep } from './cleanup-steps.js';
-import { emptyDisk } from './empty.js';
 import { type LinkHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
 import { imageInfo } from '../report/info.js';
 import { type ChainLink, mapChain } from '../report/map.js';
@@ -52,9 +51,10 @@ import {
   oneOf,
   wholeNumber,
 } from '../options/option-check.js';
-import { type BareQueue, resizeDisk, resizeRules } from './resize.js';
+import { resizeDisk, resizeRules } from './resize.js';
 import type { SharedState } from './shared-state.js';
 import { imageStats } from './stats.js';
+import type { BareQueue, WholeDisk } from './whole-disk.js';
 import type { StreamSource } from '../streams/read-stream.js';
 
 /** Where bytes of an image lie as its guest sees them. */
@@ -211,11 +211,7 @@ export class OpenedImage implements Image {
   async resize(size: number | string, options: ResizeOptions = {}): Promise<void> {
     this.#refuseClosed();
     checkOptions(options, resizeRules, this.filename);
-    const { format, node } = this.#parts;
-    const openQueue = (): BareQueue => this.#bareQueue();
-    const resized = this.#resizing.runExclusive(() =>
-      resizeDisk({ filename: this.filename, format, node, openQueue }, size, options),
-    );
+    const resized = this.#resizing.runExclusive(() => resizeDisk(this.disk, size, options));
     try {
       await resized;
       for (const told of this.#onResized) told();
@@ -269,10 +265,10 @@ export class OpenedImage implements Image {
     return orAborted(this.filename, signal, this.#map(0, this.size, signal, count));
   }
 
-  /** @internal Gives up all that the image holds, durably; it is only closed after that. */
-  empty(): Promise<void> {
+  /** @internal What work on the whole image needs. */
+  get disk(): WholeDisk {
     const { format, node } = this.#parts;
-    return emptyDisk({ format, node, openQueue: () => this.#bareQueue() });
+    return { filename: this.filename, format, node, openQueue: () => this.#bareQueue() };
   }
 
   /** An image of the chain; 0 is this one. */

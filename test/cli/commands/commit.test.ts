@@ -183,7 +183,7 @@ test('what is said and refused', async (t) => {
   const shown = await runCowherd(['commit', '-p', '-d', 'top'], made.mine);
   assert.match(
     shown.stdout,
-    /^ {4}\(0\.00\/100%\)\r.* {4}\(100\.00\/100%\)\r\nImage committed\.\n$/,
+    /^ {4}\(0\.00\/100%\)\r[^]* {4}\(100\.00\/100%\)\r\nImage committed\.\n$/,
   );
   await rm(path.join(made.mine, 'base'));
   const { code, stderr } = await runCowherd(['commit', 'top'], made.mine);

@@ -9,6 +9,8 @@ import { type HostOffset, asHostOffset } from '../layout/geometry.js';
 import { type Qcow2Header, Incompatible, featureWordsOffset } from '../layout/header.js';
 
 const sectorSize = 512;
+/** Offset and length of the backing file's name, in 12 bytes. */
+const backingNameAt = 8;
 const sizeAt = 24;
 const l1EntriesAt = 36;
 const l1TableOffsetAt = 40;
@@ -169,6 +171,23 @@ export class HeaderFile {
       });
       this.#place[Place.l1Offset] = l1Offset;
     });
+  }
+
+  /**
+   * Puts other extensions, and another place of the backing file's name, into the first sector, durably.
+   *
+   * @param begin of the file as it is to be
+   * @param fieldsEnd where the extensions begin, in bytes
+   */
+  async changeNames(begin: Uint8Array, fieldsEnd: number): Promise<void> {
+    await this.#mutex.runExclusive(() =>
+      this.#changeSector((sector) => {
+        const bytes = new Uint8Array(sector.buffer);
+        bytes.set(begin.subarray(backingNameAt, backingNameAt + 12), backingNameAt);
+        bytes.fill(0, fieldsEnd);
+        bytes.set(begin.subarray(fieldsEnd, sectorSize), fieldsEnd);
+      }),
+    );
   }
 
   /** Gives the disk another size, or another L1 table, durably, while no queue runs a request. */
