@@ -40,10 +40,14 @@ export type Operation =
   | 'allocate'
   | 'write zeroes'
   | 'discard'
-  | 'copy';
+  | 'copy'
+  | 'name backing';
 
-/** What a file is to who asked: an image, by its content; a file as the host has it; the image below. */
-export type FileRole = 'image' | 'file' | 'backing';
+/**
+ * What a file is to who asked: an image, by its content; a file as the host has it; the image below; the one that
+ * is to be there.
+ */
+export type FileRole = 'image' | 'file' | 'backing' | 'new backing';
 
 /** Where an error happened, as far as it is known. */
 export interface CowherdErrorDetails {

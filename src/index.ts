@@ -16,6 +16,7 @@ export { openImage, openImageOn } from './image/graph/open.js';
 export { type ImagePool, type PoolOptions, openPool } from './image/threads/pool.js';
 export { bench, type BenchOptions, type BenchResult } from './jobs/bench.js';
 export { checksum, type ChecksumOptions, type ChecksumResult } from './jobs/checksum.js';
+export { commit, type CommitOptions } from './jobs/commit.js';
 export { compare, type CompareOptions, type CompareResult } from './jobs/compare.js';
 export { convert } from './jobs/convert.js';
 export type { ConversionSource } from './jobs/conversion-source.js';
@@ -27,6 +28,7 @@ export {
   type MeasureOptions,
   type Measurement,
 } from './jobs/measure.js';
+export { rebase, type RebaseOptions } from './jobs/rebase.js';
 export { alignedBuffer } from './native/aligned-buffer.js';
 export { BaseFile } from './storage/base-file.js';
 export type { Protocol } from './storage/protocol.js';

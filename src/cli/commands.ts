@@ -2,6 +2,7 @@
 import { benchCommand } from './commands/bench.js';
 import { checkCommand } from './commands/check.js';
 import type { Command } from './commands/command.js';
+import { commitCommand } from './commands/commit.js';
 import { compareCommand } from './commands/compare.js';
 import { convertCommand } from './commands/convert.js';
 import { createCommand } from './commands/create.js';
@@ -11,6 +12,7 @@ import { ioCommand } from './commands/io.js';
 import { mapCommand } from './commands/map.js';
 import { measureCommand } from './commands/measure.js';
 import { mountCommand } from './commands/mount.js';
+import { rebaseCommand } from './commands/rebase.js';
 import { resizeCommand } from './commands/resize.js';
 import { serveCommand } from './commands/serve.js';
 import { snapshotCommand } from './commands/snapshot.js';
@@ -19,6 +21,7 @@ import { snapshotCommand } from './commands/snapshot.js';
 export const commands: readonly Command[] = [
   benchCommand,
   checkCommand,
+  commitCommand,
   compareCommand,
   convertCommand,
   createCommand,
@@ -28,6 +31,7 @@ export const commands: readonly Command[] = [
   mapCommand,
   measureCommand,
   mountCommand,
+  rebaseCommand,
   resizeCommand,
   serveCommand,
   snapshotCommand,

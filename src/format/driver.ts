@@ -245,6 +245,19 @@ export interface DiskSnapshots {
   delete(choice: SnapshotChoice, signal?: AbortSignalLike): Promise<void>;
 }
 
+/** The steps in which an image comes to name another one as the image below it. */
+export interface BackingChange {
+  /** Whether zeroes that were written hide what any other image holds there; else they have to be data. */
+  readonly zeroesHide: boolean;
+  /** Looks whether it can name that, or none. @throws CowherdError saying why not */
+  check(backing: BackingReference | undefined): Promise<void>;
+  /**
+   * Has the file name it, durably, while no queue runs a request; the image is only closed after that. Whatever
+   * is cut off leaves the old name or the new one.
+   */
+  write(backing: BackingReference | undefined): Promise<void>;
+}
+
 /** An image of some format, open on this thread. */
 export interface FormatImage {
   /** Virtual size in bytes that it was opened with; its node says how large it is now. */
@@ -292,6 +305,17 @@ export interface FormatImage {
    * @param size bytes, a multiple of 512
    */
   endAt?(size: number): Promise<void>;
+  /**
+   * Makes the image as if nothing had ever been written to it, durably; it is only closed after that. Whatever
+   * is cut off leaves what was there, or what lies below, of each part of the disk. Absent where that cannot be.
+   *
+   * @returns false, with nothing done, where clusters have to be given up one by one
+   */
+  empty?(): Promise<boolean>;
+  /** How it comes to name another image below; absent where it cannot. */
+  readonly backingChange?: BackingChange;
+  /** Bytes that can be in the image without those around them; those of a cluster if absent. */
+  readonly granule?: number;
   /** How its disk gets another size; absent where it cannot. */
   readonly resizing?: DiskResizing;
   /** Absent for a format without internal snapshots. */

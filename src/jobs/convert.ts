@@ -297,6 +297,7 @@ export async function copyInto(
         granularity: compress ? (target.clusterSize ?? 1) : 1,
         compress,
         sparseSize,
+        copyZeroes: sparseSize === 0,
         zeroFrom: await zeroesFrom(target, options, created),
         reserveAhead: isFilledInOrder && parts.length > 0 && isFlat(target) && !isCloned,
         leaveBacking: backingOf(options) !== undefined,

@@ -40,6 +40,8 @@ export interface CopyPlan {
   readonly compress: boolean;
   /** Zero bytes in a row that are not written as data; 0 writes all of them. */
   readonly sparseSize: number;
+  /** Whether zeroes that the source knows of are written as data too. */
+  readonly copyZeroes: boolean;
   /** Guest offset in bytes from which on the target reads as zeroes where nothing is written. */
   readonly zeroFrom: number;
   readonly leaveBacking: boolean;
@@ -115,13 +117,13 @@ export class Copier {
   }
 
   #pieces(onFailure: ((failure: CowherdError) => void) | undefined): AsyncGenerator<Piece> {
-    const { source, granularity, leaveBacking, sparseSize, signal } = this.#plan;
+    const { source, granularity, leaveBacking, copyZeroes, signal } = this.#plan;
     return cutPieces(source.map(signal, onFailure), {
       granularity,
       chunkBytes: this.#chunkBytes,
       size: source.size,
       leaveBacking,
-      copyZeroes: sparseSize === 0,
+      copyZeroes,
     });
   }
 

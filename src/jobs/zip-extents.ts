@@ -47,7 +47,7 @@ function endOf(extent: Extent | undefined, size: number): number {
 }
 
 /** The extents of one image, asked for by ascending offsets. */
-class Walk {
+export class Walk {
   readonly #iterator: AsyncIterator<Extent>;
   #current: Extent | undefined;
   #done = false;

@@ -79,6 +79,7 @@ test(`what cannot be read is lost by the sector, each stretch with a warning (se
         granularity: 1,
         compress: false,
         sparseSize: 0,
+        copyZeroes: true,
         zeroFrom: 0,
         leaveBacking: false,
         reserveAhead: false,

@@ -62,6 +62,7 @@ async function copy(outOfOrder: boolean, fails?: number): Promise<Target> {
     granularity: 1,
     compress: false,
     sparseSize: 4096,
+    copyZeroes: false,
     zeroFrom: 0,
     leaveBacking: false,
     reserveAhead: false,

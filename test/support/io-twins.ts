@@ -1,15 +1,14 @@
 /** Runs commands on an image by the real qemu-io and by this program, each on a copy of its own. */
 import assert from 'node:assert/strict';
-import { mkdir, symlink } from 'node:fs/promises';
+import { symlink } from 'node:fs/promises';
 import path from 'node:path';
 import type { TestContext } from 'node:test';
 import { runCowherd } from './both-tools.js';
-import { type RunResult, cowherdProgram, run, runOk, temporaryFolder } from './tools.js';
+import { type RunResult, cowherdProgram, run, runOk } from './tools.js';
+import { type Twins, makeTwins } from './twins.js';
 
 /** Two folders with the same images. */
-export interface Twins {
-  readonly mine: string;
-  readonly theirs: string;
+export interface IoTwins extends Twins {
   /** The name `qemu-io` by which the program is called. */
   readonly link: string;
 }
@@ -18,16 +17,11 @@ export interface Twins {
 export async function ioTwins(
   t: TestContext,
   make: (folder: string) => Promise<void>,
-): Promise<Twins> {
-  const folder = await temporaryFolder(t);
-  const [mine, theirs] = ['mine', 'theirs'].map((name) => path.join(folder, name));
-  for (const each of [mine, theirs]) {
-    await mkdir(each);
-    await make(each);
-  }
-  const link = path.join(folder, 'qemu-io');
+): Promise<IoTwins> {
+  const made = await makeTwins(t, make);
+  const link = path.join(path.dirname(made.mine), 'qemu-io');
   await symlink(cowherdProgram, link);
-  return { mine, theirs, link };
+  return { ...made, link };
 }
 
 /** Figures without how long a request took, which differs each time. */
@@ -57,7 +51,7 @@ export async function bothRun(
 
 /** Runs the program as a process that is called by the name of the real tool, and the real tool. */
 export async function bothCalled(
-  { mine, theirs, link }: Twins,
+  { mine, theirs, link }: IoTwins,
   words: readonly string[],
   input = '',
 ): Promise<RunResult> {

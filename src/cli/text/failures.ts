@@ -1,5 +1,5 @@
 /** Failures in qemu-img's words, made of what the library says of them. */
-import { type CowherdError, type Operation } from '../../errors.js';
+import { CowherdError, type Operation } from '../../errors.js';
 import { BlockStatusError } from '../../jobs/block-status.js';
 
 /** A file as the command line has it. */
@@ -9,16 +9,16 @@ export interface NamedFile {
   readonly path: string;
 }
 
-/**
- * Of an image that could not be opened. Failures of the image's own file keep its name, since qemu-img tells
- * them as those of a layer below.
- */
+/** Of an image that could not be opened. */
 export function openingText(file: NamedFile, error: CowherdError): string {
   const text = `Could not open '${file.given}': ${openingReason(file, error)}`;
   return error.hint === undefined ? text : `${text}\n${error.hint}`;
 }
 
-/** Why an image could not be opened. */
+/**
+ * Why an image of a path could not be opened. Failures of the image's own file keep its name, since qemu-img tells
+ * them as those of a layer below.
+ */
 export function openingReason({ path }: Pick<NamedFile, 'path'>, error: CowherdError): string {
   const { operation, role, why, filename, message } = error;
   const isOfImage = operation === 'open' && role === 'image' && filename === path;
@@ -30,6 +30,30 @@ export function openingReason({ path }: Pick<NamedFile, 'path'>, error: CowherdE
 export function damageText({ damage }: CowherdError): string | undefined {
   if (damage === undefined) return undefined;
   return `qcow2: Image is corrupt: ${damage}; further non-fatal corruption events will be suppressed`;
+}
+
+/** Of work on an image and those it stands on. */
+export function jobText(error: CowherdError, image: NamedFile): string {
+  const { operation, code, message, why = message } = error;
+  if (operation === 'open') return openingText(image, error);
+  return code === 'ERR_COWHERD_BACKING' ? why : `Block job failed: ${message}`;
+}
+
+/**
+ * Of an image that was to stand on another one.
+ *
+ * @param backing the name of that one
+ */
+export function rebaseText(error: CowherdError, image: NamedFile, backing: string): string {
+  const { operation, role, message, why = message } = error;
+  if (operation === 'name backing') {
+    return `Could not change the backing file to '${backing}': ${why}`;
+  }
+  if (operation !== 'open') return error.code === 'ERR_COWHERD_UNSUPPORTED' ? why : message;
+  if (role !== 'new backing') return openingText(image, error);
+  const { cause, filename = '' } = error;
+  const reason = cause instanceof CowherdError ? openingReason({ path: filename }, cause) : message;
+  return `Could not open new backing file '${backing}': ${reason}`;
 }
 
 /** The image that a conversion writes. */

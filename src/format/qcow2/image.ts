@@ -43,6 +43,8 @@ import {
 } from './metadata/metadata.js';
 import { Qcow2Queue } from './requests/queue.js';
 import { describeChoice, findSnapshot, readSnapshots } from './contents/snapshots.js';
+import { Qcow2BackingChange } from './change/backing-name.js';
+import { Emptying } from './change/empty.js';
 import { Qcow2Resizing } from './change/resize.js';
 import { Qcow2Snapshots } from './change/snapshots.js';
 import { reclaimAll } from './requests/reclaim.js';
@@ -179,13 +181,17 @@ export class Qcow2Image implements FormatImage {
   readonly size: number;
   readonly clusterSize: number;
   readonly metadata: Qcow2Metadata;
+  readonly granule: number;
   readonly resizing: Qcow2Resizing;
   readonly snapshots: Qcow2Snapshots;
+  readonly backingChange: Qcow2BackingChange;
   readonly #dataFile: StorageFile | undefined;
   readonly #handle: Qcow2Handle;
   /** This thread's queues. */
   readonly #queues = new Set<Qcow2Queue>();
   #prepared: Promise<void> | undefined;
+  /** Whether counts on disk are not those in memory any more. */
+  #isRenewed = false;
 
   constructor(metadata: Qcow2Metadata, dataFile: StorageFile | undefined, handle: Qcow2Handle) {
     this.metadata = metadata;
@@ -193,7 +199,10 @@ export class Qcow2Image implements FormatImage {
     this.clusterSize = metadata.geometry.clusterSize;
     this.#dataFile = dataFile;
     this.#handle = handle;
-    this.resizing = new Qcow2Resizing(metadata, dataFile, () => this.#prepare());
+    this.granule = metadata.geometry.subclusterSize;
+    const prepare = (): Promise<void> => this.#prepare();
+    this.resizing = new Qcow2Resizing(metadata, dataFile, prepare);
+    this.backingChange = new Qcow2BackingChange(metadata, prepare);
     this.snapshots = new Qcow2Snapshots(metadata, handle.lazyRefcounts);
   }
 
@@ -295,6 +304,18 @@ export class Qcow2Image implements FormatImage {
     await headerFile.changeDisk({ size, l1Entries: Math.max(1, geometry.l1Entries(size)) });
   }
 
+  async empty(): Promise<boolean> {
+    const emptying = Emptying.of(this.metadata);
+    if (emptying === undefined) return false;
+    await this.#prepare();
+    await this.runAlone(async () => {
+      await emptying.forget();
+      this.#isRenewed = true;
+      await emptying.renew();
+    });
+    return true;
+  }
+
   async settle(): Promise<void> {
     const { control, corruptMark, flushOrder, poison } = this.metadata;
     if (this.#handle.readOnly || control.load(ControlWord.changed) === 0) return;
@@ -311,6 +332,10 @@ export class Qcow2Image implements FormatImage {
     // What was not flushed before the damage was met is not written any more.
     corruptMark.check();
     if (!last) return;
+    if (this.#isRenewed) {
+      await headerFile.setDirty(false);
+      return;
+    }
     await this.resizing.giveBackAbandoned();
     await this.snapshots.settle();
     await allocator.lowerSuperseded();

@@ -1,4 +1,4 @@
-/** How work on an image that a signal has ended is told of. */
+/** Errors of work on an image that a signal may have ended. */
 import { CowherdError } from '../../errors.js';
 
 /** What to throw for an error of work that a signal may have ended. */
@@ -12,7 +12,7 @@ export function abortedOr(
   return new CowherdError('ERR_COWHERD_ABORTED', message, { filename, cause: signal.reason });
 }
 
-/** The same for what is found one by one. */
+/** Extents of which the last may never come, because a signal has ended the work. */
 export async function* orAborted<Found>(
   filename: string,
   signal: AbortSignal | undefined,

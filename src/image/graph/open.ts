@@ -41,7 +41,17 @@ interface Place {
   readonly isStored?: boolean;
   /** Whether it was just made open-ended. */
   readonly isOpenEnded?: boolean;
+  /** Tells which image below is to be written to; absent where none is, or one has been found. */
+  readonly isWritten?: IsWritten | undefined;
 }
+
+/**
+ * Whether an image of a chain is the one that is to be written to.
+ *
+ * @param above the name of the image that stands on it
+ * @param path its own
+ */
+export type IsWritten = (above: string, path: string) => Promise<boolean>;
 
 export { locksFiles } from '../../storage/registry.js';
 
@@ -56,14 +66,27 @@ export function openImage(path: PathLike, options: OpenImageOptions = {}): Promi
 }
 
 /** The same of an image that was just made, which may be open-ended; `endImage` says how large it became. */
-export async function openTarget(
+export function openTarget(
   path: PathLike,
   options: OpenImageOptions,
   isOpenEnded: boolean,
 ): Promise<Image> {
+  return openTop(path, options, { above: [], isOpenEnded });
+}
+
+/** The same with one more image of the chain open for writing: the first that `isWritten` tells. */
+export function openWithBase(
+  path: PathLike,
+  options: OpenImageOptions,
+  isWritten: IsWritten,
+): Promise<Image> {
+  return openTop(path, options, { above: [], isWritten });
+}
+
+async function openTop(path: PathLike, options: OpenImageOptions, place: Place): Promise<Image> {
   const filename = pathOf(path);
   checkOpenOptions(filename, options);
-  const image = await openLink(filename, options, { above: [], isOpenEnded });
+  const image = await openLink(filename, options, place);
   image.onClosed(noteOpen(image, !image.readOnly));
   return image;
 }
@@ -309,7 +332,15 @@ function putBelow(
   place: Place,
 ): Put {
   return async (below) => {
-    const backing = await openBacking(below, options, place);
+    const isWritten = (await place.isWritten?.(filename, below.name)) === true;
+    const backing = await openBacking(
+      below,
+      { ...options, readOnly: !isWritten },
+      {
+        ...place,
+        isWritten: isWritten ? undefined : place.isWritten,
+      },
+    );
     try {
       if (options.forCheck !== true) refuseStranger(filename, format.backing, backing);
       return backing;
@@ -377,7 +408,7 @@ function belowOf(
 async function openBacking(
   { name, format, isStored }: Below,
   options: OpenImageOptions,
-  { above }: Place,
+  { above, isWritten }: Place,
 ): Promise<OpenedImage> {
   try {
     return await openLink(
@@ -385,7 +416,6 @@ async function openBacking(
       {
         ...options,
         format,
-        readOnly: true,
         snapshot: undefined,
         lazyRefcounts: undefined,
         backingFile: undefined,
@@ -396,7 +426,7 @@ async function openBacking(
         forCheck: false,
         forInfo: false,
       },
-      { above, isStored },
+      { above, isStored, isWritten },
     );
   } catch (error) {
     if (!(error instanceof CowherdError)) throw error;

@@ -43,19 +43,14 @@ import { closeEach, eachStep } from './cleanup-steps.js';
 import { type LinkHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
 import { imageInfo } from '../report/info.js';
 import { type ChainLink, mapChain } from '../report/map.js';
-import { checkQueueOptions, imageFormat, queueCount } from '../options/open-options.js';
-import {
-  type OptionRules,
-  abortSignal,
-  callback,
-  checkOptions,
-  oneOf,
-  wholeNumber,
-} from '../options/option-check.js';
-import { type BareQueue, resizeDisk, resizeRules } from './resize.js';
+import { checkRules, mapRules } from '../options/report-options.js';
+import { checkQueueOptions, imageFormat } from '../options/open-options.js';
+import { checkOptions } from '../options/option-check.js';
+import { resizeDisk, resizeRules } from './resize.js';
 import type { SharedState } from './shared-state.js';
 import { SnapshotsOfImage } from './snapshots.js';
 import { imageStats } from './stats.js';
+import type { BareQueue, WholeDisk } from './whole-disk.js';
 import type { StreamSource } from '../streams/read-stream.js';
 
 /** Where bytes of an image lie as its guest sees them. */
@@ -86,20 +81,6 @@ export interface OpenedParts {
   /** Of this thread's first queue. */
   readonly counters: QueueCounters;
 }
-
-const mapRules = {
-  offset: wholeNumber(0),
-  length: (value: unknown) => (value === Infinity ? undefined : wholeNumber(0)(value)),
-  signal: abortSignal,
-};
-
-const checkRules: OptionRules<CheckOptions> = {
-  repair: oneOf('leaks', 'all'),
-  onFinding: callback,
-  queues: queueCount,
-  signal: abortSignal,
-  onProgress: callback,
-};
 
 /** An open image. Made by `openImage`. */
 export class OpenedImage implements Image {
@@ -213,20 +194,13 @@ export class OpenedImage implements Image {
   async resize(size: number | string, options: ResizeOptions = {}): Promise<void> {
     this.#refuseClosed();
     checkOptions(options, resizeRules, this.filename);
-    const { format, node } = this.#parts;
-    const openQueue = (): BareQueue => this.#bareQueue();
-    await this.#change(options.signal, () =>
-      resizeDisk({ filename: this.filename, format, node, openQueue }, size, options),
-    );
+    await this.#change(options.signal, () => resizeDisk(this.disk, size, options));
     this.#tellResized();
   }
 
   get snapshots(): ImageSnapshots {
-    const { format, node } = this.#parts;
     return new SnapshotsOfImage({
-      filename: this.filename,
-      format,
-      node,
+      ...this.disk,
       change: (signal, section) => this.#change(signal, section),
       onResized: () => {
         this.#tellResized();
@@ -291,6 +265,17 @@ export class OpenedImage implements Image {
     return { ...(holder.place?.(at) ?? { file: holder, offset: at }), counters };
   }
 
+  /** @internal How the disk is stored in this image and those below it, so many of the chain in all. */
+  layers(count: number, signal?: AbortSignal): AsyncIterable<Extent> {
+    return orAborted(this.filename, signal, this.#map(0, this.size, signal, count));
+  }
+
+  /** @internal What work on the whole image needs. */
+  get disk(): WholeDisk {
+    const { format, node } = this.#parts;
+    return { filename: this.filename, format, node, openQueue: () => this.#bareQueue() };
+  }
+
   /** An image of the chain; 0 is this one. */
   #below(depth: number): OpenedImage {
     return depth === 0 ? this : this.backing!.#below(depth - 1);
@@ -336,8 +321,14 @@ export class OpenedImage implements Image {
     return orAborted(this.filename, range.signal, extents);
   }
 
-  async *#map(offset: number, length: number, signal?: AbortSignal): AsyncGenerator<Extent> {
-    yield* mapChain(await this.#link(), offset, length, signal);
+  /** @param layers how many images of the chain are looked at */
+  async *#map(
+    offset: number,
+    length: number,
+    signal?: AbortSignal,
+    layers = Infinity,
+  ): AsyncGenerator<Extent> {
+    yield* mapChain(await this.#link(layers), offset, length, signal);
   }
 
   async replaceBacking(
@@ -565,14 +556,15 @@ export class OpenedImage implements Image {
     });
   }
 
-  /** The chain from here on, as it is now. */
-  async #link(): Promise<ChainLink> {
+  /** The chain from here on, as it is now; so many images of it. */
+  async #link(layers: number): Promise<ChainLink> {
     await this.#parts.edge?.follow();
+    const below = layers > 1 ? this.backing : undefined;
     return {
       size: this.size,
       format: this.#parts.format,
       start: startOf(this.#parts.options),
-      below: this.backing === undefined ? undefined : await this.backing.#link(),
+      below: below === undefined ? undefined : await below.#link(layers - 1),
     };
   }
 }

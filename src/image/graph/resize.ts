@@ -1,27 +1,12 @@
 /** Another size for the disk of an open image, whichever format it has, while its queues go on. */
-import type { Node } from '../../engine/queues/node.js';
 import { problemWith } from '../../errors.js';
-import type { FormatImage, FormatQueue } from '../../format/driver.js';
 import { sizeInBytes } from '../../size.js';
 import type { ResizeOptions } from '../api/options.js';
 import { type OptionRules, abortSignal, flag, oneOf } from '../options/option-check.js';
+import type { WholeDisk } from './whole-disk.js';
 
 /** Disks end on a sector. */
 const sectorBytes = 512;
-
-/** A queue of a format, and what ends it with its files. */
-export interface BareQueue {
-  readonly queue: FormatQueue;
-  readonly close: () => Promise<void>;
-}
-
-/** What is resized. */
-export interface ResizedDisk {
-  readonly filename: string;
-  readonly format: FormatImage;
-  readonly node: Node;
-  readonly openQueue: () => BareQueue;
-}
 
 /** Rules of `resize`'s options. */
 export const resizeRules: OptionRules<ResizeOptions> = {
@@ -32,7 +17,7 @@ export const resizeRules: OptionRules<ResizeOptions> = {
 
 /** See `Image.resize`. */
 export async function resizeDisk(
-  disk: ResizedDisk,
+  disk: WholeDisk,
   wanted: number | string,
   { shrink = false, preallocation = 'off', signal }: ResizeOptions,
 ): Promise<void> {
@@ -73,7 +58,7 @@ export async function resizeDisk(
 
 /** What the image below has beyond the old end is not to show: then all that is added is zeroes of its own. */
 async function hideBelow(
-  { format, node, openQueue }: ResizedDisk,
+  { format, node, openQueue }: WholeDisk,
   old: number,
   size: number,
 ): Promise<void> {
@@ -91,7 +76,7 @@ async function hideBelow(
 
 /** Requests end before the new end from now on; what lies beyond is given up. */
 async function giveUpBeyond(
-  { format, node, openQueue }: ResizedDisk,
+  { format, node, openQueue }: WholeDisk,
   old: number,
   size: number,
 ): Promise<void> {

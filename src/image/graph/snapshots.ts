@@ -1,21 +1,18 @@
 /** The internal snapshots of an open image, whichever format it has. */
-import type { Node } from '../../engine/queues/node.js';
 import { problemWith } from '../../errors.js';
-import type { DiskSnapshots, FormatImage, SnapshotChoice } from '../../format/driver.js';
+import type { DiskSnapshots, SnapshotChoice } from '../../format/driver.js';
 import type { SnapshotFacts } from '../../format/facts.js';
 import type { ImageSnapshots, SnapshotOptions, TakeSnapshotOptions } from '../api/image.js';
 import type { SnapshotInfo } from '../api/reports.js';
 import { snapshotInfo } from '../report/info.js';
+import type { WholeDisk } from './whole-disk.js';
 import { type OptionRules, abortSignal, checkOptions, date } from '../options/option-check.js';
 
 const rules: OptionRules<SnapshotOptions> = { signal: abortSignal };
 const takingRules: OptionRules<TakeSnapshotOptions> = { date, signal: abortSignal };
 
 /** What has the snapshots. */
-export interface SnapshotDisk {
-  readonly filename: string;
-  readonly format: FormatImage;
-  readonly node: Node;
+export interface SnapshotDisk extends WholeDisk {
   /** Runs a change after those that are under way; ends it as its signal says. */
   readonly change: <Result>(
     signal: AbortSignal | undefined,

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { runCowherd } from '../../support/both-tools.js';
 import { smallDisk } from '../../support/small-disk.js';
-import { assertAlike, both, qemuImg, twins } from '../../support/twins.js';
+import { assertTwins, makeTwins, qemuImg, runBoth } from '../../support/twins.js';
 import { needsTool, run, runOk } from '../../support/tools.js';
 
 const images: Readonly<Record<string, readonly string[]>> = {
@@ -39,15 +39,15 @@ for (const [name, words] of Object.entries(images)) {
   test(`sizes one after the other, ${name}`, async (t) => {
     if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
     const format = words[1];
-    const made = await twins(t, async (folder) => {
+    const made = await makeTwins(t, async (folder) => {
       await qemuImg(folder, 'create', '-q', ...words, 'disk', '8M');
       const io = ['-c', 'write -P 7 1M 3M', '-c', 'write -P 9 7300k 100k', '-c', 'write -z 5M 1M'];
       await runOk('qemu-io', ['-f', format, ...io, 'disk'], { cwd: folder });
     });
     let value = 20;
     for (const size of sizes) {
-      const code = await both(made, ['resize', '-f', format, '--shrink', 'disk', size]);
-      await assertAlike(made, format, `${name}, ${size}`);
+      const code = await runBoth(made, ['resize', '-f', format, '--shrink', 'disk', size]);
+      await assertTwins(made, [{ name: 'disk', format, slackClusters: 4 }], `${name}, ${size}`);
       if (code !== 0) continue;
       const { stdout } = await run('qemu-img', ['info', '--output=json', 'disk'], {
         cwd: made.mine,
@@ -71,15 +71,19 @@ test('disks above others, which do not show in what is added', async (t) => {
     ['-o', 'extended_l2=on'],
     ['-o', 'cluster_size=4k'],
   ]) {
-    const made = await twins(t, async (folder) => {
+    const made = await makeTwins(t, async (folder) => {
       await writeFile(path.join(folder, 'base'), Buffer.alloc(6_000_128, 5));
       const below = ['-b', 'base', '-F', 'raw'];
       await qemuImg(folder, 'create', '-q', '-f', 'qcow2', ...options, ...below, 'disk', '2000384');
       await runOk('qemu-io', ['-c', 'write -P 7 1M 100k', 'disk'], { cwd: folder });
     });
     for (const size of ['3M', '5000192', '2M', '20M', '1000448', '6M']) {
-      await both(made, ['resize', '--shrink', 'disk', size]);
-      await assertAlike(made, 'qcow2', `${options.join(' ')} ${size}`);
+      await runBoth(made, ['resize', '--shrink', 'disk', size]);
+      await assertTwins(
+        made,
+        [{ name: 'disk', format: 'qcow2', slackClusters: 4 }],
+        `${options.join(' ')} ${size}`,
+      );
     }
   }
 });
@@ -87,15 +91,19 @@ test('disks above others, which do not show in what is added', async (t) => {
 test('snapshots keep what they have', async (t) => {
   if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
   for (const compat of ['1.1', '0.10']) {
-    const made = await twins(t, async (folder) => {
+    const made = await makeTwins(t, async (folder) => {
       await qemuImg(folder, 'create', '-q', '-f', 'qcow2', '-o', `compat=${compat}`, 'disk', '64M');
       await runOk('qemu-io', ['-c', 'write -P 7 0 40M', 'disk'], { cwd: folder });
       await qemuImg(folder, 'snapshot', '-c', 'kept', 'disk');
       await runOk('qemu-io', ['-c', 'write -P 8 10M 10M', 'disk'], { cwd: folder });
     });
     for (const size of ['1G', '15M', '30M']) {
-      await both(made, ['resize', '--shrink', 'disk', size]);
-      await assertAlike(made, 'qcow2', `${compat} ${size}`);
+      await runBoth(made, ['resize', '--shrink', 'disk', size]);
+      await assertTwins(
+        made,
+        [{ name: 'disk', format: 'qcow2', slackClusters: 4 }],
+        `${compat} ${size}`,
+      );
     }
     for (const folder of [made.mine, made.theirs]) {
       await qemuImg(folder, 'convert', '-l', 'kept', '-O', 'raw', 'disk', 'kept');
@@ -106,12 +114,12 @@ test('snapshots keep what they have', async (t) => {
 
 test('space reserved for what is added to a raw disk', async (t) => {
   if (!needsTool(t, 'qemu-img')) return;
-  const made = await twins(t, (folder) =>
+  const made = await makeTwins(t, (folder) =>
     writeFile(path.join(folder, 'disk'), Buffer.alloc(65_536, 3)),
   );
   for (const mode of ['falloc', 'full', 'off']) {
-    await both(made, ['resize', '-f', 'raw', `--preallocation=${mode}`, 'disk', '+3M']);
-    await assertAlike(made, 'raw', mode);
+    await runBoth(made, ['resize', '-f', 'raw', `--preallocation=${mode}`, 'disk', '+3M']);
+    await assertTwins(made, [{ name: 'disk', format: 'raw' }], mode);
     const [one, other] = await Promise.all(
       [made.mine, made.theirs].map((each) => stat(path.join(each, 'disk'))),
     );
@@ -121,7 +129,7 @@ test('space reserved for what is added to a raw disk', async (t) => {
 
 test('what is refused, and how', async (t) => {
   if (!needsTool(t, 'qemu-img')) return;
-  const made = await twins(t, async (folder) => {
+  const made = await makeTwins(t, async (folder) => {
     await qemuImg(folder, 'create', '-q', '-f', 'qcow2', 'disk', '8M');
     await qemuImg(folder, 'create', '-q', '-f', 'vdi', 'disk.vdi', '8M');
   });
@@ -139,7 +147,7 @@ test('what is refused, and how', async (t) => {
     ['disk', '16E'],
     ['-q', 'disk', '9M'],
   ]) {
-    await both(made, ['resize', ...words]);
+    await runBoth(made, ['resize', ...words]);
   }
   const { code, stderr } = await runCowherd(['resize', 'disk'], made.mine);
   assert.equal(code, 1);

@@ -302,7 +302,7 @@ test('a disk that is full', async (t) => {
       ...['write -P 1 0 1M', 'write -P 2 1M 10M', 'read -P 1 0 1M', 'write -P 3 0 64k'],
       ...['aio_write 12M 4M', 'aio_flush', 'writev 11M 4M 1M', 'read -P 3 0 64k'],
     ];
-    const { code } = await bothRun({ mine, theirs, link: '' }, lines, ['-f', format, format]);
+    const { code } = await bothRun({ mine, theirs }, lines, ['-f', format, format]);
     assert.equal(code, 1);
     await runOk('qemu-img', ['info', '-f', format, path.join(mine, format)]);
     if (format === 'qcow2') await runOk('qemu-img', ['check', '-q', path.join(mine, format)]);

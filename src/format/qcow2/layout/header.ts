@@ -26,7 +26,8 @@ import {
 import { knownFeatureTable, nameFeatures } from './feature-names.js';
 
 const magic = 0x514649fb;
-const version2Length = 72;
+/** Bytes of the fields of a header of version 2. */
+export const version2Length = 72;
 const version3MinLength = 104;
 const version3Length = 112;
 const sectorSize = 512n;

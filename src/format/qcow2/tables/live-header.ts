@@ -9,6 +9,8 @@ import { type HostOffset, asHostOffset } from '../layout/geometry.js';
 import { type Qcow2Header, Incompatible, featureWordsOffset } from '../layout/header.js';
 
 const sectorSize = 512;
+/** Offset and length of the backing file's name, in 12 bytes. */
+const backingNameAt = 8;
 const sizeAt = 24;
 const l1EntriesAt = 36;
 const l1TableOffsetAt = 40;
@@ -160,8 +162,36 @@ export class HeaderFile {
   async moveRefcountTable(place: RefcountTablePlace): Promise<void> {
     await this.#mutex.runExclusive(() =>
       this.#changeSector((sector) => {
-        sector.setBigUint64(refcountTableOffsetAt, BigInt(place.hostOffset));
-        sector.setUint32(refcountTableOffsetAt + 8, place.clusters);
+        putRefcountTable(sector, place);
+      }),
+    );
+  }
+
+  /** Makes the header point at another L1 table of the same length, and another refcount table, at once and durably. */
+  async moveTables(l1Offset: HostOffset, place: RefcountTablePlace): Promise<void> {
+    await this.#mutex.runExclusive(async () => {
+      const changed = { ...placeOf(this.header), l1Offset };
+      await this.#changeSector((sector) => {
+        putPlace(sector, changed);
+        putRefcountTable(sector, place);
+      });
+      this.#place[Place.l1Offset] = l1Offset;
+    });
+  }
+
+  /**
+   * Puts other extensions, and another place of the backing file's name, into the first sector, durably.
+   *
+   * @param begin of the file as it is to be
+   * @param fieldsEnd where the extensions begin, in bytes
+   */
+  async changeNames(begin: Uint8Array, fieldsEnd: number): Promise<void> {
+    await this.#mutex.runExclusive(() =>
+      this.#changeSector((sector) => {
+        const bytes = new Uint8Array(sector.buffer);
+        bytes.set(begin.subarray(backingNameAt, backingNameAt + 12), backingNameAt);
+        bytes.fill(0, fieldsEnd);
+        bytes.set(begin.subarray(fieldsEnd, sectorSize), fieldsEnd);
       }),
     );
   }
@@ -197,8 +227,8 @@ export class HeaderFile {
       putPlace(sector, placeOf(this.header));
       // Autoclear bits that are gone may stay so.
       if (version === 3) sector.setUint32(featureWordsOffset + 4, incompatibleFeatures);
-      sector.setBigUint64(refcountTableOffsetAt, BigInt(refcountTableOffset));
-      sector.setUint32(refcountTableOffsetAt + 8, refcountTableClusters);
+      const hostOffset = asHostOffset(refcountTableOffset);
+      putRefcountTable(sector, { hostOffset, clusters: refcountTableClusters });
       change(sector);
     });
     Atomics.store(this.#words, Word.unsettled, 0);
@@ -228,6 +258,11 @@ function putPlace(sector: DataView, place: DiskPlace): void {
   sector.setBigUint64(l1TableOffsetAt, BigInt(place.l1Offset));
   sector.setUint32(snapshotCountAt, place.snapshotCount);
   sector.setBigUint64(snapshotsOffsetAt, BigInt(place.snapshotsOffset));
+}
+
+function putRefcountTable(sector: DataView, { hostOffset, clusters }: RefcountTablePlace): void {
+  sector.setBigUint64(refcountTableOffsetAt, BigInt(hostOffset));
+  sector.setUint32(refcountTableOffsetAt + 8, clusters);
 }
 
 /** Rewrites the first sector of an image, durably; nobody else may be doing so. */
