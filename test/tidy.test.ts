@@ -240,6 +240,7 @@ function declaredName(statement: ts.Statement): string {
 /** Folders of tests whose subject is the engine as a whole. */
 const wholeEngine = [
   'test/crash',
+  'test/crash/chain',
   'test/crash/mapped',
   'test/faults',
   'test/fuzz',

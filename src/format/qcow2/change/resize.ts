@@ -47,7 +47,8 @@ export class Qcow2Resizing implements DiskResizing {
       const message = 'Failed to grow the L1 table: File too large';
       throw problemWith('ERR_COWHERD_INVALID_ARGUMENT', file.filename, message);
     }
-    if (header.version === 2 && hidesBelow) {
+    // What shares a cluster with the old end can be written there.
+    if (header.version === 2 && hidesBelow && size > geometry.clusterEnd(header.size)) {
       refuse('Failed to zero out new clusters: Operation not supported');
     }
     const { capacity } = this.#metadata.l1;
