@@ -13,6 +13,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { readArguments } from '../scripts/arguments.js';
+import { chainDuels } from './cases/chains.js';
 import { convertDuels } from './cases/convert.js';
 import { formatDuels } from './cases/formats.js';
 import { memoryDuels } from './cases/memory.js';
@@ -27,7 +28,7 @@ import { takeNode } from './programs.js';
 import { picture, tableLine } from './report.js';
 
 const values = readArguments(
-  'Races cowherd against qemu-img (groups requests, queues, convert, formats, serve, vhost-user, metadata, memory); with --micro\n' +
+  'Races cowherd against qemu-img (groups requests, queues, convert, chains, formats, serve, vhost-user, metadata, memory); with --micro\n' +
     'measures parts of the engine by themselves.',
   {
     group: { type: 'string' },
@@ -48,6 +49,7 @@ const groups: readonly (readonly [string, (folder: string) => Promise<Duel[]>])[
   ['requests', requestDuels],
   ['queues', queueDuels],
   ['convert', convertDuels],
+  ['chains', chainDuels],
   ['formats', formatDuels],
   ['serve', serveDuels],
   ['vhost-user', vhostUserDuels],
