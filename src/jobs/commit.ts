@@ -12,12 +12,12 @@ import { resolveReference } from '../image/names/reference.js';
 import {
   type OptionRules,
   abortSignal,
+  anyText,
   callback,
   checkOptions,
   flag,
   options as optionsBy,
   positive,
-  text,
 } from '../image/options/option-check.js';
 import { openImageRules } from '../image/options/open-options.js';
 import type { Source } from './concatenation.js';
@@ -44,7 +44,7 @@ export interface CommitOptions extends LongOperationOptions {
 }
 
 const rules: OptionRules<CommitOptions> = {
-  base: text,
+  base: anyText,
   empty: flag,
   rateLimit: positive,
   image: optionsBy(openImageRules),

@@ -198,9 +198,8 @@ export class Qcow2Image implements FormatImage {
     this.#dataFile = dataFile;
     this.#handle = handle;
     this.granule = metadata.geometry.subclusterSize;
-    const prepare = (): Promise<void> => this.#prepare();
-    this.resizing = new Qcow2Resizing(metadata, dataFile, prepare);
-    this.backingChange = new Qcow2BackingChange(metadata, prepare);
+    this.resizing = new Qcow2Resizing(metadata, dataFile, () => this.#prepare());
+    this.backingChange = new Qcow2BackingChange(metadata);
   }
 
   get backing(): BackingReference | undefined {

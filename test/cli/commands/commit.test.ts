@@ -167,6 +167,7 @@ test('what is said and refused', async (t) => {
     ['lost'],
     ['-b', 'none', 'top'],
     ['-b', 'top', 'top'],
+    ['-b', '', 'top'],
     ['-t', 'odd', 'top'],
     ['-r', 'odd', 'top'],
     ['-r', '16E', 'top'],

@@ -190,6 +190,19 @@ test('the name alone', async (t) => {
   }
 });
 
+test('persistent bitmaps stay where nothing is written', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const made = await makeTwins(t, async (folder) => {
+    await qemuImg(folder, 'create', '-q', '-f', 'raw', 'old', '1M');
+    await qemuImg(folder, 'create', '-q', '-f', 'qcow2', '-b', 'old', '-F', 'raw', 'top');
+    await qemuImg(folder, 'bitmap', '--add', 'top', 'kept');
+  });
+  await runBoth(made, ['rebase', '-u', '-b', 'elsewhere', '-F', 'raw', 'top']);
+  await runBoth(made, ['rebase', '-u', '-b', 'old', '-F', 'raw', 'top']);
+  await assertTwins(made, [top], 'afterwards');
+  assert.match(await qemuImg(made.mine, 'info', 'top'), /name: kept/);
+});
+
 test('names are relative to the image', async (t) => {
   if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
   const made = await makeTwins(t, async (folder) => {

@@ -45,12 +45,9 @@ interface Plan {
 export class Qcow2BackingChange implements BackingChange {
   readonly zeroesHide: boolean;
   readonly #metadata: Qcow2Metadata;
-  readonly #prepare: () => Promise<void>;
 
-  /** @param prepare makes the header ready for changes */
-  constructor(metadata: Qcow2Metadata, prepare: () => Promise<void>) {
+  constructor(metadata: Qcow2Metadata) {
     this.#metadata = metadata;
-    this.#prepare = prepare;
     this.zeroesHide = metadata.headerFile.header.version >= 3;
   }
 
@@ -59,9 +56,9 @@ export class Qcow2BackingChange implements BackingChange {
   }
 
   async write(backing: BackingReference | undefined): Promise<void> {
-    const { file, flushOrder, headerFile } = this.#metadata;
-    await this.#prepare();
-    await flushOrder.flushAll();
+    const { file, headerFile } = this.#metadata;
+    // The disk shows the same as before, so what is said of it by bitmaps stays true.
+    await headerFile.clearAutoclear(Autoclear.bitmaps | Autoclear.rawExternalData);
     const cluster = await this.#read();
     const { last, meanwhile, used, fieldsEnd } = this.#planned(cluster, backing);
     const { length } = last.bytes;
