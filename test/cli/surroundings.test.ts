@@ -62,6 +62,15 @@ test('errors come before text in one pipe, as with C’s library', async (t) => 
   assert.match(stdout, /^qcow2: .+\ncowherd: Could not read .+\nOffset .+File\n$/);
 });
 
+test('why an image cannot be made comes after what was to be made', async (t) => {
+  const folder = await temporaryFolder(t);
+  const { stdout } = await shell(
+    'COWHERD create -f qcow2 -o cluster_size=1234 disk 1M 2>&1 | cat',
+    folder,
+  );
+  assert.match(stdout, /^Formatting 'disk', .+\ncowherd: disk: Cluster size must be .+\n$/);
+});
+
 test('progress beside the disk on standard output goes to standard error', async (t) => {
   const folder = await unpackFixtures(t, [fixture('base.raw')]);
   const { code, stderr } = await shell('COWHERD convert -p base.raw - >out', folder);

@@ -63,7 +63,11 @@ export const createCommand: Command = {
       if (values.get('size') === undefined) {
         throw new CliError('Image creation needs a size parameter');
       }
-      if (!line.has('quiet')) await session.print(values.announcement(filename));
+      if (!line.has('quiet')) {
+        await session.print(values.announcement(filename));
+        // What then fails is told after it, in one pipe too.
+        await session.flush();
+      }
       await createImage(path, {
         ...values.toCreateOptions(),
         format: values.format,
