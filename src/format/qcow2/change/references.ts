@@ -10,6 +10,7 @@ import type { Qcow2Metadata } from '../metadata/metadata.js';
 import { Structure } from '../overlap/levels.js';
 import { PackedCounts } from '../refcount/packed-counts.js';
 import { CorruptionError } from '../tables/corruption.js';
+import { refcountWidth } from '../layout/refcount-width.js';
 import { pointerAt } from '../tables/pointer-table.js';
 import { type TablePointer, walkTables } from '../tables/table-walk.js';
 
@@ -71,6 +72,29 @@ function countEntries(
     end = cluster + 1;
   }
   if (end > first) counts.increment(first, end - first);
+}
+
+/** Which clusters are counted once, as the refcount blocks in the file have it: a bit for each. */
+export async function readOnes(
+  metadata: Qcow2Metadata,
+): Promise<(cluster: ClusterIndex) => boolean> {
+  const { file, geometry, refcounts } = metadata;
+  const { clusterSize, refcountOrder, refcountsPerBlock } = geometry;
+  const end = geometry.clusters(await file.size());
+  const bits = new Uint8Array(Math.ceil(end / 8));
+  const width = refcountWidth(refcountOrder, file.filename);
+  const pointers = [...refcounts.table.entries()].filter(
+    ({ index }) => index * refcountsPerBlock < end,
+  );
+  for await (const { index, view } of walkTables(file, pointers, clusterSize)) {
+    const first = index * refcountsPerBlock;
+    const counted = Math.min(refcountsPerBlock, end - first);
+    for (let at = 0; at < counted; at++) {
+      if (width.get(view, 0, at) === 1)
+        bits[Math.floor((first + at) / 8)] |= 1 << ((first + at) % 8);
+    }
+  }
+  return (cluster) => cluster < end && (bits[Math.floor(cluster / 8)] & (1 << (cluster % 8))) !== 0;
 }
 
 /**

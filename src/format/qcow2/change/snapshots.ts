@@ -19,8 +19,6 @@ import {
 } from '../../../limits.js';
 import type { DiskSnapshots, NewSnapshotFacts, SnapshotChoice } from '../../driver.js';
 import type { SnapshotFacts } from '../../facts.js';
-import { CheckedImage } from '../check/tables/checked-image.js';
-import { readStoredCounts } from '../check/counts/stored-counts.js';
 import { readBitmaps } from '../contents/bitmaps.js';
 import {
   type Snapshot,
@@ -40,7 +38,7 @@ import type { ClusterRun } from '../refcount/allocator.js';
 import { PackedCounts } from '../refcount/packed-counts.js';
 import { reclaimAll } from '../requests/reclaim.js';
 import { pointerAt } from '../tables/pointer-table.js';
-import { countReferences, writeCopiedFlags } from './references.js';
+import { countReferences, readOnes, writeCopiedFlags } from './references.js';
 
 const sectorSize = 512;
 /** Bytes of a name: QEMU's tools have no room for more. */
@@ -367,12 +365,8 @@ export class Qcow2Snapshots implements DiskSnapshots {
 
   /** Has the COPIED flags say what the counts do. */
   async #settleFlags(): Promise<void> {
-    const { file, flushOrder, headerFile } = this.#metadata;
-    await flushOrder.flushAll();
-    const image = new CheckedImage(file, headerFile.header);
-    await image.load();
-    const { counts } = await readStoredCounts(image, await file.size(), undefined);
-    await writeCopiedFlags(this.#metadata, (cluster) => counts.isOne(cluster));
+    await this.#metadata.flushOrder.flushAll();
+    await writeCopiedFlags(this.#metadata, await readOnes(this.#metadata));
   }
 
   /** The steps that take back what was counted for references that were not made, and a table that was for them. */

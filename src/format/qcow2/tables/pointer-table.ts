@@ -125,6 +125,14 @@ export class PointerTable {
     }
   }
 
+  /** The entries that point at something, with their places, while nobody changes them. */
+  *entries(): Generator<{ readonly index: number; readonly hostOffset: HostOffset }> {
+    for (let index = 0; index < this.length; index++) {
+      const hostOffset = pointerAt(this.#view, index * 8);
+      if (hostOffset !== 0) yield { index, hostOffset };
+    }
+  }
+
   /** Whether an entry points at a table of so many bytes that lies, in part, within a range. */
   pointsInto(from: HostOffset, to: HostOffset, tableBytes: number): boolean {
     const { length } = this;
