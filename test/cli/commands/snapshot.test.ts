@@ -23,6 +23,11 @@ const layouts: Readonly<Record<string, string>> = {
   zstd: 'compression_type=zstd',
 };
 
+/** Where counts are narrow, what qemu-img could not do leaves counts that are too high, and fails what comes later. */
+const drawnLayouts = Object.values(layouts).filter(
+  (each) => !each.includes('2M') && each !== 'refcount_bits=2',
+);
+
 /** Runs commands of qemu-io on both, which have to end alike: some layouts refuse what others do. */
 async function io({ mine, theirs }: Twins, ...commands: readonly string[]): Promise<void> {
   const words = ['-f', 'qcow2', ...commands.flatMap((command) => ['-c', command]), 'disk'];
@@ -119,7 +124,7 @@ test('what is asked for at random', { timeout: 600_000 }, async (t) => {
   );
   await fc.assert(
     fc.asyncProperty(
-      fc.constantFrom(...Object.values(layouts).filter((each) => !each.includes('2M'))),
+      fc.constantFrom(...drawnLayouts),
       fc.array(step, { minLength: 4, maxLength: 14 }),
       async (options, steps) => {
         const made = await makeDisk(t, options);

@@ -24,7 +24,9 @@ const layouts: readonly CreateOptions[] = [
 ];
 
 const step = fc.record({
-  kind: fc.constantFrom('write', 'write', 'zero', 'create', 'create', 'apply', 'delete', 'resize'),
+  kind: fc.constantFrom(
+    ...['write', 'write', 'compress', 'zero', 'create', 'create', 'apply', 'delete', 'resize'],
+  ),
   at: fc.double({ min: 0, max: 1, noNaN: true }),
   length: fc.integer({ min: 1, max: 300_000 }),
 });
@@ -65,6 +67,12 @@ test('a model of a disk and its snapshots', { timeout: 600_000 }, async (t) => {
             value = (value % 250) + 4;
             await image.write(Buffer.alloc(length, value), offset);
             model.fill(value, offset, offset + length);
+          } else if (kind === 'compress') {
+            value = (value % 250) + 4;
+            const cluster = image.clusterSize!;
+            const start = Math.floor(offset / cluster) * cluster;
+            await image.writeCompressed(Buffer.alloc(cluster, value), start);
+            model.fill(value, start, start + cluster);
           } else if (kind === 'zero') {
             await image.writeZeroes(offset, length, { unmap: value % 2 === 0 });
             model.fill(0, offset, offset + length);

@@ -97,7 +97,7 @@ export class Qcow2Snapshots implements DiskSnapshots {
   }
 
   async apply(choice: SnapshotChoice, signal?: AbortSignalLike): Promise<number> {
-    const { allocator, control, geometry, headerFile, l1, l2Cache } = this.#metadata;
+    const { allocator, geometry, headerFile, l1, l2Cache } = this.#metadata;
     const { header } = headerFile;
     const { snapshots } = await this.#read();
     const snapshot = this.#find(snapshots, choice);
@@ -131,7 +131,6 @@ export class Qcow2Snapshots implements DiskSnapshots {
         throw error;
       }
       this.#protect(this.#activeL1(), l1.hostOffset, active);
-      control.add(ControlWord.compressedGeneration, 1);
       await this.#later(
         () => this.#lower(lowered),
         () => this.#settleFlags(),
@@ -270,8 +269,10 @@ export class Qcow2Snapshots implements DiskSnapshots {
 
   /** Counts references that nothing makes any more; what has none is given to the host, if that takes it. */
   async #lower(counts: PackedCounts): Promise<void> {
-    const { allocator, file, geometry } = this.#metadata;
+    const { allocator, control, file, geometry } = this.#metadata;
     const freed = await allocator.changeAll(counts, -1);
+    // What queues have inflated of it is not what will lie there.
+    control.add(ControlWord.compressedGeneration, 1);
     for (const { cluster, length } of freed) {
       const bytes = length * geometry.clusterSize;
       // Later it could hit what has come to lie there.
