@@ -48,7 +48,7 @@ export async function resizeDisk(
   signal?.throwIfAborted();
   if (size > old) {
     await node.runAlone(() => resizing.grow(size, preallocation, signal));
-    await hideBelow(disk, old, size);
+    await hideOldBytes(disk, old, size);
   } else if (size < old) await giveUpBeyond(disk, old, size);
   await node.runAlone(async () => {
     await resizing.finish(size);
@@ -56,18 +56,29 @@ export async function resizeDisk(
   });
 }
 
-/** What the image below has beyond the old end is not to show: then all that is added is zeroes of its own. */
-async function hideBelow(
+/**
+ * What is added is to read as zeroes: what the last cluster still has of a disk that was larger once is not to
+ * show, nor what the image below has beyond the old end.
+ */
+async function hideOldBytes(
   { format, node, openQueue }: WholeDisk,
   old: number,
   size: number,
 ): Promise<void> {
-  if (node.belowSize <= old) return;
   const { clusterSize = 1 } = format;
-  const end = Math.ceil(size / clusterSize) * clusterSize;
+  const [oldEnd, end] = [old, size].map((each) => Math.ceil(each / clusterSize) * clusterSize);
+  const isAbove = node.belowSize > old;
+  const to = isAbove ? end : oldEnd;
+  if (to === old) return;
   const { queue, close } = openQueue();
   try {
-    await queue.writeZeroes(old, end - old, true);
+    if (!isAbove) {
+      const bytes = Buffer.alloc(to - old);
+      await queue.read(bytes, old);
+      // What holds nothing goes on doing so.
+      if (bytes.equals(Buffer.alloc(bytes.length))) return;
+    }
+    await queue.writeZeroes(old, to - old, true);
     await queue.flush();
   } finally {
     await close();

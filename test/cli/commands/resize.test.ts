@@ -18,6 +18,7 @@ const images: Readonly<Record<string, readonly string[]>> = {
   'a data file': ['-f', 'qcow2', '-o', 'data_file=data'],
   raw: ['-f', 'raw'],
 };
+// None cuts a cluster that holds data and makes it whole again: qemu-img then shows what had been cut off.
 const sizes = [
   '9M',
   '+1M',
@@ -29,7 +30,7 @@ const sizes = [
   '-50M',
   '8M',
   '3M',
-  '1M',
+  '2M',
   '+0',
   '0',
   '12M',

@@ -44,6 +44,24 @@ const layouts: readonly CreateOptions[] = [
   { clusterSize: 4096, refcountBits: 1, lazyRefcounts: true },
 ];
 
+test('what a disk had beyond its end does not show when it grows within a cluster', async (t) => {
+  for (const layout of layouts) {
+    const file = path.join(await temporaryFolder(t), 'disk');
+    await createImage(file, { format: 'qcow2', size: mebi, ...layout });
+    await using image = await openImage(file);
+    await image.write(Buffer.alloc(mebi, 1), 0);
+    for (const size of [mebi - 512, mebi - 3 * 512, mebi - 512]) {
+      await image.resize(size, { shrink: true });
+    }
+    const end = Buffer.alloc(3 * 512);
+    await image.read(end, mebi - 4 * 512);
+    assert.deepEqual(
+      [end.subarray(0, 512), end.subarray(512)].map((each) => [...new Set(each)]),
+      [[1], [0]],
+    );
+  }
+});
+
 test('a model of a disk', { timeout: 600_000 }, async (t) => {
   if (!needsTool(t, 'qemu-img')) return;
   t.diagnostic(`seed ${seed}, ${runs} runs`);
