@@ -224,7 +224,7 @@ export const workloads: readonly Workload[] = [
   ...[{ clusterSize: 512 }, { clusterSize: 16384, extendedL2: true }].map((layout): Workload => ({
     name: `snapshots taken, gone back to and given up, clusters of ${layout.clusterSize} bytes`,
     image: layout,
-    sectors: (layout.clusterSize / 2) * kib,
+    sectors: Math.max(256 * kib, layout.clusterSize / 8),
     queues: 2,
     hasChangingSnapshots: true,
     before: (disk) => fill(disk, range(20, 3)),

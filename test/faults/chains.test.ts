@@ -18,7 +18,7 @@ import { noUnhandled, within } from './watch.js';
 
 const files = new MemoryFiles();
 const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 2 ** 30);
-const siteEvery = Number(process.env['COWHERD_FAULT_SITES'] ?? 5);
+const siteEvery = Number(process.env['COWHERD_FAULT_SITES'] ?? 9);
 
 /** What is worth a try, and no error if it fails. */
 const optional: readonly OperationKind[] = ['discard', 'allocate', 'status'];

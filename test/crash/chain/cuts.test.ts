@@ -7,7 +7,7 @@ import { chainWorkloads } from './workloads.js';
 
 const files = new MemoryFiles();
 const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 2 ** 30);
-const states = Number(process.env['COWHERD_CRASH_STATES'] ?? 250);
+const states = Number(process.env['COWHERD_CRASH_STATES'] ?? 120);
 
 for (const workload of chainWorkloads) {
   test(workload.name, async (t) => {
