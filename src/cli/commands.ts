@@ -1,4 +1,5 @@
 /** The subcommands there are. */
+import { amendCommand } from './commands/amend.js';
 import { benchCommand } from './commands/bench.js';
 import { checkCommand } from './commands/check.js';
 import type { Command } from './commands/command.js';
@@ -19,6 +20,7 @@ import { snapshotCommand } from './commands/snapshot.js';
 
 /** In the order in which the help text lists them. */
 export const commands: readonly Command[] = [
+  amendCommand,
   benchCommand,
   checkCommand,
   commitCommand,

@@ -62,6 +62,8 @@ export interface CreateOption {
   readonly values?: readonly string[];
   /** What QEMU calls it where a value is refused, if it names it. */
   readonly label?: string;
+  /** Whether it can be changed later. */
+  readonly isAmendable?: boolean;
   /** Whether it is an option of the file rather than of the format. */
   readonly isOfFile?: boolean;
 }

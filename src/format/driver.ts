@@ -245,6 +245,39 @@ export interface DiskSnapshots {
   delete(choice: SnapshotChoice, signal?: AbortSignalLike): Promise<void>;
 }
 
+/** What an image is to be from now on; what is left out stays as it is. */
+export type FormatChanges = Pick<
+  CreateOptions,
+  | 'compat'
+  | 'refcountBits'
+  | 'lazyRefcounts'
+  | 'backingFile'
+  | 'backingFormat'
+  | 'dataFile'
+  | 'dataFileRaw'
+>;
+
+/** How a change is cancelled, and who hears how far it is: bytes of tables that were looked through, and of all. */
+export interface ChangeOptions {
+  readonly signal: AbortSignalLike | undefined;
+  readonly onProgress: (doneBytes: number, totalBytes: number) => void;
+}
+
+/** The steps in which an image comes to be of another kind, between which its disk gets another size. */
+export interface Amendment {
+  /**
+   * Looks whether all of it can be.
+   *
+   * @param size that the disk will have, in bytes
+   * @throws CowherdError saying why not
+   */
+  check(changes: FormatChanges, size: number): Promise<void>;
+  /** What comes before another size, while no queue of any thread runs a request. */
+  begin(changes: FormatChanges, options: ChangeOptions): Promise<void>;
+  /** What comes after it, in the same way. */
+  finish(changes: FormatChanges, options: ChangeOptions): Promise<void>;
+}
+
 /** The steps in which an image comes to name another one as the image below it. */
 export interface BackingChange {
   /** Whether zeroes that were written hide what any other image holds there; else they have to be data. */
@@ -316,6 +349,8 @@ export interface FormatImage {
   readonly backingChange?: BackingChange;
   /** Bytes that can be in the image without those around them; those of a cluster if absent. */
   readonly granule?: number;
+  /** How it comes to be of another kind; absent where it cannot. */
+  readonly amendment?: Amendment;
   /** How its disk gets another size; absent where it cannot. */
   readonly resizing?: DiskResizing;
   /** Absent for a format without internal snapshots. */

@@ -15,14 +15,11 @@ import { escapeListValue, parseOptionList } from './option-list.js';
  * @param target name of the image to be made; what it lies in takes options too
  */
 export function createOptionsHelp(format: ImageFormat, target: string | undefined): string {
-  const types = { string: 'str', size: 'size', switch: 'bool (on/off)', number: 'num' };
   const known =
     target === undefined
       ? createOptionsOf(format).options.filter(({ isOfFile }) => isOfFile !== true)
       : optionsFor(format, target);
-  const lines = [...known]
-    .sort((a, b) => (a.name < b.name ? -1 : 1))
-    .map(({ name, type, help }) => `  ${`${name}=<${types[type]}>`.padEnd(22)} - ${help}\n`);
+  const lines = optionLines(known);
   if (target !== undefined) return `Supported options:\n${lines.join('')}`;
   return [
     `Supported ${format} options:\n`,
@@ -30,6 +27,14 @@ export function createOptionsHelp(format: ImageFormat, target: string | undefine
     '\nThe protocol level may support further options.\n',
     'Specify the target filename to include those options.\n',
   ].join('');
+}
+
+/** A line for each option, in the order of their names. */
+export function optionLines(options: readonly CreateOption[]): readonly string[] {
+  const types = { string: 'str', size: 'size', switch: 'bool (on/off)', number: 'num' };
+  return [...options]
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
+    .map(({ name, type, help }) => `  ${`${name}=<${types[type]}>`.padEnd(22)} - ${help}\n`);
 }
 
 /** The options of a format for a target: a device takes none of those of files. */
@@ -119,7 +124,7 @@ export class CreateOptionValues {
 }
 
 /** The value of an option as the library takes it. @throws CliError for one outside its set */
-function valueOf({ key, type, values, label }: CreateOption, text: string): unknown {
+export function valueOf({ key, type, values, label }: CreateOption, text: string): unknown {
   if (type === 'switch') return parseSwitch(text) ?? false;
   if (type !== 'string') return Number(text);
   const isAllowed = key === 'backingFormat' ? isReadableFormat(text) : values?.includes(text);
@@ -140,8 +145,8 @@ export function sizeExpected(name: string): string {
   );
 }
 
-/** The value as it is printed. */
-function normalise({ name, type }: CreateOption, value: string): string {
+/** The value as it is printed. @throws CliError for one of another type */
+export function normalise({ name, type }: CreateOption, value: string): string {
   switch (type) {
     case 'string':
       return value;

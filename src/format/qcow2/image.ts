@@ -43,6 +43,7 @@ import {
 } from './metadata/metadata.js';
 import { Qcow2Queue } from './requests/queue.js';
 import { describeChoice, findSnapshot, readSnapshots } from './contents/snapshots.js';
+import { Qcow2Amendment } from './change/amend.js';
 import { Qcow2BackingChange } from './change/backing-name.js';
 import { Emptying } from './change/empty.js';
 import { Qcow2Resizing } from './change/resize.js';
@@ -185,6 +186,7 @@ export class Qcow2Image implements FormatImage {
   readonly resizing: Qcow2Resizing;
   readonly snapshots: Qcow2Snapshots;
   readonly backingChange: Qcow2BackingChange;
+  readonly amendment: Qcow2Amendment;
   readonly #dataFile: StorageFile | undefined;
   readonly #handle: Qcow2Handle;
   /** This thread's queues. */
@@ -203,6 +205,7 @@ export class Qcow2Image implements FormatImage {
     this.resizing = new Qcow2Resizing(metadata, dataFile, () => this.#prepare());
     this.backingChange = new Qcow2BackingChange(metadata);
     this.snapshots = new Qcow2Snapshots(metadata, handle.lazyRefcounts);
+    this.amendment = new Qcow2Amendment(metadata, this.snapshots, handle.lazyRefcounts);
   }
 
   get backing(): BackingReference | undefined {
@@ -371,7 +374,7 @@ export class Qcow2Image implements FormatImage {
   async #prepareForChanges(): Promise<void> {
     const { control, headerFile } = this.metadata;
     control.store(ControlWord.changed, 1);
-    if (headerFile.header.version !== 3) return;
+    if (headerFile.version !== 3) return;
     // Bitmaps are not kept up to date, and unknown autoclear features cannot be.
     await headerFile.clearAutoclear(Autoclear.rawExternalData);
     if (this.#handle.lazyRefcounts) await headerFile.setDirty(true);

@@ -2,7 +2,7 @@
 import type { Readable, Writable } from 'node:stream';
 import type { AbortSignalLike } from '../../abort-signal.js';
 import type { ThrottleOptions } from '../../engine/throttle.js';
-import type { ResizeOptions } from './options.js';
+import type { AmendOptions, ResizeOptions } from './options.js';
 import type { BufferLike } from './buffer.js';
 import type { PathLike } from './path.js';
 import type {
@@ -209,6 +209,15 @@ export interface Image extends RequestTarget, AsyncDisposable {
    *   an image or a device whose size is what it is
    */
   resize(size: number | string, options?: ResizeOptions): Promise<void>;
+  /**
+   * Has the image be of another kind: of another version, with other features, with reference counts of another
+   * width, of another size; on all threads at once, and what is not named stays. A smaller size is allowed. No
+   * request of any queue runs meanwhile, but for those of a size, which come between the others.
+   *
+   * @throws ERR_COWHERD_UNSUPPORTED for a format that cannot, or what the image, as it is, cannot become, with nothing
+   *   changed
+   */
+  amend(options: AmendOptions): Promise<void>;
   /** Its internal snapshots. */
   readonly snapshots: ImageSnapshots;
   /**

@@ -2,10 +2,12 @@
 import type { AbortSignalLike } from '../../abort-signal.js';
 import type { ThrottleOptions } from '../../engine/throttle.js';
 import type { CreateOptions, Preallocation } from '../../format/create-options.js';
+import type { FormatChanges } from '../../format/driver.js';
 import type { FilterChoice } from '../../storage/filters/registry.js';
 import type { HttpOptions } from '../../storage/http-options.js';
 import type { NbdOptions } from '../../storage/nbd-options.js';
 import type { AioMode, CacheMode, LockingMode } from '../../storage/storage.js';
+import type { LongOperationOptions } from './long-operation.js';
 import type { CheckFinding, ImageFormat } from './reports.js';
 
 export type { ThrottleOptions } from '../../engine/throttle.js';
@@ -132,6 +134,12 @@ export interface OpenImageOptions {
    * which repairs it first.
    */
   readonly onFinding?: ((finding: CheckFinding) => void) | undefined;
+}
+
+/** What an image is to be from now on; what is left out stays. Lazy counts begin when it is next opened. */
+export interface AmendOptions extends FormatChanges, LongOperationOptions {
+  /** Virtual size in bytes, or with a suffix; a smaller one gives up what lies beyond. */
+  readonly size?: number | string | undefined;
 }
 
 /** How a disk gets another size. */

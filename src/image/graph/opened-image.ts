@@ -24,7 +24,12 @@ import type {
   ReadStreamOptions,
   WriteStreamOptions,
 } from '../api/image.js';
-import type { OpenImageOptions, ResizeOptions, ThrottleOptions } from '../api/options.js';
+import type {
+  AmendOptions,
+  OpenImageOptions,
+  ResizeOptions,
+  ThrottleOptions,
+} from '../api/options.js';
 import type {
   BitmapExtent,
   CheckOptions,
@@ -37,6 +42,7 @@ import type { ImageStats } from '../api/stats.js';
 import type { BufferLike } from '../api/buffer.js';
 import { type PathLike, pathOf } from '../api/path.js';
 import { CheckedQueue } from '../pipeline/checked-queue.js';
+import { amendDisk } from './amend.js';
 import { abortedOr, orAborted } from './aborted.js';
 import type { BackingEdge } from './backing-edge.js';
 import { closeEach, eachStep } from './cleanup-steps.js';
@@ -195,6 +201,11 @@ export class OpenedImage implements Image {
     this.#refuseClosed();
     checkOptions(options, resizeRules, this.filename);
     await this.#change(options.signal, () => resizeDisk(this.disk, size, options));
+    this.#tellResized();
+  }
+
+  async amend(options: AmendOptions): Promise<void> {
+    await this.#change(options.signal, () => amendDisk(this.disk, options));
     this.#tellResized();
   }
 

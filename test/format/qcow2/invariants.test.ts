@@ -8,6 +8,7 @@ import {
   asHostOffset,
 } from '../../../src/format/qcow2/layout/geometry.js';
 import { CompressedReader } from '../../../src/format/qcow2/requests/compressed-reader.js';
+import { ImageCodec } from '../../../src/format/qcow2/requests/image-codec.js';
 import type { QueueContext } from '../../../src/format/qcow2/requests/queue-context.js';
 import { Reader } from '../../../src/format/qcow2/requests/reader.js';
 import {
@@ -28,7 +29,15 @@ function open(): Promise<QueueContext> {
 
 function readerOf(context: QueueContext): Reader {
   const { file, metadata } = context;
-  return new Reader(context, new CompressedReader(file, clusterBytes, metadata.control, 'zlib'));
+  return new Reader(
+    context,
+    new CompressedReader(
+      file,
+      clusterBytes,
+      metadata.control,
+      new ImageCodec({ compressionType: 'zlib' }),
+    ),
+  );
 }
 
 test('a claim is held by one queue, which ends it once', async () => {

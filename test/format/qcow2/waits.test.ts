@@ -10,6 +10,7 @@ import {
 import type { Qcow2Image } from '../../../src/format/qcow2/image.js';
 import { asGuestOffset, asHostOffset } from '../../../src/format/qcow2/layout/geometry.js';
 import { CompressedReader } from '../../../src/format/qcow2/requests/compressed-reader.js';
+import { ImageCodec } from '../../../src/format/qcow2/requests/image-codec.js';
 import { CompressedWriter } from '../../../src/format/qcow2/requests/compressed-writer.js';
 import { InflatedClusters } from '../../../src/format/qcow2/requests/inflated-clusters.js';
 import type { QueueContext } from '../../../src/format/qcow2/requests/queue-context.js';
@@ -27,7 +28,12 @@ process.env['COWHERD_STALL_SECONDS'] = String(limitMs / 1000);
 
 function writerOf(context: QueueContext): Writer {
   const { file, metadata } = context;
-  const compressed = new CompressedReader(file, clusterBytes, metadata.control, 'zlib');
+  const compressed = new CompressedReader(
+    file,
+    clusterBytes,
+    metadata.control,
+    new ImageCodec({ compressionType: 'zlib' }),
+  );
   return new Writer(context, new Reader(context, compressed));
 }
 
@@ -59,7 +65,11 @@ test('compressed data that wait for a place name the write before', async (t) =>
     await hold.gone;
     await raise(...of);
   });
-  const compressed = new CompressedWriter(context, writerOf(context), 'zlib');
+  const compressed = new CompressedWriter(
+    context,
+    writerOf(context),
+    new ImageCodec({ compressionType: 'zlib' }),
+  );
   const bytes = new Uint8Array(clusterBytes).fill(1);
   const writes = [2, 4].map((at) => compressed.write(bytes, asGuestOffset(at * clusterBytes)));
   const message = await stallOf(async () => {

@@ -4,6 +4,9 @@
  * runs a request and nothing in the cache is dirty.
  */
 import type { AbortSignalLike } from '../../../abort-signal.js';
+import { type CowherdError, problemWith } from '../../../errors.js';
+import { maxL1TableBytes, maxOffset } from '../../../limits.js';
+import { type Snapshot, readSnapshots } from '../contents/snapshots.js';
 import { type ClusterIndex, type HostOffset, asHostOffset } from '../layout/geometry.js';
 import { ClusterKind } from '../layout/l2-entry.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
@@ -37,6 +40,36 @@ export async function countReferences(
     countEntries(metadata, view, hostOffset, counts);
   }
   return counts;
+}
+
+/** The entries of a snapshot's L1 table. @throws CowherdError ERR_COWHERD_CORRUPT for one where none can be */
+export async function readSnapshotL1(
+  { file, geometry }: Qcow2Metadata,
+  { l1Offset, l1Entries }: Pick<Snapshot, 'l1Offset' | 'l1Entries'>,
+): Promise<DataView> {
+  const damage = (what: string): CowherdError => {
+    const why = `the L1 table of the snapshot ${what}`;
+    return problemWith('ERR_COWHERD_CORRUPT', file.filename, why, { offset: l1Offset });
+  };
+  if (l1Entries * 8 > maxL1TableBytes) throw damage('is too large');
+  const isPlaced = l1Offset % geometry.clusterSize === 0 && l1Offset <= maxOffset - maxL1TableBytes;
+  if (!isPlaced) throw damage('lies where none can be');
+  const bytes = new Uint8Array(l1Entries * 8);
+  await file.read(bytes, l1Offset);
+  return new DataView(bytes.buffer);
+}
+
+/** Every L2 table that the disk or a snapshot has, once. */
+export async function allTables(metadata: Qcow2Metadata): Promise<readonly TablePointer[]> {
+  const { file, headerFile, l1 } = metadata;
+  const found = new Map<HostOffset, TablePointer>();
+  const add = (view: DataView): void => {
+    for (const pointer of tablesOf(metadata, view)) found.set(pointer.hostOffset, pointer);
+  };
+  add(new DataView(l1.bytes.slice(0, l1.length * 8).buffer));
+  const { snapshots } = await readSnapshots(file, headerFile.header);
+  for (const snapshot of snapshots) add(await readSnapshotL1(metadata, snapshot));
+  return [...found.values()];
 }
 
 /** Counts what the entries of an L2 table refer to, neighbours at once. */

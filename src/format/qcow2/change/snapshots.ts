@@ -9,14 +9,8 @@
  *     delete  table without the entry written ▏ header ▏ counts lowered ▏ COPIED flags set
  */
 import type { AbortSignalLike } from '../../../abort-signal.js';
-import { ControlWord } from '../../../engine/words/control-block.js';
 import { CowherdError, problemWith } from '../../../errors.js';
-import {
-  maxL1TableBytes,
-  maxOffset,
-  maxSnapshotTableBytes,
-  maxSnapshots,
-} from '../../../limits.js';
+import { maxSnapshotTableBytes, maxSnapshots } from '../../../limits.js';
 import type { DiskSnapshots, NewSnapshotFacts, SnapshotChoice } from '../../driver.js';
 import type { SnapshotFacts } from '../../facts.js';
 import { readBitmaps } from '../contents/bitmaps.js';
@@ -26,19 +20,20 @@ import {
   describeChoice,
   encodeSnapshots,
   findSnapshot,
+  isComplete,
   newEntry,
   readSnapshots,
   snapshotFacts,
 } from '../contents/snapshots.js';
 import { type HostOffset, asHostOffset } from '../layout/geometry.js';
-import { Autoclear, Incompatible } from '../layout/header.js';
+import { Incompatible } from '../layout/header.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
 import { Structure } from '../overlap/levels.js';
 import type { ClusterRun } from '../refcount/allocator.js';
-import { PackedCounts } from '../refcount/packed-counts.js';
-import { reclaimAll } from '../requests/reclaim.js';
+import type { PackedCounts } from '../refcount/packed-counts.js';
 import { pointerAt } from '../tables/pointer-table.js';
-import { countReferences, readOnes, writeCopiedFlags } from './references.js';
+import { countsOf, lowerCounts, readyForChange } from './exclusive.js';
+import { countReferences, readOnes, readSnapshotL1, writeCopiedFlags } from './references.js';
 
 const sectorSize = 512;
 /** Bytes of a name: QEMU's tools have no room for more. */
@@ -159,6 +154,13 @@ export class Qcow2Snapshots implements DiskSnapshots {
     });
   }
 
+  /** Has every entry say what version 3 asks of it; the image has been made ready for changes. */
+  async complete(): Promise<void> {
+    const { snapshots } = await this.#read();
+    if (snapshots.every(({ stored }) => isComplete(stored))) return;
+    await this.#writeTable(snapshots.map(({ stored }) => stored));
+  }
+
   /** Runs a change, between what makes the image ready for it and what ends it. */
   async #within<Result>(change: () => Promise<Result>): Promise<Result> {
     await this.#begin();
@@ -176,23 +178,12 @@ export class Qcow2Snapshots implements DiskSnapshots {
 
   /** Makes the image ready for a change, with everything in the file as it is in memory. @throws if it cannot be */
   async #begin(): Promise<void> {
-    const { control, counters, file, flushOrder, headerFile } = this.#metadata;
-    const { header } = headerFile;
+    const { header } = this.#metadata.headerFile;
     if ((header.incompatibleFeatures & Incompatible.externalDataFile) !== 0) {
       throw this.#refusal('Operation not supported');
     }
     await this.settle();
-    control.store(ControlWord.changed, 1);
-    if (header.version === 3) {
-      // The disk stays as it is, so that what is known of its changes does too.
-      await headerFile.clearAutoclear(Autoclear.bitmaps | Autoclear.rawExternalData);
-      // Counts and flags contradict each other for a while.
-      await headerFile.setDirty(true);
-    }
-    await flushOrder.flushAll();
-    if ((await reclaimAll({ metadata: this.#metadata, file, counters })) > 0) {
-      await flushOrder.flushAll();
-    }
+    await readyForChange(this.#metadata);
   }
 
   /** Ends a change; where something is left to be done, the image stays marked until that is. */
@@ -233,21 +224,8 @@ export class Qcow2Snapshots implements DiskSnapshots {
     return new DataView(l1.bytes.slice(0, l1.length * 8).buffer);
   }
 
-  async #readL1({ l1Offset, l1Entries }: Snapshot): Promise<DataView> {
-    const { file, geometry } = this.#metadata;
-    const bytes = new Uint8Array(Math.min(l1Entries * 8, maxL1TableBytes));
-    if (l1Entries * 8 > maxL1TableBytes) throw this.#damage('is too large', l1Offset);
-    const isPlaced =
-      l1Offset % geometry.clusterSize === 0 && l1Offset <= maxOffset - maxL1TableBytes;
-    if (!isPlaced) throw this.#damage('lies where none can be', l1Offset);
-    await file.read(bytes, l1Offset);
-    return new DataView(bytes.buffer);
-  }
-
-  #damage(what: string, offset: number): CowherdError {
-    const { filename } = this.#metadata.file;
-    const why = `the L1 table of the snapshot ${what}`;
-    return problemWith('ERR_COWHERD_CORRUPT', filename, why, { offset });
+  #readL1(snapshot: Snapshot): Promise<DataView> {
+    return readSnapshotL1(this.#metadata, snapshot);
   }
 
   /** Counts references that are about to be made, durably. */
@@ -267,17 +245,8 @@ export class Qcow2Snapshots implements DiskSnapshots {
     await this.#metadata.allocator.changeAll(counts, -1);
   }
 
-  /** Counts references that nothing makes any more; what has none is given to the host, if that takes it. */
-  async #lower(counts: PackedCounts): Promise<void> {
-    const { allocator, control, file, geometry } = this.#metadata;
-    const freed = await allocator.changeAll(counts, -1);
-    // What queues have inflated of it is not what will lie there.
-    control.add(ControlWord.compressedGeneration, 1);
-    for (const { cluster, length } of freed) {
-      const bytes = length * geometry.clusterSize;
-      // Later it could hit what has come to lie there.
-      await file.discard(geometry.startOf(cluster), bytes).catch(() => undefined);
-    }
+  #lower(counts: PackedCounts): Promise<void> {
+    return lowerCounts(this.#metadata, counts);
   }
 
   /** Gives up the clusters of a table that nothing points at any more. */
@@ -420,12 +389,6 @@ function* pointersOf(l1: DataView): Generator<HostOffset> {
     const hostOffset = pointerAt(l1, at);
     if (hostOffset !== 0) yield hostOffset;
   }
-}
-
-function countsOf({ cluster, length }: Pick<ClusterRun, 'cluster' | 'length'>): PackedCounts {
-  const counts = new PackedCounts(0);
-  counts.increment(cluster, length);
-  return counts;
 }
 
 /** The entries of an L1 table whose L2 tables have several references. */

@@ -105,6 +105,11 @@ function decodeSnapshot(stored: StoredSnapshot, diskSize: number): Snapshot {
   };
 }
 
+/** Whether an entry says all that version 3 asks for: how large the state of the machine is, and the disk. */
+export function isComplete({ extra }: StoredSnapshot): boolean {
+  return extra.length >= requiredExtraLength;
+}
+
 /** What a new entry says. */
 export interface NewSnapshot {
   readonly id: string;

@@ -42,7 +42,7 @@ export function after<Place extends GuestOffset | HostOffset | ClusterIndex>(
 /** What the geometry is computed from. */
 export interface GeometrySource {
   readonly clusterBits: number;
-  /** log2 of the width of a reference count in bits. */
+  /** log2 of the width of a reference count in bits; the only thing that may come to be another. */
   readonly refcountOrder: number;
   readonly extendedL2: boolean;
 }
@@ -67,16 +67,12 @@ export class Geometry {
   /** Guest bytes that one L2 slice, and one L2 table, map. */
   readonly sliceReach: number;
   readonly tableReach: number;
-  readonly refcountOrder: number;
-  readonly refcountBits: number;
-  readonly refcountsPerBlock: number;
-  readonly refcountsPerSlice: number;
-  /** Largest storable reference count, at most 2^53 - 1. */
-  readonly maxRefcount: number;
   /** Shift of the sector count in a compressed entry (specification, "Compressed Clusters"). */
   readonly compressedSizeShift: number;
+  readonly #source: GeometrySource;
 
   constructor(source: GeometrySource) {
+    this.#source = source;
     this.clusterBits = source.clusterBits;
     this.clusterSize = 2 ** source.clusterBits;
     this.extendedL2 = source.extendedL2;
@@ -89,12 +85,29 @@ export class Geometry {
     this.subclusterSize = this.clusterSize / this.subclustersPerCluster;
     this.sliceReach = this.l2EntriesPerSlice * this.clusterSize;
     this.tableReach = this.l2EntriesPerTable * this.clusterSize;
-    this.refcountOrder = source.refcountOrder;
-    this.refcountBits = 2 ** source.refcountOrder;
-    this.refcountsPerBlock = (this.clusterSize * 8) / this.refcountBits;
-    this.refcountsPerSlice = (this.sliceSize * 8) / this.refcountBits;
-    this.maxRefcount = Math.min(2 ** this.refcountBits - 1, Number.MAX_SAFE_INTEGER);
     this.compressedSizeShift = 62 - (source.clusterBits - 8);
+  }
+
+  /** log2 of the width of a reference count in bits. */
+  get refcountOrder(): number {
+    return this.#source.refcountOrder;
+  }
+
+  get refcountBits(): number {
+    return 1 << this.refcountOrder;
+  }
+
+  get refcountsPerBlock(): number {
+    return (this.clusterSize * 8) >> this.refcountOrder;
+  }
+
+  get refcountsPerSlice(): number {
+    return (this.sliceSize * 8) >> this.refcountOrder;
+  }
+
+  /** Largest storable reference count, at most 2^53 - 1. */
+  get maxRefcount(): number {
+    return Math.min(2 ** this.refcountBits - 1, Number.MAX_SAFE_INTEGER);
   }
 
   /** Entries of an L1 table for a disk of `size` bytes. */

@@ -29,7 +29,7 @@ const magic = 0x514649fb;
 /** Bytes of the fields of a header of version 2. */
 export const version2Length = 72;
 const version3MinLength = 104;
-const version3Length = 112;
+export const version3Length = 112;
 const sectorSize = 512n;
 /** Most entries that QEMU counts of an L1 table. */
 const maxL1Entries = 0x7fffffffn;

@@ -37,7 +37,7 @@ import {
   asHostOffset,
 } from '../layout/geometry.js';
 import { type Qcow2Header, Incompatible } from '../layout/header.js';
-import { HeaderFile, allocateHeaderWords } from '../tables/live-header.js';
+import { HeaderFile, allocateHeaderWords, refcountOrderOf } from '../tables/live-header.js';
 import { L2EntryView } from '../layout/l2-entry.js';
 import { ReadPlanner } from '../layout/plan.js';
 import { type OverlapMemory, OverlapCheck, allocateOverlapMemory } from '../overlap/overlap.js';
@@ -131,11 +131,10 @@ export async function loadQcow2Memory(
   return { ...memory, overlap: await loadOverlapMemory(source, overlapLevel) };
 }
 
-/** Entries of the longest refcount table that so many clusters may come to need. */
-function mostRefcountBlocks(geometry: Geometry, clusters: number): number {
-  const { clusterSize, refcountsPerBlock } = geometry;
+/** Entries of the longest refcount table that so many clusters may come to need, with counts of 64 bits. */
+function mostRefcountBlocks({ clusterSize }: Geometry, clusters: number): number {
   // A table that grows gets half as long again as it has to be.
-  const blocks = Math.ceil((clusters / refcountsPerBlock) * 1.5);
+  const blocks = Math.ceil((clusters / (clusterSize / 8)) * 1.5);
   const perCluster = clusterSize / 8;
   const entries = Math.ceil(blocks / perCluster) * perCluster;
   return Math.min(maxRefcountTableBytes / 8, entries);
@@ -203,7 +202,7 @@ export class Qcow2Metadata {
     const { control, poison, watchdog } = node;
     this.poison = poison;
     this.control = control;
-    this.geometry = geometryOf(header);
+    this.geometry = geometryOf(header, () => refcountOrderOf(memory.header));
     const externalData = (header.incompatibleFeatures & Incompatible.externalDataFile) !== 0;
     this.entries = new L2EntryView(this.geometry, externalData);
     this.planner = new ReadPlanner(this.geometry, this.entries);
@@ -436,11 +435,17 @@ export class Qcow2Metadata {
   }
 }
 
-/** The geometry of an image with a header. */
-export function geometryOf(header: Qcow2Header): Geometry {
+/**
+ * The geometry of an image with a header.
+ *
+ * @param refcountOrder how wide reference counts are now, where that can change
+ */
+export function geometryOf(header: Qcow2Header, refcountOrder?: () => number): Geometry {
   return new Geometry({
     clusterBits: header.clusterBits,
-    refcountOrder: header.refcountOrder,
+    get refcountOrder() {
+      return refcountOrder === undefined ? header.refcountOrder : refcountOrder();
+    },
     extendedL2: (header.incompatibleFeatures & Incompatible.extendedL2) !== 0,
   });
 }

@@ -71,8 +71,6 @@ export class Allocator {
   readonly #mutex: LongMutex;
   readonly #marks: Float64Array;
   readonly #free: FreeIndex;
-  /** Clusters of a unit of the index. */
-  readonly #unit: number;
   readonly #overlap: OverlapCheck;
   readonly #noteGrowth: () => void;
   readonly #growth: RefcountGrowth;
@@ -93,10 +91,14 @@ export class Allocator {
     this.#mutex = mutex;
     this.#marks = new Float64Array(memory.marks);
     this.#free = new FreeIndex(memory.free);
-    this.#unit = geometry.refcountsPerBlock / unitsPerBlock(geometry);
     this.#overlap = overlap;
     this.#noteGrowth = noteGrowth;
     this.#growth = growth;
+  }
+
+  /** Clusters of a unit of the index. */
+  get #unit(): number {
+    return this.#geometry.refcountsPerBlock / unitsPerBlock(this.#geometry);
   }
 
   /** First host cluster beyond everything in use. */
@@ -191,6 +193,19 @@ export class Allocator {
         else freed.push({ cluster, length });
       });
       return freed;
+    });
+  }
+
+  /**
+   * Runs a section that puts other counts in place of all there are, in which nothing is reserved or given back.
+   *
+   * @param section says whether it did
+   */
+  renew(section: () => Promise<boolean>): Promise<boolean> {
+    return this.#mutex.runExclusive(async () => {
+      const isRenewed = await section();
+      if (isRenewed) this.#noteFree(asClusterIndex(0), this.end);
+      return isRenewed;
     });
   }
 

@@ -36,7 +36,6 @@ export class Refcounts {
   readonly cache: SliceCache;
   readonly #file: StorageFile;
   readonly #geometry: Geometry;
-  readonly #width: RefcountWidth;
   /**
    * Blocks this thread is adding: counted in memory, but not yet in the table. A flush that another
    * thread leads meanwhile leaves them dirty, since nothing points yet at what they count.
@@ -60,7 +59,10 @@ export class Refcounts {
       const first = key * geometry.refcountsPerSlice;
       return `the counts of host clusters from ${first} to ${first + geometry.refcountsPerSlice - 1}`;
     };
-    this.#width = refcountWidth(geometry.refcountOrder, file.filename);
+  }
+
+  get #width(): RefcountWidth {
+    return refcountWidth(this.#geometry.refcountOrder, this.#file.filename);
   }
 
   /** Whether a refcount block exists for a host cluster. */
@@ -107,7 +109,8 @@ export class Refcounts {
   /** The reference count of a host cluster. */
   async get(cluster: ClusterIndex): Promise<number> {
     if (!this.hasBlock(cluster)) return 0;
-    return this.#inSlice(cluster, (start, index) => this.#width.get(this.cache.view, start, index));
+    const width = this.#width;
+    return this.#inSlice(cluster, (start, index) => width.get(this.cache.view, start, index));
   }
 
   /**
@@ -167,10 +170,11 @@ export class Refcounts {
     expected?: number,
   ): Promise<number> {
     assert(count > 0, 'the counts of no clusters are changed');
+    const width = this.#width;
     return this.#inSlice(cluster, (start, index, slot) => {
       const end = Math.min(index + count, this.#geometry.refcountsPerSlice);
       for (let at = index; at < end; at++) {
-        const value = this.#width.get(this.cache.view, start, at) + delta;
+        const value = width.get(this.cache.view, start, at) + delta;
         assert(
           expected === undefined || value === expected + delta,
           'a cluster is handed out twice',
@@ -180,8 +184,8 @@ export class Refcounts {
         }
       }
       for (let at = index; at < end; at++) {
-        const value = this.#width.get(this.cache.view, start, at) + delta;
-        this.#width.set(this.cache.view, start, at, value);
+        const value = width.get(this.cache.view, start, at) + delta;
+        width.set(this.cache.view, start, at, value);
       }
       this.cache.markDirty(slot);
       return end - index;
@@ -238,11 +242,12 @@ export class Refcounts {
 
   #checkPart(counts: PackedCounts, { from, to }: Part, sign: 1 | -1): Promise<void> {
     const { maxRefcount } = this.#geometry;
+    const width = this.#width;
     return this.#inSlice(from, (start, index) => {
       for (let cluster: number = from, at = index; cluster < to; cluster++, at++) {
         const delta = counts.get(cluster);
         if (delta === 0) continue;
-        const value = this.#width.get(this.cache.view, start, at) + sign * delta;
+        const value = width.get(this.cache.view, start, at) + sign * delta;
         if (value > maxRefcount) throw this.#noRoom(cluster);
         if (value < 0) throw this.#outOfRange(asClusterIndex(cluster), value);
       }
@@ -255,14 +260,15 @@ export class Refcounts {
     sign: 1 | -1,
     onFreed?: (cluster: ClusterIndex, count: number) => void,
   ): Promise<void> {
+    const width = this.#width;
     return this.#inSlice(from, (start, index, slot) => {
       let freed = 0;
       for (let cluster: number = from, at = index; cluster < to; cluster++, at++) {
         const delta = counts.get(cluster);
         let value = -1;
         if (delta !== 0) {
-          value = this.#width.get(this.cache.view, start, at) + sign * delta;
-          this.#width.set(this.cache.view, start, at, value);
+          value = width.get(this.cache.view, start, at) + sign * delta;
+          width.set(this.cache.view, start, at, value);
         }
         if (value === 0) {
           freed++;
@@ -286,15 +292,12 @@ export class Refcounts {
     wanted: number,
   ): Promise<{ cluster: ClusterIndex; length: number }> {
     const perSlice = this.#geometry.refcountsPerSlice;
+    const width = this.#width;
     return this.#inSlice(cluster, (start, index) => {
       let at = index;
-      while (at < perSlice && this.#width.get(this.cache.view, start, at) !== 0) at++;
+      while (at < perSlice && width.get(this.cache.view, start, at) !== 0) at++;
       let end = at;
-      while (
-        end < perSlice &&
-        end - at < wanted &&
-        this.#width.get(this.cache.view, start, end) === 0
-      ) {
+      while (end < perSlice && end - at < wanted && width.get(this.cache.view, start, end) === 0) {
         end++;
       }
       return { cluster: after(cluster, at - index), length: end - at };
@@ -318,9 +321,10 @@ export class Refcounts {
 
   /** How many of the first `entries` counts of a refcount block are not zero. */
   countUsed(block: DataView, entries: number): number {
+    const width = this.#width;
     let used = 0;
     for (let index = 0; index < entries; index++) {
-      if (this.#width.get(block, 0, index) !== 0) used++;
+      if (width.get(block, 0, index) !== 0) used++;
     }
     return used;
   }

@@ -7,11 +7,10 @@ import type { ControlWords } from '../../../engine/words/control-words.js';
 import type { BufferPool } from '../../../engine/buffer-pool.js';
 import { CowherdError, givenAway, problemWith } from '../../../errors.js';
 import type { Codec } from '../../../native/codec.js';
-import { codecFor } from '../../../native/codecs.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { HostOffset } from '../layout/geometry.js';
 import { compressedBuffers } from './compressed-buffers.js';
-import type { CompressionType } from '../layout/header.js';
+import type { ImageCodec } from './image-codec.js';
 import { type Inflate, InflatedClusters, describeCluster } from './inflated-clusters.js';
 
 /** One queue's reader of compressed clusters. */
@@ -19,23 +18,17 @@ export class CompressedReader {
   readonly #file: StorageFile;
   readonly #clusterSize: number;
   readonly #control: ControlWords;
-  readonly #type: CompressionType;
+  readonly #codec: ImageCodec;
   readonly #inflated: InflatedClusters;
   /** For compressed data on their way in. */
   #buffers: BufferPool | undefined;
-  #codec: Codec | undefined;
   #generation: number;
 
-  constructor(
-    file: StorageFile,
-    clusterSize: number,
-    control: ControlWords,
-    type: CompressionType,
-  ) {
+  constructor(file: StorageFile, clusterSize: number, control: ControlWords, codec: ImageCodec) {
     this.#file = file;
     this.#clusterSize = clusterSize;
     this.#control = control;
-    this.#type = type;
+    this.#codec = codec;
     const inflate: Inflate = (...cluster) => this.#inflate(...cluster);
     this.#inflated = new InflatedClusters(clusterSize, inflate, control.watchdog);
     this.#generation = control.load(ControlWord.compressedGeneration);
@@ -71,7 +64,6 @@ export class CompressedReader {
   }
 
   async #inflate(hostOffset: HostOffset, size: number, cluster: Uint8Array): Promise<void> {
-    this.#codec ??= codecFor(this.#type);
     const buffers = (this.#buffers ??= compressedBuffers(
       this.#clusterSize,
       this.#control.watchdog,
@@ -81,7 +73,7 @@ export class CompressedReader {
     const data = size <= buffer.length ? buffer.subarray(0, size) : new Uint8Array(size);
     try {
       await this.#file.read(data, hostOffset);
-      await this.#decompress(this.#codec, data, cluster, hostOffset);
+      await this.#decompress(this.#codec.current, data, cluster, hostOffset);
     } finally {
       buffers.giveBack(buffer);
     }

@@ -12,7 +12,6 @@ import { publishPacked } from '../../../engine/queues/queue-line.js';
 import type { Turn } from '../../../engine/queues/turnstile.js';
 import { CowherdError, givenAway, problemWith } from '../../../errors.js';
 import type { Codec } from '../../../native/codec.js';
-import { codecFor } from '../../../native/codecs.js';
 import {
   type GuestOffset,
   type HostOffset,
@@ -25,7 +24,7 @@ import { compressedBuffers } from './compressed-buffers.js';
 import type { QueueContext, RemovedClusters } from './queue-context.js';
 import { intoLimbo } from './queue-context.js';
 import { inWritableSlice, prepareTable } from './slice-section.js';
-import type { CompressionType } from '../layout/header.js';
+import type { ImageCodec } from './image-codec.js';
 import { refusedRemoval, removedByEntry } from './freed-clusters.js';
 import type { Writer } from './writer.js';
 
@@ -49,9 +48,8 @@ interface Packing {
 export class CompressedWriter {
   readonly #context: QueueContext;
   readonly #writer: Writer;
-  readonly #type: CompressionType;
+  readonly #codec: ImageCodec;
   #outputs: BufferPool | undefined;
-  #codec: Codec | undefined;
   /** Where the next data go, and the end of the last cluster taken for them, in bytes. */
   #next = asHostOffset(0);
   #end = asHostOffset(0);
@@ -60,10 +58,10 @@ export class CompressedWriter {
   #packed: Packed[] = [];
   #packing: Packing = { offset: asGuestOffset(0), hasEnded: true, ends: Promise.resolve() };
 
-  constructor(context: QueueContext, writer: Writer, type: CompressionType) {
+  constructor(context: QueueContext, writer: Writer, codec: ImageCodec) {
     this.#context = context;
     this.#writer = writer;
-    this.#type = type;
+    this.#codec = codec;
   }
 
   /**
@@ -109,10 +107,9 @@ export class CompressedWriter {
   ): Promise<void> {
     const { metadata } = this.#context;
     const { clusterSize } = metadata.geometry;
-    this.#codec ??= codecFor(this.#type);
     // Its memory was given away meanwhile: no cluster is empty.
     if (cluster.length === 0) throw givenAway(this.#context.file.filename);
-    const length = await this.#compress(this.#codec, cluster, output, offset);
+    const length = await this.#compress(this.#codec.current, cluster, output, offset);
     if (length < 0 || length >= clusterSize) {
       if (buffer.length === 0) throw givenAway(this.#context.file.filename);
       await this.#writer.write(buffer, offset, turn);

@@ -26,6 +26,7 @@ import {
 import { AllocatingWrites } from './allocating-writes.js';
 import { CompressedReader } from './compressed-reader.js';
 import { CompressedWriter } from './compressed-writer.js';
+import { ImageCodec } from './image-codec.js';
 import type { QueueContext } from './queue-context.js';
 import { openDataCopy } from './data-copy.js';
 import { Autoclear, type Qcow2Header } from '../layout/header.js';
@@ -94,7 +95,9 @@ export class Qcow2Queue implements FormatQueue {
       externalData: dataFile !== undefined,
       rawExternalData: (header.autoclearFeatures & Autoclear.rawExternalData) !== 0,
       backing,
-      version: header.version,
+      get version() {
+        return metadata.headerFile.version;
+      },
       line: this.#line,
       arena: new Arena({
         memory: control,
@@ -112,20 +115,12 @@ export class Qcow2Queue implements FormatQueue {
     this.#beforeFirstChange = options.beforeFirstChange;
     this.#onClosed = options.onClosed;
     this.#gate = new QueueGate(control, this.#line);
-    const compressed = new CompressedReader(
-      file,
-      geometry.clusterSize,
-      control,
-      header.compressionType,
-    );
+    const codec = new ImageCodec(metadata.headerFile);
+    const compressed = new CompressedReader(file, geometry.clusterSize, control, codec);
     this.#reader = new Reader(this.#context, compressed);
     this.#writer = new Writer(this.#context, this.#reader);
     this.#zeroing = new Zeroing(this.#context, this.#reader, this.#writer);
-    this.#compressedWriter = new CompressedWriter(
-      this.#context,
-      this.#writer,
-      header.compressionType,
-    );
+    this.#compressedWriter = new CompressedWriter(this.#context, this.#writer, codec);
     this.#reads = new RequestPool(counters, (epoch) => {
       this.#gate.leave(epoch);
     });

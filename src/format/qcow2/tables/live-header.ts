@@ -6,9 +6,15 @@
 import type { LongMutex } from '../../../engine/words/long-mutex.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { type HostOffset, asHostOffset } from '../layout/geometry.js';
-import { type Qcow2Header, Incompatible, featureWordsOffset } from '../layout/header.js';
+import {
+  type CompressionType,
+  type Qcow2Header,
+  Incompatible,
+  featureWordsOffset,
+} from '../layout/header.js';
 
 const sectorSize = 512;
+const versionAt = 4;
 /** Offset and length of the backing file's name, in 12 bytes. */
 const backingNameAt = 8;
 const sizeAt = 24;
@@ -17,20 +23,37 @@ const l1TableOffsetAt = 40;
 const refcountTableOffsetAt = 48;
 const snapshotCountAt = 60;
 const snapshotsOffsetAt = 64;
+const refcountOrderAt = 96;
 
 /** Shared words of what a header may change to. */
 const Word = {
   incompatible: 0,
   autoclear: 1,
   hasUnknownAutoclear: 2,
-  /** A change has failed: the file may show it or not. */
+  /** A change has failed: the file may show it or not; by `Unsettled`. */
   unsettled: 3,
+  version: 4,
+  compatible: 5,
+  refcountOrder: 6,
+  isZstd: 7,
+} as const;
+
+/** What a change that failed may have left otherwise. */
+const Unsettled = {
+  nothing: 0,
+  /** Fields that are known here. */
+  fields: 1,
+  /** The whole sector, of which there is a copy. */
+  sector: 2,
 } as const;
 
 /** Bytes of the words; behind them is the place of the disk, as numbers of 64 bits. */
-const wordBytes = 16;
+const wordBytes = 4 * Object.keys(Word).length;
 /** Where a number of the disk's place lies behind the words. */
 const Place = { size: 0, l1Offset: 1, l1Entries: 2, snapshotsOffset: 3, snapshotCount: 4 } as const;
+
+/** Where a copy of the first sector lies, behind the place. */
+const sectorCopyAt = wordBytes + 8 * Object.keys(Place).length;
 
 /** The size of the disk, and where its L1 table and the table of its snapshots lie. */
 export interface DiskPlace {
@@ -44,14 +67,43 @@ export interface DiskPlace {
   readonly snapshotCount: number;
 }
 
+/** What a header says of the format, besides names. */
+export type HeaderFeatures = Pick<
+  Qcow2Header,
+  | 'version'
+  | 'incompatibleFeatures'
+  | 'compatibleFeatures'
+  | 'autoclearFeatures'
+  | 'hasUnknownAutoclear'
+  | 'refcountOrder'
+  | 'compressionType'
+>;
+
 /** Makes the shared words of the header of an image that is being opened. */
 export function allocateHeaderWords(header: Qcow2Header): Int32Array {
-  const words = new Int32Array(new SharedArrayBuffer(wordBytes + 8 * Object.keys(Place).length));
+  const words = new Int32Array(new SharedArrayBuffer(sectorCopyAt + sectorSize));
   new Float64Array(words.buffer, wordBytes).set(placeNumbers(placeOf(header)));
+  words.set(featureWords(header));
+  return words;
+}
+
+/** In the order of `Word`. */
+function featureWords(header: HeaderFeatures): number[] {
+  const words: number[] = [];
   words[Word.incompatible] = header.incompatibleFeatures;
   words[Word.autoclear] = header.autoclearFeatures;
   words[Word.hasUnknownAutoclear] = header.hasUnknownAutoclear ? 1 : 0;
+  words[Word.unsettled] = 0;
+  words[Word.version] = header.version;
+  words[Word.compatible] = header.compatibleFeatures;
+  words[Word.refcountOrder] = header.refcountOrder;
+  words[Word.isZstd] = header.compressionType === 'zstd' ? 1 : 0;
   return words;
+}
+
+/** log2 of the width of a reference count in bits, as the words of a header have it. */
+export function refcountOrderOf(words: Int32Array): number {
+  return words[Word.refcountOrder];
 }
 
 /** Where the refcount table lies now. */
@@ -68,6 +120,8 @@ export class HeaderFile {
   readonly #words: Int32Array;
   /** By `Place`; changed while no queue runs a request. */
   readonly #place: Float64Array;
+  /** The first sector before a change of all of it that has failed, or is under way. */
+  readonly #sectorCopy: Uint8Array;
   readonly #opened: Qcow2Header;
   readonly #refcountTable: () => RefcountTablePlace;
 
@@ -86,7 +140,8 @@ export class HeaderFile {
     this.#mutex = mutex;
     this.#opened = opened;
     this.#words = words;
-    this.#place = new Float64Array(words.buffer, wordBytes);
+    this.#place = new Float64Array(words.buffer, wordBytes, Object.keys(Place).length);
+    this.#sectorCopy = new Uint8Array(words.buffer, sectorCopyAt);
     this.#refcountTable = refcountTable;
   }
 
@@ -94,6 +149,10 @@ export class HeaderFile {
     const { hostOffset, clusters } = this.#refcountTable();
     return {
       ...this.#opened,
+      version: this.version,
+      compatibleFeatures: Atomics.load(this.#words, Word.compatible),
+      refcountOrder: refcountOrderOf(this.#words),
+      compressionType: this.compressionType,
       size: this.#place[Place.size],
       l1TableOffset: this.#place[Place.l1Offset],
       l1Entries: this.#place[Place.l1Entries],
@@ -105,6 +164,15 @@ export class HeaderFile {
       refcountTableOffset: hostOffset,
       refcountTableClusters: clusters,
     };
+  }
+
+  /** Version of the format: 2 has no feature bits, no zero clusters, and counts of 16 bits. */
+  get version(): 2 | 3 {
+    return Atomics.load(this.#words, Word.version) === 2 ? 2 : 3;
+  }
+
+  get compressionType(): CompressionType {
+    return Atomics.load(this.#words, Word.isZstd) === 1 ? 'zstd' : 'zlib';
   }
 
   /** Whether the dirty bit says that reference counts on disk may be too low. */
@@ -129,7 +197,7 @@ export class HeaderFile {
 
   /** Sets the corrupt bit, durably; version 2 has none. */
   async setCorrupt(): Promise<void> {
-    if (this.#opened.version !== 3) return;
+    if (this.version !== 3) return;
     await this.#mutex.runExclusive(async () => {
       const features = Atomics.load(this.#words, Word.incompatible);
       if ((features & Incompatible.corrupt) !== 0) return;
@@ -158,13 +226,22 @@ export class HeaderFile {
     });
   }
 
-  /** Makes the header point at another refcount table, durably. */
-  async moveRefcountTable(place: RefcountTablePlace): Promise<void> {
-    await this.#mutex.runExclusive(() =>
-      this.#changeSector((sector) => {
+  /**
+   * Makes the header point at another refcount table, durably.
+   *
+   * @param order log2 of the width in bits of the counts it leads to, if that is another; the image has version 3
+   */
+  async moveRefcountTable(
+    place: RefcountTablePlace,
+    order = refcountOrderOf(this.#words),
+  ): Promise<void> {
+    await this.#mutex.runExclusive(async () => {
+      await this.#changeSector((sector) => {
         putRefcountTable(sector, place);
-      }),
-    );
+        if (this.version === 3) sector.setUint32(refcountOrderAt, order);
+      });
+      Atomics.store(this.#words, Word.refcountOrder, order);
+    });
   }
 
   /** Makes the header point at another L1 table of the same length, and another refcount table, at once and durably. */
@@ -180,20 +257,26 @@ export class HeaderFile {
   }
 
   /**
-   * Puts other extensions, and another place of the backing file's name, into the first sector, durably.
+   * Puts another version, other features, extensions, and another place of the backing file's name into the first
+   * sector, durably, while no queue runs a request; where the disk and its tables lie stays as it is.
    *
    * @param begin of the file as it is to be
-   * @param fieldsEnd where the extensions begin, in bytes
+   * @param features what that says
    */
-  async changeNames(begin: Uint8Array, fieldsEnd: number): Promise<void> {
-    await this.#mutex.runExclusive(() =>
-      this.#changeSector((sector) => {
+  async changeBegin(begin: Uint8Array, features: HeaderFeatures): Promise<void> {
+    await this.#mutex.runExclusive(async () => {
+      await this.#changeSector((sector) => {
         const bytes = new Uint8Array(sector.buffer);
-        bytes.set(begin.subarray(backingNameAt, backingNameAt + 12), backingNameAt);
-        bytes.fill(0, fieldsEnd);
-        bytes.set(begin.subarray(fieldsEnd, sectorSize), fieldsEnd);
-      }),
-    );
+        this.#sectorCopy.set(bytes);
+        Atomics.store(this.#words, Word.unsettled, Unsettled.sector);
+        bytes.set(begin.subarray(versionAt, backingNameAt + 12), versionAt);
+        bytes.fill(0, featureWordsOffset);
+        bytes.set(begin.subarray(featureWordsOffset, sectorSize), featureWordsOffset);
+      });
+      for (const [word, value] of featureWords(features).entries()) {
+        Atomics.store(this.#words, word, value);
+      }
+    });
   }
 
   /** Gives the disk another size, L1 table or snapshot table, durably, while no queue runs a request. */
@@ -209,29 +292,37 @@ export class HeaderFile {
 
   /** Makes the file show what is known here, where a change that failed may have left it otherwise. */
   async settle(): Promise<void> {
-    if (Atomics.load(this.#words, Word.unsettled) === 0) return;
+    if (Atomics.load(this.#words, Word.unsettled) === Unsettled.nothing) return;
     await this.#mutex.runExclusive(() => this.#settle());
   }
 
   async #settle(): Promise<void> {
-    if (Atomics.load(this.#words, Word.unsettled) === 0) return;
+    if (Atomics.load(this.#words, Word.unsettled) === Unsettled.nothing) return;
     await this.#changeSector(() => undefined);
   }
 
   /** Rewrites the first sector; the caller holds the mutex. */
   async #changeSector(change: (sector: DataView) => void): Promise<void> {
-    Atomics.store(this.#words, Word.unsettled, 1);
+    const { nothing, fields } = Unsettled;
+    Atomics.compareExchange(this.#words, Word.unsettled, nothing, fields);
     await changeHeaderSector(this.#file, (sector) => {
-      const { version, incompatibleFeatures, refcountTableOffset, refcountTableClusters } =
-        this.header;
+      if (Atomics.load(this.#words, Word.unsettled) === Unsettled.sector) {
+        new Uint8Array(sector.buffer).set(this.#sectorCopy);
+      }
+      const { version, incompatibleFeatures, compatibleFeatures, refcountOrder } = this.header;
+      const { refcountTableOffset, refcountTableClusters } = this.header;
       putPlace(sector, placeOf(this.header));
       // Autoclear bits that are gone may stay so.
-      if (version === 3) sector.setUint32(featureWordsOffset + 4, incompatibleFeatures);
+      if (version === 3) {
+        sector.setUint32(featureWordsOffset + 4, incompatibleFeatures);
+        sector.setUint32(featureWordsOffset + 12, compatibleFeatures);
+        sector.setUint32(refcountOrderAt, refcountOrder);
+      }
       const hostOffset = asHostOffset(refcountTableOffset);
       putRefcountTable(sector, { hostOffset, clusters: refcountTableClusters });
       change(sector);
     });
-    Atomics.store(this.#words, Word.unsettled, 0);
+    Atomics.store(this.#words, Word.unsettled, nothing);
   }
 }
 

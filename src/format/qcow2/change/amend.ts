@@ -1,0 +1,290 @@
+/**
+ * Another version, other features and another width of reference counts for an open image, while no queue runs a
+ * request. Whatever is cut off leaves the image as it was, or as it is after one of these:
+ *
+ *     version 3 ▏ names and features ▏ width of counts ▏ (size of the disk) ▏ version 2
+ */
+import { bytesOfName } from '../../../byte-names.js';
+import { type CowherdError, type CowherdErrorDetails, problemWith } from '../../../errors.js';
+import type { Amendment, ChangeOptions, FormatChanges } from '../../driver.js';
+import { readBitmaps } from '../contents/bitmaps.js';
+import { readSnapshots } from '../contents/snapshots.js';
+import { knownFeatureTable } from '../layout/feature-names.js';
+import {
+  Autoclear,
+  Compatible,
+  Incompatible,
+  type Qcow2Header,
+  backingFormatOf,
+} from '../layout/header.js';
+import { ExtensionType, type HeaderExtension } from '../layout/header-extensions.js';
+import { ClusterKind } from '../layout/l2-entry.js';
+import type { Qcow2Metadata } from '../metadata/metadata.js';
+import { walkTables } from '../tables/table-walk.js';
+import { readyForChange } from './exclusive.js';
+import { ZeroExpansion } from './expand-zeroes.js';
+import { type BeginContents, HeaderBegin } from './header-begin.js';
+import { RefcountOrderChange, type StepOptions } from './refcount-order.js';
+import { allTables } from './references.js';
+import type { Qcow2Snapshots } from './snapshots.js';
+
+const version2RefcountOrder = 4;
+const mostStateBytes = 0xffffffff;
+/** Extensions that come before the table of feature names. */
+const namesFirst: readonly number[] = [
+  ExtensionType.backingFormat,
+  ExtensionType.externalDataFile,
+  ExtensionType.fullDiskEncryption,
+];
+
+/** What changes come to. */
+interface Decided {
+  readonly version: 2 | 3;
+  readonly refcountOrder: number;
+  readonly isLazy: boolean;
+}
+
+/** See the file's comment. */
+export class Qcow2Amendment implements Amendment {
+  readonly #metadata: Qcow2Metadata;
+  readonly #snapshots: Qcow2Snapshots;
+  /** Whether the image keeps its dirty bit set until it is closed. */
+  #isLazy: boolean;
+  /** How many steps that take long have been done, and how many there are. */
+  #steps = { before: 0, all: 0 };
+
+  constructor(metadata: Qcow2Metadata, snapshots: Qcow2Snapshots, isLazy: boolean) {
+    this.#metadata = metadata;
+    this.#snapshots = snapshots;
+    this.#isLazy = isLazy;
+  }
+
+  async check(changes: FormatChanges, size: number): Promise<void> {
+    const { header } = this.#metadata.headerFile;
+    const hasDataFile = (header.incompatibleFeatures & Incompatible.externalDataFile) !== 0;
+    const isRaw = (header.autoclearFeatures & Autoclear.rawExternalData) !== 0;
+    const decided = this.#decide(changes);
+    const { version, refcountOrder, isLazy } = decided;
+    if (changes.dataFile !== undefined && !hasDataFile) {
+      throw this.#refusal('data-file can only be set for images that use an external data file');
+    }
+    if (changes.dataFileRaw === true && !isRaw) {
+      throw this.#refusal('data-file-raw cannot be set on existing images');
+    }
+    if (version < 3 && refcountOrder !== header.refcountOrder) {
+      const why =
+        'Refcount widths other than 16 bits require compatibility level 1.1 or above (use compat=1.1 or greater)';
+      if (refcountOrder !== version2RefcountOrder) throw this.#refusal(why);
+    }
+    this.#checkBacking(changes, header);
+    if (version < 3 && isLazy && changes.lazyRefcounts === true) {
+      throw this.#refusal(
+        'Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)',
+      );
+    }
+    if (refcountOrder !== header.refcountOrder) {
+      await new RefcountOrderChange(this.#metadata, refcountOrder).check();
+    }
+    if (version < header.version) await this.#checkDowngrade(decided, size);
+  }
+
+  async begin(changes: FormatChanges, options: ChangeOptions): Promise<void> {
+    const { header } = this.#metadata.headerFile;
+    const { refcountOrder, version } = this.#decide(changes);
+    const isUpgrade = version > header.version;
+    const isWidth = refcountOrder !== header.refcountOrder;
+    const { dataFile, dataFileRaw, lazyRefcounts } = changes;
+    const isNamed = [dataFile, dataFileRaw, lazyRefcounts].some((each) => each !== undefined);
+    this.#steps = { before: 0, all: Number(isWidth) + Number(version < header.version) };
+    if (!isUpgrade && !isNamed && !isWidth) return;
+    if (lazyRefcounts === false) this.#isLazy = false;
+    await this.#within(async () => {
+      if (isUpgrade) await this.#snapshots.complete();
+      if (isUpgrade || isNamed) {
+        await this.#writeBegin((contents) => this.#changed(contents, changes));
+      }
+      if (!isWidth) return;
+      const change = new RefcountOrderChange(this.#metadata, refcountOrder);
+      await change.run(this.#stepOptions(options));
+      this.#steps = { ...this.#steps, before: 1 };
+    });
+  }
+
+  async finish(changes: FormatChanges, options: ChangeOptions): Promise<void> {
+    const { version } = this.#decide(changes);
+    if (version >= this.#metadata.headerFile.version) return;
+    await this.#within(async () => {
+      await new ZeroExpansion(this.#metadata).run(this.#stepOptions(options));
+      await this.#metadata.flushOrder.flushAll();
+      await this.#writeBegin((contents) => ({
+        ...contents,
+        features: {
+          version: 2,
+          incompatibleFeatures: 0,
+          compatibleFeatures: 0,
+          autoclearFeatures: 0,
+          hasUnknownAutoclear: false,
+          refcountOrder: version2RefcountOrder,
+          compressionType: 'zlib',
+        },
+        extensions: contents.extensions.filter(({ type }) => type !== ExtensionType.featureNames),
+      }));
+    });
+  }
+
+  #decide({ compat, refcountBits, lazyRefcounts }: FormatChanges): Decided {
+    const { header } = this.#metadata.headerFile;
+    const refcountOrder =
+      refcountBits === undefined ? header.refcountOrder : Math.log2(refcountBits);
+    if (!Number.isInteger(refcountOrder) || refcountOrder < 0 || refcountOrder > 6) {
+      throw this.#refusal('Refcount width must be a power of two and may not exceed 64 bits');
+    }
+    const wasLazy = (header.compatibleFeatures & Compatible.lazyRefcounts) !== 0;
+    return {
+      version: this.#decideVersion(compat, header.version),
+      refcountOrder,
+      isLazy: lazyRefcounts ?? wasLazy,
+    };
+  }
+
+  #decideVersion(compat: string | undefined, present: 2 | 3): 2 | 3 {
+    if (compat === undefined) return present;
+    if (compat === '0.10' || compat === 'v2') return 2;
+    if (compat === '1.1' || compat === 'v3') return 3;
+    throw this.#refusal(`Unknown compatibility level ${compat}`);
+  }
+
+  #checkBacking({ backingFile, backingFormat }: FormatChanges, header: Qcow2Header): void {
+    if (backingFile === undefined && backingFormat === undefined) return;
+    const isSame = backingFile === header.backingFile && backingFormat === backingFormatOf(header);
+    if (!isSame) {
+      throw this.#refusal('Cannot amend the backing file', { operation: 'name backing' });
+    }
+  }
+
+  async #checkDowngrade({ refcountOrder }: Decided, size: number): Promise<void> {
+    const { file, headerFile } = this.#metadata;
+    const { header } = headerFile;
+    if (refcountOrder !== version2RefcountOrder) {
+      throw this.#refusal('compat=0.10 requires refcount_bits=16');
+    }
+    if ((header.incompatibleFeatures & Incompatible.externalDataFile) !== 0) {
+      throw this.#refusal('Cannot downgrade an image with a data file');
+    }
+    const { snapshots } = await readSnapshots(file, header);
+    if (snapshots.some((each) => each.vmStateSize > mostStateBytes || each.size !== size)) {
+      throw this.#refusal('Internal snapshots prevent downgrade of image');
+    }
+    const left = header.incompatibleFeatures & ~(Incompatible.dirty | Incompatible.compressionType);
+    if (left !== 0) {
+      const features = `0x${left.toString(16)}`;
+      throw this.#refusal(`Cannot downgrade an image with incompatible features ${features} set`);
+    }
+    const bitmaps = await readBitmaps(file, header);
+    if (bitmaps !== undefined && bitmaps.bitmaps.length > 0) {
+      throw this.#refusal('Cannot downgrade an image with persistent bitmaps');
+    }
+    if (header.compressionType === 'zstd' && (await this.#hasCompressed())) {
+      throw this.#refusal(
+        'Cannot downgrade an image with zstd compression type and existing compressed clusters',
+      );
+    }
+  }
+
+  /** Whether the disk, or a snapshot, has compressed clusters. */
+  async #hasCompressed(): Promise<boolean> {
+    const { entries, file, flushOrder, geometry } = this.#metadata;
+    await flushOrder.flushAll();
+    const tables = await allTables(this.#metadata);
+    for await (const { view } of walkTables(file, tables, geometry.clusterSize)) {
+      for (let at = 0; at < view.byteLength; at += geometry.l2EntrySize) {
+        if (entries.kind(view, at) === ClusterKind.compressed) return true;
+      }
+    }
+    return false;
+  }
+
+  /** What the begin of the file is to say, a lower version aside. */
+  #changed({ features, extensions, name }: BeginContents, changes: FormatChanges): BeginContents {
+    const { dataFile, dataFileRaw } = changes;
+    const { isLazy, version: wanted } = this.#decide(changes);
+    const isUpgrade = wanted > features.version;
+    const version = isUpgrade ? wanted : features.version;
+    const { lazyRefcounts } = Compatible;
+    const compatible = features.compatibleFeatures & ~lazyRefcounts;
+    const raw = dataFileRaw === false ? Autoclear.rawExternalData : 0;
+    return {
+      features: {
+        version,
+        incompatibleFeatures: features.incompatibleFeatures,
+        compatibleFeatures: version === 3 && isLazy ? compatible | lazyRefcounts : compatible,
+        autoclearFeatures: features.autoclearFeatures & ~raw,
+        hasUnknownAutoclear: features.hasUnknownAutoclear,
+        refcountOrder: features.refcountOrder,
+        compressionType: features.compressionType,
+      },
+      extensions: withNames(extensions, { dataFile, isUpgrade }),
+      name,
+    };
+  }
+
+  async #writeBegin(change: (contents: BeginContents) => BeginContents): Promise<void> {
+    // What it says of features may have changed since it was looked at.
+    const begin = await HeaderBegin.read(this.#metadata);
+    await begin.write(begin.plan(change(begin.contents)));
+  }
+
+  /** Runs a change, between what makes the image ready for it and what ends it. */
+  async #within(change: () => Promise<void>): Promise<void> {
+    const { headerFile } = this.#metadata;
+    const end = async (): Promise<void> => {
+      if (!this.#isLazy && headerFile.isDirty) await headerFile.setDirty(false);
+    };
+    await this.#snapshots.settle();
+    await readyForChange(this.#metadata);
+    try {
+      await change();
+    } catch (error) {
+      await end().catch(() => undefined);
+      throw error;
+    }
+    await end();
+  }
+
+  #stepOptions({ signal, onProgress }: ChangeOptions): StepOptions {
+    const { geometry, l1, refcounts } = this.#metadata;
+    const bytes = (l1.length + refcounts.table.length) * geometry.clusterSize;
+    const { before, all } = this.#steps;
+    const onShare = (share: number): void => {
+      onProgress(Math.round((before + share) * bytes), all * bytes);
+    };
+    return { signal, onShare };
+  }
+
+  #refusal(why: string, details: CowherdErrorDetails = {}): CowherdError {
+    return problemWith('ERR_COWHERD_UNSUPPORTED', this.#metadata.file.filename, why, details);
+  }
+}
+
+/** The extensions with another name of the data file, and with names of features where there were none. */
+function withNames(
+  extensions: readonly HeaderExtension[],
+  { dataFile, isUpgrade }: { readonly dataFile: string | undefined; readonly isUpgrade: boolean },
+): readonly HeaderExtension[] {
+  const first = extensions.filter(({ type }) => namesFirst.includes(type));
+  const rest = extensions.filter(({ type }) => !namesFirst.includes(type));
+  if (dataFile === undefined && !isUpgrade) return extensions;
+  const named =
+    dataFile === undefined
+      ? first
+      : first.filter(({ type }) => type !== ExtensionType.externalDataFile);
+  if (dataFile !== undefined && dataFile !== '') {
+    const at = named.findIndex(({ type }) => type === ExtensionType.fullDiskEncryption);
+    const extension = { type: ExtensionType.externalDataFile, data: bytesOfName(dataFile) };
+    named.splice(at < 0 ? named.length : at, 0, extension);
+  }
+  const { featureNames } = ExtensionType;
+  const hasNames = rest.some(({ type }) => type === featureNames);
+  if (!isUpgrade || hasNames) return [...named, ...rest];
+  return [...named, { type: featureNames, data: knownFeatureTable() }, ...rest];
+}

@@ -1,0 +1,157 @@
+/**
+ * Doing without clusters of zeroes, which version 2 does not know: what reads as zeroes without them is left out, other
+ * clusters of zeroes are written. Tables are read and written around the cache, those of snapshots too.
+ */
+import { problemWith } from '../../../errors.js';
+import { type HostOffset, after } from '../layout/geometry.js';
+import { CryptMethod } from '../layout/header.js';
+import { ClusterKind } from '../layout/l2-entry.js';
+import type { Qcow2Metadata } from '../metadata/metadata.js';
+import { Structure } from '../overlap/levels.js';
+import { PackedCounts } from '../refcount/packed-counts.js';
+import { walkTables } from '../tables/table-walk.js';
+import { lowerCounts } from './exclusive.js';
+import { allTables } from './references.js';
+import type { StepOptions } from './refcount-order.js';
+
+const copiedHigh = 0x80000000;
+/** Bytes of tables that wait to be written. */
+const writtenAtOnce = 4 * 1024 * 1024;
+
+/** Takes the clusters of zeroes out of one image, which was made ready for changes. */
+export class ZeroExpansion {
+  readonly #metadata: Qcow2Metadata;
+  /** Whether what is not there shows what another image holds. */
+  readonly #hasBacking: boolean;
+  /** Tables as they are to be, by their places. */
+  readonly #changed = new Map<HostOffset, Uint8Array>();
+  /** References that the tables do not make any more. */
+  #givenUp = new PackedCounts(0);
+  /** References that tables are to make which have not been written. */
+  #reserved = new PackedCounts(0);
+
+  constructor(metadata: Qcow2Metadata) {
+    this.#metadata = metadata;
+    this.#hasBacking = metadata.headerFile.header.backingFile !== undefined;
+  }
+
+  async run({ signal, onShare }: StepOptions): Promise<void> {
+    const { file, geometry, l2Cache } = this.#metadata;
+    l2Cache.clear();
+    const tables = await allTables(this.#metadata);
+    let done = 0;
+    try {
+      for await (const { hostOffset, view } of walkTables(file, tables, geometry.clusterSize)) {
+        signal?.throwIfAborted();
+        await this.#expand(hostOffset, view);
+        onShare(++done / tables.length);
+        if (this.#changed.size * geometry.clusterSize >= writtenAtOnce) await this.#write();
+      }
+      await this.#write();
+    } catch (error) {
+      await lowerCounts(this.#metadata, this.#reserved).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  async #expand(tableOffset: HostOffset, view: DataView): Promise<void> {
+    const { entries, geometry, refcounts } = this.#metadata;
+    const { l2EntrySize } = geometry;
+    const references = await refcounts.get(geometry.clusterAt(tableOffset));
+    const missing: number[] = [];
+    let hasChanged = false;
+    for (let at = 0; at < view.byteLength; at += l2EntrySize) {
+      const kind = entries.kind(view, at);
+      if (kind !== ClusterKind.zeroPlain && kind !== ClusterKind.zeroAllocated) continue;
+      hasChanged = true;
+      if (kind === ClusterKind.zeroAllocated) {
+        const hostOffset = entries.hostOffset(view, at);
+        if (await this.#isOwn(hostOffset, references)) {
+          await this.#zero(hostOffset, 1);
+          this.#point(view, at, hostOffset, references);
+          continue;
+        }
+        // Another entry says that what is stored there is data.
+        for (let each = 0; each < references; each++) {
+          this.#givenUp.increment(geometry.clusterAt(hostOffset), 1);
+        }
+      }
+      if (this.#hasBacking) missing.push(at);
+      else entries.clear(view, at);
+    }
+    if (!hasChanged) return;
+    await this.#allocate(view, missing, references);
+    this.#changed.set(tableOffset, new Uint8Array(view.buffer).slice());
+  }
+
+  /** Whether all references to a cluster are those of one entry of a table that has so many. */
+  async #isOwn(hostOffset: HostOffset, references: number): Promise<boolean> {
+    const { geometry, refcounts } = this.#metadata;
+    if (!geometry.canHoldCluster(hostOffset)) return false;
+    return (await refcounts.get(geometry.clusterAt(hostOffset))) === references;
+  }
+
+  /** Has entries point at clusters of their own that hold zeroes. */
+  async #allocate(view: DataView, missing: readonly number[], references: number): Promise<void> {
+    const { allocator, geometry } = this.#metadata;
+    for (let next = 0; next < missing.length;) {
+      const { cluster, length, knownZero } = await allocator.reserve(missing.length - next);
+      this.#reserved.increment(cluster, length);
+      for (let more = 1; more < references; more++) {
+        await allocator.raise(cluster, length);
+        this.#reserved.increment(cluster, length);
+      }
+      const hostOffset = geometry.startOf(cluster);
+      if (!knownZero || this.#isEncrypted) await this.#zero(hostOffset, length);
+      for (let index = 0; index < length; index++, next++) {
+        const place = after(hostOffset, index * geometry.clusterSize);
+        this.#point(view, missing[next], place, references);
+      }
+    }
+  }
+
+  #point(view: DataView, at: number, hostOffset: HostOffset, references: number): void {
+    const { entries } = this.#metadata;
+    entries.setNormal(view, at, hostOffset);
+    if (references !== 1) view.setUint32(at, (view.getUint32(at) & ~copiedHigh) >>> 0);
+  }
+
+  get #isEncrypted(): boolean {
+    return this.#metadata.headerFile.header.cryptMethod !== CryptMethod.none;
+  }
+
+  async #zero(hostOffset: HostOffset, clusters: number): Promise<void> {
+    const { file, geometry, overlap } = this.#metadata;
+    if (this.#isEncrypted) {
+      const why =
+        'Cannot downgrade an encrypted image with clusters of zeroes that are to be stored';
+      throw problemWith('ERR_COWHERD_UNSUPPORTED', file.filename, why);
+    }
+    const bytes = clusters * geometry.clusterSize;
+    overlap.check(hostOffset, bytes, 'a cluster of zeroes');
+    await file.writeZeroes(hostOffset, bytes, false);
+  }
+
+  /** Writes the tables that have changed, durably, after what they point at; then what they do not is given up. */
+  async #write(): Promise<void> {
+    const { file, flushOrder, geometry, overlap } = this.#metadata;
+    if (this.#changed.size === 0) return;
+    await flushOrder.flushAll();
+    await file.flush();
+    // From here on the file may show that they are made.
+    this.#reserved = new PackedCounts(0);
+    const writes = [...this.#changed].map(([hostOffset, bytes]) => {
+      const own = Structure.activeL2 | Structure.inactiveL2;
+      overlap.check(hostOffset, geometry.clusterSize, 'an L2 table', own);
+      return file.write(bytes, hostOffset);
+    });
+    for (const end of await Promise.allSettled(writes)) {
+      if (end.status === 'rejected') throw end.reason as Error;
+    }
+    await file.flush();
+    this.#changed.clear();
+    const givenUp = this.#givenUp;
+    this.#givenUp = new PackedCounts(0);
+    await lowerCounts(this.#metadata, givenUp);
+  }
+}
