@@ -13,7 +13,7 @@ import * as shared from '../options/shared-options.js';
 import type { Session } from '../process/session.js';
 import { progressDisplay } from '../text/progress.js';
 import type { Command } from './command.js';
-import { openNamed } from './open.js';
+import { openNamed, tellingFindings } from './open.js';
 
 const options = {
   ...shared.helpOption,
@@ -74,6 +74,7 @@ export const amendCommand: Command = {
     try {
       await using image = await openNamed(name, {
         signal,
+        ...tellingFindings(session),
         cache,
         aio: shared.parseAio(line.last('aio')),
       });

@@ -5,7 +5,7 @@ import { parseSize } from '../../size.js';
 import { CliError, usageError } from '../process/cli-error.js';
 import type { Command } from './command.js';
 import { parseImageName } from '../options/image-name.js';
-import { openNamed } from './open.js';
+import { openNamed, tellingFindings } from './open.js';
 import { readObjects } from '../options/objects.js';
 import type { OptionSpecs, ParsedCommandLine } from '../options/options.js';
 import { parseCommandLine } from '../options/options.js';
@@ -102,9 +102,7 @@ export const benchCommand: Command = {
       forceShare: line.has('forceShare'),
       untrusted: line.has('untrusted'),
       aio: line.has('native') ? 'auto' : shared.parseAio(line.last('aio')),
-      onFinding: ({ message }) => {
-        session.complain(`${message}\n`);
-      },
+      ...tellingFindings(session),
     });
     if (!json) await session.print(announcement(wanted));
     let result: BenchResult;

@@ -11,6 +11,7 @@ import * as shared from '../options/shared-options.js';
 import { jobText } from '../text/failures.js';
 import { progressDisplay } from '../text/progress.js';
 import type { Command } from './command.js';
+import { tellingFindings } from './open.js';
 
 const options = {
   ...shared.helpOption,
@@ -68,7 +69,7 @@ export const commitCommand: Command = {
         base: line.last('base'),
         empty: !line.has('base') && !line.has('drop'),
         rateLimit,
-        image: { cache, aio, ...name.settings, format: name.format },
+        image: { cache, aio, ...tellingFindings(session), ...name.settings, format: name.format },
         signal,
         onProgress: progress.update,
       });

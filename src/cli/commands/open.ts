@@ -4,6 +4,7 @@ import type { Image } from '../../image/api/image.js';
 import type { OpenImageOptions } from '../../image/api/options.js';
 import { openImage } from '../../image/graph/open.js';
 import { CliError } from '../process/cli-error.js';
+import type { Session } from '../process/session.js';
 import { openingText } from '../text/failures.js';
 import type { ImageName } from '../options/image-name.js';
 
@@ -22,6 +23,15 @@ export async function openNamed(
   } catch (error) {
     throw openFailure(name, error, exitCode);
   }
+}
+
+/** Tells what the repair of an image that was not closed cleanly finds and does, as it is opened for writing. */
+export function tellingFindings(session: Session): Required<Pick<OpenImageOptions, 'onFinding'>> {
+  return {
+    onFinding: ({ message }) => {
+      session.complain(`${message}\n`);
+    },
+  };
 }
 
 /** The failure to open an image, as it is reported. */

@@ -13,6 +13,7 @@ import * as shared from '../options/shared-options.js';
 import { rebaseText } from '../text/failures.js';
 import { progressDisplay } from '../text/progress.js';
 import type { Command } from './command.js';
+import { tellingFindings } from './open.js';
 
 const options = {
   ...shared.helpOption,
@@ -97,7 +98,7 @@ export const rebaseCommand: Command = {
         backingFormat,
         unsafe,
         compress: line.has('compress'),
-        image: { cache, aio, ...name.settings, format: name.format },
+        image: { cache, aio, ...tellingFindings(session), ...name.settings, format: name.format },
         backingImage: { cache: backingCache, aio, forceShare: line.has('forceShare') },
         signal,
         onProgress: progress.update,

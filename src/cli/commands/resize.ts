@@ -10,7 +10,7 @@ import type { OptionSpecs } from '../options/options.js';
 import { parseCommandLine } from '../options/options.js';
 import * as shared from '../options/shared-options.js';
 import type { Command } from './command.js';
-import { openNamed } from './open.js';
+import { openNamed, tellingFindings } from './open.js';
 
 const modes: readonly string[] = ['off', 'metadata', 'falloc', 'full'] satisfies Preallocation[];
 
@@ -55,6 +55,7 @@ export const resizeCommand: Command = {
     });
     await using image = await openNamed(name, {
       signal: session.signal,
+      ...tellingFindings(session),
       aio: shared.parseAio(line.last('aio')),
     });
     const size = sign === 0 ? bytes : image.size + sign * bytes;

@@ -10,7 +10,7 @@ import type { OptionSpecs, ParsedCommandLine } from '../options/options.js';
 import * as shared from '../options/shared-options.js';
 import { CliError } from '../process/cli-error.js';
 import { Interrupted, type Session } from '../process/session.js';
-import { openNamed } from './open.js';
+import { openNamed, tellingFindings } from './open.js';
 import { type TemporaryOverlay, openOverlay } from './temporary-overlay.js';
 
 /** Milliseconds for which an image is tried that somebody else has. */
@@ -148,9 +148,7 @@ function openingOf(line: Line, session: Session): OpenImageOptions {
     cache: mode,
     aio: shared.parseAio(line.last('aio')),
     detectZeroes,
-    onFinding: ({ message }) => {
-      session.complain(`${message}\n`);
-    },
+    ...tellingFindings(session),
   };
 }
 

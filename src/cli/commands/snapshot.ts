@@ -10,7 +10,7 @@ import { parseCommandLine } from '../options/options.js';
 import * as shared from '../options/shared-options.js';
 import { snapshotTable } from '../text/info-human.js';
 import type { Command } from './command.js';
-import { openNamed } from './open.js';
+import { openNamed, tellingFindings } from './open.js';
 
 const options = {
   ...shared.helpOption,
@@ -72,6 +72,7 @@ export const snapshotCommand: Command = {
     });
     await using image = await openNamed(name, {
       signal: session.signal,
+      ...tellingFindings(session),
       aio: shared.parseAio(line.last('aio')),
       readOnly: action === 'list',
       forceShare: line.has('forceShare'),

@@ -122,8 +122,9 @@ class TerminalLine implements ProgressDisplay {
     const percent = percentOf(progress);
     this.#percent = percent;
     if (progress.totalBytes === 0) return;
-    // The end is shown each time it is told, as qemu-img does.
-    if (percent - this.#shown <= this.stepPercent && percent < 100) return;
+    // The end is shown each time it is told, as qemu-img does, and the begin, and where there is more than was known.
+    const isStep = percent - this.#shown > this.stepPercent || percent < this.#shown;
+    if (!isStep && percent < 100 && percent > 0) return;
     this.#shown = percent;
     this.#print(`${formatPercent(percent)}\r`);
   };

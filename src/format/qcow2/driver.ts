@@ -18,14 +18,17 @@ export const qcow2Driver: FormatDriver = {
   async open({ file, options, node, counters, openChild }) {
     const header = await readQcow2Header(file, { forCheck: options.forCheck });
     const isExternal = (header.incompatibleFeatures & Incompatible.externalDataFile) !== 0;
-    const dataFile = isExternal
-      ? await openChild({
-          role: 'data-file',
-          title: 'external data file',
-          name: dataFileNameOf(header),
-          base: 'working directory',
-        })
-      : undefined;
+    // What it refers to is to be learnt before any of that is opened.
+    const isDescribed = options.forInfo && options.readOnly;
+    const dataFile =
+      isExternal && !isDescribed
+        ? await openChild({
+            role: 'data-file',
+            title: 'external data file',
+            name: dataFileNameOf(header),
+            base: 'working directory',
+          })
+        : undefined;
     return openQcow2(file, header, { ...options, dataFile, node, counters });
   },
   creation: {

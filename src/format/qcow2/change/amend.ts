@@ -21,15 +21,18 @@ import { ExtensionType, type HeaderExtension } from '../layout/header-extensions
 import { ClusterKind } from '../layout/l2-entry.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
 import { walkTables } from '../tables/table-walk.js';
+import { ChangeProgress, type StepOptions } from './change-progress.js';
 import { readyForChange } from './exclusive.js';
 import { ZeroExpansion } from './expand-zeroes.js';
 import { type BeginContents, HeaderBegin } from './header-begin.js';
-import { RefcountOrderChange, type StepOptions } from './refcount-order.js';
+import { RefcountOrderChange } from './refcount-order.js';
 import { allTables } from './references.js';
 import type { Qcow2Snapshots } from './snapshots.js';
 
 const version2RefcountOrder = 4;
 const mostStateBytes = 0xffffffff;
+/** The snapshots, and the header. */
+const upgradeParts = 2;
 /** Extensions that come before the table of feature names. */
 const namesFirst: readonly number[] = [
   ExtensionType.backingFormat,
@@ -50,8 +53,7 @@ export class Qcow2Amendment implements Amendment {
   readonly #snapshots: Qcow2Snapshots;
   /** Whether the image keeps its dirty bit set until it is closed. */
   #isLazy: boolean;
-  /** How many steps that take long have been done, and how many there are. */
-  #steps = { before: 0, all: 0 };
+  #progress = new ChangeProgress(1);
 
   constructor(metadata: Qcow2Metadata, snapshots: Qcow2Snapshots, isLazy: boolean) {
     this.#metadata = metadata;
@@ -64,7 +66,8 @@ export class Qcow2Amendment implements Amendment {
     const hasDataFile = (header.incompatibleFeatures & Incompatible.externalDataFile) !== 0;
     const isRaw = (header.autoclearFeatures & Autoclear.rawExternalData) !== 0;
     const decided = this.#decide(changes);
-    const { version, refcountOrder, isLazy } = decided;
+    const { version, refcountOrder } = decided;
+    const wasLazy = (header.compatibleFeatures & Compatible.lazyRefcounts) !== 0;
     if (changes.dataFile !== undefined && !hasDataFile) {
       throw this.#refusal('data-file can only be set for images that use an external data file');
     }
@@ -77,7 +80,7 @@ export class Qcow2Amendment implements Amendment {
       if (refcountOrder !== version2RefcountOrder) throw this.#refusal(why);
     }
     this.#checkBacking(changes, header);
-    if (version < 3 && isLazy && changes.lazyRefcounts === true) {
+    if (version < 3 && changes.lazyRefcounts === true && !wasLazy) {
       throw this.#refusal(
         'Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)',
       );
@@ -95,26 +98,29 @@ export class Qcow2Amendment implements Amendment {
     const isWidth = refcountOrder !== header.refcountOrder;
     const { dataFile, dataFileRaw, lazyRefcounts } = changes;
     const isNamed = [dataFile, dataFileRaw, lazyRefcounts].some((each) => each !== undefined);
-    this.#steps = { before: 0, all: Number(isWidth) + Number(version < header.version) };
+    this.#progress = new ChangeProgress(Number(version !== header.version) + Number(isWidth));
     if (!isUpgrade && !isNamed && !isWidth) return;
     if (lazyRefcounts === false) this.#isLazy = false;
     await this.#within(async () => {
+      const { onPart } = isUpgrade ? this.#nextStep(options) : { onPart: () => undefined };
+      onPart(0, upgradeParts);
       if (isUpgrade) await this.#snapshots.complete();
+      onPart(1, upgradeParts);
       if (isUpgrade || isNamed) {
         await this.#writeBegin((contents) => this.#changed(contents, changes));
       }
+      onPart(upgradeParts, upgradeParts);
       if (!isWidth) return;
-      const change = new RefcountOrderChange(this.#metadata, refcountOrder);
-      await change.run(this.#stepOptions(options));
-      this.#steps = { ...this.#steps, before: 1 };
+      await new RefcountOrderChange(this.#metadata, refcountOrder).run(this.#nextStep(options));
     });
   }
 
   async finish(changes: FormatChanges, options: ChangeOptions): Promise<void> {
     const { version } = this.#decide(changes);
     if (version >= this.#metadata.headerFile.version) return;
+    await this.#checkSnapshots();
     await this.#within(async () => {
-      await new ZeroExpansion(this.#metadata).run(this.#stepOptions(options));
+      await new ZeroExpansion(this.#metadata).run(this.#nextStep(options));
       await this.#metadata.flushOrder.flushAll();
       await this.#writeBegin((contents) => ({
         ...contents,
@@ -171,10 +177,8 @@ export class Qcow2Amendment implements Amendment {
     if ((header.incompatibleFeatures & Incompatible.externalDataFile) !== 0) {
       throw this.#refusal('Cannot downgrade an image with a data file');
     }
-    const { snapshots } = await readSnapshots(file, header);
-    if (snapshots.some((each) => each.vmStateSize > mostStateBytes || each.size !== size)) {
-      throw this.#refusal('Internal snapshots prevent downgrade of image');
-    }
+    // Of a size that is to change too, it is told once that has.
+    if (size === header.size) await this.#checkSnapshots();
     const left = header.incompatibleFeatures & ~(Incompatible.dirty | Incompatible.compressionType);
     if (left !== 0) {
       const features = `0x${left.toString(16)}`;
@@ -191,11 +195,20 @@ export class Qcow2Amendment implements Amendment {
     }
   }
 
+  async #checkSnapshots(): Promise<void> {
+    const { file, headerFile } = this.#metadata;
+    const { header } = headerFile;
+    const { snapshots } = await readSnapshots(file, header);
+    if (snapshots.some((each) => each.vmStateSize > mostStateBytes || each.size !== header.size)) {
+      throw this.#refusal('Internal snapshots prevent downgrade of image');
+    }
+  }
+
   /** Whether the disk, or a snapshot, has compressed clusters. */
   async #hasCompressed(): Promise<boolean> {
     const { entries, file, flushOrder, geometry } = this.#metadata;
     await flushOrder.flushAll();
-    const tables = await allTables(this.#metadata);
+    const { tables } = await allTables(this.#metadata);
     for await (const { view } of walkTables(file, tables, geometry.clusterSize)) {
       for (let at = 0; at < view.byteLength; at += geometry.l2EntrySize) {
         if (entries.kind(view, at) === ClusterKind.compressed) return true;
@@ -251,14 +264,8 @@ export class Qcow2Amendment implements Amendment {
     await end();
   }
 
-  #stepOptions({ signal, onProgress }: ChangeOptions): StepOptions {
-    const { geometry, l1, refcounts } = this.#metadata;
-    const bytes = (l1.length + refcounts.table.length) * geometry.clusterSize;
-    const { before, all } = this.#steps;
-    const onShare = (share: number): void => {
-      onProgress(Math.round((before + share) * bytes), all * bytes);
-    };
-    return { signal, onShare };
+  #nextStep(options: ChangeOptions): StepOptions {
+    return this.#progress.next(options, this.#metadata.geometry.clusterSize);
   }
 
   #refusal(why: string, details: CowherdErrorDetails = {}): CowherdError {

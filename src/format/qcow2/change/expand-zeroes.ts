@@ -12,7 +12,7 @@ import { PackedCounts } from '../refcount/packed-counts.js';
 import { walkTables } from '../tables/table-walk.js';
 import { lowerCounts } from './exclusive.js';
 import { allTables } from './references.js';
-import type { StepOptions } from './refcount-order.js';
+import type { StepOptions } from './change-progress.js';
 
 const copiedHigh = 0x80000000;
 /** Bytes of tables that wait to be written. */
@@ -35,19 +35,27 @@ export class ZeroExpansion {
     this.#hasBacking = metadata.headerFile.header.backingFile !== undefined;
   }
 
-  async run({ signal, onShare }: StepOptions): Promise<void> {
+  async run({ signal, onPart }: StepOptions): Promise<void> {
     const { file, geometry, l2Cache } = this.#metadata;
     l2Cache.clear();
-    const tables = await allTables(this.#metadata);
+    const { tables, entries } = await allTables(this.#metadata);
     let done = 0;
+    const pass = (to: number): void => {
+      while (done < to) onPart(++done, entries);
+    };
     try {
-      for await (const { hostOffset, view } of walkTables(file, tables, geometry.clusterSize)) {
+      for await (const { index, hostOffset, view } of walkTables(
+        file,
+        tables,
+        geometry.clusterSize,
+      )) {
         signal?.throwIfAborted();
+        pass(index);
         await this.#expand(hostOffset, view);
-        onShare(++done / tables.length);
         if (this.#changed.size * geometry.clusterSize >= writtenAtOnce) await this.#write();
       }
       await this.#write();
+      pass(entries);
     } catch (error) {
       await lowerCounts(this.#metadata, this.#reserved).catch(() => undefined);
       throw error;

@@ -2,7 +2,6 @@
  * Reference counts of another width. New blocks, and a table of them, are written beside the old ones, which count
  * them too; then the header points there in one write, and the old ones are given up.
  */
-import type { AbortSignalLike } from '../../../abort-signal.js';
 import { type CowherdError, problemWith } from '../../../errors.js';
 import { maxRefcountTableBytes } from '../../../limits.js';
 import { type ClusterIndex, type HostOffset, after } from '../layout/geometry.js';
@@ -12,22 +11,28 @@ import { Structure } from '../overlap/levels.js';
 import type { ClusterRun } from '../refcount/allocator.js';
 import { PackedCounts } from '../refcount/packed-counts.js';
 import { walkTables } from '../tables/table-walk.js';
+import type { StepOptions } from './change-progress.js';
 import { lowerCounts } from './exclusive.js';
 
 /** Bytes of blocks that are under way at once. */
 const writtenAtOnce = 4 * 1024 * 1024;
-
-/** How it is cancelled, and who hears how far it is: a share from 0 to 1. */
-export interface StepOptions {
-  readonly signal: AbortSignalLike | undefined;
-  readonly onShare: (share: number) => void;
-}
+/** Times that the counts are walked over: to reserve, to see that it is enough, to write. */
+const leastWalks = 3;
 
 /** Where the new structures lie. */
 interface NewPlace {
   readonly table: HostOffset;
   readonly tableClusters: number;
   readonly blocks: ReadonlyMap<number, HostOffset>;
+}
+
+/** Hears of an entry of the present table before its block is looked at, and of the end of the table. */
+type OnEntry = (entry: number) => void;
+
+/** How writing is cancelled and observed. */
+interface WriteOptions {
+  readonly signal: StepOptions['signal'];
+  readonly onEntry: OnEntry;
 }
 
 /** Clusters for new structures. */
@@ -71,20 +76,23 @@ export class RefcountOrderChange {
   /** Looks whether all counts have room in the new width. @throws CowherdError ERR_COWHERD_UNSUPPORTED if not */
   async check(): Promise<void> {
     await this.#metadata.flushOrder.flushAll();
-    await this.#neededBlocks();
+    await this.#neededBlocks(() => undefined);
   }
 
-  async run({ signal, onShare }: StepOptions): Promise<void> {
+  async run({ signal, onPart }: StepOptions): Promise<void> {
     const { allocator, flushOrder, headerFile } = this.#metadata;
     const reserved = new Reserved();
+    let blocks: readonly number[] = [];
     let left = new PackedCounts(0);
+    let walks = 0;
     try {
       const change = async (): Promise<boolean> => {
         await flushOrder.flushAll();
-        const blocks = await this.#neededBlocks();
+        const all = Math.max(walks + 2, leastWalks);
+        blocks = await this.#neededBlocks(this.#onEntry(onPart, walks++, all));
         if (!this.#hasRoom(reserved, blocks)) return false;
         const place = this.#placeIn(reserved, blocks);
-        await this.#write(place, { signal, onShare });
+        await this.#write(place, { signal, onEntry: this.#onEntry(onPart, walks, walks + 1) });
         left = this.#oldStructures();
         for (const cluster of reserved.blocks.slice(blocks.length)) left.increment(cluster, 1);
         await this.#switchTo(place);
@@ -93,7 +101,7 @@ export class RefcountOrderChange {
       // What is reserved is counted too, and can need a block more.
       while (!(await allocator.renew(change))) {
         signal?.throwIfAborted();
-        await this.#reserve(reserved, await this.#neededBlocks());
+        await this.#reserve(reserved, blocks);
       }
     } catch (error) {
       // Where nobody knows which the header points at, they stay.
@@ -104,6 +112,17 @@ export class RefcountOrderChange {
       throw error;
     }
     await lowerCounts(this.#metadata, left);
+  }
+
+  /** What hears of each entry of the present table in one of several walks over it, however few point at a block. */
+  #onEntry(onPart: StepOptions['onPart'], walk: number, walks: number): OnEntry {
+    const { length } = this.#metadata.refcounts.table;
+    let done = 0;
+    return (entry) => {
+      for (; done <= Math.min(entry, length); done++) {
+        onPart(walk * length + done, walks * length);
+      }
+    };
   }
 
   /** Reserves what is missing for new structures. */
@@ -134,13 +153,14 @@ export class RefcountOrderChange {
   }
 
   /** The numbers of the new blocks that have something to count, in ascending order. */
-  async #neededBlocks(): Promise<readonly number[]> {
+  async #neededBlocks(onEntry: OnEntry): Promise<readonly number[]> {
     const { file, geometry, refcounts } = this.#metadata;
     const { clusterSize, refcountOrder, refcountsPerBlock } = geometry;
     const read = exactCounts(refcountOrder);
     const limit = 2 ** (2 ** this.#order);
     const needed: number[] = [];
     for await (const { index, view } of walkTables(file, refcounts.table.entries(), clusterSize)) {
+      onEntry(index);
       const first = index * refcountsPerBlock;
       for (let at = 0; at < refcountsPerBlock; at++) {
         const count = read(view, at);
@@ -150,6 +170,7 @@ export class RefcountOrderChange {
         if (needed.at(-1) !== block) needed.push(block);
       }
     }
+    onEntry(Infinity);
     return needed;
   }
 
@@ -172,7 +193,7 @@ export class RefcountOrderChange {
     };
   }
 
-  async #write({ blocks }: NewPlace, { signal, onShare }: StepOptions): Promise<void> {
+  async #write({ blocks }: NewPlace, { signal, onEntry }: WriteOptions): Promise<void> {
     const { file, geometry } = this.#metadata;
     const { clusterSize } = geometry;
     let writes: Promise<void>[] = [];
@@ -181,12 +202,10 @@ export class RefcountOrderChange {
       writes = [];
       for (const end of ends) if (end.status === 'rejected') throw end.reason as Error;
     };
-    let done = 0;
     try {
-      for await (const { block, bytes } of this.#converted(blocks)) {
+      for await (const { block, bytes } of this.#converted(blocks, onEntry)) {
         signal?.throwIfAborted();
         writes.push(file.write(bytes, blocks.get(block)!));
-        onShare(++done / blocks.size);
         if (writes.length * clusterSize >= writtenAtOnce) await settle();
       }
     } finally {
@@ -197,6 +216,7 @@ export class RefcountOrderChange {
   /** The new blocks, one after the other. */
   async *#converted(
     blocks: NewPlace['blocks'],
+    onEntry: OnEntry,
   ): AsyncGenerator<{ readonly block: number; readonly bytes: Uint8Array }> {
     const { file, geometry, refcounts } = this.#metadata;
     const { clusterSize, refcountOrder, refcountsPerBlock } = geometry;
@@ -205,6 +225,7 @@ export class RefcountOrderChange {
     let block = -1;
     let bytes = new Uint8Array(0);
     for await (const { index, view } of walkTables(file, refcounts.table.entries(), clusterSize)) {
+      onEntry(index);
       const first = index * refcountsPerBlock;
       for (let at = 0, part = 0; at < refcountsPerBlock; at += part) {
         const cluster = first + at;
@@ -225,6 +246,7 @@ export class RefcountOrderChange {
       }
     }
     if (block >= 0) yield { block, bytes };
+    onEntry(Infinity);
   }
 
   async #switchTo({ table, tableClusters, blocks }: NewPlace): Promise<void> {

@@ -59,17 +59,26 @@ export async function readSnapshotL1(
   return new DataView(bytes.buffer);
 }
 
-/** Every L2 table that the disk or a snapshot has, once. */
-export async function allTables(metadata: Qcow2Metadata): Promise<readonly TablePointer[]> {
+/**
+ * Every L2 table that the disk or a snapshot has, once, with the number of its first entry among those of all L1
+ * tables, and how many entries these have.
+ */
+export async function allTables(
+  metadata: Qcow2Metadata,
+): Promise<{ readonly tables: readonly TablePointer[]; readonly entries: number }> {
   const { file, headerFile, l1 } = metadata;
   const found = new Map<HostOffset, TablePointer>();
+  let entries = 0;
   const add = (view: DataView): void => {
-    for (const pointer of tablesOf(metadata, view)) found.set(pointer.hostOffset, pointer);
+    for (const { index, hostOffset } of tablesOf(metadata, view)) {
+      if (!found.has(hostOffset)) found.set(hostOffset, { index: entries + index, hostOffset });
+    }
+    entries += view.byteLength / 8;
   };
   add(new DataView(l1.bytes.slice(0, l1.length * 8).buffer));
   const { snapshots } = await readSnapshots(file, headerFile.header);
   for (const snapshot of snapshots) add(await readSnapshotL1(metadata, snapshot));
-  return [...found.values()];
+  return { tables: [...found.values()], entries };
 }
 
 /** Counts what the entries of an L2 table refer to, neighbours at once. */
