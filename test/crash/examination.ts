@@ -176,7 +176,7 @@ class Examination {
       permitted: this.#permitted,
       backing: this.#below,
       snapshotMarks: this.#recording.snapshotMarks,
-      hasChangingSnapshots: this.#recording.workload.hasChangingSnapshots,
+      hasExclusiveChanges: this.#recording.workload.hasExclusiveChanges,
     });
     const number = this.#outcome.distinct++;
     const name = `${this.#name} at ${this.#time}, ${shape} (${pieces} changes)`;

@@ -4,7 +4,7 @@
  */
 import { decideCreateOptions } from '../../src/format/qcow2/change/create-options.js';
 import type { Image, RequestTarget } from '../../src/image/api/image.js';
-import type { CreateOptions } from '../../src/image/api/options.js';
+import type { AmendOptions, CreateOptions } from '../../src/image/api/options.js';
 import { createQcow2 } from '../../src/format/qcow2/change/create.js';
 import type { CheckReport } from '../../src/format/check.js';
 import { checkQcow2 } from '../../src/format/qcow2/check/check.js';
@@ -32,8 +32,8 @@ export interface Workload {
   readonly dataFile?: boolean;
   /** Whether what the files grow by is said to read as zeroes; it is by default. */
   readonly zeroInit?: boolean;
-  /** Whether `run` takes snapshots, goes back to them or gives them up. */
-  readonly hasChangingSnapshots?: boolean;
+  /** Whether `run` changes the image as a whole: takes snapshots, goes back to them or gives them up, or amends it. */
+  readonly hasExclusiveChanges?: boolean;
   /** Whether the real tool takes a snapshot after `before`. */
   readonly snapshot?: boolean;
   /** Done and closed before the recording; each sector must show one thing afterwards. */
@@ -90,6 +90,8 @@ export interface GuestDisk {
   resize(sectors: number): Promise<void>;
   /** Takes a snapshot, goes back to it or gives it up, while no other request is under way. */
   snapshot(action: SnapshotAction, name: string): Promise<void>;
+  /** Has the image be of another kind. */
+  amend(options: AmendOptions): Promise<void>;
 }
 
 export type SnapshotAction = 'create' | 'apply' | 'delete';
@@ -178,6 +180,10 @@ export class RecordedDisk implements GuestDisk {
 
   async resize(sectors: number): Promise<void> {
     await (this.queues[0] as Image).resize(sectors * sectorSize, { shrink: true });
+  }
+
+  amend(options: AmendOptions): Promise<void> {
+    return (this.queues[0] as Image).amend(options);
   }
 
   async snapshot(action: SnapshotAction, name: string): Promise<void> {

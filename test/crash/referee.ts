@@ -36,7 +36,7 @@ export interface JudgedContent {
   /** What each sector shows in the first snapshot. */
   readonly snapshotMarks: Uint32Array | undefined;
   /** Whether snapshots are taken, gone back to or given up. */
-  readonly hasChangingSnapshots?: boolean | undefined;
+  readonly hasExclusiveChanges?: boolean | undefined;
 }
 
 /** Uses of a cluster that exclude each other. */
@@ -100,7 +100,7 @@ export class Referee {
     if (unknown !== 0) this.#object(`unknown incompatible features ${unknown}`);
     // Without lazy counts it is set while a snapshot is worked on: flags may say less than counts do.
     const isLazy = dirty && (view.getUint32(84) & 1) !== 0;
-    if (dirty && !isLazy && !content.hasChangingSnapshots)
+    if (dirty && !isLazy && !content.hasExclusiveChanges)
       this.#object('dirty without lazy refcounts');
     this.#use(0, this.#clusterSize, Use.header, 'the header');
     const sectors = this.#offset(24) / sectorSize;

@@ -6,6 +6,7 @@ import {
   fragmentedSpace,
   mixedWeights,
 } from '../support/fragmented-space.js';
+import type { AmendOptions } from '../../src/image/api/options.js';
 import type { GuestDisk, SnapshotAction, Workload } from './recording.js';
 
 /** Requests that a mix draws from. */
@@ -226,7 +227,7 @@ export const workloads: readonly Workload[] = [
     image: layout,
     sectors: Math.max(256 * kib, layout.clusterSize / 8),
     queues: 2,
-    hasChangingSnapshots: true,
+    hasExclusiveChanges: true,
     before: (disk) => fill(disk, range(20, 3)),
     run: async (disk) => {
       const weights = { write: 5, part: 2, unmap: 1, discard: 1, compress: 1, flush: 1 };
@@ -244,6 +245,36 @@ export const workloads: readonly Workload[] = [
         const [action, name] = step.split(' ') as [SnapshotAction, string];
         await disk.snapshot(action, name);
         await change();
+      }
+    },
+  })),
+  ...[
+    { clusterSize: 512 },
+    { clusterSize: 4096, compat: '0.10' as const },
+    { clusterSize: 4096, lazyRefcounts: true },
+  ].map((layout): Workload => ({
+    name: `another width of counts and another version, from ${JSON.stringify(layout)}`,
+    image: layout,
+    sectors: 256 * kib,
+    backedSectors: 40 * kib,
+    queues: 2,
+    hasExclusiveChanges: true,
+    before: (disk) => fill(disk, range(20, 3)),
+    run: async (disk) => {
+      const weights = { write: 5, part: 2, zero: 2, unmap: 2, discard: 1, compress: 1, flush: 1 };
+      const steps: readonly AmendOptions[] = [
+        { compat: '1.1', refcountBits: 64 },
+        { compat: '1.1', refcountBits: 8 },
+        { refcountBits: 16 },
+        { compat: '0.10', refcountBits: 16 },
+        { compat: '1.1', lazyRefcounts: true },
+        { compat: '1.1', refcountBits: 32, lazyRefcounts: false },
+      ];
+      for (const step of steps) {
+        await Promise.all([
+          disk.amend(step),
+          mix(disk, { lanes: 2, steps: 4, clusters: range(60), weights }),
+        ]);
       }
     },
   })),

@@ -3,6 +3,7 @@
  * when, and holds every read against what was asked before.
  */
 import type { Image, RequestTarget } from '../../src/image/api/image.js';
+import type { AmendOptions } from '../../src/image/api/options.js';
 import type { LogClock } from '../../src/storage/filters/crash-log.js';
 import type { Promises } from '../crash/promises.js';
 import { type GuestDisk, type SnapshotAction, beginReturn, marksOf } from '../crash/recording.js';
@@ -130,6 +131,12 @@ export class FaultedDisk implements GuestDisk {
   resize(sectors: number): Promise<void> {
     return this.#attempt(`resize to ${sectors}`, undefined, () =>
       (this.queues[0] as Image).resize(sectors * sectorSize, { shrink: true }),
+    );
+  }
+
+  amend(options: AmendOptions): Promise<void> {
+    return this.#attempt(`amend ${JSON.stringify(options)}`, undefined, () =>
+      (this.queues[0] as Image).amend(options),
     );
   }
 

@@ -271,7 +271,7 @@ class SiteRun {
     } else if (
       names.length === 0 &&
       first.operation.kind !== 'read' &&
-      this.#workload.hasChangingSnapshots !== true
+      this.#workload.hasExclusiveChanges !== true
     ) {
       // What is read to give something back may be read again later, and what follows from a change of the
       // snapshots is done again later: the leaks, and the flags, will tell.
@@ -311,7 +311,7 @@ class SiteRun {
       permitted,
       backing: markedBelow(this.#workload.backedSectors ?? 0, backingMark),
       snapshotMarks: this.#start.snapshotMarks,
-      hasChangingSnapshots: this.#workload.hasChangingSnapshots,
+      hasExclusiveChanges: this.#workload.hasExclusiveChanges,
     });
     for (const problem of verdict.problems) this.#object(problem);
     if (isClean && verdict.dirty) this.#object('closed, and yet dirty');

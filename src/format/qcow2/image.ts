@@ -44,6 +44,7 @@ import {
 import { Qcow2Queue } from './requests/queue.js';
 import { describeChoice, findSnapshot, readSnapshots } from './contents/snapshots.js';
 import { Qcow2Amendment } from './change/amend.js';
+import { ExclusiveChanges } from './change/exclusive.js';
 import { Qcow2BackingChange } from './change/backing-name.js';
 import { Emptying } from './change/empty.js';
 import { Qcow2Resizing } from './change/resize.js';
@@ -188,6 +189,7 @@ export class Qcow2Image implements FormatImage {
   readonly backingChange: Qcow2BackingChange;
   readonly amendment: Qcow2Amendment;
   readonly #dataFile: StorageFile | undefined;
+  readonly #changes: ExclusiveChanges;
   readonly #handle: Qcow2Handle;
   /** This thread's queues. */
   readonly #queues = new Set<Qcow2Queue>();
@@ -204,8 +206,9 @@ export class Qcow2Image implements FormatImage {
     this.granule = metadata.geometry.subclusterSize;
     this.resizing = new Qcow2Resizing(metadata, dataFile, () => this.#prepare());
     this.backingChange = new Qcow2BackingChange(metadata);
-    this.snapshots = new Qcow2Snapshots(metadata, handle.lazyRefcounts);
-    this.amendment = new Qcow2Amendment(metadata, this.snapshots, handle.lazyRefcounts);
+    this.#changes = new ExclusiveChanges(metadata, handle.lazyRefcounts);
+    this.snapshots = new Qcow2Snapshots(metadata, this.#changes);
+    this.amendment = new Qcow2Amendment(metadata, this.snapshots, this.#changes);
   }
 
   get backing(): BackingReference | undefined {
@@ -339,7 +342,7 @@ export class Qcow2Image implements FormatImage {
       return;
     }
     await this.resizing.giveBackAbandoned();
-    await this.snapshots.settle();
+    await this.#changes.settle();
     await allocator.lowerSuperseded();
     flushOrder.endLaziness();
     await flushOrder.flush();

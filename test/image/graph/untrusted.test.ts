@@ -31,7 +31,7 @@ test('an untrusted image that names other files is refused', async (t) => {
     ['check', 'top.qcow2'],
     ['compare', 'top.qcow2', 'plain.qcow2'],
     ['info', '--backing-chain', 'top.qcow2'],
-    ['info', 'data.qcow2'],
+    ['map', 'data.qcow2'],
     ['bench', '-c', '1', 'top.qcow2'],
     ['convert', '-O', 'raw', 'top.qcow2', 'out.raw'],
   ]) {
@@ -41,6 +41,10 @@ test('an untrusted image that names other files is refused', async (t) => {
     const trusted = await runCowherd(words, folder);
     assert.ok(trusted.code <= 1 && !trusted.stderr.includes('denied'), trusted.stderr);
   }
+  // What an image refers to can be asked, and no file of that need be there.
+  const { code, stdout } = await runCowherd(['info', 'data.qcow2', '--untrusted'], folder);
+  assert.equal(code, 0);
+  assert.match(stdout, /data file: /);
 });
 
 test('a disk that was probed to be raw cannot become another format', async (t) => {

@@ -22,7 +22,7 @@ import { ClusterKind } from '../layout/l2-entry.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
 import { walkTables } from '../tables/table-walk.js';
 import { ChangeProgress, type StepOptions } from './change-progress.js';
-import { readyForChange } from './exclusive.js';
+import type { ExclusiveChanges } from './exclusive.js';
 import { ZeroExpansion } from './expand-zeroes.js';
 import { type BeginContents, HeaderBegin } from './header-begin.js';
 import { RefcountOrderChange } from './refcount-order.js';
@@ -51,14 +51,13 @@ interface Decided {
 export class Qcow2Amendment implements Amendment {
   readonly #metadata: Qcow2Metadata;
   readonly #snapshots: Qcow2Snapshots;
-  /** Whether the image keeps its dirty bit set until it is closed. */
-  #isLazy: boolean;
+  readonly #changes: ExclusiveChanges;
   #progress = new ChangeProgress(1);
 
-  constructor(metadata: Qcow2Metadata, snapshots: Qcow2Snapshots, isLazy: boolean) {
+  constructor(metadata: Qcow2Metadata, snapshots: Qcow2Snapshots, changes: ExclusiveChanges) {
     this.#metadata = metadata;
     this.#snapshots = snapshots;
-    this.#isLazy = isLazy;
+    this.#changes = changes;
   }
 
   async check(changes: FormatChanges, size: number): Promise<void> {
@@ -86,7 +85,7 @@ export class Qcow2Amendment implements Amendment {
       );
     }
     if (refcountOrder !== header.refcountOrder) {
-      await new RefcountOrderChange(this.#metadata, refcountOrder).check();
+      await new RefcountOrderChange(this.#metadata, this.#changes, refcountOrder).check();
     }
     if (version < header.version) await this.#checkDowngrade(decided, size);
   }
@@ -100,8 +99,8 @@ export class Qcow2Amendment implements Amendment {
     const isNamed = [dataFile, dataFileRaw, lazyRefcounts].some((each) => each !== undefined);
     this.#progress = new ChangeProgress(Number(version !== header.version) + Number(isWidth));
     if (!isUpgrade && !isNamed && !isWidth) return;
-    if (lazyRefcounts === false) this.#isLazy = false;
-    await this.#within(async () => {
+    if (lazyRefcounts === false) this.#changes.endLaziness();
+    await this.#changes.run(async () => {
       const { onPart } = isUpgrade ? this.#nextStep(options) : { onPart: () => undefined };
       onPart(0, upgradeParts);
       if (isUpgrade) await this.#snapshots.complete();
@@ -111,7 +110,9 @@ export class Qcow2Amendment implements Amendment {
       }
       onPart(upgradeParts, upgradeParts);
       if (!isWidth) return;
-      await new RefcountOrderChange(this.#metadata, refcountOrder).run(this.#nextStep(options));
+      await new RefcountOrderChange(this.#metadata, this.#changes, refcountOrder).run(
+        this.#nextStep(options),
+      );
     });
   }
 
@@ -119,8 +120,8 @@ export class Qcow2Amendment implements Amendment {
     const { version } = this.#decide(changes);
     if (version >= this.#metadata.headerFile.version) return;
     await this.#checkSnapshots();
-    await this.#within(async () => {
-      await new ZeroExpansion(this.#metadata).run(this.#nextStep(options));
+    await this.#changes.run(async () => {
+      await new ZeroExpansion(this.#metadata, this.#changes).run(this.#nextStep(options));
       await this.#metadata.flushOrder.flushAll();
       await this.#writeBegin((contents) => ({
         ...contents,
@@ -245,23 +246,6 @@ export class Qcow2Amendment implements Amendment {
     // What it says of features may have changed since it was looked at.
     const begin = await HeaderBegin.read(this.#metadata);
     await begin.write(begin.plan(change(begin.contents)));
-  }
-
-  /** Runs a change, between what makes the image ready for it and what ends it. */
-  async #within(change: () => Promise<void>): Promise<void> {
-    const { headerFile } = this.#metadata;
-    const end = async (): Promise<void> => {
-      if (!this.#isLazy && headerFile.isDirty) await headerFile.setDirty(false);
-    };
-    await this.#snapshots.settle();
-    await readyForChange(this.#metadata);
-    try {
-      await change();
-    } catch (error) {
-      await end().catch(() => undefined);
-      throw error;
-    }
-    await end();
   }
 
   #nextStep(options: ChangeOptions): StepOptions {

@@ -3,15 +3,16 @@
  * clusters of zeroes are written. Tables are read and written around the cache, those of snapshots too.
  */
 import { problemWith } from '../../../errors.js';
-import { type HostOffset, after } from '../layout/geometry.js';
+import { type ClusterIndex, type HostOffset, after } from '../layout/geometry.js';
+import { readSnapshots } from '../contents/snapshots.js';
 import { CryptMethod } from '../layout/header.js';
 import { ClusterKind } from '../layout/l2-entry.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
 import { Structure } from '../overlap/levels.js';
 import { PackedCounts } from '../refcount/packed-counts.js';
 import { walkTables } from '../tables/table-walk.js';
-import { lowerCounts } from './exclusive.js';
-import { allTables } from './references.js';
+import { type ExclusiveChanges, lowerCounts } from './exclusive.js';
+import { activeL1, allTables, countReferences, readSnapshotL1 } from './references.js';
 import type { StepOptions } from './change-progress.js';
 
 const copiedHigh = 0x80000000;
@@ -21,17 +22,19 @@ const writtenAtOnce = 4 * 1024 * 1024;
 /** Takes the clusters of zeroes out of one image, which was made ready for changes. */
 export class ZeroExpansion {
   readonly #metadata: Qcow2Metadata;
+  readonly #changes: ExclusiveChanges;
   /** Whether what is not there shows what another image holds. */
   readonly #hasBacking: boolean;
   /** Tables as they are to be, by their places. */
   readonly #changed = new Map<HostOffset, Uint8Array>();
   /** References that the tables do not make any more. */
   #givenUp = new PackedCounts(0);
-  /** References that tables are to make which have not been written. */
-  #reserved = new PackedCounts(0);
+  /** Clusters whose counts are not what the tables in the file refer to, for all that is known. */
+  #unsettled = new Set<ClusterIndex>();
 
-  constructor(metadata: Qcow2Metadata) {
+  constructor(metadata: Qcow2Metadata, changes: ExclusiveChanges) {
     this.#metadata = metadata;
+    this.#changes = changes;
     this.#hasBacking = metadata.headerFile.header.backingFile !== undefined;
   }
 
@@ -57,7 +60,8 @@ export class ZeroExpansion {
       await this.#write();
       pass(entries);
     } catch (error) {
-      await lowerCounts(this.#metadata, this.#reserved).catch(() => undefined);
+      const unsettled = this.#unsettled;
+      await this.#changes.later(() => lowerExcess(this.#metadata, unsettled));
       throw error;
     }
   }
@@ -83,6 +87,7 @@ export class ZeroExpansion {
         for (let each = 0; each < references; each++) {
           this.#givenUp.increment(geometry.clusterAt(hostOffset), 1);
         }
+        this.#unsettled.add(geometry.clusterAt(hostOffset));
       }
       if (this.#hasBacking) missing.push(at);
       else entries.clear(view, at);
@@ -104,11 +109,8 @@ export class ZeroExpansion {
     const { allocator, geometry } = this.#metadata;
     for (let next = 0; next < missing.length;) {
       const { cluster, length, knownZero } = await allocator.reserve(missing.length - next);
-      this.#reserved.increment(cluster, length);
-      for (let more = 1; more < references; more++) {
-        await allocator.raise(cluster, length);
-        this.#reserved.increment(cluster, length);
-      }
+      for (let index = 0; index < length; index++) this.#unsettled.add(after(cluster, index));
+      for (let more = 1; more < references; more++) await allocator.raise(cluster, length);
       const hostOffset = geometry.startOf(cluster);
       if (!knownZero || this.#isEncrypted) await this.#zero(hostOffset, length);
       for (let index = 0; index < length; index++, next++) {
@@ -146,8 +148,6 @@ export class ZeroExpansion {
     if (this.#changed.size === 0) return;
     await flushOrder.flushAll();
     await file.flush();
-    // From here on the file may show that they are made.
-    this.#reserved = new PackedCounts(0);
     const writes = [...this.#changed].map(([hostOffset, bytes]) => {
       const own = Structure.activeL2 | Structure.inactiveL2;
       overlap.check(hostOffset, geometry.clusterSize, 'an L2 table', own);
@@ -158,8 +158,31 @@ export class ZeroExpansion {
     }
     await file.flush();
     this.#changed.clear();
+    this.#unsettled = new Set();
     const givenUp = this.#givenUp;
     this.#givenUp = new PackedCounts(0);
-    await lowerCounts(this.#metadata, givenUp);
+    await this.#changes.later(() => lowerCounts(this.#metadata, givenUp));
   }
+}
+
+/** Lowers the counts of clusters to as many references as the tables in the file make to them. */
+async function lowerExcess(
+  metadata: Qcow2Metadata,
+  clusters: ReadonlySet<ClusterIndex>,
+): Promise<void> {
+  const { file, flushOrder, headerFile, refcounts } = metadata;
+  if (clusters.size === 0) return;
+  await flushOrder.flushAll();
+  const { snapshots } = await readSnapshots(file, headerFile.header);
+  const tables = [activeL1(metadata)];
+  for (const snapshot of snapshots) tables.push(await readSnapshotL1(metadata, snapshot));
+  const excess = new PackedCounts(0);
+  for (const cluster of clusters) excess.set(cluster, await refcounts.get(cluster));
+  for (const table of tables) {
+    const counts = await countReferences(metadata, table);
+    for (const cluster of clusters) {
+      excess.set(cluster, Math.max(0, excess.get(cluster) - counts.get(cluster)));
+    }
+  }
+  await lowerCounts(metadata, excess);
 }

@@ -12,7 +12,7 @@ import type { ClusterRun } from '../refcount/allocator.js';
 import { PackedCounts } from '../refcount/packed-counts.js';
 import { walkTables } from '../tables/table-walk.js';
 import type { StepOptions } from './change-progress.js';
-import { lowerCounts } from './exclusive.js';
+import { type ExclusiveChanges, lowerCounts } from './exclusive.js';
 
 /** Bytes of blocks that are under way at once. */
 const writtenAtOnce = 4 * 1024 * 1024;
@@ -62,13 +62,15 @@ class Reserved {
 /** Changes the width of one image's reference counts, which was made ready for changes. */
 export class RefcountOrderChange {
   readonly #metadata: Qcow2Metadata;
+  readonly #changes: ExclusiveChanges;
   readonly #order: number;
   /** Counts of a new block. */
   readonly #perBlock: number;
 
   /** @param order log2 of the new width in bits */
-  constructor(metadata: Qcow2Metadata, order: number) {
+  constructor(metadata: Qcow2Metadata, changes: ExclusiveChanges, order: number) {
     this.#metadata = metadata;
+    this.#changes = changes;
     this.#order = order;
     this.#perBlock = (metadata.geometry.clusterSize * 8) >> order;
   }
@@ -104,14 +106,14 @@ export class RefcountOrderChange {
         await this.#reserve(reserved, blocks);
       }
     } catch (error) {
-      // Where nobody knows which the header points at, they stay.
-      await headerFile
-        .settle()
-        .then(() => allocator.changeAll(reserved.counts, -1))
-        .catch(() => undefined);
+      // Nobody knows which the header points at.
+      await this.#changes.later(
+        () => headerFile.settle(),
+        () => lowerCounts(this.#metadata, reserved.counts),
+      );
       throw error;
     }
-    await lowerCounts(this.#metadata, left);
+    await this.#changes.later(() => lowerCounts(this.#metadata, left));
   }
 
   /** What hears of each entry of the present table in one of several walks over it, however few point at a block. */

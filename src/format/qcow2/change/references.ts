@@ -42,6 +42,11 @@ export async function countReferences(
   return counts;
 }
 
+/** The entries of the active L1 table, as they are now. */
+export function activeL1({ l1 }: Qcow2Metadata): DataView {
+  return new DataView(l1.bytes.slice(0, l1.length * 8).buffer);
+}
+
 /** The entries of a snapshot's L1 table. @throws CowherdError ERR_COWHERD_CORRUPT for one where none can be */
 export async function readSnapshotL1(
   { file, geometry }: Qcow2Metadata,
@@ -66,7 +71,7 @@ export async function readSnapshotL1(
 export async function allTables(
   metadata: Qcow2Metadata,
 ): Promise<{ readonly tables: readonly TablePointer[]; readonly entries: number }> {
-  const { file, headerFile, l1 } = metadata;
+  const { file, headerFile } = metadata;
   const found = new Map<HostOffset, TablePointer>();
   let entries = 0;
   const add = (view: DataView): void => {
@@ -75,7 +80,7 @@ export async function allTables(
     }
     entries += view.byteLength / 8;
   };
-  add(new DataView(l1.bytes.slice(0, l1.length * 8).buffer));
+  add(activeL1(metadata));
   const { snapshots } = await readSnapshots(file, headerFile.header);
   for (const snapshot of snapshots) add(await readSnapshotL1(metadata, snapshot));
   return { tables: [...found.values()], entries };

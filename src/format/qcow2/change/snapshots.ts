@@ -32,8 +32,14 @@ import { Structure } from '../overlap/levels.js';
 import type { ClusterRun } from '../refcount/allocator.js';
 import type { PackedCounts } from '../refcount/packed-counts.js';
 import { pointerAt } from '../tables/pointer-table.js';
-import { countsOf, lowerCounts, readyForChange } from './exclusive.js';
-import { countReferences, readOnes, readSnapshotL1, writeCopiedFlags } from './references.js';
+import { type ExclusiveChanges, countsOf, lowerCounts } from './exclusive.js';
+import {
+  activeL1,
+  countReferences,
+  readOnes,
+  readSnapshotL1,
+  writeCopiedFlags,
+} from './references.js';
 
 const sectorSize = 512;
 /** Bytes of a name: QEMU's tools have no room for more. */
@@ -43,14 +49,11 @@ const copiedHigh = 0x80000000;
 /** See the file's comment. */
 export class Qcow2Snapshots implements DiskSnapshots {
   readonly #metadata: Qcow2Metadata;
-  readonly #isLazy: boolean;
-  /** Steps that follow from changes that were made, or failed, and have not been done yet. */
-  readonly #owed: (() => Promise<void>)[] = [];
+  readonly #changes: ExclusiveChanges;
 
-  /** @param isLazy whether the image keeps its dirty bit set until it is closed */
-  constructor(metadata: Qcow2Metadata, isLazy: boolean) {
+  constructor(metadata: Qcow2Metadata, changes: ExclusiveChanges) {
     this.#metadata = metadata;
-    this.#isLazy = isLazy;
+    this.#changes = changes;
   }
 
   async list(): Promise<readonly SnapshotFacts[]> {
@@ -67,7 +70,7 @@ export class Qcow2Snapshots implements DiskSnapshots {
     if (snapshots.length >= maxSnapshots) throw this.#refusal('File too large');
     const id = String(Math.max(0, ...snapshots.map((each) => numberOf(each.id))) + 1);
     return this.#within(async () => {
-      const now = this.#activeL1();
+      const now = activeL1(this.#metadata);
       const counts = await countReferences(this.#metadata, now, signal);
       await this.#raise(counts);
       let table: ClusterRun | undefined;
@@ -83,7 +86,7 @@ export class Qcow2Snapshots implements DiskSnapshots {
         });
         await this.#writeTable([...snapshots.map(({ stored }) => stored), entry]);
       } catch (error) {
-        await this.#later(...this.#takeBack(counts, table));
+        await this.#changes.later(...this.#takeBack(counts, table));
         throw error;
       }
       this.#protect(now, geometry.startOf(table.cluster), inactive);
@@ -111,7 +114,7 @@ export class Qcow2Snapshots implements DiskSnapshots {
     const then = await this.#readL1(snapshot);
     return this.#within(async () => {
       const raised = await countReferences(this.#metadata, then, signal);
-      const lowered = await countReferences(this.#metadata, this.#activeL1(), signal);
+      const lowered = await countReferences(this.#metadata, activeL1(this.#metadata), signal);
       await allocator.checkAll(lowered, -1);
       await this.#raise(raised);
       const bytes = new Uint8Array(entries * 8);
@@ -122,11 +125,11 @@ export class Qcow2Snapshots implements DiskSnapshots {
         if (isOneWrite && snapshot.size === header.size) await this.#overwriteL1(bytes);
         else await this.#moveL1(bytes, snapshot.size);
       } catch (error) {
-        await this.#later(...this.#takeBack(raised));
+        await this.#changes.later(...this.#takeBack(raised));
         throw error;
       }
-      this.#protect(this.#activeL1(), l1.hostOffset, active);
-      await this.#later(
+      this.#protect(activeL1(this.#metadata), l1.hostOffset, active);
+      await this.#changes.later(
         () => this.#lower(lowered),
         () => this.#settleFlags(),
       );
@@ -146,7 +149,7 @@ export class Qcow2Snapshots implements DiskSnapshots {
       await allocator.checkAll(counts, -1);
       const left = snapshots.filter((each) => each !== snapshot);
       await this.#writeTable(left.map(({ stored }) => stored));
-      await this.#later(
+      await this.#changes.later(
         () => this.#release(table, place, left),
         () => this.#lower(counts),
         () => this.#settleFlags(),
@@ -162,37 +165,12 @@ export class Qcow2Snapshots implements DiskSnapshots {
   }
 
   /** Runs a change, between what makes the image ready for it and what ends it. */
-  async #within<Result>(change: () => Promise<Result>): Promise<Result> {
-    await this.#begin();
-    try {
-      return await change();
-    } finally {
-      await this.#end();
-    }
-  }
-
-  /** Does what changes have left to be done. */
-  async settle(): Promise<void> {
-    for (let undo; (undo = this.#owed.at(0)) !== undefined; this.#owed.shift()) await undo();
-  }
-
-  /** Makes the image ready for a change, with everything in the file as it is in memory. @throws if it cannot be */
-  async #begin(): Promise<void> {
+  #within<Result>(change: () => Promise<Result>): Promise<Result> {
     const { header } = this.#metadata.headerFile;
     if ((header.incompatibleFeatures & Incompatible.externalDataFile) !== 0) {
       throw this.#refusal('Operation not supported');
     }
-    await this.settle();
-    await readyForChange(this.#metadata);
-  }
-
-  /** Ends a change; where something is left to be done, the image stays marked until that is. */
-  async #end(): Promise<void> {
-    const { headerFile } = this.#metadata;
-    if (this.#isLazy || this.#owed.length > 0) return;
-    await this.#later(async () => {
-      if (headerFile.isDirty) await headerFile.setDirty(false);
-    });
+    return this.#changes.run(change);
   }
 
   async #read(): Promise<{
@@ -218,12 +196,6 @@ export class Qcow2Snapshots implements DiskSnapshots {
     return problemWith('ERR_COWHERD_UNSUPPORTED', this.#metadata.file.filename, why);
   }
 
-  /** The entries of the active L1 table, as they are now. */
-  #activeL1(): DataView {
-    const { l1 } = this.#metadata;
-    return new DataView(l1.bytes.slice(0, l1.length * 8).buffer);
-  }
-
   #readL1(snapshot: Snapshot): Promise<DataView> {
     return readSnapshotL1(this.#metadata, snapshot);
   }
@@ -235,7 +207,7 @@ export class Qcow2Snapshots implements DiskSnapshots {
     try {
       await flushOrder.writeRefcounts();
     } catch (error) {
-      await this.#later(() => this.#lowerAgain(counts));
+      await this.#changes.later(() => this.#lowerAgain(counts));
       throw error;
     }
   }
@@ -267,7 +239,7 @@ export class Qcow2Snapshots implements DiskSnapshots {
       await flushOrder.flushAll();
       await file.flush();
     } catch (error) {
-      await this.#later(() => this.#lowerAgain(countsOf(run)));
+      await this.#changes.later(() => this.#lowerAgain(countsOf(run)));
       throw error;
     }
     return run;
@@ -285,14 +257,14 @@ export class Qcow2Snapshots implements DiskSnapshots {
     try {
       await headerFile.changeDisk({ snapshotsOffset: place, snapshotCount: snapshots.length });
     } catch (error) {
-      await this.#later(() => headerFile.settle());
-      if (run !== undefined) await this.#later(() => this.#lowerAgain(countsOf(run)));
+      await this.#changes.later(() => headerFile.settle());
+      if (run !== undefined) await this.#changes.later(() => this.#lowerAgain(countsOf(run)));
       throw error;
     }
     overlap.protect(place, bytes.length, Structure.snapshotTable);
     const old = asHostOffset(snapshotsOffset);
     overlap.release(old, lengthBytes, Structure.snapshotTable);
-    await this.#later(() => this.#free(old, lengthBytes));
+    await this.#changes.later(() => this.#free(old, lengthBytes));
   }
 
   /** Puts other entries in the place of the active L1 table, which takes one sector. */
@@ -305,7 +277,7 @@ export class Qcow2Snapshots implements DiskSnapshots {
       await file.flush();
     } catch (error) {
       // Which of the two the file shows is not known.
-      await this.#later(async () => {
+      await this.#changes.later(async () => {
         l1.set(0, l1.offset(0), l1.isCopied(0));
         await flushOrder.flushAll();
       });
@@ -323,14 +295,14 @@ export class Qcow2Snapshots implements DiskSnapshots {
     try {
       await headerFile.changeDisk({ size, l1Offset: hostOffset, l1Entries: bytes.length / 8 });
     } catch (error) {
-      await this.#later(
+      await this.#changes.later(
         () => headerFile.settle(),
         () => this.#lowerAgain(countsOf(run)),
       );
       throw error;
     }
     l1.replace(hostOffset, bytes);
-    await this.#later(() => this.#free(old.offset, old.length));
+    await this.#changes.later(() => this.#free(old.offset, old.length));
   }
 
   /** Has the COPIED flags say what the counts do. */
@@ -346,12 +318,6 @@ export class Qcow2Snapshots implements DiskSnapshots {
       () => (table === undefined ? Promise.resolve() : this.#lowerAgain(countsOf(table))),
       () => this.#settleFlags(),
     ];
-  }
-
-  /** Does steps now, each once; before the next change or at the end, if they cannot be done now. */
-  async #later(...steps: readonly (() => Promise<void>)[]): Promise<void> {
-    this.#owed.push(...steps);
-    await this.settle().catch(() => undefined);
   }
 
   /** Keeps writes off an L1 table and its L2 tables. */
