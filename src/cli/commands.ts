@@ -1,5 +1,6 @@
 /** The subcommands there are. */
 import { benchCommand } from './commands/bench.js';
+import { bitmapCommand } from './commands/bitmap.js';
 import { checkCommand } from './commands/check.js';
 import type { Command } from './commands/command.js';
 import { commitCommand } from './commands/commit.js';
@@ -20,6 +21,7 @@ import { snapshotCommand } from './commands/snapshot.js';
 /** In the order in which the help text lists them. */
 export const commands: readonly Command[] = [
   benchCommand,
+  bitmapCommand,
   checkCommand,
   commitCommand,
   compareCommand,

@@ -20,6 +20,14 @@ export interface BitmapFacts {
   readonly granularity: number;
 }
 
+/** A persistent bitmap, and what becomes of it. */
+export interface BitmapState extends BitmapFacts {
+  /** Whether what changes is recorded in it while the image is written to. */
+  readonly isEnabled: boolean;
+  /** Whether it was in use when the image was closed, so that it does not say what has changed. */
+  readonly isInconsistent: boolean;
+}
+
 /** What a format says of an image, besides its size and what lies below it. */
 export interface FormatFacts {
   /** Bytes. */

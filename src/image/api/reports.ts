@@ -4,6 +4,7 @@ import type { FormatSpecificInfo } from '../../format/specific.js';
 import type { LongOperationOptions } from './long-operation.js';
 
 export type { BitmapExtent } from '../../format/driver.js';
+export type { BitmapState } from '../../format/facts.js';
 export type {
   BitmapInfo,
   EncryptionInfo,

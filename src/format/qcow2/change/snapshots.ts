@@ -31,13 +31,14 @@ import {
   snapshotFacts,
 } from '../contents/snapshots.js';
 import { type HostOffset, asHostOffset } from '../layout/geometry.js';
-import { Autoclear, Incompatible } from '../layout/header.js';
+import { Incompatible } from '../layout/header.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
 import { Structure } from '../overlap/levels.js';
 import type { ClusterRun } from '../refcount/allocator.js';
 import { PackedCounts } from '../refcount/packed-counts.js';
 import { reclaimAll } from '../requests/reclaim.js';
 import { pointerAt } from '../tables/pointer-table.js';
+import { OwedSteps } from './owed-steps.js';
 import { countReferences, readOnes, writeCopiedFlags } from './references.js';
 
 const sectorSize = 512;
@@ -49,8 +50,7 @@ const copiedHigh = 0x80000000;
 export class Qcow2Snapshots implements DiskSnapshots {
   readonly #metadata: Qcow2Metadata;
   readonly #isLazy: boolean;
-  /** Steps that follow from changes that were made, or failed, and have not been done yet. */
-  readonly #owed: (() => Promise<void>)[] = [];
+  readonly #owed = new OwedSteps();
 
   /** @param isLazy whether the image keeps its dirty bit set until it is closed */
   constructor(metadata: Qcow2Metadata, isLazy: boolean) {
@@ -88,7 +88,7 @@ export class Qcow2Snapshots implements DiskSnapshots {
         });
         await this.#writeTable([...snapshots.map(({ stored }) => stored), entry]);
       } catch (error) {
-        await this.#later(...this.#takeBack(counts, table));
+        await this.#owed.later(...this.#takeBack(counts, table));
         throw error;
       }
       this.#protect(now, geometry.startOf(table.cluster), inactive);
@@ -127,11 +127,11 @@ export class Qcow2Snapshots implements DiskSnapshots {
         if (isOneWrite && snapshot.size === header.size) await this.#overwriteL1(bytes);
         else await this.#moveL1(bytes, snapshot.size);
       } catch (error) {
-        await this.#later(...this.#takeBack(raised));
+        await this.#owed.later(...this.#takeBack(raised));
         throw error;
       }
       this.#protect(this.#activeL1(), l1.hostOffset, active);
-      await this.#later(
+      await this.#owed.later(
         () => this.#lower(lowered),
         () => this.#settleFlags(),
       );
@@ -151,7 +151,7 @@ export class Qcow2Snapshots implements DiskSnapshots {
       await allocator.checkAll(counts, -1);
       const left = snapshots.filter((each) => each !== snapshot);
       await this.#writeTable(left.map(({ stored }) => stored));
-      await this.#later(
+      await this.#owed.later(
         () => this.#release(table, place, left),
         () => this.#lower(counts),
         () => this.#settleFlags(),
@@ -170,8 +170,8 @@ export class Qcow2Snapshots implements DiskSnapshots {
   }
 
   /** Does what changes have left to be done. */
-  async settle(): Promise<void> {
-    for (let undo; (undo = this.#owed.at(0)) !== undefined; this.#owed.shift()) await undo();
+  settle(): Promise<void> {
+    return this.#owed.settle();
   }
 
   /** Makes the image ready for a change, with everything in the file as it is in memory. @throws if it cannot be */
@@ -184,8 +184,7 @@ export class Qcow2Snapshots implements DiskSnapshots {
     await this.settle();
     control.store(ControlWord.changed, 1);
     if (header.version === 3) {
-      // The disk stays as it is, so that what is known of its changes does too.
-      await headerFile.clearAutoclear(Autoclear.bitmaps | Autoclear.rawExternalData);
+      await headerFile.clearUnknownAutoclear();
       // Counts and flags contradict each other for a while.
       await headerFile.setDirty(true);
     }
@@ -198,8 +197,8 @@ export class Qcow2Snapshots implements DiskSnapshots {
   /** Ends a change; where something is left to be done, the image stays marked until that is. */
   async #end(): Promise<void> {
     const { headerFile } = this.#metadata;
-    if (this.#isLazy || this.#owed.length > 0) return;
-    await this.#later(async () => {
+    if (this.#isLazy || !this.#owed.isEmpty) return;
+    await this.#owed.later(async () => {
       if (headerFile.isDirty) await headerFile.setDirty(false);
     });
   }
@@ -257,7 +256,7 @@ export class Qcow2Snapshots implements DiskSnapshots {
     try {
       await flushOrder.writeRefcounts();
     } catch (error) {
-      await this.#later(() => this.#lowerAgain(counts));
+      await this.#owed.later(() => this.#lowerAgain(counts));
       throw error;
     }
   }
@@ -298,7 +297,7 @@ export class Qcow2Snapshots implements DiskSnapshots {
       await flushOrder.flushAll();
       await file.flush();
     } catch (error) {
-      await this.#later(() => this.#lowerAgain(countsOf(run)));
+      await this.#owed.later(() => this.#lowerAgain(countsOf(run)));
       throw error;
     }
     return run;
@@ -316,14 +315,14 @@ export class Qcow2Snapshots implements DiskSnapshots {
     try {
       await headerFile.changeDisk({ snapshotsOffset: place, snapshotCount: snapshots.length });
     } catch (error) {
-      await this.#later(() => headerFile.settle());
-      if (run !== undefined) await this.#later(() => this.#lowerAgain(countsOf(run)));
+      await this.#owed.later(() => headerFile.settle());
+      if (run !== undefined) await this.#owed.later(() => this.#lowerAgain(countsOf(run)));
       throw error;
     }
     overlap.protect(place, bytes.length, Structure.snapshotTable);
     const old = asHostOffset(snapshotsOffset);
     overlap.release(old, lengthBytes, Structure.snapshotTable);
-    await this.#later(() => this.#free(old, lengthBytes));
+    await this.#owed.later(() => this.#free(old, lengthBytes));
   }
 
   /** Puts other entries in the place of the active L1 table, which takes one sector. */
@@ -336,7 +335,7 @@ export class Qcow2Snapshots implements DiskSnapshots {
       await file.flush();
     } catch (error) {
       // Which of the two the file shows is not known.
-      await this.#later(async () => {
+      await this.#owed.later(async () => {
         l1.set(0, l1.offset(0), l1.isCopied(0));
         await flushOrder.flushAll();
       });
@@ -354,14 +353,14 @@ export class Qcow2Snapshots implements DiskSnapshots {
     try {
       await headerFile.changeDisk({ size, l1Offset: hostOffset, l1Entries: bytes.length / 8 });
     } catch (error) {
-      await this.#later(
+      await this.#owed.later(
         () => headerFile.settle(),
         () => this.#lowerAgain(countsOf(run)),
       );
       throw error;
     }
     l1.replace(hostOffset, bytes);
-    await this.#later(() => this.#free(old.offset, old.length));
+    await this.#owed.later(() => this.#free(old.offset, old.length));
   }
 
   /** Has the COPIED flags say what the counts do. */
@@ -377,12 +376,6 @@ export class Qcow2Snapshots implements DiskSnapshots {
       () => (table === undefined ? Promise.resolve() : this.#lowerAgain(countsOf(table))),
       () => this.#settleFlags(),
     ];
-  }
-
-  /** Does steps now, each once; before the next change or at the end, if they cannot be done now. */
-  async #later(...steps: readonly (() => Promise<void>)[]): Promise<void> {
-    this.#owed.push(...steps);
-    await this.settle().catch(() => undefined);
   }
 
   /** Keeps writes off an L1 table and its L2 tables. */
