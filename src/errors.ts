@@ -42,7 +42,8 @@ export type Operation =
   | 'discard'
   | 'copy'
   | 'name backing'
-  | 'store bitmap';
+  | 'store bitmap'
+  | 'copy bitmaps';
 
 /**
  * What a file is to who asked: an image, by its content; a file as the host has it; the image below; the one that

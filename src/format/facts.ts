@@ -40,7 +40,7 @@ export interface FormatFacts {
   /** Whether it was not closed cleanly; undefined for formats of which QEMU does not tell it. */
   readonly dirty?: boolean | undefined;
   readonly snapshots: readonly SnapshotFacts[];
-  /** Persistent bitmaps that say what has changed; left out for images that can have none. */
+  /** Persistent bitmaps; left out for images that can have none. */
   readonly bitmaps?: readonly BitmapFacts[] | undefined;
   /** Why something is not told that the image has, such as where the record of it is damaged. */
   readonly warnings?: readonly string[] | undefined;

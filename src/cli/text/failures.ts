@@ -100,6 +100,7 @@ export function conversionText(
   target?: NamedTarget,
 ): string {
   const { operation, filename, offset, message, why = message, reason = message } = error;
+  if (operation === 'copy bitmaps') return error.hint === undefined ? why : `${why}\n${error.hint}`;
   if (operation === 'load snapshot') return `Failed to load snapshot: ${why}`;
   if (error instanceof BlockStatusError && offset !== undefined) {
     return `error while reading block status at offset ${offset}: ${reason}`;

@@ -6,8 +6,8 @@ import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
 import { runCowherd, runQemuImg } from '../../support/both-tools.js';
 import { bitmapsOf } from '../../support/stored-bitmaps.js';
-import { needsTool, run } from '../../support/tools.js';
-import { type Twins, assertTwins, makeTwins, qemuImg } from '../../support/twins.js';
+import { needsTool, run, runOk } from '../../support/tools.js';
+import { type Twins, assertTwins, makeTwins, qemuImg, runBoth } from '../../support/twins.js';
 
 const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 1_000_000_007);
 const runs = Number(process.env['COWHERD_TEST_RUNS'] ?? 12);
@@ -226,4 +226,43 @@ test('what is asked for at random', { timeout: 600_000 }, async (t) => {
     ),
     { seed, numRuns: runs, endOnFailure: true },
   );
+});
+
+test('bitmaps are converted with their image, but for those that were in use', async (t) => {
+  if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+  const made = await makeTwins(t, async (folder) => {
+    await qemuImg(folder, 'create', '-q', '-f', 'qcow2', 'source', '8M');
+    await qemuImg(folder, 'create', '-q', '-f', 'qcow2', '-o', 'compat=0.10', 'old', '8M');
+    await qemuImg(folder, 'bitmap', '--add', 'source', 'one');
+    await copyFile(path.join(folder, 'source'), path.join(folder, 'single'));
+    await qemuImg(folder, 'bitmap', '--add', '-g', '512', 'source', 'two');
+    await qemuImg(folder, 'bitmap', '--add', 'source', 'three');
+    const write = ['-c', 'write 1M 70k', '-c', 'write 7M 1k', 'source'];
+    await runOk('qemu-io', ['-f', 'qcow2', ...write], { cwd: folder });
+    await qemuImg(folder, 'bitmap', '--disable', 'source', 'two');
+  });
+  const both = async (...words: string[]): Promise<number | null> =>
+    runBoth(made, ['convert', ...words]);
+  assert.equal(await both('--bitmaps', '-O', 'qcow2', 'source', 'disk'), 0);
+  await assertSame(made, 'converted');
+  const refused: readonly (readonly string[])[] = [
+    ['--bitmaps', '-O', 'raw', 'source', 'raw'],
+    ['--bitmaps', '-O', 'qcow2', '-o', 'compat=0.10', 'source', 'v2'],
+    ['--bitmaps', '-O', 'qcow2', 'old', 'v3'],
+    ['--bitmaps', '-O', 'qcow2', 'source', 'source', 'long'],
+    ['--skip-broken-bitmaps', '-O', 'qcow2', 'source', 'other'],
+    ['--bitmaps', '-n', '-O', 'qcow2', 'single', 'disk'],
+  ];
+  for (const words of refused) assert.equal(await both(...words), 1);
+  for (const folder of [made.mine, made.theirs]) {
+    await markInUse(path.join(folder, 'source'), 'one');
+    await markInUse(path.join(folder, 'source'), 'three');
+  }
+  assert.equal(await both('--bitmaps', '-O', 'qcow2', 'source', 'disk'), 1);
+  const skipping = ['--bitmaps', '--skip-broken-bitmaps', '-O', 'qcow2', 'source', 'disk'];
+  assert.equal(await both(...skipping), 0);
+  await assertSame(made, 'but for those in use');
+  for (const words of [['source'], ['--output=json', 'source']]) {
+    assert.equal(await runBoth(made, ['measure', '-O', 'qcow2', ...words]), 0);
+  }
 });

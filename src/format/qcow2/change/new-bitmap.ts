@@ -66,13 +66,14 @@ export function checkNewBitmap(
   return bits;
 }
 
-/** Refuses a bitmap that takes more than QEMU reads. */
+/** Refuses a bitmap that takes more than QEMU reads, and one of nothing, which has no table. */
 export function checkBitmapSize(
   filename: string,
   granularityBits: number,
   { size, clusterBits }: Pick<Qcow2Header, 'size' | 'clusterBits'>,
 ): void {
   const clusterSize = 2 ** clusterBits;
+  if (size === 0) throw cannotStore(filename, 'A disk of no size has nothing that could change');
   if (bitmapClusters(size, granularityBits, clusterSize) * clusterSize <= maxBitmapBytes) return;
   const why = 'Too much space will be occupied by the bitmap. Use larger granularity';
   throw cannotStore(filename, why);
