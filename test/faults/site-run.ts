@@ -312,6 +312,8 @@ class SiteRun {
       backing: markedBelow(this.#workload.backedSectors ?? 0, backingMark),
       snapshotMarks: this.#start.snapshotMarks,
       hasChangingSnapshots: this.#workload.hasChangingSnapshots,
+      since: this.#workload.hasBitmap ? this.#start.marks : undefined,
+      isClosed: isClean,
     });
     for (const problem of verdict.problems) this.#object(problem);
     if (isClean && verdict.dirty) this.#object('closed, and yet dirty');

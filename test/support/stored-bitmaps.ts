@@ -10,6 +10,13 @@ export interface StoredBitmap {
   readonly dirty: readonly number[] | undefined;
 }
 
+/** What an image has of bitmaps. */
+export interface StoredBitmaps {
+  readonly bitmaps: readonly StoredBitmap[];
+  /** Where directory, tables and bits lie, in bytes. */
+  readonly places: readonly { readonly offset: number; readonly length: number }[];
+}
+
 const bitmapsExtension = 0x23852875;
 
 /**
@@ -18,9 +25,11 @@ const bitmapsExtension = 0x23852875;
  * @param read gives bytes of the file, zeroes beyond its end
  * @throws Error for what contradicts the specification
  */
-export function storedBitmaps(read: (offset: number, length: number) => Buffer): StoredBitmap[] {
+export function storedBitmaps(read: (offset: number, length: number) => Buffer): StoredBitmaps {
   const header = read(0, 4096);
-  if (header.readUInt32BE(4) !== 3 || (header.readUInt32BE(92) & 1) === 0) return [];
+  if (header.readUInt32BE(4) !== 3 || (header.readUInt32BE(92) & 1) === 0) {
+    return { bitmaps: [], places: [] };
+  }
   const clusterSize = 2 ** header.readUInt32BE(20);
   const size = Number(header.readBigUInt64BE(24));
   let at = header.readUInt32BE(100);
@@ -29,10 +38,10 @@ export function storedBitmaps(read: (offset: number, length: number) => Buffer):
     at += 8 + Math.ceil(header.readUInt32BE(at + 4) / 8) * 8;
   }
   const count = header.readUInt32BE(at + 8);
-  const directory = read(
-    Number(header.readBigUInt64BE(at + 24)),
-    Number(header.readBigUInt64BE(at + 16)),
-  );
+  const offset = Number(header.readBigUInt64BE(at + 24));
+  const length = Number(header.readBigUInt64BE(at + 16));
+  const directory = read(offset, length);
+  const places = [{ offset, length }];
   const bitmaps: StoredBitmap[] = [];
   for (let entry = 0; entry < directory.length;) {
     const tableOffset = Number(directory.readBigUInt64BE(entry));
@@ -46,6 +55,11 @@ export function storedBitmaps(read: (offset: number, length: number) => Buffer):
       throw new Error(`a table of ${entries} entries for ${granules} granules`);
     }
     const table = read(tableOffset, entries * 8);
+    places.push({ offset: tableOffset, length: entries * 8 });
+    for (let index = 0; index < entries; index++) {
+      const bits = Number(table.readBigUInt64BE(index * 8));
+      if (bits > 1) places.push({ offset: bits, length: clusterSize });
+    }
     bitmaps.push({
       name: directory.toString('utf8', entry + 24, entry + 24 + nameLength),
       granularity,
@@ -56,7 +70,7 @@ export function storedBitmaps(read: (offset: number, length: number) => Buffer):
     entry += Math.ceil((24 + nameLength) / 8) * 8;
   }
   if (bitmaps.length !== count) throw new Error(`${bitmaps.length} bitmaps instead of ${count}`);
-  return bitmaps;
+  return { bitmaps, places };
 }
 
 function setBits(
@@ -83,10 +97,10 @@ function setBits(
 }
 
 /** The bitmaps of an image in memory. */
-export function bitmapsOf(bytes: Buffer): StoredBitmap[] {
+export function bitmapsOf(bytes: Uint8Array): StoredBitmaps {
   return storedBitmaps((offset, length) => {
     const whole = Buffer.alloc(length);
-    bytes.copy(whole, 0, offset, offset + length);
+    whole.set(bytes.subarray(offset, offset + length));
     return whole;
   });
 }

@@ -52,8 +52,8 @@ async function assertSame(made: Twins, what: string): Promise<void> {
   const stored = { isOverwritten: true, isStoredOtherwise: true };
   await assertTwins(made, [{ name: 'disk', format: 'qcow2', ...stored }], what);
   const [mine, theirs] = await Promise.all(
-    [made.mine, made.theirs].map(async (folder) =>
-      bitmapsOf(await readFile(path.join(folder, 'disk'))),
+    [made.mine, made.theirs].map(
+      async (folder) => bitmapsOf(await readFile(path.join(folder, 'disk'))).bitmaps,
     ),
   );
   assert.deepEqual(mine, theirs, what);
