@@ -34,6 +34,8 @@ export interface Workload {
   readonly zeroInit?: boolean;
   /** Whether `run` takes snapshots, goes back to them or gives them up. */
   readonly hasChangingSnapshots?: boolean;
+  /** Whether `run` adds, changes or removes bitmaps. */
+  readonly hasChangingBitmaps?: boolean;
   /** Whether `before` ends with a bitmap `since` that is enabled from then on. */
   readonly hasBitmap?: boolean;
   /** Whether the real tool takes a snapshot after `before`. */

@@ -253,6 +253,7 @@ export const workloads: readonly Workload[] = [
     sectors: 128 * kib,
     queues: 2,
     hasBitmap: true,
+    hasChangingBitmaps: true,
     before: async (disk) => {
       await fill(disk, range(20, 5));
       await disk.bitmap('add', 'since');
@@ -278,6 +279,7 @@ export const workloads: readonly Workload[] = [
   },
   {
     name: 'bitmaps added and removed',
+    hasChangingBitmaps: true,
     image: { clusterSize: 4096 },
     sectors: 256 * kib,
     queues: 2,

@@ -271,10 +271,11 @@ class SiteRun {
     } else if (
       names.length === 0 &&
       first.operation.kind !== 'read' &&
-      this.#workload.hasChangingSnapshots !== true
+      this.#workload.hasChangingSnapshots !== true &&
+      this.#workload.hasChangingBitmaps !== true
     ) {
-      // What is read to give something back may be read again later, and what follows from a change of the
-      // snapshots is done again later: the leaks, and the flags, will tell.
+      // What is read to give something back may be read again later, and what follows from a change of snapshots
+      // or bitmaps is done again later: the leaks, and the flags, will tell.
       this.#object('nobody was told of the fault');
     }
   }

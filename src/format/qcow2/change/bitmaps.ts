@@ -9,11 +9,12 @@
  * they stand, each within a sector. So whatever is cut off leaves each bitmap as it was, or as it is to be, or
  * marked as being in use.
  */
+import { isDeepStrictEqual } from 'node:util';
 import type { AbortSignalLike } from '../../../abort-signal.js';
 import type { DirtyMap } from '../../../engine/dirty-map.js';
 import { ControlWord } from '../../../engine/words/control-block.js';
 import {
-  type CowherdError,
+  CowherdError,
   cannotOpen,
   nameMemoryError,
   printable,
@@ -110,8 +111,11 @@ export class Qcow2Bitmaps implements DiskBitmaps {
   remove(name: string): Promise<void> {
     return this.#change(async (bitmaps, clusters) => {
       const removed = this.#find(bitmaps, name);
-      // One that was in use may have a table that is none.
-      const stored = await this.#open(removed).catch(() => undefined);
+      const stored = await this.#open(removed).catch((error: unknown) => {
+        // One that was in use may have a table that is none.
+        if (error instanceof CowherdError && error.code === 'ERR_COWHERD_INVALID_IMAGE') return;
+        throw error;
+      });
       for (let index = 0; index < (stored?.length ?? 0); index++) {
         clusters.giveUp(stored!.hostOffset(index), this.#metadata.geometry.clusterSize);
       }
@@ -361,8 +365,9 @@ export class Qcow2Bitmaps implements DiskBitmaps {
     try {
       await this.#pointAt(place, size);
     } catch (error) {
-      await this.#owed.later(() => headerFile.settle());
-      throw error;
+      await this.#owed.later(() => this.#settleHeader());
+      // What is left to be done once the header points there changes nothing of that.
+      if (!isDeepStrictEqual(headerFile.bitmapsPlace, place)) throw error;
     }
     overlap.protect(asHostOffset(bitmapsOffset), bytes.length, Structure.bitmapDirectory);
     overlap.release(asHostOffset(old), oldBytes, Structure.bitmapDirectory);
@@ -390,6 +395,18 @@ export class Qcow2Bitmaps implements DiskBitmaps {
       if (size === this.#size) return;
     }
     await headerFile.changeDisk({ ...place, size });
+  }
+
+  /** Makes the file say where the bitmaps lie for all that is known, after a change that failed. */
+  async #settleHeader(): Promise<void> {
+    const { headerFile } = this.#metadata;
+    await headerFile.settle();
+    const { bitmapsPlace } = headerFile;
+    const begin = await HeaderBegin.read(this.#metadata);
+    if (bitmapsPlace.bitmapCount === 0 || begin.holdsBitmapsPlace) return;
+    const { backingFile, extensions } = begin.names;
+    const wanted = { backingFile, extensions: withBitmaps(extensions, bitmapsPlace) };
+    await begin.write(wanted, bitmapsPlace);
   }
 
   /** Sets the flags of bitmaps where they stand. */
