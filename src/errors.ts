@@ -41,7 +41,9 @@ export type Operation =
   | 'write zeroes'
   | 'discard'
   | 'copy'
-  | 'name backing';
+  | 'name backing'
+  | 'store bitmap'
+  | 'copy bitmaps';
 
 /**
  * What a file is to who asked: an image, by its content; a file as the host has it; the image below; the one that

@@ -50,6 +50,16 @@ export const maxBitmapDirectoryBytes = 64 * mib;
 /** Longest table of one persistent bitmap in entries; QEMU refuses longer ones. */
 export const maxBitmapTableEntries = 0x8000000 / 8;
 
+/** Most bytes of the bits of one persistent bitmap, and of the map that records for all; QEMU refuses more. */
+export const maxBitmapBytes = 512 * mib;
+
+/** Finest and coarsest granularity of a persistent bitmap that QEMU knows, in bits: 512 bytes, 2 GiB. */
+export const minBitmapGranularityBits = 9;
+export const maxBitmapGranularityBits = 31;
+
+/** Longest name of a persistent bitmap in bytes; QEMU refuses longer ones. */
+export const maxBitmapNameBytes = 1023;
+
 /** Smallest subclusters of extended L2 entries allow clusters from 16 KiB (32 × 512 B). */
 export const minExtendedClusterBits = 14;
 

@@ -1,6 +1,7 @@
 /** The subcommands there are. */
 import { amendCommand } from './commands/amend.js';
 import { benchCommand } from './commands/bench.js';
+import { bitmapCommand } from './commands/bitmap.js';
 import { checkCommand } from './commands/check.js';
 import type { Command } from './commands/command.js';
 import { commitCommand } from './commands/commit.js';
@@ -22,6 +23,7 @@ import { snapshotCommand } from './commands/snapshot.js';
 export const commands: readonly Command[] = [
   amendCommand,
   benchCommand,
+  bitmapCommand,
   checkCommand,
   commitCommand,
   compareCommand,

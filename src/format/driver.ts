@@ -9,7 +9,7 @@ import type { CopiedPart, CopySegment, StorageFile } from '../storage/storage.js
 import type { ByteStream } from '../storage/stream/byte-stream.js';
 import type { CheckOptions, CheckReport, Finding } from './check.js';
 import type { CreateOptions, Preallocation } from './create-options.js';
-import type { FormatFacts, SnapshotFacts } from './facts.js';
+import type { BitmapState, FormatFacts, SnapshotFacts } from './facts.js';
 import type { StreamedDisk } from './streamed.js';
 
 /** The image below another one, as a queue of the upper one reads it. */
@@ -278,6 +278,55 @@ export interface Amendment {
   finish(changes: FormatChanges, options: ChangeOptions): Promise<void>;
 }
 
+/** What a persistent bitmap that is added is called, and what becomes of it. */
+export interface NewBitmapFacts {
+  readonly name: string;
+  /** Bytes that one bit covers; undefined for what suits the image. */
+  readonly granularity: number | undefined;
+  /** Whether what changes is recorded in it. */
+  readonly isEnabled: boolean;
+}
+
+/** A bitmap that is merged into another: one of the same image, or what one of another image says. */
+export type BitmapSource =
+  | string
+  | {
+      /** Of its disk, in bytes. */
+      readonly size: number;
+      /** The stretches of a range that have changed. */
+      runs(
+        start: number,
+        length: number,
+      ): Iterable<{ readonly start: number; readonly end: number }>;
+    };
+
+/**
+ * Persistent bitmaps: what has changed since each of them was begun. What changes any of them, and `list`, runs
+ * while no queue of any thread runs a request; what is refused of one is told in QEMU's words.
+ */
+export interface DiskBitmaps {
+  list(): Promise<readonly BitmapState[]>;
+  add(facts: NewBitmapFacts): Promise<void>;
+  remove(name: string): Promise<void>;
+  /** Has it say that nothing has changed. */
+  clear(name: string): Promise<void>;
+  /** Has what changes be recorded in it, or not. */
+  setEnabled(name: string, isEnabled: boolean): Promise<void>;
+  /** Has it say what both say. */
+  merge(name: string, source: BitmapSource, signal?: AbortSignalLike): Promise<void>;
+  /**
+   * What it says of a guest range, in ascending extents that cover it, with all that has completed by now.
+   *
+   * @throws CowherdError for a bitmap that is not there, or does not say what has changed
+   */
+  extents(
+    name: string,
+    offset: number,
+    length: number,
+    signal?: AbortSignalLike,
+  ): AsyncIterable<BitmapExtent>;
+}
+
 /** The steps in which an image comes to name another one as the image below it. */
 export interface BackingChange {
   /** Whether zeroes that were written hide what any other image holds there; else they have to be data. */
@@ -315,18 +364,6 @@ export interface FormatImage {
   ): FormatQueue;
   /** How a guest range is stored, in ascending extents that cover it. */
   extents(offset: number, length: number, signal?: AbortSignalLike): AsyncIterable<StoredExtent>;
-  /**
-   * What a persistent bitmap says of a guest range, in ascending extents that cover it; absent for formats
-   * that have none.
-   *
-   * @throws CowherdError for a bitmap that is not there, or does not say what has changed
-   */
-  bitmapExtents?(
-    name: string,
-    offset: number,
-    length: number,
-    signal?: AbortSignalLike,
-  ): AsyncIterable<BitmapExtent>;
   /** The facts that `info` reports. */
   facts(): Promise<FormatFacts>;
   /** Checks the image while no queue of any thread runs a request; absent where there is no check. */
@@ -355,6 +392,8 @@ export interface FormatImage {
   readonly resizing?: DiskResizing;
   /** Absent for a format without internal snapshots. */
   readonly snapshots?: DiskSnapshots;
+  /** Absent for a format without persistent bitmaps. */
+  readonly bitmaps?: DiskBitmaps;
   /**
    * Makes durable what was written, for a thread that leaves the image to others after its queues have left.
    * Absent where `close` does that.

@@ -20,6 +20,14 @@ export interface BitmapFacts {
   readonly granularity: number;
 }
 
+/** A persistent bitmap, and what becomes of it. */
+export interface BitmapState extends BitmapFacts {
+  /** Whether what changes is recorded in it while the image is written to. */
+  readonly isEnabled: boolean;
+  /** Whether it was in use when the image was closed, so that it does not say what has changed. */
+  readonly isInconsistent: boolean;
+}
+
 /** What a format says of an image, besides its size and what lies below it. */
 export interface FormatFacts {
   /** Bytes. */
@@ -32,7 +40,7 @@ export interface FormatFacts {
   /** Whether it was not closed cleanly; undefined for formats of which QEMU does not tell it. */
   readonly dirty?: boolean | undefined;
   readonly snapshots: readonly SnapshotFacts[];
-  /** Persistent bitmaps that say what has changed; left out for images that can have none. */
+  /** Persistent bitmaps; left out for images that can have none. */
   readonly bitmaps?: readonly BitmapFacts[] | undefined;
   /** Why something is not told that the image has, such as where the record of it is damaged. */
   readonly warnings?: readonly string[] | undefined;

@@ -105,6 +105,10 @@ export interface ConvertOptions extends LongOperationOptions {
   readonly targetIsZero?: boolean | undefined;
   /** Internal snapshot of the source to convert; see `openImage`. */
   readonly snapshot?: OpenImageOptions['snapshot'];
+  /** Whether the persistent bitmaps of the source are copied too; of those below it none are. */
+  readonly bitmaps?: boolean | undefined;
+  /** Whether bitmaps that were in use when the source was closed are left out, with a warning. */
+  readonly skipBrokenBitmaps?: boolean | undefined;
   /** Read errors become zeroes, with a warning for each range. */
   readonly salvage?: boolean | undefined;
   readonly onWarning?: ((message: string) => void) | undefined;
@@ -171,6 +175,8 @@ export const convertRules: OptionRules<ConvertOptions> = {
   sparseSize: wholeNumber(0, 16 * 1024 * 1024),
   targetIsZero: flag,
   snapshot: snapshotChoice,
+  bitmaps: flag,
+  skipBrokenBitmaps: flag,
   salvage: flag,
   onWarning: callback,
   backing: text,

@@ -18,6 +18,7 @@ import { locksFiles, openImage, openTarget } from '../image/graph/open.js';
 import { checkOptions } from '../image/options/option-check.js';
 import { type PathLike, pathOf } from '../image/api/path.js';
 import { dataFilePath, resolveReference } from '../image/names/reference.js';
+import { bitmapsToCopy, checkBitmapTarget, copyBitmaps } from './bitmaps.js';
 import type { SourcePart } from './concatenation.js';
 import {
   type ConversionSource,
@@ -56,6 +57,7 @@ export async function convert(
   try {
     opened = await openConversionSource(sources, sourceOpening(options));
     await refuseOverwriting(opened, target, options);
+    if (options.bitmaps === true) await bitmapsToCopy(imagesOf(opened), name, options);
     if (isCreated && opened.size === undefined && (await openEndedSize(options)) === undefined) {
       opened = await opened.spooled();
     }
@@ -68,6 +70,10 @@ export async function convert(
   } finally {
     await opened?.close();
   }
+}
+
+function imagesOf({ parts }: OpenedSource): readonly Image[] {
+  return parts.map(({ image }) => image);
 }
 
 /** What says how sources are opened, and a target is opened or made. */
@@ -105,6 +111,9 @@ function checkCombination(sources: number, target: string, options: ConvertOptio
     throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename: target });
   };
   if (sources === 0) refuse('Must specify at least one source image');
+  if (options.skipBrokenBitmaps === true && options.bitmaps !== true) {
+    refuse('Use of --skip-broken-bitmaps requires --bitmaps');
+  }
   if (options.targetIsZero === true && options.skipCreate !== true) {
     refuse('--target-is-zero requires use of -n flag');
   }
@@ -268,6 +277,7 @@ export async function copyInto(
       'output file is smaller than input file',
     );
   }
+  if (options.bitmaps === true) await checkBitmapTarget(target);
   const created = state !== 'existing';
   await withQueues(
     target,
@@ -310,6 +320,10 @@ export async function copyInto(
       await copier.run();
       await target.flush();
       if (opened.progress !== undefined) await checkDigests(opened, options);
+      if (options.bitmaps === true) {
+        const bitmaps = await bitmapsToCopy(imagesOf(opened), filename, options);
+        await copyBitmaps(parts[0].image, bitmaps, target, options);
+      }
       if (state === 'open-ended') await endImage(target, opened.wholeSize);
       if (opened.progress !== undefined) {
         options.onProgress?.({ doneBytes: opened.wholeSize, totalBytes: opened.wholeSize });

@@ -177,6 +177,8 @@ class Examination {
       backing: this.#below,
       snapshotMarks: this.#recording.snapshotMarks,
       hasExclusiveChanges: this.#recording.workload.hasExclusiveChanges,
+      isClosed: this.#isClosed && pieces === this.#pendingCount,
+      since: this.#recording.workload.hasBitmap ? this.#recording.promises.initial : undefined,
     });
     const number = this.#outcome.distinct++;
     const name = `${this.#name} at ${this.#time}, ${shape} (${pieces} changes)`;

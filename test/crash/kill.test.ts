@@ -1,6 +1,7 @@
 /**
  * `kill -9` in the middle of writing through several queues: the image opens, everything flushed is
- * there, and at most clusters are leaked. COWHERD_KILLS says how often.
+ * there, at most clusters are leaked, and a bitmap that recorded says that it was in use. COWHERD_KILLS says
+ * how often.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -56,6 +57,9 @@ test(`killed ${kills} times while ${threads} threads write`, async (t) => {
   for (let round = 0; round < kills; round++) {
     const place = path.join(folder, `${round}.qcow2`);
     await createImage(place, { format: 'qcow2', size: '32M', ...shapes[round % shapes.length] });
+    const made = await openImage(place);
+    await made.bitmaps.add('since');
+    await made.close();
     const flushed = await writeAndKill(place, (round * 37) % 250);
     const { code, stdout } = await run('qemu-img', ['check', '-f', 'qcow2', place]);
     assert.ok(code === 0 || code === 3, `round ${round}: ${stdout.slice(-1000)}`);
@@ -72,6 +76,10 @@ test(`killed ${kills} times while ${threads} threads write`, async (t) => {
         );
       }
     }
+    // What the killed one knew of it is lost, and it does not pretend to say anything.
+    const [{ isInconsistent }] = await image.bitmaps.list();
+    assert.ok(isInconsistent, `round ${round}: the bitmap is taken for what it is not`);
+    await image.bitmaps.remove('since');
     await image.close();
     await rm(place);
   }

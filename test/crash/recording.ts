@@ -34,6 +34,10 @@ export interface Workload {
   readonly zeroInit?: boolean;
   /** Whether `run` changes the image as a whole: takes snapshots, goes back to them or gives them up, or amends it. */
   readonly hasExclusiveChanges?: boolean;
+  /** Whether `run` adds, changes or removes bitmaps. */
+  readonly hasChangingBitmaps?: boolean;
+  /** Whether `before` ends with a bitmap `since` that is enabled from then on. */
+  readonly hasBitmap?: boolean;
   /** Whether the real tool takes a snapshot after `before`. */
   readonly snapshot?: boolean;
   /** Done and closed before the recording; each sector must show one thing afterwards. */
@@ -88,6 +92,8 @@ export interface GuestDisk {
   flush(queue?: number): Promise<void>;
   /** Gives the disk another size, never less than `sectors`. */
   resize(sectors: number): Promise<void>;
+  /** Does something to a persistent bitmap; one that is merged takes what `since` has. */
+  bitmap(action: BitmapAction, name: string): Promise<void>;
   /** Takes a snapshot, goes back to it or gives it up, while no other request is under way. */
   snapshot(action: SnapshotAction, name: string): Promise<void>;
   /** Has the image be of another kind. */
@@ -95,6 +101,17 @@ export interface GuestDisk {
 }
 
 export type SnapshotAction = 'create' | 'apply' | 'delete';
+export type BitmapAction = 'add' | 'remove' | 'clear' | 'enable' | 'disable' | 'merge';
+
+/** Does something to a persistent bitmap of an image. */
+export function changeBitmap(
+  { bitmaps }: Image,
+  action: BitmapAction,
+  name: string,
+): Promise<void> {
+  if (action === 'add') return bitmaps.add(name, { granularity: name === 'since' ? 1024 : 512 });
+  return action === 'merge' ? bitmaps.merge(name, 'since') : bitmaps[action](name);
+}
 
 /** What a disk of so many sectors shows now. */
 export async function marksOf(disk: RequestTarget, sectors: number): Promise<Uint32Array> {
@@ -176,6 +193,10 @@ export class RecordedDisk implements GuestDisk {
     const begun = this.#clock.tick();
     await this.queues[queue].flush();
     this.promises.noteFlush(begun);
+  }
+
+  bitmap(action: BitmapAction, name: string): Promise<void> {
+    return changeBitmap(this.queues[0] as Image, action, name);
   }
 
   async resize(sectors: number): Promise<void> {

@@ -4,6 +4,7 @@
  */
 import { inflateRawSync } from 'node:zlib';
 import { type Mark, sectorSize } from '../schedules/history.js';
+import { type StoredBitmaps, bitmapsOf } from '../support/stored-bitmaps.js';
 import { markAt } from './marks.js';
 
 const two32 = 0x100000000;
@@ -37,6 +38,10 @@ export interface JudgedContent {
   readonly snapshotMarks: Uint32Array | undefined;
   /** Whether snapshots are taken, gone back to or given up. */
   readonly hasExclusiveChanges?: boolean | undefined;
+  /** What each sector showed when the bitmap `since` was begun, if it is there. */
+  readonly since?: Uint32Array | undefined;
+  /** Whether the image was closed, so that no bitmap is in use. */
+  readonly isClosed?: boolean | undefined;
 }
 
 /** Uses of a cluster that exclude each other. */
@@ -49,6 +54,7 @@ const Use = {
   snapshots: 32,
   data: 64,
   compressed: 128,
+  bitmaps: 256,
 } as const;
 
 const Place = { zero: -1, below: -2, compressed: -3 } as const;
@@ -65,7 +71,7 @@ export class Referee {
   readonly #sectorsPerCluster: number;
   readonly #clusters: number;
   readonly #references: Uint16Array;
-  readonly #uses: Uint8Array;
+  readonly #uses: Uint16Array;
   readonly #version3: boolean;
   readonly #extended: boolean;
   readonly #external: boolean;
@@ -86,7 +92,7 @@ export class Referee {
     this.#external = (features & 4) !== 0;
     this.#clusters = Math.ceil(image.length / this.#clusterSize) + 1;
     this.#references = new Uint16Array(this.#clusters);
-    this.#uses = new Uint8Array(this.#clusters);
+    this.#uses = new Uint16Array(this.#clusters);
   }
 
   judge(content: JudgedContent): Verdict {
@@ -105,8 +111,9 @@ export class Referee {
     this.#use(0, this.#clusterSize, Use.header, 'the header');
     const sectors = this.#offset(24) / sectorSize;
     const l1 = this.#walk(this.#offset(40), view.getUint32(36), sectors, true);
-    this.#compare(l1, content.permitted, content.backing, '');
+    const shown = this.#compare(l1, content.permitted, content.backing, '');
     this.#judgeSnapshots(sectors, content);
+    this.#judgeBitmaps(shown, content);
     const refcountTable = this.#offset(48);
     const tableBytes = view.getUint32(56) * this.#clusterSize;
     const leaks = this.#judgeCounts(refcountTable, tableBytes, isLazy, dirty && !isLazy);
@@ -269,13 +276,45 @@ export class Referee {
     if (at > start) this.#use(start, at - start, Use.snapshots, 'the snapshot table');
   }
 
-  /** Compares what sectors show with what they may show. */
+  /** A bitmap that is not marked as being in use has every sector that is not what it was. */
+  #judgeBitmaps(
+    shown: readonly (Mark | undefined)[],
+    { since, isClosed = false }: JudgedContent,
+  ): void {
+    let stored: StoredBitmaps;
+    try {
+      stored = bitmapsOf(this.#files.image.subarray(0, this.#files.imageSize));
+    } catch (error) {
+      this.#object(`the bitmaps: ${(error as Error).message}`);
+      return;
+    }
+    for (const { offset, length } of stored.places) {
+      this.#use(offset, length, Use.bitmaps, 'what belongs to a bitmap');
+    }
+    if (isClosed && stored.bitmaps.some(({ inUse }) => inUse)) {
+      this.#object('closed, and yet a bitmap is in use');
+    }
+    if (since === undefined) return;
+    const bitmap = stored.bitmaps.find(({ name }) => name === 'since');
+    if (bitmap === undefined) this.#object('the bitmap is not there');
+    if (bitmap?.dirty === undefined) return;
+    const dirty = new Set(bitmap.dirty);
+    for (const [sector, mark] of since.entries()) {
+      const granule = Math.floor((sector * sectorSize) / bitmap.granularity);
+      if (shown[sector] !== mark && !dirty.has(granule)) {
+        this.#object(`sector ${sector} has changed, and the bitmap says nothing of it`);
+      }
+    }
+  }
+
+  /** Compares what sectors show with what they may show. @returns what they show */
   #compare(
     walked: WalkedDisk,
     permitted: readonly (readonly Mark[])[],
     backing: (sector: number) => Mark,
     where: string,
-  ): void {
+  ): readonly (Mark | undefined)[] {
+    const shown: (Mark | undefined)[] = [];
     for (let sector = 0; sector < walked.places.length; sector++) {
       // What a larger disk has more reads as zeroes.
       const marks = sector < permitted.length ? permitted[sector] : [0];
@@ -286,11 +325,13 @@ export class Referee {
       else if (place === Place.compressed) found = this.#inflatedMark(walked, sector);
       else if (this.#external) found = markAt(this.#files.data!, place * sectorSize, sector);
       else found = markAt(this.#files.image, place * sectorSize, sector);
+      shown.push(found);
       if (found === undefined || !marks.includes(found)) {
-        const shown = found === undefined ? 'no mark' : `mark ${found}`;
-        this.#object(`sector ${sector}${where} shows ${shown}, permitted: ${marks.join(', ')}`);
+        const what = found === undefined ? 'no mark' : `mark ${found}`;
+        this.#object(`sector ${sector}${where} shows ${what}, permitted: ${marks.join(', ')}`);
       }
     }
+    return shown;
   }
 
   #inflatedMark({ compressed }: WalkedDisk, sector: number): Mark | undefined {

@@ -197,3 +197,32 @@ test('a repair whose barriers do nothing is found', async () => {
   }
   assert.match(failures.join('\n'), /counted too low|repaired again|not closed/);
 });
+
+/** A disk of which a bitmap says what changes. */
+const recorded: Workload = {
+  ...plain,
+  name: 'recorded',
+  hasBitmap: true,
+  before: async (disk) => {
+    await disk.write(0, 16);
+    await disk.bitmap('add', 'since');
+  },
+};
+
+test('a bitmap that is not marked, or lacks what was written, is found', async () => {
+  const { failures } = await examined(recorded, {
+    format: ({ metadata: { dirtyMap } }) => {
+      dirtyMap.note = () => undefined;
+    },
+  });
+  assert.match(failures.join('\n'), /has changed, and the bitmap says nothing of it/);
+  const unmarked = await examined(recorded, {
+    format: ({ bitmaps, metadata: { dirtyMap } }) => {
+      bitmaps.record = () => {
+        dirtyMap.start(10, recorded.sectors * 512);
+        return Promise.resolve();
+      };
+    },
+  });
+  assert.match(unmarked.failures.join('\n'), /has changed, and the bitmap says nothing of it/);
+});

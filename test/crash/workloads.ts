@@ -279,6 +279,55 @@ export const workloads: readonly Workload[] = [
     },
   })),
   {
+    name: 'a bitmap that records, beside others that change',
+    image: { clusterSize: 512 },
+    sectors: 128 * kib,
+    queues: 2,
+    hasBitmap: true,
+    hasChangingBitmaps: true,
+    before: async (disk) => {
+      await fill(disk, range(20, 5));
+      await disk.bitmap('add', 'since');
+    },
+    run: async (disk) => {
+      const { sectors } = disk;
+      const change = async (): Promise<void> => {
+        await disk.bitmap('add', 'other');
+        await disk.bitmap('merge', 'other');
+        await disk.bitmap('disable', 'other');
+        await disk.bitmap('clear', 'other');
+        await disk.resize(sectors * 40);
+        await disk.bitmap('enable', 'other');
+        await disk.resize(sectors);
+        await disk.bitmap('remove', 'other');
+      };
+      const weights = { write: 5, part: 2, zero: 1, unmap: 1, discard: 1, compress: 1, flush: 2 };
+      await Promise.all([
+        change(),
+        mix(disk, { lanes: 3, steps: 8, clusters: range(60), weights }),
+      ]);
+    },
+  },
+  {
+    name: 'bitmaps added and removed',
+    hasChangingBitmaps: true,
+    image: { clusterSize: 4096 },
+    sectors: 256 * kib,
+    queues: 2,
+    run: async (disk) => {
+      const weights = { write: 4, part: 2, discard: 1, flush: 2 };
+      const write = (): Promise<void> =>
+        mix(disk, { lanes: 2, steps: 3, clusters: range(24), weights });
+      for (const name of ['one', 'two']) {
+        await disk.bitmap('add', name);
+        await write();
+      }
+      for (const name of ['one', 'two']) await disk.bitmap('remove', name);
+      await write();
+      await disk.bitmap('add', 'three');
+    },
+  },
+  {
     name: 'a longer refcount table',
     image: { clusterSize: 512, refcountBits: 64 },
     sectors: 3200 * kib,

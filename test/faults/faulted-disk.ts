@@ -6,7 +6,14 @@ import type { Image, RequestTarget } from '../../src/image/api/image.js';
 import type { AmendOptions } from '../../src/image/api/options.js';
 import type { LogClock } from '../../src/storage/filters/crash-log.js';
 import type { Promises } from '../crash/promises.js';
-import { type GuestDisk, type SnapshotAction, beginReturn, marksOf } from '../crash/recording.js';
+import {
+  type BitmapAction,
+  type GuestDisk,
+  type SnapshotAction,
+  beginReturn,
+  changeBitmap,
+  marksOf,
+} from '../crash/recording.js';
 import { type Mark, fillSectors, sectorSize } from '../schedules/history.js';
 import { markAt } from '../crash/marks.js';
 import type { Random } from '../stress/random.js';
@@ -35,6 +42,7 @@ export class FaultedDisk implements GuestDisk {
   readonly #owners = new Map<ArrayBufferLike, string>();
   /** What the disk showed when snapshots were taken. */
   readonly #snapshots = new Map<string, Uint32Array>();
+  readonly #bitmaps = new Set<string>();
   readonly #promises: Promises;
   readonly #clock: LogClock;
 
@@ -165,6 +173,16 @@ export class FaultedDisk implements GuestDisk {
         }
         for (const change of changes) this.#promises.end(change);
       }
+    });
+  }
+
+  bitmap(action: BitmapAction, name: string): Promise<void> {
+    return this.#attempt(`${action} bitmap ${name}`, undefined, async () => {
+      // What could not be added cannot be changed, and what has gone since need not be.
+      if (action !== 'add' && !this.#bitmaps.has(name)) return;
+      await changeBitmap(this.queues[0] as Image, action, name);
+      if (action === 'add') this.#bitmaps.add(name);
+      if (action === 'remove') this.#bitmaps.delete(name);
     });
   }
 

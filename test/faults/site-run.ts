@@ -271,10 +271,11 @@ class SiteRun {
     } else if (
       names.length === 0 &&
       first.operation.kind !== 'read' &&
-      this.#workload.hasExclusiveChanges !== true
+      this.#workload.hasExclusiveChanges !== true &&
+      this.#workload.hasChangingBitmaps !== true
     ) {
-      // What is read to give something back may be read again later, and what follows from a change of the
-      // snapshots is done again later: the leaks, and the flags, will tell.
+      // What is read to give something back may be read again later, and what follows from a change of snapshots
+      // or bitmaps is done again later: the leaks, and the flags, will tell.
       this.#object('nobody was told of the fault');
     }
   }
@@ -312,6 +313,8 @@ class SiteRun {
       backing: markedBelow(this.#workload.backedSectors ?? 0, backingMark),
       snapshotMarks: this.#start.snapshotMarks,
       hasExclusiveChanges: this.#workload.hasExclusiveChanges,
+      since: this.#workload.hasBitmap ? this.#start.marks : undefined,
+      isClosed: isClean,
     });
     for (const problem of verdict.problems) this.#object(problem);
     if (isClean && verdict.dirty) this.#object('closed, and yet dirty');

@@ -131,7 +131,6 @@ function refuseContradictions(line: Line, list: string | undefined): void {
     line.has('skipBrokenBitmaps') && !line.has('bitmaps'),
     'Use of --skip-broken-bitmaps requires --bitmaps',
   );
-  refuse(line.has('bitmaps'), 'Copying bitmaps is not supported yet');
   refuse(
     line.has('copyRange') && line.has('sparseSize'),
     'Cannot enable copy offloading when -S is used',
@@ -182,7 +181,9 @@ async function convertToOutput(
   const format = targetFormat(line);
   const isRaw = format === defaultFormatName && list === undefined;
   const created = isRaw ? {} : createOptions(line, format, list, standardOutputName);
-  const other = (['skipCreate', 'compress', 'backing'] as const).some((key) => line.has(key));
+  const other = (['skipCreate', 'compress', 'backing', 'bitmaps'] as const).some((key) =>
+    line.has(key),
+  );
   if (other || !(isRaw || (await isSequential(format, created)))) {
     throw new CliError(
       'Standard output can only be written as a new raw or stream-optimized image',
@@ -279,6 +280,8 @@ async function convertToFile(
         compress: line.has('compress'),
         skipCreate: line.has('skipCreate'),
         targetIsZero: line.has('targetIsZero'),
+        bitmaps: line.has('bitmaps'),
+        skipBrokenBitmaps: line.has('skipBrokenBitmaps'),
         salvage: line.has('salvage'),
         copyOffload: line.has('copyRange'),
         outOfOrder: line.has('outOfOrder'),

@@ -78,7 +78,8 @@ export const resizeCommand: Command = {
       });
     } catch (error) {
       if (session.signal.aborted || !(error instanceof CowherdError)) throw error;
-      throw new CliError(error.why ?? error.message, { cause: error });
+      const { why = error.message, hint } = error;
+      throw new CliError(hint === undefined ? why : `${why}\n${hint}`, { cause: error });
     }
     if (!line.has('quiet')) await session.print('Image resized.\n');
     return 0;

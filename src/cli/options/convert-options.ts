@@ -80,8 +80,11 @@ export const convertOptions = {
     argument: 'SIZE',
     help: 'so many zero bytes in a row are not written; 0 writes all',
   },
-  bitmaps: { long: 'bitmaps', help: 'not supported yet' },
-  skipBrokenBitmaps: { long: 'skip-broken-bitmaps', help: 'not supported yet' },
+  bitmaps: { long: 'bitmaps', help: "copy the source's persistent bitmaps too" },
+  skipBrokenBitmaps: {
+    long: 'skip-broken-bitmaps',
+    help: 'leave out bitmaps that were in use when the source was closed',
+  },
   forceShare: {
     short: 'U',
     long: 'force-share',

@@ -49,6 +49,16 @@ export class ParsedCommandLine<Key extends string> {
     return this.occurrences.findLast((occurrence) => occurrence.key === key)?.value;
   }
 
+  /** Those of some options that were given, each as often as it was, in their order. */
+  among<Chosen extends Key>(
+    keys: readonly Chosen[],
+  ): readonly { readonly key: Chosen; readonly value: string | undefined }[] {
+    return this.occurrences.flatMap(({ key, value }) => {
+      const chosen = keys.find((each) => each === key);
+      return chosen === undefined ? [] : [{ key: chosen, value }];
+    });
+  }
+
   /** The arguments of all occurrences of the option. */
   all(key: Key): readonly string[] {
     return this.occurrences.flatMap((occurrence) =>

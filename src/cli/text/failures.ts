@@ -56,6 +56,25 @@ export function rebaseText(error: CowherdError, image: NamedFile, backing: strin
   return `Could not open new backing file '${backing}': ${reason}`;
 }
 
+/** Of what was to be done with a persistent bitmap of an image, by their names as given. */
+export function bitmapText(
+  error: CowherdError,
+  { action, bitmap, image }: Readonly<Record<'action' | 'bitmap' | 'image', string>>,
+): string {
+  const attempt = `Operation ${action} on bitmap ${bitmap} failed`;
+  const text = `${attempt}: ${bitmapReason(error, bitmap, image)}`;
+  return error.hint === undefined ? text : `${text}\n${error.hint}`;
+}
+
+/** Why, where qemu-img has a name of its own making for the image that nobody has given it. */
+function bitmapReason(error: CowherdError, bitmap: string, image: string): string {
+  const { operation, reason = '', message, why = message } = error;
+  if (operation !== 'store bitmap') return why;
+  return why === reason
+    ? `Can't make bitmap '${bitmap}' persistent in '${image}': ${reason}`
+    : `Can't store persistent bitmaps to ${image}: ${reason}`;
+}
+
 /** The image that a conversion writes. */
 export interface NamedTarget extends NamedFile {
   readonly format: string;
@@ -81,6 +100,7 @@ export function conversionText(
   target?: NamedTarget,
 ): string {
   const { operation, filename, offset, message, why = message, reason = message } = error;
+  if (operation === 'copy bitmaps') return error.hint === undefined ? why : `${why}\n${error.hint}`;
   if (operation === 'load snapshot') return `Failed to load snapshot: ${why}`;
   if (error instanceof BlockStatusError && offset !== undefined) {
     return `error while reading block status at offset ${offset}: ${reason}`;

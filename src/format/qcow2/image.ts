@@ -1,7 +1,6 @@
 /** An open qcow2 image: made from its header, it gives queues and reports, and ends cleanly. */
 import { ControlWord } from '../../engine/words/control-block.js';
 import type { QueueCounters } from '../../engine/queues/counters.js';
-import { runAlone } from '../../engine/queues/gate.js';
 import type { Node } from '../../engine/queues/node.js';
 import { heldByQueues } from '../../engine/queues/queue-line.js';
 import { CowherdError, type CowherdErrorCode, cannotOpen, problemWith } from '../../errors.js';
@@ -11,7 +10,6 @@ import type { CheckOptions, CheckReport } from '../check.js';
 import type {
   BackingReader,
   BackingReference,
-  BitmapExtent,
   FormatHandle,
   FormatImage,
   FormatOpenOptions,
@@ -22,10 +20,8 @@ import type {
 import type { FormatFacts } from '../facts.js';
 import { asHostOffset } from './layout/geometry.js';
 import { EncryptedQueue, encryptedRefusal } from './contents/encryption.js';
-import { bitmapExtents } from './report/bitmap-extents.js';
 import { storedExtents } from './report/stored-extents.js';
 import {
-  Autoclear,
   Compatible,
   CryptMethod,
   Incompatible,
@@ -45,6 +41,7 @@ import { Qcow2Queue } from './requests/queue.js';
 import { describeChoice, findSnapshot, readSnapshots } from './contents/snapshots.js';
 import { Qcow2Amendment } from './change/amend.js';
 import { ExclusiveChanges } from './change/exclusive.js';
+import { Qcow2Bitmaps, checkBitmaps } from './change/bitmaps.js';
 import { Qcow2BackingChange } from './change/backing-name.js';
 import { Emptying } from './change/empty.js';
 import { Qcow2Resizing } from './change/resize.js';
@@ -115,6 +112,7 @@ export async function openQcow2(
     }
     header = await readQcow2Header(file);
   }
+  if (forWriting) await checkBitmaps(file, header);
   const geometry = geometryOf(header);
   let l1 = { offset: asHostOffset(header.l1TableOffset), entries: header.l1Entries };
   const { size } = header;
@@ -186,6 +184,7 @@ export class Qcow2Image implements FormatImage {
   readonly granule: number;
   readonly resizing: Qcow2Resizing;
   readonly snapshots: Qcow2Snapshots;
+  readonly bitmaps: Qcow2Bitmaps;
   readonly backingChange: Qcow2BackingChange;
   readonly amendment: Qcow2Amendment;
   readonly #dataFile: StorageFile | undefined;
@@ -204,7 +203,8 @@ export class Qcow2Image implements FormatImage {
     this.#dataFile = dataFile;
     this.#handle = handle;
     this.granule = metadata.geometry.subclusterSize;
-    this.resizing = new Qcow2Resizing(metadata, dataFile, () => this.#prepare());
+    this.bitmaps = new Qcow2Bitmaps(metadata);
+    this.resizing = new Qcow2Resizing(metadata, dataFile, this.bitmaps, () => this.#prepare());
     this.backingChange = new Qcow2BackingChange(metadata);
     this.#changes = new ExclusiveChanges(metadata, handle.lazyRefcounts);
     this.snapshots = new Qcow2Snapshots(metadata, this.#changes);
@@ -262,31 +262,15 @@ export class Qcow2Image implements FormatImage {
     );
   }
 
-  async *bitmapExtents(
-    name: string,
-    offset: number,
-    length: number,
-    signal?: AbortSignal,
-  ): AsyncGenerator<BitmapExtent> {
-    const { file, headerFile } = this.metadata;
-    if (!this.#handle.readOnly) {
-      const why = 'bitmaps of an image that is open for writing are not kept, and cannot be read';
-      throw problemWith('ERR_COWHERD_UNSUPPORTED', file.filename, why);
-    }
-    yield* bitmapExtents({ file, header: headerFile.header, signal }, name, offset, length);
-  }
-
   /** The facts that `info` reports. */
   facts(): Promise<FormatFacts> {
     return qcow2Facts(this.metadata.file, this.metadata.headerFile.header);
   }
 
   /** Runs `section` while no queue of any thread runs a request, on metadata that are on disk. */
-  async runAlone<Result>(section: () => Promise<Result>): Promise<Result> {
-    const { control, flushOrder } = this.metadata;
-    if (this.#handle.readOnly) return section();
-    return runAlone(control, async () => {
-      await flushOrder.flushAll();
+  runAlone<Result>(section: () => Promise<Result>): Promise<Result> {
+    return this.metadata.runAlone(async () => {
+      if (!this.#handle.readOnly) await this.metadata.flushOrder.flushAll();
       return section();
     });
   }
@@ -312,8 +296,8 @@ export class Qcow2Image implements FormatImage {
   async empty(): Promise<boolean> {
     const emptying = Emptying.of(this.metadata);
     if (emptying === undefined) return false;
-    await this.#prepare();
     await this.runAlone(async () => {
+      await this.#prepare();
       await emptying.forget();
       this.#isRenewed = true;
       await emptying.renew();
@@ -346,6 +330,9 @@ export class Qcow2Image implements FormatImage {
     await allocator.lowerSuperseded();
     flushOrder.endLaziness();
     await flushOrder.flush();
+    // What else there is to be ended is, even if the bitmaps stay marked as being in use.
+    const [stored] = await Promise.allSettled([this.bitmaps.end()]);
+    await flushOrder.flush();
     try {
       const { file, counters } = metadata;
       if ((await reclaimAll({ metadata, file, counters })) > 0) await flushOrder.flush();
@@ -356,6 +343,7 @@ export class Qcow2Image implements FormatImage {
     await headerFile.setDirty(false);
     // Last, so that nothing that is cut off is still counted.
     await allocator.trim();
+    if (stored.status === 'rejected') throw stored.reason;
   }
 
   /** Prepares once, and again after a failure. */
@@ -378,8 +366,8 @@ export class Qcow2Image implements FormatImage {
     const { control, headerFile } = this.metadata;
     control.store(ControlWord.changed, 1);
     if (headerFile.version !== 3) return;
-    // Bitmaps are not kept up to date, and unknown autoclear features cannot be.
-    await headerFile.clearAutoclear(Autoclear.rawExternalData);
+    await headerFile.clearUnknownAutoclear();
+    await this.bitmaps.record();
     if (this.#handle.lazyRefcounts) await headerFile.setDirty(true);
   }
 }

@@ -7,6 +7,7 @@ import type { BufferLike } from './buffer.js';
 import type { PathLike } from './path.js';
 import type {
   BitmapExtent,
+  BitmapState,
   CheckOptions,
   CheckResult,
   Extent,
@@ -88,6 +89,79 @@ export interface ImageSnapshots {
   apply(choice: SnapshotChoice, options?: SnapshotOptions): Promise<void>;
   /** Gives a snapshot up. @throws ERR_COWHERD_NOT_FOUND */
   delete(choice: SnapshotChoice, options?: SnapshotOptions): Promise<void>;
+}
+
+/** How long work on a bitmap is cancelled. */
+export interface BitmapOptions {
+  /** Ends with ERR_COWHERD_ABORTED what has not begun to change the image. */
+  readonly signal?: AbortSignalLike | undefined;
+}
+
+/** How a bitmap is begun. */
+export interface AddBitmapOptions extends BitmapOptions {
+  /** Bytes that one bit covers, a power of two from 512 to 2 GiB; default a cluster, from 4 to 64 KiB. */
+  readonly granularity?: number | undefined;
+  /** Whether nothing is recorded in it until it is enabled; default false. */
+  readonly disabled?: boolean | undefined;
+}
+
+/** A bitmap of this image, by its name, or of another one that is open. */
+export type BitmapChoice = string | { readonly image: Image; readonly name: string };
+
+/** A stretch of the disk that has changed. */
+export interface DirtyRange {
+  /** Guest offset in bytes. */
+  readonly offset: number;
+  /** Bytes. */
+  readonly length: number;
+}
+
+/**
+ * The persistent bitmaps of an image, each of which says what has changed since it was begun. Those that are
+ * enabled record what any queue on any thread writes, and are stored when the last thread closes the image; until
+ * then the file says that they are in use, so that one that was cut off is told from one that is exact. What
+ * changes one waits for the requests of all queues on all threads, and these wait for it; power cuts leave it as
+ * it was, as it is to be, or in use.
+ *
+ * All but `list` throw ERR_COWHERD_UNSUPPORTED for formats without bitmaps, and for a bitmap that was in use when
+ * the image was closed, which can only be removed; ERR_COWHERD_NOT_FOUND; ERR_COWHERD_READ_ONLY for what changes
+ * anything; ERR_COWHERD_CLOSED.
+ */
+export interface ImageBitmaps {
+  /** In the order in which they were begun. */
+  list(): Promise<readonly BitmapState[]>;
+  /**
+   * Begins a bitmap.
+   *
+   * @param name at most 1023 bytes
+   * @throws ERR_COWHERD_UNSUPPORTED also for a name that is taken, images of version 2, and what QEMU could not read
+   */
+  add(name: string, options?: AddBitmapOptions): Promise<void>;
+  remove(name: string, options?: BitmapOptions): Promise<void>;
+  /** Has it say that nothing has changed. */
+  clear(name: string, options?: BitmapOptions): Promise<void>;
+  /** Has what is written from now on be recorded in it. */
+  enable(name: string, options?: BitmapOptions): Promise<void>;
+  /** Has it stay what it is, whatever is written. */
+  disable(name: string, options?: BitmapOptions): Promise<void>;
+  /** Has it say also what others say, whose disks have the same size. */
+  merge(
+    name: string,
+    sources: BitmapChoice | readonly BitmapChoice[],
+    options?: BitmapOptions,
+  ): Promise<void>;
+  /**
+   * The stretches of the disk, or a part of it, that have changed, ascending; with everything that had completed
+   * when a stretch is told.
+   */
+  dirtyRanges(
+    name: string,
+    range?: {
+      readonly offset?: number;
+      readonly length?: number;
+      readonly signal?: AbortSignalLike;
+    },
+  ): AsyncIterable<DirtyRange>;
 }
 
 /** The request methods that an image and each of its queues share. */
@@ -188,7 +262,6 @@ export interface Image extends RequestTarget, AsyncDisposable {
   }): AsyncIterable<Extent>;
   /**
    * What a persistent bitmap says of the disk, or a part of it: where something has changed since it was begun.
-   * The image has to be open read-only.
    *
    * @throws ERR_COWHERD_NOT_FOUND for a bitmap that is not there; ERR_COWHERD_UNSUPPORTED for one that was in
    *   use when the image was closed, and for formats without bitmaps
@@ -220,6 +293,8 @@ export interface Image extends RequestTarget, AsyncDisposable {
   amend(options: AmendOptions): Promise<void>;
   /** Its internal snapshots. */
   readonly snapshots: ImageSnapshots;
+  /** Its persistent bitmaps. */
+  readonly bitmaps: ImageBitmaps;
   /**
    * Checks the image while no request of any queue runs. What other threads have freed, and not flushed,
    * still counts as leaked.

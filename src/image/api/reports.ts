@@ -4,6 +4,7 @@ import type { FormatSpecificInfo } from '../../format/specific.js';
 import type { LongOperationOptions } from './long-operation.js';
 
 export type { BitmapExtent } from '../../format/driver.js';
+export type { BitmapState } from '../../format/facts.js';
 export type {
   BitmapInfo,
   EncryptionInfo,
@@ -94,7 +95,7 @@ export interface ImageInfo {
   readonly fullBackingFilename?: string;
   readonly backingFormat?: string;
   readonly snapshots: readonly SnapshotInfo[];
-  /** Persistent bitmaps that say what has changed; left out for images that can have none. */
+  /** Persistent bitmaps; left out for images that can have none. */
   readonly bitmaps?: readonly { readonly name: string; readonly granularity: number }[];
   /** Why something is not told that the image has, such as where the record of it is damaged. */
   readonly warnings?: readonly string[];

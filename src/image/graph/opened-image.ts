@@ -18,6 +18,7 @@ import type {
 import type { StorageFile } from '../../storage/storage.js';
 import type {
   Image,
+  ImageBitmaps,
   ImageHandle,
   ImageQueue,
   ImageSnapshots,
@@ -44,6 +45,7 @@ import { type PathLike, pathOf } from '../api/path.js';
 import { CheckedQueue } from '../pipeline/checked-queue.js';
 import { amendDisk } from './amend.js';
 import { abortedOr, orAborted } from './aborted.js';
+import { BitmapsOfImage, bitmapExtents } from './bitmaps.js';
 import type { BackingEdge } from './backing-edge.js';
 import { closeEach, eachStep } from './cleanup-steps.js';
 import { type LinkHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
@@ -219,6 +221,14 @@ export class OpenedImage implements Image {
     });
   }
 
+  get bitmaps(): ImageBitmaps {
+    return new BitmapsOfImage({
+      ...this.disk,
+      change: (signal, section) => this.#change(signal, section),
+      extents: (name, range) => this.bitmap(name, range),
+    });
+  }
+
   /** Runs a change of the disk as a whole after those that are under way. */
   async #change<Result>(
     signal: AbortSignal | undefined,
@@ -321,15 +331,7 @@ export class OpenedImage implements Image {
   ): AsyncIterable<BitmapExtent> {
     this.#refuseClosed();
     checkOptions(range, mapRules, this.filename);
-    const { format } = this.#parts;
-    if (format.bitmapExtents === undefined) {
-      const why = `images of the ${this.format} format have no bitmaps`;
-      throw problemWith('ERR_COWHERD_UNSUPPORTED', this.filename, why);
-    }
-    const offset = Math.min(range.offset ?? 0, this.size);
-    const length = Math.min(range.length ?? Infinity, this.size - offset);
-    const extents = format.bitmapExtents(name, offset, length, range.signal);
-    return orAborted(this.filename, range.signal, extents);
+    return orAborted(this.filename, range.signal, bitmapExtents(this.disk, name, range));
   }
 
   /** @param layers how many images of the chain are looked at */

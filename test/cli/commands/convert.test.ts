@@ -149,7 +149,6 @@ test('the source is not overwritten, and stays as it was', async (t) => {
 test('what is not done here is refused, not left out', async (t) => {
   const folder = await unpackFixtures(t, [fixture('bitmaps.qcow2')]);
   for (const [words, message] of [
-    [['--bitmaps', 'bitmaps.qcow2', 'out'], 'Copying bitmaps is not supported yet'],
     [
       ['--object', 'secret,id=key,data=a', 'bitmaps.qcow2', 'out'],
       'User-creatable objects (--object) are not supported, but for tls-creds-*',

@@ -194,9 +194,15 @@ test('a persistent bitmap says what has changed, as QEMU’s server says it', as
   }
   const writable = await openImage(file);
   t.after(() => writable.close());
-  await assert.rejects(
-    serve([{ image: writable, bitmaps: ['since'] }], { nbd: `unix:${folder}/s` }),
-    { code: 'ERR_COWHERD_UNSUPPORTED', message: /open for writing/ },
+  const socket = path.join(folder, 'writable');
+  const server = await serve([{ image: writable, bitmaps: ['since'] }], { nbd: `unix:${socket}` });
+  t.after(() => server.close());
+  await writable.write(new Uint8Array(512), 40_000_000);
+  const map = '--map=qemu:dirty-bitmap:since';
+  const now = await runOk('nbdinfo', ['--json', map, `nbd+unix:///?socket=${socket}`]);
+  const at = Math.floor(40_000_000 / 4096) * 4096;
+  assert.ok(
+    joined(JSON.parse(now) as MapEntry[]).some(([start, type]) => start === at && type === 1),
   );
 });
 

@@ -245,7 +245,9 @@ export class Qcow2Amendment implements Amendment {
   async #writeBegin(change: (contents: BeginContents) => BeginContents): Promise<void> {
     // What it says of features may have changed since it was looked at.
     const begin = await HeaderBegin.read(this.#metadata);
-    await begin.write(begin.plan(change(begin.contents)));
+    const wanted = change(begin.contents);
+    if (!begin.hasRoomFor(wanted)) throw this.#refusal('No space left in the file header');
+    await begin.write(wanted);
   }
 
   #nextStep(options: ChangeOptions): StepOptions {

@@ -6,7 +6,7 @@ import type { BackingChange, BackingReference } from '../../driver.js';
 import { Autoclear } from '../layout/header.js';
 import { ExtensionType, type HeaderExtension } from '../layout/header-extensions.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
-import { type BeginPlan, HeaderBegin } from './header-begin.js';
+import { type BeginContents, HeaderBegin } from './header-begin.js';
 
 /** See the file's comment. */
 export class Qcow2BackingChange implements BackingChange {
@@ -21,31 +21,30 @@ export class Qcow2BackingChange implements BackingChange {
   }
 
   async check(backing: BackingReference | undefined): Promise<void> {
-    this.#planned(await HeaderBegin.read(this.#metadata), backing);
+    this.#checked(await HeaderBegin.read(this.#metadata), backing);
   }
 
   async write(backing: BackingReference | undefined): Promise<void> {
-    const { headerFile } = this.#metadata;
-    // The disk shows the same as before, so what is said of it by bitmaps stays true.
-    await headerFile.clearAutoclear(Autoclear.bitmaps | Autoclear.rawExternalData);
+    await this.#metadata.headerFile.clearUnknownAutoclear();
     const begin = await HeaderBegin.read(this.#metadata);
-    await begin.write(this.#planned(begin, backing));
+    await begin.write(this.#checked(begin, backing));
   }
 
   /** @throws CowherdError for what the header cannot name */
-  #planned(begin: HeaderBegin, backing: BackingReference | undefined): BeginPlan {
+  #checked(begin: HeaderBegin, backing: BackingReference | undefined): BeginContents {
     const { filename } = this.#metadata.file;
+    const refuse = (why: string): never => {
+      const operation = 'name backing';
+      throw problemWith('ERR_COWHERD_INVALID_ARGUMENT', filename, why, { operation });
+    };
     const { contents } = begin;
     const name = bytesOfName(backing?.name ?? '');
     const isRaw = (contents.features.autoclearFeatures & Autoclear.rawExternalData) !== 0;
-    if (name.length > maxBackingNameBytes || (name.length > 0 && isRaw)) {
-      const operation = 'name backing';
-      throw problemWith('ERR_COWHERD_INVALID_ARGUMENT', filename, 'Invalid argument', {
-        operation,
-      });
-    }
+    if (name.length > maxBackingNameBytes || (name.length > 0 && isRaw)) refuse('Invalid argument');
     const extensions = withFormat(contents.extensions, backing?.format);
-    return begin.plan({ ...contents, extensions, name });
+    const wanted = { ...contents, extensions, name };
+    if (!begin.hasRoomFor(wanted)) refuse('No space left in the file header');
+    return wanted;
   }
 }
 

@@ -1,18 +1,17 @@
 /** What changes of an image as a whole have in common, which are made while no queue of any thread runs a request. */
 import { ControlWord } from '../../../engine/words/control-block.js';
-import { Autoclear } from '../layout/header.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
 import type { ClusterRun } from '../refcount/allocator.js';
 import { PackedCounts } from '../refcount/packed-counts.js';
 import { reclaimAll } from '../requests/reclaim.js';
+import { OwedSteps } from './owed-steps.js';
 
 /** Runs such changes of one image, and keeps what they have left to be done. */
 export class ExclusiveChanges {
   readonly #metadata: Qcow2Metadata;
   /** Whether the image keeps its dirty bit set until it is closed. */
   #isLazy: boolean;
-  /** Steps that follow from changes that were made, or failed, and have not been done yet. */
-  readonly #owed: (() => Promise<void>)[] = [];
+  readonly #owed = new OwedSteps();
 
   constructor(metadata: Qcow2Metadata, isLazy: boolean) {
     this.#metadata = metadata;
@@ -36,14 +35,13 @@ export class ExclusiveChanges {
   }
 
   /** Does what changes have left to be done. */
-  async settle(): Promise<void> {
-    for (let step; (step = this.#owed.at(0)) !== undefined; this.#owed.shift()) await step();
+  settle(): Promise<void> {
+    return this.#owed.settle();
   }
 
-  /** Does steps now, each once; before the next change or at the end, if they cannot be done now. */
-  async later(...steps: readonly (() => Promise<void>)[]): Promise<void> {
-    this.#owed.push(...steps);
-    await this.settle().catch(() => undefined);
+  /** Does steps that follow from a change, as `OwedSteps` does. */
+  later(...steps: readonly (() => Promise<void>)[]): Promise<void> {
+    return this.#owed.later(...steps);
   }
 
   /**
@@ -54,8 +52,7 @@ export class ExclusiveChanges {
     const { control, counters, file, flushOrder, headerFile } = this.#metadata;
     control.store(ControlWord.changed, 1);
     if (headerFile.version === 3) {
-      // The disk stays as it is, so that what is known of its changes does too.
-      await headerFile.clearAutoclear(Autoclear.bitmaps | Autoclear.rawExternalData);
+      await headerFile.clearUnknownAutoclear();
       await headerFile.setDirty(true);
     }
     await flushOrder.flushAll();
@@ -67,7 +64,7 @@ export class ExclusiveChanges {
   /** Ends a change; where something is left to be done, the image stays marked until that is. */
   async #end(): Promise<void> {
     const { headerFile } = this.#metadata;
-    if (this.#isLazy || this.#owed.length > 0) return;
+    if (this.#isLazy || !this.#owed.isEmpty) return;
     await this.later(async () => {
       if (headerFile.isDirty) await headerFile.setDirty(false);
     });

@@ -4,17 +4,19 @@
  * once. So the name is first written where nothing lies, the sector is made to point there, and with no more
  * extensions than fit into it; then everything gets its place, and the sector is changed once more.
  */
-import { problemWith } from '../../../errors.js';
 import {
   decodeHeader,
   featureWordsOffset,
+  fieldsLength,
   version2Length,
   version3Length,
 } from '../layout/header.js';
 import {
+  type BitmapsPlace,
   ExtensionType,
   type HeaderExtension,
   encodeExtensions,
+  findExtensionData,
 } from '../layout/header-extensions.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
 import type { HeaderFeatures } from '../tables/live-header.js';
@@ -45,13 +47,12 @@ interface Begin {
 }
 
 /** How the begin changes. */
-export interface BeginPlan {
+interface Plan {
   readonly last: Begin;
   /** What stands there until the last is whole; undefined where there is no room for both. */
   readonly meanwhile: Begin | undefined;
   /** Bytes of the header's cluster that have been used, or are to be. */
   readonly used: number;
-  readonly features: HeaderFeatures;
 }
 
 /** The begin of one image's file as it stands there. */
@@ -80,30 +81,30 @@ export class HeaderBegin {
     return { features: headerFile.header, extensions, name };
   }
 
-  /** How it comes to say something else. @throws CowherdError where there is no room for that */
-  plan({ features, extensions, name }: BeginContents): BeginPlan {
-    const { file, geometry } = this.#metadata;
-    const { clusterSize } = geometry;
-    const fields = this.#fields(features);
-    const few = extensions.filter(({ type }) => type !== ExtensionType.featureNames);
-    const last = [extensions, few]
-      .map((list) => beginOf(fields, list, name))
-      .find(({ bytes }) => bytes.length <= clusterSize);
-    if (last === undefined) {
-      const why = 'No space left in the file header';
-      const operation = 'name backing';
-      throw problemWith('ERR_COWHERD_INVALID_ARGUMENT', file.filename, why, { operation });
-    }
-    const used = Math.max(this.#usedBytes, last.bytes.length);
-    const meanwhile = beginOf(fields, few, name, Math.max(sectorSize, Math.ceil(used / 8) * 8));
-    const fits = meanwhile.nameOffset + name.length <= clusterSize;
-    const isWhole = fits && meanwhile.bytes.length <= sectorSize;
-    return { last, meanwhile: isWhole ? meanwhile : undefined, used, features };
+  /** Whether the place of the bitmaps changes with the first sector. */
+  get holdsBitmapsPlace(): boolean {
+    const sector = this.#cluster.subarray(0, sectorSize);
+    const own = this.contents.extensions.filter(({ type }) => type === ExtensionType.bitmaps);
+    const start = fieldsLength(this.#view);
+    return (
+      own.length === 1 && findExtensionData(sector, start, ExtensionType.bitmaps) !== undefined
+    );
   }
 
-  /** Has the file say what was planned, durably, while no queue runs a request; whatever is cut off says one or the other. */
-  async write({ last, meanwhile, used, features }: BeginPlan): Promise<void> {
+  /** Whether the header's cluster has room for that. */
+  hasRoomFor(wanted: BeginContents): boolean {
+    return this.#plan(wanted) !== undefined;
+  }
+
+  /**
+   * Has the file say so, durably, while no queue runs a request; whatever is cut off says the one or the other.
+   *
+   * @param bitmaps where the bitmaps lie from then on; left out, where they did
+   */
+  async write(wanted: BeginContents, bitmaps?: BitmapsPlace): Promise<void> {
     const { file, headerFile } = this.#metadata;
+    const { features } = wanted;
+    const { last, meanwhile, used } = this.#plan(wanted)!;
     const { length } = last.bytes;
     const tail = last.bytes.subarray(sectorSize);
     let end = used;
@@ -111,27 +112,37 @@ export class HeaderBegin {
       if (meanwhile !== undefined) {
         await file.write(meanwhile.name, meanwhile.nameOffset);
         await file.flush();
-        await headerFile.changeBegin(meanwhile.bytes, features);
+        await headerFile.changeBegin(meanwhile.bytes, features, bitmaps);
         end = meanwhile.nameOffset + meanwhile.name.length;
       }
       await file.write(tail, sectorSize);
       await file.flush();
     }
-    await headerFile.changeBegin(last.bytes, features);
+    await headerFile.changeBegin(last.bytes, features, bitmaps);
     // Nothing points at what is left of other names.
     const left = Math.max(sectorSize, length);
     if (end > left) await file.write(new Uint8Array(end - left), left);
     await file.flush();
   }
 
-  get #view(): DataView {
-    return new DataView(this.#cluster.buffer);
+  /** @returns undefined where there is no room */
+  #plan({ features, extensions, name }: BeginContents): Plan | undefined {
+    const { clusterSize } = this.#metadata.geometry;
+    const fields = this.#fields(features);
+    const few = extensions.filter(({ type }) => type !== ExtensionType.featureNames);
+    const last = [extensions, few]
+      .map((list) => beginOf(fields, list, name))
+      .find(({ bytes }) => bytes.length <= clusterSize);
+    if (last === undefined) return undefined;
+    const used = Math.max(this.#usedBytes, last.bytes.length);
+    const meanwhile = beginOf(fields, few, name, Math.max(sectorSize, Math.ceil(used / 8) * 8));
+    const fits = meanwhile.nameOffset + name.length <= clusterSize;
+    const isWhole = fits && meanwhile.bytes.length <= sectorSize;
+    return { last, meanwhile: isWhole ? meanwhile : undefined, used };
   }
 
-  get #fieldsEnd(): number {
-    return this.#view.getUint32(versionAt) === 2
-      ? version2Length
-      : this.#view.getUint32(headerLengthAt);
+  get #view(): DataView {
+    return new DataView(this.#cluster.buffer);
   }
 
   /** Bytes of the header that fields, extensions and the name take. */
@@ -139,14 +150,18 @@ export class HeaderBegin {
     const { extensions } = this.contents;
     const view = this.#view;
     const nameEnd = Number(view.getBigUint64(nameOffsetAt)) + view.getUint32(nameLengthAt);
-    return Math.max(nameEnd, this.#fieldsEnd + encodeExtensions(extensions).length);
+    return Math.max(nameEnd, fieldsLength(this.#view) + encodeExtensions(extensions).length);
   }
 
   /** The fields with those that features are told by; what is not known of a header of the same version stays. */
   #fields(features: HeaderFeatures): Uint8Array {
     const { version } = features;
     const isSame = this.#view.getUint32(versionAt) === version;
-    const length = isSame ? this.#fieldsEnd : version === 2 ? version2Length : version3Length;
+    const length = isSame
+      ? fieldsLength(this.#view)
+      : version === 2
+        ? version2Length
+        : version3Length;
     const fields = new Uint8Array(length);
     fields.set(this.#cluster.subarray(0, isSame ? length : version2Length));
     const view = new DataView(fields.buffer);

@@ -5,11 +5,9 @@
 import { CowherdError } from '../../../errors.js';
 import { maxL1TableBytes } from '../../../limits.js';
 import type { MeasuredContent, Measurement } from '../../driver.js';
+import { bitmapClusters, bitmapEntryBytes } from '../contents/bitmaps.js';
 import { Geometry } from '../layout/geometry.js';
 import type { Qcow2CreateOptions } from './create.js';
-
-/** Bytes of a bitmap's entry in the directory before its name; entries are padded to 8. */
-const bitmapEntryBytes = 24;
 
 /** @throws ERR_COWHERD_INVALID_ARGUMENT for a disk that is too large for the options */
 export async function measureQcow2(
@@ -86,9 +84,9 @@ function bitmapBytes(
   let bytes = 0;
   let directory = 0;
   for (const { name, granularity } of bitmaps) {
-    const clusters = Math.ceil(Math.ceil(Math.ceil(size / granularity) / 8) / clusterSize);
+    const clusters = bitmapClusters(size, Math.log2(granularity), clusterSize);
     bytes += clusters * clusterSize + roundUp(clusters * 8);
-    directory += Math.ceil((bitmapEntryBytes + Buffer.byteLength(name)) / 8) * 8;
+    directory += bitmapEntryBytes(name);
   }
   return bytes + roundUp(directory);
 }

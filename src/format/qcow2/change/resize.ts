@@ -9,18 +9,19 @@ import type { StorageFile } from '../../../storage/storage.js';
 import type { Preallocation } from '../../create-options.js';
 import type { DiskResizing } from '../../driver.js';
 import type { ClusterRun } from '../refcount/allocator.js';
-import { readBitmaps } from '../contents/bitmaps.js';
 import { readSnapshots } from '../contents/snapshots.js';
 import { type HostOffset, asHostOffset } from '../layout/geometry.js';
 import { Autoclear } from '../layout/header.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
 import { Structure } from '../overlap/levels.js';
 import { reclaimAll } from '../requests/reclaim.js';
+import type { Qcow2Bitmaps } from './bitmaps.js';
 
 /** See the file's comment. */
 export class Qcow2Resizing implements DiskResizing {
   readonly #metadata: Qcow2Metadata;
   readonly #dataFile: StorageFile | undefined;
+  readonly #bitmaps: Qcow2Bitmaps;
   readonly #prepare: () => Promise<void>;
   /** Clusters of tables that the header was to point at, and does not for all that is known. */
   readonly #abandoned: ClusterRun[] = [];
@@ -29,10 +30,12 @@ export class Qcow2Resizing implements DiskResizing {
   constructor(
     metadata: Qcow2Metadata,
     dataFile: StorageFile | undefined,
+    bitmaps: Qcow2Bitmaps,
     prepare: () => Promise<void>,
   ) {
     this.#metadata = metadata;
     this.#dataFile = dataFile;
+    this.#bitmaps = bitmaps;
     this.#prepare = prepare;
   }
 
@@ -59,10 +62,7 @@ export class Qcow2Resizing implements DiskResizing {
     if (header.version === 2 && snapshots.length > 0) {
       refuse("Can't resize a v2 image which has snapshots");
     }
-    const bitmaps = await readBitmaps(file, header);
-    if (bitmaps !== undefined && bitmaps.bitmaps.length > 0) {
-      refuse("Can't resize an image which has persistent bitmaps");
-    }
+    await this.#bitmaps.checkSize(size);
     if ((header.autoclearFeatures & Autoclear.rawExternalData) !== 0) {
       refuse("Can't resize an image whose data file is to be read as a raw disk");
     }
@@ -84,7 +84,7 @@ export class Qcow2Resizing implements DiskResizing {
     await flushOrder.flushAll();
     const kept = geometry.l1Entries(size);
     if (isSmaller && kept < l1.length) await this.#cutL1Table(kept);
-    await headerFile.changeDisk({ size });
+    await this.#bitmaps.resize(size);
     if (!isSmaller) return;
     if ((await reclaimAll({ metadata: this.#metadata, file, counters })) > 0) {
       await flushOrder.flush();

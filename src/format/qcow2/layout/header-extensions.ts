@@ -77,3 +77,63 @@ export function extensionName(
   const extension = findExtension(extensions, type);
   return extension && decodeName(extension.data);
 }
+
+/** What the bitmaps extension says: how many there are, and where their directory lies, in bytes. */
+export interface BitmapsPlace {
+  readonly bitmapCount: number;
+  readonly bitmapsOffset: number;
+  readonly bitmapsBytes: number;
+}
+
+/** Bytes of the bitmaps extension. */
+export const bitmapsExtensionLength = 24;
+
+/** What the bitmaps extension says, if there is one of the right length. */
+export function bitmapsPlaceOf(extensions: readonly HeaderExtension[]): BitmapsPlace | undefined {
+  const extension = findExtension(extensions, ExtensionType.bitmaps);
+  if (extension?.data.length !== bitmapsExtensionLength) return undefined;
+  const fields = new DataView(extension.data.buffer, extension.data.byteOffset);
+  return {
+    bitmapCount: fields.getUint32(0),
+    bitmapsBytes: Number(fields.getBigUint64(8)),
+    bitmapsOffset: Number(fields.getBigUint64(16)),
+  };
+}
+
+/** The data of a bitmaps extension. */
+export function encodeBitmapsPlace(place: BitmapsPlace): Uint8Array {
+  const data = new Uint8Array(bitmapsExtensionLength);
+  const fields = new DataView(data.buffer);
+  fields.setUint32(0, place.bitmapCount);
+  fields.setBigUint64(8, BigInt(place.bitmapsBytes));
+  fields.setBigUint64(16, BigInt(place.bitmapsOffset));
+  return data;
+}
+
+/** The extensions of a header that says so of its bitmaps; in front, so that one sector holds it. */
+export function withBitmaps(
+  extensions: readonly HeaderExtension[],
+  place: BitmapsPlace,
+): readonly HeaderExtension[] {
+  const others = extensions.filter(({ type }) => type !== ExtensionType.bitmaps);
+  if (place.bitmapCount === 0) return others;
+  return [{ type: ExtensionType.bitmaps, data: encodeBitmapsPlace(place) }, ...others];
+}
+
+/** The data of the extension of a type that counts, as a view of these bytes, if all of it lies there. */
+export function findExtensionData(
+  bytes: Uint8Array,
+  start: number,
+  wanted: number,
+): Uint8Array | undefined {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let found: Uint8Array | undefined;
+  for (let offset = start; offset + 8 <= bytes.length;) {
+    const type = view.getUint32(offset);
+    const end = offset + 8 + view.getUint32(offset + 4);
+    if (type === ExtensionType.end) break;
+    if (type === wanted) found = end <= bytes.length ? bytes.subarray(offset + 8, end) : undefined;
+    offset = Math.ceil(end / 8) * 8;
+  }
+  return found;
+}

@@ -28,7 +28,9 @@ import { knownFeatureTable, nameFeatures } from './feature-names.js';
 const magic = 0x514649fb;
 /** Bytes of the fields of a header of version 2. */
 export const version2Length = 72;
+const headerLengthAt = 100;
 const version3MinLength = 104;
+/** Bytes of those of version 3, as they are written. */
 export const version3Length = 112;
 const sectorSize = 512n;
 /** Most entries that QEMU counts of an L1 table. */
@@ -129,7 +131,7 @@ export function decodeHeader(
     throw invalid(`Unsupported cluster size: 2^${clusterBits}`);
   }
   const clusterSize = 2 ** clusterBits;
-  const headerLength = version === 3 ? view.getUint32(100) : version2Length;
+  const headerLength = fieldsLength(view);
   if (version === 3 && headerLength < version3MinLength) {
     throw invalid('qcow2 header too short');
   }
@@ -220,7 +222,7 @@ export function encodeHeader(header: Qcow2Header): Uint8Array {
     view.setUint32(84, header.compatibleFeatures);
     view.setUint32(92, header.autoclearFeatures);
     view.setUint32(96, header.refcountOrder);
-    view.setUint32(100, headerLength);
+    view.setUint32(headerLengthAt, headerLength);
     view.setUint8(104, header.compressionType === 'zstd' ? 1 : 0);
   }
   bytes.set(extensions, headerLength);
@@ -264,6 +266,11 @@ export function backingFormatOf(header: Qcow2Header): string | undefined {
 /** Name of the external data file as stored, where the image has one. */
 export function dataFileNameOf(header: Qcow2Header): string | undefined {
   return extensionName(header.extensions, ExtensionType.externalDataFile);
+}
+
+/** Bytes of the fields of a header that is known to be one: its extensions begin behind them. */
+export function fieldsLength(header: DataView): number {
+  return header.getUint32(4) === 3 ? header.getUint32(headerLengthAt) : version2Length;
 }
 
 /** Host offset of the bytes that hold the feature words: 72 to 96, all within the first sector. */

@@ -3,12 +3,14 @@
  * over them, and the steps that need several of them, such as adding an L2 table.
  */
 import type { Arena } from '../../../engine/space/arena.js';
+import { type DirtyMapMemory, DirtyMap, allocateDirtyMap } from '../../../engine/dirty-map.js';
 import { ClaimMarks } from '../../../engine/cache/claim-marks.js';
 import { ControlWord } from '../../../engine/words/control-block.js';
 import type { Node } from '../../../engine/queues/node.js';
 import type { ControlWords } from '../../../engine/words/control-words.js';
 import type { QueueCounters } from '../../../engine/queues/counters.js';
 import { closeEpoch } from '../../../engine/queues/epochs.js';
+import { runAlone } from '../../../engine/queues/gate.js';
 import { Limbo, allocateLimbo } from '../../../engine/space/limbo.js';
 import { LongMutex } from '../../../engine/words/long-mutex.js';
 import type { Poison } from '../../../engine/words/poison.js';
@@ -17,7 +19,13 @@ import {
   SliceCache,
   allocateSliceCache,
 } from '../../../engine/cache/slice-cache.js';
-import { maxOffset, maxRefcountTableBytes, minCacheBytes } from '../../../limits.js';
+import {
+  maxBitmapBytes,
+  maxBitmaps,
+  maxOffset,
+  maxRefcountTableBytes,
+  minCacheBytes,
+} from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import {
   type AllocatorMemory,
@@ -66,6 +74,9 @@ export interface Qcow2Memory {
   readonly allocator: AllocatorMemory;
   readonly limbo: SharedArrayBuffer;
   readonly overlap: OverlapMemory;
+  readonly dirtyMap: DirtyMapMemory;
+  /** A byte for each bitmap by its place in the directory: 1 for those that are recorded. */
+  readonly recordedBitmaps: SharedArrayBuffer;
   /** Whether the image is open for writing. */
   readonly writable: boolean;
 }
@@ -122,6 +133,8 @@ export async function loadQcow2Memory(
     allocator: allocateAllocatorMemory(geometry, fileEnd, blocks, mostBlocks),
     limbo: allocateLimbo(),
     overlap: allocateOverlapMemory(0, 0),
+    dirtyMap: allocateDirtyMap(isWritten ? maxBitmapBytes : 0),
+    recordedBitmaps: new SharedArrayBuffer(isWritten ? maxBitmaps : 0),
     writable: isWritten,
   };
   const { l1 } = memory;
@@ -184,7 +197,11 @@ export class Qcow2Metadata {
   /** What writes are kept off. */
   readonly overlap: OverlapCheck;
   readonly corruptMark: CorruptMark;
+  /** What persistent bitmaps record. */
+  readonly dirtyMap: DirtyMap;
+  readonly recordedBitmaps: Uint8Array;
   readonly file: StorageFile;
+  readonly #writable: boolean;
   readonly #node: Node;
   readonly #l1Mutex: LongMutex;
 
@@ -197,6 +214,9 @@ export class Qcow2Metadata {
     counters: QueueCounters,
   ) {
     this.file = file;
+    this.dirtyMap = new DirtyMap(memory.dirtyMap);
+    this.recordedBitmaps = new Uint8Array(memory.recordedBitmaps);
+    this.#writable = memory.writable;
     this.#node = node;
     this.counters = counters;
     const { control, poison, watchdog } = node;
@@ -286,6 +306,11 @@ export class Qcow2Metadata {
   /** Virtual size of the disk in bytes. */
   get diskSize(): number {
     return this.#node.size;
+  }
+
+  /** Runs a section while no queue of any thread runs a request, where one could change anything. */
+  runAlone<Result>(section: () => Promise<Result>): Promise<Result> {
+    return this.#writable ? runAlone(this.control, section) : section();
   }
 
   /**

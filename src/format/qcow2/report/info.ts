@@ -87,11 +87,8 @@ export async function qcow2Facts(file: StorageFile, header: Qcow2Header): Promis
     encrypted: encrypt === undefined ? undefined : true,
     dirty: has(Incompatible.dirty),
     snapshots: snapshots.map(snapshotFacts),
-    // One that was in use says nothing that could be kept.
     bitmaps: version3
-      ? bitmaps
-          .filter(({ inUse }) => !inUse)
-          .map(({ name, granularityBits }) => ({ name, granularity: 2 ** granularityBits }))
+      ? bitmaps.map(({ name, granularityBits }) => ({ name, granularity: 2 ** granularityBits }))
       : undefined,
     specific,
     ...(bitmapsFailure !== undefined && { warnings: [bitmapsFailure] }),

@@ -75,6 +75,8 @@ class ClusterCopy implements DataCopy {
       try {
         await turn.begins;
         parts = await this.#copy(segments, offset, length, turn);
+        const { dirtyMap } = this.#context.metadata;
+        for (const { at, length: bytes } of parts ?? []) dirtyMap.note(offset + at, bytes);
       } finally {
         turn.end();
       }

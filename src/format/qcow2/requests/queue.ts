@@ -155,6 +155,7 @@ export class Qcow2Queue implements FormatQueue {
     const epoch = this.#gate.tryEnter();
     const { corruptMark } = this.#context.metadata;
     if (epoch !== gateClosed && this.#changed && !corruptMark.isSet) {
+      this.#note(offset, buffer.length);
       try {
         const hostOffset = this.#writer.locate(offset, buffer.length);
         if (hostOffset >= 0) {
@@ -191,6 +192,7 @@ export class Qcow2Queue implements FormatQueue {
     return this.#inOnePiece(
       () => this.#writer.locate(offset, length),
       async (hostOffset) => {
+        this.#note(offset, length);
         await payload.writeVector(buffers, offset, hostOffset);
         unflushed.note();
       },
@@ -198,13 +200,15 @@ export class Qcow2Queue implements FormatQueue {
   }
 
   writeZeroes(offset: GuestOffset, length: number, unmap: boolean): Promise<void> {
-    return this.#runChange(this.#gate.tryEnter(), () =>
+    return this.#runRecorded(this.#gate.tryEnter(), offset, length, () =>
       this.#zeroing.writeZeroes(offset, length, unmap),
     );
   }
 
   discard(offset: GuestOffset, length: number): Promise<void> {
-    return this.#runChange(this.#gate.tryEnter(), () => this.#zeroing.discard(offset, length));
+    return this.#runRecorded(this.#gate.tryEnter(), offset, length, () =>
+      this.#zeroing.discard(offset, length),
+    );
   }
 
   forget(offset: GuestOffset, length: number): Promise<void> {
@@ -213,7 +217,7 @@ export class Qcow2Queue implements FormatQueue {
 
   writeCompressed(buffer: Uint8Array, offset: GuestOffset): Promise<void> {
     const { length } = buffer;
-    return this.#runChange(this.#gate.tryEnter(), () =>
+    return this.#runRecorded(this.#gate.tryEnter(), offset, length, () =>
       this.#compressedWriter.write(this.#whole(buffer, length), offset),
     );
   }
@@ -289,7 +293,9 @@ export class Qcow2Queue implements FormatQueue {
 
   /** Writes the long way. @param length bytes that the buffer had when the write began */
   #write(buffer: Uint8Array, length: number, offset: GuestOffset, epoch: number): Promise<void> {
-    return this.#runChange(epoch, () => this.#writer.write(this.#whole(buffer, length), offset));
+    return this.#runRecorded(epoch, offset, length, () =>
+      this.#writer.write(this.#whole(buffer, length), offset),
+    );
   }
 
   /** Reads the long way. */
@@ -352,6 +358,24 @@ export class Qcow2Queue implements FormatQueue {
   #enter(): Promise<number> {
     this.#context.counters.add(Counter.gateWaits);
     return this.#gate.enter();
+  }
+
+  /** Sets the bits of a change in what persistent bitmaps record, inside the gate. */
+  #note(offset: GuestOffset, length: number): void {
+    this.#context.metadata.dirtyMap.note(offset, length);
+  }
+
+  /** Runs a change of what the disk holds. */
+  #runRecorded(
+    epoch: number,
+    offset: GuestOffset,
+    length: number,
+    request: () => Promise<void>,
+  ): Promise<void> {
+    return this.#runChange(epoch, () => {
+      this.#note(offset, length);
+      return request();
+    });
   }
 
   #runChange(epoch: number, request: () => Promise<void>): Promise<void> {

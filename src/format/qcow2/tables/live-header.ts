@@ -9,9 +9,19 @@ import { type HostOffset, asHostOffset } from '../layout/geometry.js';
 import {
   type CompressionType,
   type Qcow2Header,
+  Autoclear,
   Incompatible,
   featureWordsOffset,
+  fieldsLength,
 } from '../layout/header.js';
+import {
+  type BitmapsPlace,
+  ExtensionType,
+  bitmapsPlaceOf,
+  encodeBitmapsPlace,
+  findExtensionData,
+  withBitmaps,
+} from '../layout/header-extensions.js';
 
 const sectorSize = 512;
 const versionAt = 4;
@@ -50,13 +60,22 @@ const Unsettled = {
 /** Bytes of the words; behind them is the place of the disk, as numbers of 64 bits. */
 const wordBytes = 4 * Object.keys(Word).length;
 /** Where a number of the disk's place lies behind the words. */
-const Place = { size: 0, l1Offset: 1, l1Entries: 2, snapshotsOffset: 3, snapshotCount: 4 } as const;
+const Place = {
+  size: 0,
+  l1Offset: 1,
+  l1Entries: 2,
+  snapshotsOffset: 3,
+  snapshotCount: 4,
+  bitmapCount: 5,
+  bitmapsOffset: 6,
+  bitmapsBytes: 7,
+} as const;
 
 /** Where a copy of the first sector lies, behind the place. */
 const sectorCopyAt = wordBytes + 8 * Object.keys(Place).length;
 
-/** The size of the disk, and where its L1 table and the table of its snapshots lie. */
-export interface DiskPlace {
+/** The size of the disk, and where its L1 table, the table of its snapshots and the directory of its bitmaps lie. */
+export interface DiskPlace extends BitmapsPlace {
   /** Bytes. */
   readonly size: number;
   /** Host offset in bytes. */
@@ -161,6 +180,7 @@ export class HeaderFile {
       incompatibleFeatures: Atomics.load(this.#words, Word.incompatible),
       autoclearFeatures: Atomics.load(this.#words, Word.autoclear),
       hasUnknownAutoclear: Atomics.load(this.#words, Word.hasUnknownAutoclear) !== 0,
+      extensions: this.#extensions(),
       refcountTableOffset: hostOffset,
       refcountTableClusters: clusters,
     };
@@ -173,6 +193,28 @@ export class HeaderFile {
 
   get compressionType(): CompressionType {
     return Atomics.load(this.#words, Word.isZstd) === 1 ? 'zstd' : 'zlib';
+  }
+
+  /** Where the directory of the bitmaps lies, if there are any that can be trusted. */
+  get bitmapsPlace(): BitmapsPlace {
+    return {
+      bitmapCount: this.#place[Place.bitmapCount],
+      bitmapsOffset: this.#place[Place.bitmapsOffset],
+      bitmapsBytes: this.#place[Place.bitmapsBytes],
+    };
+  }
+
+  /** The extensions as they were, but for that of the bitmaps where it has changed. */
+  #extensions(): Qcow2Header['extensions'] {
+    const { extensions } = this.#opened;
+    const { bitmapsPlace } = this;
+    const before = bitmapsPlaceOf(extensions);
+    const isSame =
+      before?.bitmapsOffset === bitmapsPlace.bitmapsOffset &&
+      before.bitmapCount === bitmapsPlace.bitmapCount;
+    return bitmapsPlace.bitmapCount === 0 || isSame
+      ? extensions
+      : withBitmaps(extensions, bitmapsPlace);
   }
 
   /** Whether the dirty bit says that reference counts on disk may be too low. */
@@ -208,22 +250,22 @@ export class HeaderFile {
     });
   }
 
-  /**
-   * Clears autoclear bits other than those to keep, durably; unknown bits go too (specification,
-   * bytes 88 to 95).
-   */
-  async clearAutoclear(keep: number): Promise<void> {
+  /** Clears the autoclear bits that are not known, durably (specification, bytes 88 to 95). */
+  async clearUnknownAutoclear(): Promise<void> {
     await this.#mutex.runExclusive(async () => {
+      if (Atomics.load(this.#words, Word.hasUnknownAutoclear) === 0) return;
       const known = Atomics.load(this.#words, Word.autoclear);
-      const hasUnknown = Atomics.load(this.#words, Word.hasUnknownAutoclear) !== 0;
-      if (!hasUnknown && (known & ~keep) === 0) return;
       await this.#changeSector((sector) => {
         sector.setUint32(featureWordsOffset + 16, 0);
-        sector.setUint32(featureWordsOffset + 20, known & keep);
+        sector.setUint32(featureWordsOffset + 20, known);
       });
-      Atomics.store(this.#words, Word.autoclear, known & keep);
       Atomics.store(this.#words, Word.hasUnknownAutoclear, 0);
     });
+  }
+
+  /** Runs a section by which the image is made ready for changes, while no other thread does the same. */
+  alone<Result>(section: () => Promise<Result>): Promise<Result> {
+    return this.#mutex.runExclusive(section);
   }
 
   /**
@@ -262,9 +304,15 @@ export class HeaderFile {
    *
    * @param begin of the file as it is to be
    * @param features what that says
+   * @param bitmaps where they lie from then on; left out, where they did
    */
-  async changeBegin(begin: Uint8Array, features: HeaderFeatures): Promise<void> {
+  async changeBegin(
+    begin: Uint8Array,
+    features: HeaderFeatures,
+    bitmaps?: BitmapsPlace,
+  ): Promise<void> {
     await this.#mutex.runExclusive(async () => {
+      const changed = { ...placeOf(this.header), ...bitmaps };
       await this.#changeSector((sector) => {
         const bytes = new Uint8Array(sector.buffer);
         this.#sectorCopy.set(bytes);
@@ -272,10 +320,12 @@ export class HeaderFile {
         bytes.set(begin.subarray(versionAt, backingNameAt + 12), versionAt);
         bytes.fill(0, featureWordsOffset);
         bytes.set(begin.subarray(featureWordsOffset, sectorSize), featureWordsOffset);
+        putBitmaps(sector, changed);
       });
       for (const [word, value] of featureWords(features).entries()) {
         Atomics.store(this.#words, word, value);
       }
+      this.#setPlace(changed);
     });
   }
 
@@ -286,7 +336,7 @@ export class HeaderFile {
       await this.#changeSector((sector) => {
         putPlace(sector, changed);
       });
-      this.#place.set(placeNumbers(changed));
+      this.#setPlace(changed);
     });
   }
 
@@ -294,6 +344,13 @@ export class HeaderFile {
   async settle(): Promise<void> {
     if (Atomics.load(this.#words, Word.unsettled) === Unsettled.nothing) return;
     await this.#mutex.runExclusive(() => this.#settle());
+  }
+
+  #setPlace(place: DiskPlace): void {
+    this.#place.set(placeNumbers(place));
+    const others = Atomics.load(this.#words, Word.autoclear) & ~Autoclear.bitmaps;
+    const bitmaps = place.bitmapCount > 0 ? Autoclear.bitmaps : 0;
+    Atomics.store(this.#words, Word.autoclear, others | bitmaps);
   }
 
   async #settle(): Promise<void> {
@@ -334,13 +391,46 @@ function placeOf(header: Qcow2Header): DiskPlace {
     l1Entries,
     snapshotsOffset: asHostOffset(snapshotsOffset),
     snapshotCount,
+    ...trustedBitmaps(header),
   };
 }
 
 /** The numbers of a place in the order of `Place`. */
 function placeNumbers(place: DiskPlace): number[] {
   const { size, l1Offset, l1Entries, snapshotsOffset, snapshotCount } = place;
-  return [size, l1Offset, l1Entries, snapshotsOffset, snapshotCount];
+  const { bitmapCount, bitmapsOffset, bitmapsBytes } = place;
+  const disk = [size, l1Offset, l1Entries, snapshotsOffset, snapshotCount];
+  return [...disk, bitmapCount, bitmapsOffset, bitmapsBytes];
+}
+
+const noBitmaps: BitmapsPlace = { bitmapCount: 0, bitmapsOffset: 0, bitmapsBytes: 0 };
+
+/** Where the bitmaps of an image lie that says of none that they cannot be trusted. */
+function trustedBitmaps({ autoclearFeatures, extensions }: Qcow2Header): BitmapsPlace {
+  const isTrusted = (autoclearFeatures & Autoclear.bitmaps) !== 0;
+  return (isTrusted ? bitmapsPlaceOf(extensions) : undefined) ?? noBitmaps;
+}
+
+/** Where the first sector says where the bitmaps lie, if it does. */
+function bitmapsFieldOf(sector: DataView): Uint8Array | undefined {
+  const bytes = new Uint8Array(sector.buffer, sector.byteOffset, sector.byteLength);
+  return findExtensionData(bytes, fieldsLength(sector), ExtensionType.bitmaps);
+}
+
+/** Says where bitmaps lie, and that they can be trusted; or, of none, that nothing of the kind can. */
+function putBitmaps(sector: DataView, place: BitmapsPlace): void {
+  if (sector.getUint32(versionAt) < 3) return;
+  const autoclearAt = featureWordsOffset + 20;
+  const autoclear = sector.getUint32(autoclearAt);
+  if (place.bitmapCount === 0) {
+    sector.setUint32(autoclearAt, (autoclear & ~Autoclear.bitmaps) >>> 0);
+    return;
+  }
+  // Elsewhere in the header's cluster it is as it was.
+  const field = bitmapsFieldOf(sector);
+  if (field === undefined) return;
+  field.set(encodeBitmapsPlace(place));
+  sector.setUint32(autoclearAt, (autoclear | Autoclear.bitmaps) >>> 0);
 }
 
 function putPlace(sector: DataView, place: DiskPlace): void {
@@ -349,6 +439,7 @@ function putPlace(sector: DataView, place: DiskPlace): void {
   sector.setBigUint64(l1TableOffsetAt, BigInt(place.l1Offset));
   sector.setUint32(snapshotCountAt, place.snapshotCount);
   sector.setBigUint64(snapshotsOffsetAt, BigInt(place.snapshotsOffset));
+  putBitmaps(sector, place);
 }
 
 function putRefcountTable(sector: DataView, { hostOffset, clusters }: RefcountTablePlace): void {
