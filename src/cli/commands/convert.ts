@@ -181,7 +181,9 @@ async function convertToOutput(
   const format = targetFormat(line);
   const isRaw = format === defaultFormatName && list === undefined;
   const created = isRaw ? {} : createOptions(line, format, list, standardOutputName);
-  const other = (['skipCreate', 'compress', 'backing', 'bitmaps'] as const).some((key) => line.has(key));
+  const other = (['skipCreate', 'compress', 'backing', 'bitmaps'] as const).some((key) =>
+    line.has(key),
+  );
   if (other || !(isRaw || (await isSequential(format, created)))) {
     throw new CliError(
       'Standard output can only be written as a new raw or stream-optimized image',

@@ -46,7 +46,10 @@ export class CliError extends Error {
 
 /** A text in which the library tells people to run this program, under the name it was called by. */
 export function adviceOf(text: string, program: string): string {
-  return text.replaceAll(/(?<= (?:with |or |use '))cowherd(?= (?:check|convert|bitmap) )/g, program);
+  return text.replaceAll(
+    /(?<= (?:with |or |use '))cowherd(?= (?:check|convert|bitmap) )/g,
+    program,
+  );
 }
 
 /** A command line that cannot be understood. */
