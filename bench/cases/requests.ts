@@ -1,6 +1,6 @@
 /** Small requests of `cowherd bench`, against `qemu-img bench` with its best engine and the bare file. */
 import path from 'node:path';
-import type { ImageFormat } from '../../src/index.js';
+import { type ImageFormat, openImage } from '../../src/index.js';
 import type { Duel, Runner } from '../duel.js';
 import { benchQemu, settle } from '../programs.js';
 import { type Prepare, benchRunner, makeFull, nothing, withEmptyImage } from '../request-runs.js';
@@ -21,11 +21,16 @@ interface Pattern {
 
 /** Duels over a cached image of 2 GiB, a bare file that was filled alike, and an empty image of 64 GiB. */
 export async function requestDuels(folder: string): Promise<Duel[]> {
-  const [full, bare, empty] = ['requests.qcow2', 'requests.raw', 'empty.qcow2'].map((name) =>
-    path.join(folder, name),
-  );
+  const [full, bare, empty, recorded] = [
+    'requests.qcow2',
+    'requests.raw',
+    'empty.qcow2',
+    'recorded.qcow2',
+  ].map((name) => path.join(folder, name));
   await makeFull(full, 'qcow2', 2 * gib, fillBytes);
   await makeFull(bare, 'raw', 2 * gib, fillBytes);
+  await makeFull(recorded, 'qcow2', 2 * gib, fillBytes);
+  await addBitmap(recorded);
   const read = { write: false, bytes: 4096, step: scattered };
   const overwrite = { write: true, bytes: 4096, step: scattered, depth: 64, count: 150_000 };
   const fresh = withEmptyImage(empty);
@@ -46,6 +51,11 @@ export async function requestDuels(folder: string): Promise<Duel[]> {
       ours: ours('qcow2', full, overwrite, settle),
       peer: ours('raw', bare, overwrite, settle),
     },
+    {
+      ...{ name: '4 KiB overwrites, depth 64, while a bitmap records', unit: 'op/s', goal: 0.97 },
+      ours: ours('qcow2', recorded, overwrite, settle),
+      peer: { ...ours('qcow2', full, overwrite, settle), label: 'without a bitmap' },
+    },
     against('4 KiB writes to unallocated clusters, depth 64', 5, empty, {
       ...{ write: true, depth: 64, count: 60_000, bytes: 4096, step: 65536 * 9973 },
     }),
@@ -53,6 +63,11 @@ export async function requestDuels(folder: string): Promise<Duel[]> {
       ...{ write: true, depth: 64, count: 16_384, bytes: 65536, step: 65536 },
     }),
   ].map((duel) => ({ ...duel, unit: 'op/s', rounds: 5 }));
+}
+
+async function addBitmap(file: string): Promise<void> {
+  await using image = await openImage(file);
+  await image.bitmaps.add('since', { granularity: 4096 });
 }
 
 function wordsOf({ write, depth, count, bytes, step }: Pattern): string[] {

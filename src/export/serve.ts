@@ -57,7 +57,7 @@ export interface ServedImage {
   /** Refuses what would change it; default whether the image is open read-only. */
   readonly readOnly?: boolean | undefined;
   /**
-   * Persistent bitmaps that clients can read, as `qemu:dirty-bitmap:NAME`; the image has to be open read-only.
+   * Persistent bitmaps that clients can read, as `qemu:dirty-bitmap:NAME`.
    */
   readonly bitmaps?: readonly string[] | undefined;
 }

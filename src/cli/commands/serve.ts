@@ -62,7 +62,7 @@ const options = {
     short: 'B',
     long: 'bitmap',
     argument: 'NAME',
-    help: 'show this persistent bitmap of the images, which have to be read-only; may be given again',
+    help: 'show this persistent bitmap of the images; may be given again',
   },
   connections: {
     short: 'e',
