@@ -6,9 +6,11 @@
  *   `index.cjs` is the library once more, for who cannot load ECMAScript modules. The program is
  *   `main.cjs`, with what it needs of other packages: Node starts CommonJS sooner, and finds a package
  *   slowly. `main.js` is another name for it.
+ * - dist/bundle/cowherd.1: the page of the manual.
  * - dist/index.d.ts and dist/index.d.cts: the library's types, for each kind of module; `conformance` has
  *   its own.
  */
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { chmodSync, existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -107,6 +109,12 @@ function noticesOf({ inputs }) {
   return `/*\n${notices.join('\n')}*/`;
 }
 
+/** The page of the manual, as the program tells it. */
+function writeManual() {
+  const page = execFileSync(process.execPath, [path.join(outdir, 'main.cjs'), 'help', '--man']);
+  writeFileSync(path.join(outdir, 'cowherd.1'), page);
+}
+
 /** The types, unless those that they are made of are as they were. */
 function bundleTypes() {
   const names = readdirSync(compiled, { recursive: true }).filter((name) => name.endsWith('.d.ts'));
@@ -138,4 +146,5 @@ function bundleTypes() {
 rmSync(outdir, { recursive: true, force: true });
 await bundleLibrary();
 await bundleProgram();
+writeManual();
 bundleTypes();

@@ -47,7 +47,7 @@ test('the tarball holds what runs and what explains it, nothing else', async (t)
     /^dist\/(?:bundle\/[^/]*\.c?js(?:\.map)?|(?:index|conformance)\.d\.c?ts)$/.test(name);
   assert.deepEqual(
     names.filter((name) => !isProgram(name) && !name.startsWith(`prebuilt/${platform}/`)).sort(),
-    ['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json'],
+    ['CHANGELOG.md', 'LICENSE', 'README.md', 'dist/bundle/cowherd.1', 'package.json'],
   );
   for (const wanted of [
     ...['bundle/index.js', 'bundle/index.cjs', 'bundle/main.js', 'bundle/main.js.map'],

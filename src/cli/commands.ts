@@ -6,9 +6,11 @@ import { checkCommand } from './commands/check.js';
 import type { Command } from './commands/command.js';
 import { commitCommand } from './commands/commit.js';
 import { compareCommand } from './commands/compare.js';
+import { completionCommand } from './commands/completion.js';
 import { convertCommand } from './commands/convert.js';
 import { createCommand } from './commands/create.js';
 import { ddCommand } from './commands/dd.js';
+import { helpCommand } from './commands/help.js';
 import { infoCommand } from './commands/info.js';
 import { ioCommand } from './commands/io.js';
 import { mapCommand } from './commands/map.js';
@@ -39,4 +41,6 @@ export const commands: readonly Command[] = [
   resizeCommand,
   serveCommand,
   snapshotCommand,
+  completionCommand(() => commands),
+  helpCommand(() => commands),
 ];

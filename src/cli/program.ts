@@ -1,18 +1,12 @@
 /** The program as a function: finds the subcommand, runs it, and says how it ended. */
 import { readFileSync } from 'node:fs';
 import { CowherdError } from '../errors.js';
-import { formatNames } from '../image/names/formats.js';
-import {
-  type OptionGroup,
-  fileOptionGroups,
-  filterGroups,
-  formatOptionGroups,
-} from '../image/names/option-help.js';
 import { packageFolder } from '../package-folder.js';
 import { describeErrno } from '../system-errors.js';
 import { CliError } from './process/cli-error.js';
 import { damageText } from './text/failures.js';
 import { type Command, commandHelp } from './commands/command.js';
+import { programHelp } from './commands/help.js';
 import { commands } from './commands.js';
 import type { OptionSpecs } from './options/options.js';
 import { parseCommandLine } from './options/options.js';
@@ -75,7 +69,7 @@ async function dispatch(words: readonly string[], session: Session): Promise<num
     return 0;
   }
   if (line.has('help')) {
-    await session.print(programHelp(session.name));
+    await session.print(programHelp(commands, session.name));
     return 0;
   }
   const [name, ...rest] = line.operands as readonly [string?, ...string[]];
@@ -110,32 +104,6 @@ function versionText(program: string): string {
   const { version } = JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string };
   if (program === ownName) return `cowherd version ${version}\n`;
   return `${program} version 10.0 (cowherd ${version})\n`;
-}
-
-function programHelp(program: string): string {
-  const list = commands.map(({ name, summary }) => `  ${name.padEnd(9)} ${summary}\n`).join('');
-  return `Usage: ${program} [--help | --version] COMMAND [options] ...
-
-Makes, reads, checks and converts disk images.
-Formats: ${formatNames().join(' ')}
-
-Commands (${program} COMMAND --help tells more):
-${list}
-Options of images (--image-opts driver=FORMAT,OPTION=...,file.filename=FILE; as json:{...} too):
-${groupHelp(formatOptionGroups())}
-Options of files (file.driver=DRIVER,file.OPTION=...):
-${groupHelp(fileOptionGroups())}
-Filters over files (file.driver=FILTER,file.OPTION=...,file.file.filename=FILE):
-${groupHelp(filterGroups())}`;
-}
-
-/** Groups of options of opening. */
-function groupHelp(groups: readonly OptionGroup[]): string {
-  const lines = groups.flatMap(({ name, help = '', options: own }) => [
-    `  ${name.padEnd(9)} ${help}`.trimEnd() + '\n',
-    ...own.map((option) => `    ${`${option.name}=${option.form}`.padEnd(30)} ${option.help}\n`),
-  ]);
-  return lines.join('');
 }
 
 /** What went wrong first, where closing what was open has then failed too. */
