@@ -26,7 +26,7 @@ const pieceBytes = 128 * 1024;
  * @throws CowherdError ERR_COWHERD_UNSUPPORTED for one that OpenSSL does not know
  */
 export function openSectorCipher(spec: SectorCipherSpec, key: Uint8Array): SectorCipher {
-  const parts = partsOf(spec, key);
+  const parts = sectorCipherParts(spec, key);
   if (addon?.hasOpenSsl !== true) return new PortableSectorCipher(parts);
   const { name, isXts, numberBits, makers } = parts;
   const iv = { 0: 0, 32: 1, 64: 2 }[numberBits];
@@ -36,8 +36,8 @@ export function openSectorCipher(spec: SectorCipherSpec, key: Uint8Array): Secto
   throw new CowherdError('ERR_COWHERD_UNSUPPORTED', `the cipher ${name} is not known here`);
 }
 
-/** XTS is made of ECB: so it has no set-up for each sector, and any length of key. */
-function partsOf(spec: SectorCipherSpec, key: Uint8Array): SectorCipherParts {
+/** What a cipher comes to. XTS is made of ECB: so it has no set-up for each sector, and any length of key. */
+export function sectorCipherParts(spec: SectorCipherSpec, key: Uint8Array): SectorCipherParts {
   const { algorithm, mode, ivgen, ivgenHash, ivgenAlgorithm = algorithm } = spec;
   const isXts = mode === 'xts';
   const ecb = `${algorithm}-ecb`;

@@ -172,7 +172,11 @@ async function lookAt(
     if (format !== undefined && !isReadableFormat(format)) {
       throw new CliError(formatRefusal(format, path));
     }
-    await using image = await openImage(path, { format, readOnly: true, forceShare: true });
+    await using image = await openImage(path, {
+      ...{ format, readOnly: true, forceShare: true },
+      // What it holds is not looked at.
+      forInfo: true,
+    });
     return { format: image.format, size: image.size };
   } catch (error) {
     if (!(error instanceof CowherdError) && !(error instanceof CliError)) throw error;

@@ -248,6 +248,7 @@ async function decideSize(
     const backing = await openImage(resolveReference(path, options.backingFile), {
       format: options.backingFormat,
       readOnly: true,
+      forInfo: true,
       // Nothing of it is read but how long it is, which a guest that has it open does not change.
       forceShare: true,
     });

@@ -437,7 +437,6 @@ async function openBacking(
         filters: undefined,
         encrypt: undefined,
         forCheck: false,
-        forInfo: false,
       },
       { above, isStored, isWritten },
     );
