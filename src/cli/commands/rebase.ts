@@ -98,7 +98,10 @@ export const rebaseCommand: Command = {
         unsafe,
         compress: line.has('compress'),
         image: { cache, aio, ...name.settings, format: name.format },
-        backingImage: { cache: backingCache, aio, forceShare: line.has('forceShare') },
+        backingImage: {
+          ...{ cache: backingCache, aio, forceShare: line.has('forceShare') },
+          secrets: objects.secrets,
+        },
         signal,
         onProgress: progress.update,
       });

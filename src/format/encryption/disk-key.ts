@@ -40,8 +40,12 @@ export async function unlockLuks(
   refuse: Refuse,
 ): Promise<DiskKey> {
   const password = passwordOf(given, prefix, refuse);
-  const key = await unlock(header, area, password, refuse);
-  return { cipher: cipherOf(header, refuse), key: shared(key), numbers };
+  try {
+    const key = await unlock(header, area, password, refuse);
+    return { cipher: cipherOf(header, refuse), key: shared(key), numbers };
+  } finally {
+    password.fill(0);
+  }
 }
 
 /** The key of QEMU's old encryption. @throws what `refuse` makes of a secret that is missing */
@@ -49,6 +53,7 @@ export function legacyKey(given: GivenSecret | undefined, prefix: string, refuse
   const password = passwordOf(given, prefix, refuse);
   const key = new Uint8Array(legacyKeyBytes);
   key.set(password.subarray(0, legacyKeyBytes));
+  password.fill(0);
   const cipher = { algorithm: 'aes-128', mode: 'cbc', ivgen: 'plain64' } as const;
   return { cipher, key: shared(key), numbers: 'guest' };
 }

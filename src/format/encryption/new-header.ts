@@ -106,6 +106,7 @@ export async function makeLuksHeader(
     iterTime,
     refusingOptions,
   );
+  password.fill(0);
   const whole = { ...header, slots: [slot, ...others] };
   const parts = [
     { offset: slot.keySector * sectorBytes, bytes: split },

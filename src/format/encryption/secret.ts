@@ -30,7 +30,7 @@ export function refusingImage(filename: string): Refuse {
 }
 
 /**
- * The password that a secret is, which is text.
+ * The password that a secret is, which is text. It is a copy, for whoever asks to forget.
  *
  * @param prefix what stands in front of the option's name where it is missing
  * @throws what `refuse` makes of a secret that is missing, or no text
@@ -47,7 +47,7 @@ export function passwordOf(
     }
     throw refuse(`No secret with id '${keySecret}'`);
   }
-  const bytes = new Uint8Array(Buffer.from(secret));
+  const bytes = typeof secret === 'string' ? new TextEncoder().encode(secret) : secret.slice();
   // Text with a byte of zero is none to those who go by it.
   if (isUtf8(bytes) && !bytes.includes(0)) return bytes;
   throw refuse(`Data from secret ${keySecret ?? 'given'} is not valid UTF-8`);
