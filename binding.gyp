@@ -47,6 +47,7 @@
         'native/request.cc',
         'native/restart.cc',
         'native/ring.cc',
+        'native/sector-cipher.cc',
         'native/segments.cc',
         'native/thread-affinity.cc',
         'native/thread-pool.cc',

@@ -15,6 +15,7 @@ import { fileURLToPath } from 'node:url';
 import { readArguments } from '../scripts/arguments.js';
 import { chainDuels } from './cases/chains.js';
 import { convertDuels } from './cases/convert.js';
+import { encryptionDuels } from './cases/encryption.js';
 import { formatDuels } from './cases/formats.js';
 import { memoryDuels } from './cases/memory.js';
 import { metadataDuels } from './cases/metadata.js';
@@ -28,7 +29,7 @@ import { takeNode } from './programs.js';
 import { picture, tableLine } from './report.js';
 
 const values = readArguments(
-  'Races cowherd against qemu-img (groups requests, queues, convert, chains, formats, serve, vhost-user, metadata, memory); with --micro\n' +
+  'Races cowherd against qemu-img (groups requests, queues, convert, chains, formats, encryption, serve, vhost-user, metadata, memory); with --micro\n' +
     'measures parts of the engine by themselves.',
   {
     group: { type: 'string' },
@@ -51,6 +52,7 @@ const groups: readonly (readonly [string, (folder: string) => Promise<Duel[]>])[
   ['convert', convertDuels],
   ['chains', chainDuels],
   ['formats', formatDuels],
+  ['encryption', encryptionDuels],
   ['serve', serveDuels],
   ['vhost-user', vhostUserDuels],
   ['metadata', metadataDuels],

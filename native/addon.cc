@@ -12,6 +12,7 @@
 #include "mapped-memory.h"
 #include "restart.h"
 #include "ring.h"
+#include "sector-cipher.h"
 #include "thread-affinity.h"
 #include "zero-scan.h"
 
@@ -154,6 +155,18 @@ napi_value hold(napi_env env, napi_callback_info info) {
   return result;
 }
 
+/** (slot, cipher) */
+napi_value useCipher(napi_env env, napi_callback_info info) {
+  size_t count = 2;
+  napi_value arguments[2] = {};
+  Ring* const ring = ringOf(env, info, &count, arguments);
+  uint32_t slot = 0;
+  if (!slotOf(env, arguments[0], ring, &slot)) return nullptr;
+  std::shared_ptr<SectorCipher> cipher = sectorCipherOf(env, arguments[1]);
+  if (cipher != nullptr) ring->useCipher(slot, std::move(cipher));
+  return nullptr;
+}
+
 /** (slot, order) */
 napi_value joinOrder(napi_env env, napi_callback_info info) {
   size_t count = 2;
@@ -277,6 +290,7 @@ Napi::Value createRing(const Napi::CallbackInfo& info) {
       {"submit", nullptr, submit, nullptr, nullptr, nullptr, napi_enumerable, ring},
       {"hold", nullptr, hold, nullptr, nullptr, nullptr, napi_enumerable, ring},
       {"joinOrder", nullptr, joinOrder, nullptr, nullptr, nullptr, napi_enumerable, ring},
+      {"useCipher", nullptr, useCipher, nullptr, nullptr, nullptr, napi_enumerable, ring},
       {"setVector", nullptr, setVector, nullptr, nullptr, nullptr, napi_enumerable, ring},
       {"close", nullptr, closeRing, nullptr, nullptr, nullptr, napi_enumerable, ring},
   };
@@ -305,6 +319,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exportCopyOrder(exports);
   exportHoldMemory(exports);
   exportMappedMemory(exports);
+  exportSectorCipher(exports);
   exportThreadAffinity(exports);
   const napi_property_descriptor properties[] = {
       {"addressOf", nullptr, addressOf, nullptr, nullptr, nullptr, napi_enumerable, nullptr},

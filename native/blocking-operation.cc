@@ -17,6 +17,7 @@
 #include "compare-data.h"
 #include "copy-data.h"
 #include "file.h"
+#include "sector-cipher.h"
 
 namespace cowherd {
 
@@ -306,6 +307,13 @@ int64_t copyRange(const Request& request) {
   return 1;
 }
 
+int64_t performCipher(const Request& request, bool encrypts) {
+  if (request.cipher == nullptr || request.outputLength < request.single.iov_len) return -EINVAL;
+  return request.cipher->run(encrypts, static_cast<const uint8_t*>(request.single.iov_base),
+                             reinterpret_cast<uint8_t*>(request.output), request.single.iov_len,
+                             request.offset);
+}
+
 int64_t performCodec(const Request& request) {
   const char* const input = static_cast<const char*>(request.single.iov_base);
   const size_t length = request.single.iov_len;
@@ -320,6 +328,10 @@ int64_t performCodec(const Request& request) {
       return inflateRaw(input, length, request.output, request.outputLength);
     case Opcode::kInflateZlib:
       return inflateZlib(input, length, request.output, request.outputLength);
+    case Opcode::kEncrypt:
+      return performCipher(request, true);
+    case Opcode::kDecrypt:
+      return performCipher(request, false);
     default:
       return -EINVAL;
   }

@@ -15,6 +15,7 @@ struct CopiedBytes;
 class CopyOrder;
 class File;
 class Ring;
+class SectorCipher;
 
 /** What a request does. The numbers are shared with src/native/ring.ts. */
 enum class Opcode : int {
@@ -36,6 +37,8 @@ enum class Opcode : int {
   kDeflate = 15,
   kInflate = 16,
   kInflateZlib = 17,
+  kEncrypt = 18,
+  kDecrypt = 19,
 };
 
 /** Bytes of a file that a write touches; end is exclusive. */
@@ -80,6 +83,8 @@ struct Request {
   uint64_t outputLength = 0;
   uint64_t sourceOffset = 0;
   File* source = nullptr;
+  /** Of an operation that enciphers or deciphers; `offset` is the number of its first sector. */
+  std::shared_ptr<SectorCipher> cipher;
   /** The parts of a copy or comparison of data, and of which of those a part is one. */
   std::shared_ptr<SharedWork> work;
   Request* whole = nullptr;

@@ -403,6 +403,7 @@ void Ring::finish(Request* request, int64_t result) {
   if (request->inGate) request->file->gate.leave(request);
   request->file = nullptr;
   request->memory.reset();
+  request->cipher.reset();
   inFlight_ -= 1;
   shared_.table[static_cast<size_t>(request->slot) * kRecordFields] = static_cast<double>(result);
   shared_.completed[completedCount_] = request->slot;

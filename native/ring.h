@@ -57,6 +57,10 @@ class Ring {
   void hold(uint32_t slot, std::shared_ptr<void> memory) {
     requests_[slot].memory = std::move(memory);
   }
+  /** Has the slot's next operation, which is one of ciphers, use this one. */
+  void useCipher(uint32_t slot, std::shared_ptr<SectorCipher> cipher) {
+    requests_[slot].cipher = std::move(cipher);
+  }
   /** Has the slot's next operation, which is a copy, come after all copies of this order that started. */
   void joinOrder(uint32_t slot, std::shared_ptr<CopyOrder> order) {
     requests_[slot].order = std::move(order);

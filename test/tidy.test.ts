@@ -60,8 +60,10 @@ const layers: Layers = {
   format: [
     'src/engine/',
     'src/storage/',
+    'src/native/aligned-buffer',
     'src/native/codec',
     'src/native/host-capacity',
+    'src/native/sector-cipher',
     'src/native/zero-scan',
   ],
   engine: ['src/storage/'],

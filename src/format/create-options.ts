@@ -3,6 +3,27 @@
 /** Space reserved at creation, as QEMU's `preallocation`. */
 export type Preallocation = 'off' | 'metadata' | 'falloc' | 'full';
 
+/** How the disk of a new image is encrypted: QEMU's options in camel case. */
+export interface EncryptOptions {
+  /** Of qcow2: `luks`, or QEMU's old `aes`, which is not safe. */
+  readonly format?: 'aes' | 'luks' | undefined;
+  /** The password, in UTF-8. */
+  readonly secret?: Uint8Array | string | undefined;
+  /** What the password is called in messages. */
+  readonly keySecret?: string | undefined;
+  /** `aes-256` by default. */
+  readonly cipherAlg?: string | undefined;
+  readonly cipherMode?: string | undefined;
+  readonly ivgenAlg?: string | undefined;
+  readonly ivgenHashAlg?: string | undefined;
+  /** Of what keys are made with: `sha256` by default. */
+  readonly hashAlg?: string | undefined;
+  /** Milliseconds that it is to take to make a key of the password; default 2000. */
+  readonly iterTime?: number | undefined;
+  /** Of the luks format: listed, and refused, as the real tool does. */
+  readonly detachedHeader?: boolean | undefined;
+}
+
 /** Options of a new image, QEMU's names in camel case; which there are depends on the format. */
 export interface CreateOptions {
   /** Bytes, a power of two; in qcow2 from 512 to 2 MiB, default 65536. */
@@ -41,6 +62,10 @@ export interface CreateOptions {
   readonly blockStateZero?: boolean;
   /** QED: clusters of a table, a power of two from 1 to 16; default 4. */
   readonly tableSize?: number | string;
+  /** QCOW2: QEMU's old name of `encrypt: { format: 'aes' }`. */
+  readonly encryption?: boolean;
+  /** QCOW2 and LUKS: how the disk is encrypted. */
+  readonly encrypt?: EncryptOptions;
   /** A file without copy on write, where the file system knows such (btrfs). */
   readonly nocow?: boolean;
   /** Bytes of the extents that the file system is asked for, where it has hints (XFS); default 1M. */
@@ -51,8 +76,9 @@ export interface CreateOptions {
 export interface CreateOption {
   /** QEMU's name. */
   readonly name: string;
-  /** The library's name: a member of `CreateOptions`, or `size`. */
-  readonly key: keyof CreateOptions | 'size';
+  /** The library's name: a member of `CreateOptions`, or of its `encrypt`, or `size`. */
+  readonly key:
+    Exclude<keyof CreateOptions, 'encrypt'> | `encrypt.${keyof EncryptOptions}` | 'size';
   readonly type: 'string' | 'size' | 'switch' | 'number';
   /** One line. */
   readonly help: string;

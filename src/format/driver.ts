@@ -9,6 +9,7 @@ import type { CopiedPart, CopySegment, StorageFile } from '../storage/storage.js
 import type { ByteStream } from '../storage/stream/byte-stream.js';
 import type { CheckOptions, CheckReport, Finding } from './check.js';
 import type { CreateOptions, Preallocation } from './create-options.js';
+import type { Passwords } from './encryption/passwords.js';
 import type { BitmapState, FormatFacts, SnapshotFacts } from './facts.js';
 import type { StreamedDisk } from './streamed.js';
 
@@ -164,6 +165,16 @@ export interface BackingReference {
 /** An internal snapshot: by its id or else its name, or by what both have to be. */
 export type SnapshotChoice = string | { readonly id?: string; readonly name?: string };
 
+/** By what an encrypted disk is read. */
+export interface DecryptOptions {
+  /** What the image is expected to be encrypted by. */
+  readonly format?: string | undefined;
+  /** What the secret is called. */
+  readonly keySecret?: string | undefined;
+  /** Undefined where there is none of that name. */
+  readonly secret?: Uint8Array | string | undefined;
+}
+
 /** What a caller wants of an image that is opened. Formats look at what they know of. */
 export interface FormatOpenOptions {
   readonly readOnly: boolean;
@@ -183,6 +194,8 @@ export interface FormatOpenOptions {
   readonly inOrder: boolean;
   /** The internal snapshot to read. */
   readonly snapshot: SnapshotChoice | undefined;
+  /** By what an encrypted disk is read. */
+  readonly encrypt?: DecryptOptions | undefined;
   /** Whether it was just made open-ended. */
   readonly isOpenEnded?: boolean;
 }
@@ -348,6 +361,8 @@ export interface FormatImage {
   readonly clusterSize: number | undefined;
   /** Whether guest offsets are offsets in its file, and nothing else is there. */
   readonly isFlat?: boolean;
+  /** Whether what was never written to a new image of it reads as anything, rather than as zeroes. */
+  readonly beginsAsNoise?: boolean;
   /** Whether it can only be written by whole clusters, compressed. */
   readonly needsCompressedWrites?: boolean;
   /** What it names as the image below it. */
@@ -390,6 +405,8 @@ export interface FormatImage {
   readonly amendment?: Amendment;
   /** How its disk gets another size; absent where it cannot. */
   readonly resizing?: DiskResizing;
+  /** The passwords of its disk; absent where it has none that can be changed. */
+  readonly passwords?: Passwords | undefined;
   /** Absent for a format without internal snapshots. */
   readonly snapshots?: DiskSnapshots;
   /** Absent for a format without persistent bitmaps. */

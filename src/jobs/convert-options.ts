@@ -41,6 +41,8 @@ export type SourceOptions = Pick<
   | 'dataFile'
   | 'backingFile'
   | 'backingFormat'
+  | 'encrypt'
+  | 'secrets'
 >;
 
 /** What can be said of a target; where it is made, of how it is opened then. */
@@ -57,6 +59,8 @@ export type TargetOptions = Pick<
   | 'dataFile'
   | 'backingFile'
   | 'backingFormat'
+  | 'encrypt'
+  | 'secrets'
 >;
 
 /** Options of `convert`; those of `qemu-img convert` under the library's names. */

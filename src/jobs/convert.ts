@@ -4,10 +4,11 @@ import { hostPath } from '../byte-names.js';
 import { CowherdError, problemWith } from '../errors.js';
 import type { Image } from '../image/api/image.js';
 import type { CacheMode, CreateImageOptions, OpenImageOptions } from '../image/api/options.js';
-import { createTarget, openEndedBytes, removeImage } from '../image/graph/create.js';
+import { createTarget, decryptionOf, openEndedBytes, removeImage } from '../image/graph/create.js';
 import { canCompress, defaultFormatName } from '../image/names/formats.js';
 import {
   ImageFiller,
+  beginsAsNoise,
   canClone,
   endImage,
   isFlat,
@@ -222,7 +223,9 @@ async function tryBacking(target: string, options: ConvertOptions): Promise<void
   if (name === undefined) return;
   const format = options.backingFormat ?? options.options?.backingFormat;
   try {
-    const backing = await openImage(resolveReference(target, name), { format, readOnly: true });
+    const { secrets } = options.targetOptions ?? {};
+    const opening = { format, readOnly: true, secrets };
+    const backing = await openImage(resolveReference(target, name), opening);
     await backing.close();
   } catch (error) {
     throw error instanceof CowherdError ? backingFailure(target, error) : error;
@@ -250,6 +253,7 @@ async function openAndCopy(
     lazyRefcounts: false,
     onFinding: options.onTargetFinding,
     unpack: false,
+    encrypt: created ? decryptionOf(options.options) : undefined,
     ...options.targetOptions,
   });
   try {
@@ -383,7 +387,7 @@ async function zeroesFrom(
   created: boolean,
 ): Promise<number> {
   if (options.targetIsZero === true) return 0;
-  if (!created) return Infinity;
+  if (!created || beginsAsNoise(target)) return Infinity;
   const { blockDevice } = await target.info();
   const isKnown = !blockDevice || (!isFlat(target) && !isPreallocated(options));
   return isKnown ? (target.backing?.size ?? 0) : Infinity;

@@ -5,7 +5,7 @@ import type { LongOperationOptions } from '../image/api/long-operation.js';
 import type { CreateOptions, OpenImageOptions } from '../image/api/options.js';
 import { type PathLike, pathOf } from '../image/api/path.js';
 import type { ImageFormat } from '../image/api/reports.js';
-import { createImage, removeImage } from '../image/graph/create.js';
+import { createImage, decryptionOf, removeImage } from '../image/graph/create.js';
 import { openImage } from '../image/graph/open.js';
 import { defaultFormatName } from '../image/names/formats.js';
 import { createOptions } from '../image/options/create-options.js';
@@ -97,7 +97,11 @@ export async function ddImage(
   }
   await createImage(path, { ...options.createOptions, format: to, size: length, signal });
   try {
-    await using copy = await openImage(path, { format: to, inOrder: true });
+    await using copy = await openImage(path, {
+      format: to,
+      inOrder: true,
+      encrypt: decryptionOf(options.createOptions),
+    });
     await copyPart(image, copy, start, length, options);
   } catch (error) {
     await removeImage(path, options.createOptions);

@@ -35,6 +35,8 @@ export interface NativeRing {
   hold(slot: number, memory: ArrayBuffer): number;
   /** Has the slot's next operation come after all of this order that were submitted before. */
   joinOrder(slot: number, order: NativeCopyOrder): void;
+  /** Has the slot's next operation, one of ciphers, use this one. */
+  useCipher(slot: number, cipher: NativeSectorCipher): void;
   /** Sets a slot's buffers for a vectored operation. @returns their length in bytes */
   setVector(slot: number, buffers: readonly Uint8Array[]): number;
   /** Waits for what is under way, drops the rest, and reports nothing any more. */
@@ -45,6 +47,12 @@ export interface NativeRing {
 export interface NativeCopyOrder {
   /** Gives room in bytes, which is used after what was given before. */
   offer(start: number, length: number, isZero: boolean): void;
+}
+
+/** A cipher of sectors; see native/sector-cipher.h. */
+export interface NativeSectorCipher {
+  /** Enciphers or deciphers here and now. @returns 0, or a negated errno */
+  run(encrypts: boolean, input: Uint8Array, output: Uint8Array, sector: number): number;
 }
 
 /** A descriptor that is watched. */
@@ -180,8 +188,26 @@ export interface Addon {
   /** Whether none of them belongs to this mapping. */
   isMemoryWhole(memory: ArrayBuffer): boolean;
 
+  /**
+   * A cipher of sectors by OpenSSL's names of ciphers.
+   *
+   * @param iv what its vectors are made of, as native/sector-cipher.h numbers it
+   * @param isXts whether `name` is the ECB cipher of XTS, whose tweaks are the vectors
+   * @param makers ciphers of ECB that make the vectors, at most two, each followed by its key
+   * @returns undefined for a cipher that is not known
+   */
+  createSectorCipher(
+    name: string,
+    key: Uint8Array,
+    iv: number,
+    isXts: boolean,
+    ...makers: readonly (string | Uint8Array)[]
+  ): NativeSectorCipher | undefined;
+
   /** Whether the program carries a zlib that the codecs found. */
   readonly hasZlib: boolean;
+  /** Whether it carries an OpenSSL that ciphers of sectors are made of. */
+  readonly hasOpenSsl: boolean;
 }
 
 /** What loading the addon gave. */

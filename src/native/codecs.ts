@@ -59,7 +59,8 @@ const resultPromise = new ResultPromise();
 /** The codecs' ring of this thread. It lasts as long as the thread, and keeps no loop alive. */
 let codecRing: Ring | undefined;
 
-function ringForCodecs(): Ring {
+/** The ring on which this thread has codecs and ciphers run. @throws CowherdError ERR_COWHERD_IO */
+export function ringForCodecs(): Ring {
   if (codecRing === undefined) {
     const ring = acquireRing('threads');
     if (typeof ring === 'number') {

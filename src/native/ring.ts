@@ -3,7 +3,7 @@
  * call, and their completions dispatched in batches.
  */
 import assert from 'node:assert/strict';
-import type { Addon, NativeCopyOrder, NativeRing } from './addon.js';
+import type { Addon, NativeCopyOrder, NativeRing, NativeSectorCipher } from './addon.js';
 import { AddressBook, unknownAddress } from './address.js';
 
 /** What a request does; the numbers are shared with native/request.h. */
@@ -26,6 +26,8 @@ export const Operation = {
   deflate: 15,
   inflate: 16,
   inflateZlib: 17,
+  encrypt: 18,
+  decrypt: 19,
 } as const;
 /** One of the operations. */
 export type Operation = (typeof Operation)[keyof typeof Operation];
@@ -270,6 +272,38 @@ export class Ring {
     this.#outputs[slot] = output;
     this.#records[record] = inputAddress;
     this.#records[record + 5] = level;
+    this.#records[record + 6] = outputAddress;
+    this.#records[record + 7] = output.byteLength;
+  }
+
+  /**
+   * A cipher's run over whole sectors, from `input` into `output`, which may be the same.
+   *
+   * @param sector number of the first
+   */
+  cipher<Token>(
+    client: RingClient<Token>,
+    token: Token,
+    operation: Operation,
+    cipher: NativeSectorCipher,
+    input: Uint8Array,
+    output: Uint8Array,
+    sector: number,
+  ): void {
+    if (this.#full()) {
+      this.#backlog.push(() => {
+        this.cipher(client, token, operation, cipher, input, output, sector);
+      });
+      return;
+    }
+    const inputAddress = this.#addresses.addressOf(input);
+    const outputAddress = this.#addresses.addressOf(output);
+    const slot = this.#take(client, token, operation, 0, sector, input.byteLength);
+    this.#native.useCipher(slot, cipher);
+    const record = slot * recordFields;
+    this.#buffers[slot] = input;
+    this.#outputs[slot] = output;
+    this.#records[record] = inputAddress;
     this.#records[record + 6] = outputAddress;
     this.#records[record + 7] = output.byteLength;
   }

@@ -127,6 +127,9 @@ function failingRing(
     joinOrder: (slot, order) => {
       ring.joinOrder(slot, order);
     },
+    useCipher: (slot, cipher) => {
+      ring.useCipher(slot, cipher);
+    },
     setVector: (slot, buffers) => ring.setVector(slot, buffers),
     close: () => {
       ring.close();

@@ -218,7 +218,8 @@ function targetName(line: Line, given: string): ImageName {
     const format = line.last('targetFormat');
     return parseImageName(given, { forWriting: true, format, objects });
   }
-  return { given, path: targetPath(given), format: targetFormat(line) };
+  const { secrets } = objects;
+  return { given, path: targetPath(given), format: targetFormat(line), settings: { secrets } };
 }
 
 /** What the sources' names say of how they are opened. */
@@ -332,6 +333,12 @@ function createOptions(
   if (values.get('backing_file') !== undefined && backingFormat === undefined) {
     throw new CliError('Use of backing file requires explicit backing format');
   }
+  const isEncrypted = ['encryption', 'encrypt.format'].some(
+    (name) => (values.get(name) ?? 'off') !== 'off',
+  );
+  if (line.has('compress') && canCompress(format) && isEncrypted) {
+    throw new CliError('Compression and encryption not supported at the same time');
+  }
   const preallocation = values.get('preallocation') ?? 'off';
   if (line.has('compress') && canCompress(format) && preallocation !== 'off') {
     throw new CliError('Compression and preallocation not supported at the same time');
@@ -342,7 +349,7 @@ function createOptions(
     throw new CliError(`${prefix}Unknown driver '${backingFormat}'`);
   }
   try {
-    return values.toCreateOptions();
+    return values.toCreateOptions(readObjects(line.all('object')).secrets);
   } catch (error) {
     if (error instanceof CliError) throw new CliError(`${prefix}${error.message}`);
     throw error;

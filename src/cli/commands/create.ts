@@ -30,7 +30,7 @@ const options = {
   backing: { short: 'b', long: 'backing', argument: 'NAME', help: 'the image below the new one' },
   backingFormat: { short: 'F', long: 'backing-format', argument: 'FORMAT', help: 'its format' },
   unchecked: { short: 'u', long: 'backing-unsafe', help: 'do not look at the image below' },
-  object: { long: 'object', argument: 'DEFINITION', help: 'not supported' },
+  object: shared.readerOptions.object,
 } as const satisfies OptionSpecs<string>;
 
 /** The command. */
@@ -51,7 +51,7 @@ export const createCommand: Command = {
     }
     const [filename, sizeText, ...others] = line.operands as (string | undefined)[];
     if (filename === undefined) throw usageError('create', 'Expecting image file name');
-    readObjects(line.all('object'));
+    const { secrets } = readObjects(line.all('object'));
     const size = sizeText === undefined ? undefined : parseImageSize(sizeText);
     if (others.length > 0) throw usageError('create', `Unexpected argument: ${others[0] ?? ''}`);
     const path = pathOfName(filename, (message) => new CliError(`${filename}: ${message}`));
@@ -69,7 +69,7 @@ export const createCommand: Command = {
         await session.flush();
       }
       await createImage(path, {
-        ...values.toCreateOptions(),
+        ...values.toCreateOptions(secrets),
         format: values.format,
         size: values.get('size') ?? 0,
         backingUnchecked: true,
@@ -172,7 +172,11 @@ async function lookAt(
     if (format !== undefined && !isReadableFormat(format)) {
       throw new CliError(formatRefusal(format, path));
     }
-    await using image = await openImage(path, { format, readOnly: true, forceShare: true });
+    await using image = await openImage(path, {
+      ...{ format, readOnly: true, forceShare: true },
+      // What it holds is not looked at.
+      forInfo: true,
+    });
     return { format: image.format, size: image.size };
   } catch (error) {
     if (!(error instanceof CowherdError) && !(error instanceof CliError)) throw error;

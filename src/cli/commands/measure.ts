@@ -10,7 +10,7 @@ import { CreateOptionValues, createOptionsHelp } from '../options/create-options
 import { creatableFormat } from '../options/formats.js';
 import { parseImageName } from '../options/image-name.js';
 import { asksForHelp, joinOptionLists } from '../options/option-list.js';
-import { type TlsObjects, readObjects } from '../options/objects.js';
+import { type GivenObjects, readObjects } from '../options/objects.js';
 import type { OptionSpecs, ParsedCommandLine } from '../options/options.js';
 import { parseCommandLine } from '../options/options.js';
 import * as shared from '../options/shared-options.js';
@@ -68,7 +68,7 @@ export const measureCommand: Command = {
     const objects = readObjects(line.all('object'));
     const values = new CreateOptionValues(creatableFormat(format), list);
     const result = await measured(line, objects, size ?? values.get('size'), session, {
-      ...values.toCreateOptions(),
+      ...values.toCreateOptions(objects.secrets),
       format,
     });
     await session.print(json ? `${formatQemuJson(jsonOf(result))}\n` : textOf(result));
@@ -106,7 +106,7 @@ function readSize(line: Line): string | undefined {
 
 async function measured(
   line: Line,
-  objects: TlsObjects,
+  objects: GivenObjects,
   size: string | undefined,
   session: Session,
   target: CreateOptions & { readonly format: string },

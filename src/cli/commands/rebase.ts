@@ -99,7 +99,10 @@ export const rebaseCommand: Command = {
         unsafe,
         compress: line.has('compress'),
         image: { cache, aio, ...tellingFindings(session), ...name.settings, format: name.format },
-        backingImage: { cache: backingCache, aio, forceShare: line.has('forceShare') },
+        backingImage: {
+          ...{ cache: backingCache, aio, forceShare: line.has('forceShare') },
+          secrets: objects.secrets,
+        },
         signal,
         onProgress: progress.update,
       });

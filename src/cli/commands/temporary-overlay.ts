@@ -27,7 +27,8 @@ export async function openOverlay(
   name: ImageName,
   options: OpenImageOptions,
 ): Promise<TemporaryOverlay> {
-  if (name.settings !== undefined) {
+  const { secrets, ...settings } = name.settings ?? {};
+  if (Object.keys(settings).length > 0) {
     throw new CliError(
       `Could not open '${name.given}': a snapshot takes an image named by its path`,
     );
@@ -42,7 +43,10 @@ export async function openOverlay(
     const below = isUrl(name.path) ? name.path : path.resolve(name.path);
     const backing = { backingFile: below, backingFormat: format };
     await createImage(file, { format: overlayFormatName, size, ...backing });
-    const overlay = { given: name.given, path: file, format: overlayFormatName };
+    const overlay = {
+      ...{ given: name.given, path: file, format: overlayFormatName },
+      ...(secrets !== undefined && { settings: { secrets } }),
+    };
     // Nobody looks for it after a crash.
     const image = await openNamed(overlay, { ...options, untrusted: false, cache: 'unsafe' });
     return { image, close: () => image.close().finally(remove) };

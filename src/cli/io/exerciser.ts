@@ -4,7 +4,7 @@ import type { Image, RequestTarget } from '../../image/api/image.js';
 import { defaultFormatName } from '../../image/names/formats.js';
 import { CliError } from '../process/cli-error.js';
 import type { Session } from '../process/session.js';
-import type { TlsObjects } from '../options/objects.js';
+import type { GivenObjects } from '../options/objects.js';
 import { damageText } from '../text/failures.js';
 import { IoFailure } from './failure.js';
 import { type OpenDisk, type Openers, openDisk } from './open-disk.js';
@@ -13,7 +13,7 @@ import type { Opening } from './opening.js';
 /** How the exerciser works. */
 export interface ExerciserSettings {
   readonly openers: Openers;
-  readonly objects: TlsObjects;
+  readonly objects: GivenObjects;
   /** Whether images are named by lists of options. */
   readonly isByLists: boolean;
   /** Queues into each image. */

@@ -4,7 +4,7 @@ import type { Image } from '../../image/api/image.js';
 import type { OpenImageOptions } from '../../image/api/options.js';
 import { defaultFormatName } from '../../image/names/formats.js';
 import { type ImageName, parseImageName } from '../options/image-name.js';
-import type { TlsObjects } from '../options/objects.js';
+import type { GivenObjects } from '../options/objects.js';
 import { CliError } from '../process/cli-error.js';
 import { openingReason } from '../text/failures.js';
 import type { CopyFault } from './copy-on-read.js';
@@ -39,7 +39,7 @@ export interface OpenDisk {
  */
 export async function openDisk(
   opening: Opening,
-  objects: TlsObjects,
+  objects: GivenObjects,
   openers: Openers,
   onFinding: OpenImageOptions['onFinding'],
 ): Promise<OpenDisk> {
@@ -74,7 +74,7 @@ export async function openDisk(
 
 function named(
   { given, list, format, readOnly }: Opening,
-  objects: TlsObjects,
+  objects: GivenObjects,
   attempt: string,
 ): ImageName {
   const use = { objects, attempt, forWriting: !readOnly };

@@ -8,6 +8,7 @@ import { parseSize } from '../../size.js';
 import { parseSwitch } from '../../switch.js';
 import { CliError } from '../process/cli-error.js';
 import { escapeListValue, parseOptionList } from './option-list.js';
+import type { Secrets } from './secrets.js';
 
 /**
  * The text that `-o help` prints.
@@ -103,9 +104,10 @@ export class CreateOptionValues {
   /**
    * The options as the library takes them, without the size.
    *
+   * @param secrets that they may mean by their ids
    * @throws CliError for a value outside an option's set
    */
-  toCreateOptions(): CreateOptions {
+  toCreateOptions(secrets: Secrets = {}): CreateOptions {
     if (this.get('backing_fmt') !== undefined && this.get('backing_file') === undefined) {
       throw new CliError('Backing format cannot be used without backing file');
     }
@@ -113,9 +115,16 @@ export class CreateOptionValues {
     for (const option of this.#options) {
       const { name, key } = option;
       const text = this.get(name);
-      if (text !== undefined && key !== 'size') options[key] = valueOf(option, text);
+      if (text === undefined || key === 'size') continue;
+      const [group, member] = key.split('.') as [keyof CreateOptions, string?];
+      const value = valueOf(option, text);
+      options[group] =
+        member === undefined ? value : { ...(options[group] as object), [member]: value };
     }
-    return options as CreateOptions;
+    const { encrypt } = options as CreateOptions;
+    const id = encrypt?.keySecret;
+    if (id === undefined || !Object.hasOwn(secrets, id)) return options as CreateOptions;
+    return { ...options, encrypt: { ...encrypt, secret: secrets[id] } } as CreateOptions;
   }
 
   get #options(): readonly CreateOption[] {

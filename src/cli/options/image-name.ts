@@ -1,5 +1,6 @@
 /** Names of images as the command line has them: paths, `file:` in front of paths, lists of options, JSON. */
 import { CowherdError } from '../../errors.js';
+import type { OpenImageOptions } from '../../image/api/options.js';
 import type { ImageFormat } from '../../image/api/reports.js';
 import { formatRefusal, isReadableFormat } from '../../image/names/formats.js';
 import { isUrl } from '../../image/api/path.js';
@@ -11,7 +12,7 @@ import {
   specificationOf,
   specificationOfOptions,
 } from '../../image/names/specification.js';
-import { type TlsObjects, credentialsNamed } from './objects.js';
+import { type GivenObjects, credentialsNamed, noObjects } from './objects.js';
 import { parseOptionList } from './option-list.js';
 
 /** An image to open. */
@@ -22,8 +23,8 @@ export interface ImageName {
   readonly path: string;
   /** The format that the name or the command line states. */
   readonly format: ImageFormat | undefined;
-  /** What else the name says of how to open it. */
-  readonly settings?: NamedSettings;
+  /** What else the name says of how to open it, and the secrets that it, and those below it, may mean by their ids. */
+  readonly settings?: NamedSettings & Pick<OpenImageOptions, 'secrets'>;
 }
 
 /** How a name is to be understood. */
@@ -36,8 +37,8 @@ export interface ImageNameOptions {
   readonly forWriting?: boolean;
   /** Whether it is looked at without what lies below it; default false. */
   readonly isAlone?: boolean;
-  /** Credentials that the name may mean by their ids. */
-  readonly objects?: TlsObjects;
+  /** Credentials and secrets that the name may mean by their ids. */
+  readonly objects?: GivenObjects;
   /** Exit code of failures; default 1. */
   readonly exitCode?: number;
   /** What is said in front of a failure; default that the image could not be opened. */
@@ -52,7 +53,7 @@ export interface ImageNameOptions {
 export function parseImageName(given: string, options: ImageNameOptions = {}): ImageName {
   const { format, imageOpts = false, exitCode = 1, forWriting = false, isAlone = false } = options;
   const use = { forWriting, isAlone };
-  const { objects = new Map() } = options;
+  const { objects = noObjects } = options;
   const { attempt = `Could not open '${given}'` } = options;
   const refuse = (message: string): CliError =>
     new CliError(`${attempt}: ${message}`, { exitCode });
@@ -65,11 +66,11 @@ export function parseImageName(given: string, options: ImageNameOptions = {}): I
       throw refuse(`Cannot find device='${given}' nor node-name='${given}'`);
     const values = new Map(parseOptionList(given).map(({ name, value }) => [name, value]));
     const named = understood(exitCode, () => specificationOfOptions(given, values, use));
-    return { given, ...withCredentials(named, objects) };
+    return { given, ...withObjects(named, objects) };
   }
   if (given === '') throw refuse("The 'file' block driver requires a file name");
   if (isJsonName(given)) {
-    const named = withCredentials(
+    const named = withObjects(
       understood(exitCode, () => specificationOf(given, use)),
       objects,
     );
@@ -80,11 +81,20 @@ export function parseImageName(given: string, options: ImageNameOptions = {}): I
   if (format !== undefined && !isReadableFormat(format)) {
     throw refuse(formatRefusal(format, path));
   }
-  return { given, path, format };
+  return { given, path, format, ...settingsOf(objects) };
 }
 
-/** The name with the folder of the credentials that it names by an id. */
-function withCredentials(named: ImageSpecification, objects: TlsObjects): ImageSpecification {
+/** The secrets that an image is opened with, if any were given. */
+function settingsOf({ secrets }: GivenObjects): Pick<ImageName, 'settings'> {
+  return Object.keys(secrets).length === 0 ? {} : { settings: { secrets } };
+}
+
+/** The name with secrets, and with the folder of the credentials that it names by an id. */
+function withObjects(
+  name: ImageSpecification,
+  objects: GivenObjects,
+): ImageSpecification & Pick<ImageName, 'settings'> {
+  const named = { ...name, settings: { ...name.settings, ...settingsOf(objects).settings } };
   const { nbd } = named.settings;
   if (nbd?.tlsCredentials === undefined) return named;
   const { folder, username } = credentialsNamed(nbd.tlsCredentials, objects, 'client');

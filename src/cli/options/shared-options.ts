@@ -41,7 +41,7 @@ export const readerOptions = {
   object: {
     long: 'object',
     argument: 'DEFINITION',
-    help: 'credentials of TLS, as tls-creds-x509,id=ID,dir=FOLDER,endpoint=client or tls-creds-psk,...',
+    help: 'a secret, as secret,id=ID,data=TEXT or file=NAME, or credentials of TLS, as tls-creds-x509,id=ID,dir=FOLDER,endpoint=client or tls-creds-psk,...',
   },
   aio: { long: 'aio', argument: 'ENGINE', help: 'I/O engine: io_uring, threads or auto' },
 } as const satisfies Record<string, OptionSpec>;

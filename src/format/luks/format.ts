@@ -1,4 +1,6 @@
-/** Encrypted disks, which are recognised so as not to be taken for plain ones, and not read. */
+/** Encrypted disks behind a header of LUKS 1. */
+import { fileOptions, preallocationOption, sizeOption } from '../create-options.js';
+import { luksOptions } from '../encryption/create-options.js';
 import type { Format } from '../format.js';
 
 /** The format. */
@@ -6,4 +8,33 @@ export const luksFormat = {
   name: 'luks',
   title: 'LUKS',
   recognises: (begin) => begin.has('LUKS\xba\xbe\0\x01'),
+  openOptions: [
+    {
+      name: 'key-secret',
+      type: 'text',
+      key: 'encrypt.keySecret',
+      help: 'id of the secret that is the password of the disk',
+    },
+  ],
+  creation: {
+    options: [
+      sizeOption,
+      {
+        name: 'key-secret',
+        key: 'encrypt.keySecret',
+        type: 'string',
+        help: 'ID of the secret that provides the keyslot passphrase',
+      },
+      ...luksOptions(''),
+      {
+        name: 'detached-header',
+        key: 'encrypt.detachedHeader',
+        type: 'switch',
+        help: 'Create a detached LUKS header',
+      },
+      preallocationOption(['off', 'falloc', 'full'], { isOfFile: true }),
+      ...fileOptions,
+    ],
+  },
+  load: async () => (await import('./driver.js')).luksDriver,
 } as const satisfies Format;

@@ -36,7 +36,13 @@ export const qcow2Driver: FormatDriver = {
     check: (options, size) => {
       refuseTooLarge(decideCreateOptions(options, size));
     },
-    measure: (options, size, content) => measureQcow2(decideCreateOptions(options, size), content),
+    measure: (options, size, content) => {
+      // Only a header takes room.
+      const { encrypt } = options;
+      const hasHeader = encrypt?.format === 'luks';
+      const measured = { ...options, encryption: false, encrypt: hasHeader ? encrypt : {} };
+      return measureQcow2(decideCreateOptions(measured, size), content);
+    },
     async create({ file, size, options, signal, createChild }) {
       const dataFile =
         options.dataFile === undefined ? undefined : await createChild(options.dataFile);

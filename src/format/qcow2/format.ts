@@ -1,10 +1,9 @@
 /** The format that this package is for. */
 import { openOptions } from './open-options.js';
 import { backingOptions, fileOptions, preallocationOption, sizeOption } from '../create-options.js';
+import { luksOptions } from '../encryption/create-options.js';
 import type { Format } from '../format.js';
 import { isQcow2, qcow2Magic } from './layout/header.js';
-
-const noEncryption = 'Creating encrypted images is not supported';
 
 /** The format. */
 export const qcow2Format = {
@@ -17,6 +16,27 @@ export const qcow2Format = {
   creation: {
     compresses: true,
     options: [
+      {
+        name: 'encryption',
+        key: 'encryption',
+        type: 'switch',
+        help: "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)",
+      },
+      {
+        name: 'encrypt.format',
+        key: 'encrypt.format',
+        type: 'string',
+        help: "Encrypt the image, format choices: 'aes', 'luks'",
+        values: ['aes', 'luks'],
+        label: 'format',
+      },
+      {
+        name: 'encrypt.key-secret',
+        key: 'encrypt.keySecret',
+        type: 'string',
+        help: 'ID of secret providing qcow AES key or LUKS passphrase',
+      },
+      ...luksOptions('encrypt.'),
       {
         name: 'cluster_size',
         key: 'clusterSize',
@@ -83,10 +103,6 @@ export const qcow2Format = {
         initial: '16',
       },
       ...fileOptions,
-    ],
-    refused: [
-      { name: 'encryption', why: noEncryption },
-      { name: 'encrypt', why: noEncryption },
     ],
   },
   load: async () => (await import('./driver.js')).qcow2Driver,

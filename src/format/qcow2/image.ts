@@ -17,9 +17,17 @@ import type {
   ImageFiles,
   StoredExtent,
 } from '../driver.js';
+import {
+  type DiskKey,
+  type PayloadCipher,
+  forgetKey,
+  payloadCipher,
+} from '../encryption/disk-key.js';
+import { DescribedQueue } from '../encryption/described-queue.js';
+import { Passwords } from '../encryption/passwords.js';
 import type { FormatFacts } from '../facts.js';
 import { asHostOffset } from './layout/geometry.js';
-import { EncryptedQueue, encryptedRefusal } from './contents/encryption.js';
+import { luksArea, openEncryption } from './contents/encryption.js';
 import { storedExtents } from './report/stored-extents.js';
 import {
   Compatible,
@@ -66,6 +74,8 @@ export interface Qcow2Handle extends FormatHandle {
   readonly readOnly: boolean;
   readonly lazyRefcounts: boolean;
   readonly inOrder: boolean;
+  /** Of a disk that is encrypted, and not only described. */
+  readonly diskKey: DiskKey | undefined;
 }
 
 /** Reads and checks the header of an image; what a check reports and repairs is let pass for one. */
@@ -97,8 +107,7 @@ export async function openQcow2(
   const refuse = (code: CowherdErrorCode, why: string): never => {
     throw cannotOpen(code, filename, why);
   };
-  const isDescribed = options.forInfo && options.readOnly;
-  if (header.cryptMethod !== CryptMethod.none && !isDescribed) throw encryptedRefusal(filename);
+  const diskKey = await openEncryption(file, header, options);
   const has = (bit: number): boolean => (header.incompatibleFeatures & bit) !== 0;
   const forWriting = !options.readOnly && !options.forCheck;
   if (forWriting && has(Incompatible.corrupt)) {
@@ -159,6 +168,7 @@ export async function openQcow2(
     readOnly,
     lazyRefcounts,
     inOrder,
+    diskKey,
   };
   return attachQcow2(file, dataFile, handle, node, counters);
 }
@@ -190,6 +200,7 @@ export class Qcow2Image implements FormatImage {
   readonly #dataFile: StorageFile | undefined;
   readonly #changes: ExclusiveChanges;
   readonly #handle: Qcow2Handle;
+  readonly #cipher: PayloadCipher | undefined;
   /** This thread's queues. */
   readonly #queues = new Set<Qcow2Queue>();
   #prepared: Promise<void> | undefined;
@@ -202,6 +213,7 @@ export class Qcow2Image implements FormatImage {
     this.clusterSize = metadata.geometry.clusterSize;
     this.#dataFile = dataFile;
     this.#handle = handle;
+    this.#cipher = handle.diskKey && payloadCipher(handle.diskKey);
     this.granule = metadata.geometry.subclusterSize;
     this.bitmaps = new Qcow2Bitmaps(metadata);
     this.resizing = new Qcow2Resizing(metadata, dataFile, this.bitmaps, () => this.#prepare());
@@ -219,6 +231,13 @@ export class Qcow2Image implements FormatImage {
       : { name: backingFile, format: backingFormatOf(header) };
   }
 
+  get passwords(): Passwords | undefined {
+    const { file, headerFile } = this.metadata;
+    const { header } = headerFile;
+    if (header.cryptMethod !== CryptMethod.luks) return undefined;
+    return new Passwords(luksArea(file, header), file.filename);
+  }
+
   /** What `attachQcow2` needs on another thread, as long as some thread has the image open. */
   handle(): Qcow2Handle {
     return this.#handle;
@@ -230,7 +249,9 @@ export class Qcow2Image implements FormatImage {
     counters: QueueCounters,
   ): FormatQueue {
     const { header } = this.metadata.headerFile;
-    if (header.cryptMethod !== CryptMethod.none) return new EncryptedQueue(file.filename);
+    if (header.cryptMethod !== CryptMethod.none && this.#cipher === undefined) {
+      return new DescribedQueue(file.filename);
+    }
     const queue = new Qcow2Queue({
       metadata: this.metadata,
       header,
@@ -239,6 +260,7 @@ export class Qcow2Image implements FormatImage {
       backing,
       counters,
       inOrder: this.#handle.inOrder,
+      cipher: this.#cipher,
       beforeFirstChange: () => this.#prepare(),
       onClosed: () => this.#queues.delete(queue),
     });
@@ -255,8 +277,9 @@ export class Qcow2Image implements FormatImage {
     const { file } = this.metadata;
     const dataFile = this.#dataFile ?? file;
     const externalData = this.#dataFile !== undefined;
+    const isEncrypted = this.metadata.headerFile.header.cryptMethod !== CryptMethod.none;
     yield* storedExtents(
-      { metadata: this.metadata, file, dataFile, externalData, signal },
+      { metadata: this.metadata, file, dataFile, externalData, isEncrypted, signal },
       offset,
       length,
     );
@@ -313,6 +336,14 @@ export class Qcow2Image implements FormatImage {
   }
 
   async close(last: boolean): Promise<void> {
+    try {
+      await this.#close(last);
+    } finally {
+      if (last && this.#handle.diskKey !== undefined) forgetKey(this.#handle.diskKey);
+    }
+  }
+
+  async #close(last: boolean): Promise<void> {
     const { metadata } = this;
     const { allocator, control, corruptMark, flushOrder, headerFile, poison } = metadata;
     if (this.#handle.readOnly) return;

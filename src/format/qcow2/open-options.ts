@@ -19,6 +19,18 @@ function passing(name: string, keeps?: readonly boolean[]): OpenOption {
 /** See the file's comment. */
 export const openOptions: readonly OpenOption[] = [
   {
+    name: 'encrypt.format',
+    type: 'text',
+    key: 'encrypt.format',
+    help: 'what the image is to be encrypted by: luks or aes',
+  },
+  {
+    name: 'encrypt.key-secret',
+    type: 'text',
+    key: 'encrypt.keySecret',
+    help: 'id of the secret that is the password of its disk',
+  },
+  {
     name: 'lazy-refcounts',
     type: 'switch',
     key: 'lazyRefcounts',

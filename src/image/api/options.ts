@@ -2,7 +2,7 @@
 import type { AbortSignalLike } from '../../abort-signal.js';
 import type { ThrottleOptions } from '../../engine/throttle.js';
 import type { CreateOptions, Preallocation } from '../../format/create-options.js';
-import type { FormatChanges } from '../../format/driver.js';
+import type { DecryptOptions, FormatChanges } from '../../format/driver.js';
 import type { FilterChoice } from '../../storage/filters/registry.js';
 import type { HttpOptions } from '../../storage/http-options.js';
 import type { NbdOptions } from '../../storage/nbd-options.js';
@@ -11,7 +11,8 @@ import type { LongOperationOptions } from './long-operation.js';
 import type { CheckFinding, ImageFormat } from './reports.js';
 
 export type { ThrottleOptions } from '../../engine/throttle.js';
-export type { CreateOptions, Preallocation } from '../../format/create-options.js';
+export type { CreateOptions, EncryptOptions, Preallocation } from '../../format/create-options.js';
+export type { DecryptOptions } from '../../format/driver.js';
 export type { FilterChoice } from '../../storage/filters/registry.js';
 export type { HttpOptions } from '../../storage/http-options.js';
 export type { NbdOptions } from '../../storage/nbd-options.js';
@@ -117,6 +118,13 @@ export interface OpenImageOptions {
    * the image names have none.
    */
   readonly filters?: readonly FilterChoice[] | undefined;
+  /** By what the disk of an encrypted image is read; not of those below it. */
+  readonly encrypt?: DecryptOptions | undefined;
+  /**
+   * Secrets by the ids that names have for them (`encrypt.key-secret=ID`), of the image and of those below it. Other
+   * threads that have the image open know them too; what the disk is encrypted by they know without.
+   */
+  readonly secrets?: Readonly<Record<string, Uint8Array | string>> | undefined;
   /** Limits of all queues of the image together, on whichever threads they are. */
   readonly throttle?: ThrottleOptions | undefined;
   /**

@@ -10,6 +10,7 @@ export type {
   EncryptionInfo,
   EncryptionSlotInfo,
   FormatSpecificInfo,
+  LuksInfo,
   Qcow2Info,
   VmdkFacts,
 } from '../../format/specific.js';

@@ -4,12 +4,17 @@ import { resolve } from 'node:path';
 import { hostPath } from '../../byte-names.js';
 import { CowherdError, problemWith } from '../../errors.js';
 import type {
+  DecryptOptions,
   FormatDriver,
   ImageCreation,
   MeasuredContent,
   Measurement,
 } from '../../format/driver.js';
-import { type FormatCreation, fileOptions as optionsOfFile } from '../../format/create-options.js';
+import {
+  type CreateOption,
+  type FormatCreation,
+  fileOptions as optionsOfFile,
+} from '../../format/create-options.js';
 import { creatableFormats, formatNamed } from '../../format/registry.js';
 import { diskSize, sizeInBytes } from '../../size.js';
 import { createStorageFile } from '../../storage/registry.js';
@@ -91,6 +96,13 @@ export async function createSequential(
   const image = await openImageOn(file, { format, inOrder: true });
   file.flow();
   return image;
+}
+
+/** By what a new image is then opened. */
+export function decryptionOf({ encrypt }: CreateOptions = {}): DecryptOptions | undefined {
+  if (encrypt === undefined) return undefined;
+  const { keySecret, secret } = encrypt;
+  return { keySecret, secret };
 }
 
 /** As `createImage`. @param isOpenEnded whether the size is only what it may come to */
@@ -236,6 +248,7 @@ async function decideSize(
     const backing = await openImage(resolveReference(path, options.backingFile), {
       format: options.backingFormat,
       readOnly: true,
+      forInfo: true,
       // Nothing of it is read but how long it is, which a guest that has it open does not change.
       forceShare: true,
     });
@@ -261,7 +274,7 @@ function checkCombination(path: string, options: CreateImageOptions): void {
   };
   const { format, backingFile } = options;
   const known = [...(formatNamed(format)?.creation?.options ?? []), ...optionsOfFile];
-  const has = (key: string): boolean => known.some((option) => option.key === key);
+  const has = (key: string): boolean => known.some((option) => isOf(option, key));
   if (backingFile !== undefined && !has('backingFile')) {
     refuse(`Backing file not supported for file format '${format}'`);
   }
@@ -276,9 +289,14 @@ function checkCombination(path: string, options: CreateImageOptions): void {
   if (options.backingFile === '') refuse('The backing file name is empty');
 }
 
+/** Whether an option is, or is one of, those that programs give by that name. */
+function isOf({ key }: CreateOption, name: string): boolean {
+  return key === name || key.startsWith(`${name}.`);
+}
+
 /** Whether an option is of some format, rather than of making images as such. */
 function isFormatOption(key: string): boolean {
   const has = ({ creation }: { creation: FormatCreation }): boolean =>
-    creation.options.some((option) => option.key === key);
+    creation.options.some((option) => isOf(option, key));
   return key !== 'size' && creatableFormats().some(has);
 }

@@ -30,6 +30,11 @@ export function isFlat(image: Image): boolean {
   return image instanceof OpenedImage && image.isFlat;
 }
 
+/** Whether what was never written to a new image reads as anything. */
+export function beginsAsNoise(image: Image): boolean {
+  return image instanceof OpenedImage && image.beginsAsNoise;
+}
+
 /** Whether an image can only be written by whole clusters, compressed. */
 export function needsCompressedWrites(image: Image): boolean {
   return image instanceof OpenedImage && image.needsCompressedWrites;

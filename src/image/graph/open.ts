@@ -9,6 +9,7 @@ import type {
   BackingReference,
   ChildFile,
   ChildReference,
+  DecryptOptions,
   FormatDriver,
   FormatImage,
 } from '../../format/driver.js';
@@ -222,6 +223,7 @@ async function openOn(
         lazyRefcounts: options.lazyRefcounts,
         inOrder: options.inOrder ?? false,
         snapshot: options.snapshot,
+        encrypt: encryptOf(options),
         isOpenEnded: place.isOpenEnded === true,
       },
       openChild: async (reference) => {
@@ -248,7 +250,8 @@ async function openOn(
       format,
       edge,
       probed: options.format === undefined && formatNamed(driver.name)?.isBare === true,
-      options,
+      // Other threads get what the disk is encrypted by, and need not know of what that was made.
+      options: { ...options, encrypt: undefined },
       shared,
       node,
       counters,
@@ -257,6 +260,15 @@ async function openOn(
     await closeEach(opened).catch(() => undefined);
     throw error;
   }
+}
+
+/** By what a disk is read, with the secret that the caller, or the name, calls by its id. */
+function encryptOf({ encrypt, secrets = {} }: OpenImageOptions): DecryptOptions | undefined {
+  const id = encrypt?.keySecret;
+  if (id === undefined || encrypt?.secret !== undefined || !Object.hasOwn(secrets, id)) {
+    return encrypt;
+  }
+  return { ...encrypt, secret: secrets[id] };
 }
 
 /** The part of a file that an image is, where the caller says so. */
@@ -423,8 +435,8 @@ async function openBacking(
         dataFile: undefined,
         window: undefined,
         filters: undefined,
+        encrypt: undefined,
         forCheck: false,
-        forInfo: false,
       },
       { above, isStored, isWritten },
     );

@@ -262,6 +262,11 @@ export class OpenedImage implements Image {
     return this.#parts.format.isFlat === true;
   }
 
+  /** @internal As `FormatImage.beginsAsNoise`. */
+  get beginsAsNoise(): boolean {
+    return this.#parts.format.beginsAsNoise === true;
+  }
+
   /** @internal As `FormatImage.identity`. */
   get identity(): string | undefined {
     return this.#parts.format.identity;

@@ -40,6 +40,7 @@ export type NamedSettings = Pick<
   | 'nbd'
   | 'filters'
   | 'window'
+  | 'encrypt'
   | 'dataFile'
   | 'backing'
   | 'backingFile'

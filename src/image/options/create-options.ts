@@ -11,6 +11,7 @@ import {
   flag,
   number,
   options,
+  secret,
   size,
   text,
 } from './option-check.js';
@@ -23,13 +24,20 @@ const ruleOf: Readonly<Record<CreateOption['type'], OptionRule>> = {
   number,
 };
 
+/** What programs give of encryption besides what has a name at a shell. */
+const secretRules = { secret };
+
 /** Rules of the options that some format has. */
 function createRules(): OptionRules<CreateOptions> {
   const known = [...creatableFormats().flatMap(({ creation }) => creation.options), ...fileOptions];
-  const rules = known
-    .filter(({ key }) => key !== 'size')
-    .map(({ key, type }) => [key, ruleOf[type]] as const);
-  return Object.fromEntries(rules) as OptionRules<CreateOptions>;
+  const grouped: Record<string, OptionRule> = { ...secretRules };
+  const rules: Record<string, OptionRule> = { encrypt: options(grouped) };
+  for (const { key, type } of known) {
+    const [, member] = key.split('.') as [string, string?];
+    if (member !== undefined) grouped[member] = ruleOf[type];
+    else if (key !== 'size') rules[key] = ruleOf[type];
+  }
+  return rules as OptionRules<CreateOptions>;
 }
 
 /** The options of a new image among those of a job. */

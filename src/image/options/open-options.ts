@@ -7,7 +7,7 @@ import { formatNames, formatOpenOptions } from '../../format/registry.js';
 import type { OpenOption } from '../../storage/open-option.js';
 import { driverNames, fileOpenOptions } from '../../storage/registry.js';
 import { problemWithFilter } from '../../storage/filters/registry.js';
-import type { HttpOptions, NbdOptions, OpenImageOptions } from '../api/options.js';
+import type { DecryptOptions, HttpOptions, NbdOptions, OpenImageOptions } from '../api/options.js';
 import { isReadableFormat } from '../names/formats.js';
 import {
   type OptionRule,
@@ -20,6 +20,7 @@ import {
   oneOf,
   options,
   positive,
+  secret,
   text,
   wholeNumber,
 } from './option-check.js';
@@ -105,6 +106,19 @@ const filters: OptionRule = (value) => {
   return problems.find((problem) => problem !== undefined);
 };
 
+const encryptRules: OptionRules<DecryptOptions> = {
+  format: defined('encrypt.format'),
+  keySecret: defined('encrypt.keySecret'),
+  secret,
+};
+
+const secretsById: OptionRule = (value) =>
+  typeof value === 'object' &&
+  value !== null &&
+  Object.values(value).every((each) => secret(each) === undefined)
+    ? undefined
+    : 'an object of strings or Uint8Arrays is expected';
+
 /** Rules of `openImage`'s options. */
 export const openImageRules: OptionRules<OpenImageOptions> = {
   format: imageFormat,
@@ -131,6 +145,8 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   nbd: options(nbdRules),
   signal: abortSignal,
   filters,
+  encrypt: options(encryptRules),
+  secrets: secretsById,
   throttle: options(throttleRules),
   forCheck: flag,
   forInfo: flag,

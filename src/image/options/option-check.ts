@@ -2,6 +2,7 @@
  * Checks options where they are handed in: one wrong in name, type or range is refused at the call,
  * with one line that names it, instead of being taken for something else.
  */
+import { types } from 'node:util';
 import { problemWith } from '../../errors.js';
 
 /** Says what a value should be, if it is not that. */
@@ -21,6 +22,12 @@ export const text: OptionRule = (value) =>
 /** A string. */
 export const anyText: OptionRule = (value) =>
   typeof value === 'string' ? undefined : 'a string is expected';
+
+/** A secret: text, or its bytes. */
+export const secret: OptionRule = (value) =>
+  typeof value === 'string' || types.isUint8Array(value)
+    ? undefined
+    : 'a string or a Uint8Array is expected';
 
 /** A function. */
 export const callback: OptionRule = (value) =>

@@ -71,6 +71,8 @@ const attempts: Readonly<Record<Operation, string>> = {
   [Operation.deflate]: 'compress',
   [Operation.inflate]: 'decompress',
   [Operation.inflateZlib]: 'decompress',
+  [Operation.encrypt]: 'encrypt',
+  [Operation.decrypt]: 'decrypt',
 };
 
 /**

@@ -150,8 +150,8 @@ test('what is not done here is refused, not left out', async (t) => {
   const folder = await unpackFixtures(t, [fixture('bitmaps.qcow2')]);
   for (const [words, message] of [
     [
-      ['--object', 'secret,id=key,data=a', 'bitmaps.qcow2', 'out'],
-      'User-creatable objects (--object) are not supported, but for tls-creds-*',
+      ['--object', 'iothread,id=one', 'bitmaps.qcow2', 'out'],
+      'User-creatable objects (--object) are not supported, but for secret and tls-creds-*',
     ],
     [['--aio', 'native', 'bitmaps.qcow2', 'out'], 'Invalid aio option: native'],
     [

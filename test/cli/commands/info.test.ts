@@ -5,7 +5,7 @@ import { infoText } from '../../../src/cli/text/info-human.js';
 import { infoJson } from '../../../src/cli/text/info-json.js';
 import type { ImageInfo } from '../../../src/image/api/reports.js';
 import { openImage } from '../../../src/image/graph/open.js';
-import { assertSame, runCowherd } from '../../support/both-tools.js';
+import { assertSame } from '../../support/both-tools.js';
 import { fixture, fixtures, unpackFixtures } from '../../support/fixtures.js';
 import { needsTool, runOk, temporaryFolder } from '../../support/tools.js';
 
@@ -48,7 +48,7 @@ test('an image can be named by options and have its format stated', async (t) =>
   }
 });
 
-test('encrypted images are described, and nothing else', async (t) => {
+test('encrypted images are described without their secret, and nothing else', async (t) => {
   if (!needsTool(t, 'qemu-img')) return;
   const folder = await temporaryFolder(t);
   const secret = ['--object', 'secret,id=s,data=abc'];
@@ -66,9 +66,7 @@ test('encrypted images are described, and nothing else', async (t) => {
       await assertSame(['info', '--output=json', 'e.qcow2'], folder);
       for (const other of [['map'], ['check'], ['convert', '-O', 'raw'], ['bench', '-c', '1']]) {
         const more = other[0] === 'convert' ? ['out.raw'] : [];
-        const { code, stderr } = await runCowherd([...other, 'e.qcow2', ...more], folder);
-        assert.equal(code, 1);
-        assert.match(stderr, /^cowherd: Could not open 'e.qcow2': Encrypted images [^\n]*\n$/);
+        await assertSame([...other, 'e.qcow2', ...more], folder);
       }
       const image = await openImage(`${folder}/e.qcow2`, { readOnly: true, forInfo: true });
       const reading = image.read(new Uint8Array(512), 0);

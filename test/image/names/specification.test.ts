@@ -105,7 +105,7 @@ test('what a name says and cannot be done is refused in a line that names it', (
     ['json:{', /Could not parse the JSON options/],
     ['json:[]', /Could not parse the JSON options/],
     ['json:null', /Could not parse the JSON options/],
-    [asJson({ driver: 'luks', file }), /Unknown driver 'luks'/],
+    [asJson({ driver: 'ploop', file }), /Unknown driver 'ploop'/],
     [asJson({ driver: 'qcow2', file: { driver: 'ssh', host: 'a' } }), /Unknown driver 'ssh'/],
     [asJson({ driver: 'qcow2', file: 'node' }), /must be specified for "file"/],
     [asJson({ driver: 'file', filename: null }), /'filename' of the name has no value/],
@@ -278,7 +278,7 @@ test('an image that is there is a target by its options too', async (t) => {
   assert.equal(theirs.code, 0);
 });
 
-test('a stored format that is not read is named, and is no option of the caller', async (t) => {
+test('a stored format that a file is not of is named, and is no option of the caller', async (t) => {
   if (!needsTool(t, 'qemu-img')) return;
   const folder = await temporaryFolder(t);
   const top = path.join(folder, 'top.qcow2');
@@ -286,7 +286,7 @@ test('a stored format that is not read is named, and is no option of the caller'
   const words = ['create', '-q', '-f', 'qcow2', '-u', '-b', 'below', '-F', 'luks', top, '1M'];
   await runOk('qemu-img', words);
   await assert.rejects(openImage(top, { readOnly: true }), {
-    code: 'ERR_COWHERD_UNKNOWN_FORMAT',
-    message: 'Could not open backing file: The luks format is not supported',
+    code: 'ERR_COWHERD_INVALID_IMAGE',
+    message: /^Could not open backing file: .*: Volume is not in LUKS format$/,
   });
 });

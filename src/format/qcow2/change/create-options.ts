@@ -3,7 +3,10 @@ import { CowherdError } from '../../../errors.js';
 import type { Qcow2CreateOptions } from './create.js';
 import { maxClusterBits, minClusterBits, minExtendedClusterBits } from '../../../limits.js';
 import { sizeInBytes } from '../../../size.js';
-import type { CreateOptions, Preallocation } from '../../create-options.js';
+import type { CreateOptions, EncryptOptions, Preallocation } from '../../create-options.js';
+import { decideLuksHeader } from '../../encryption/new-header.js';
+import { passwordOf } from '../../encryption/secret.js';
+import { encryptPrefix } from '../contents/encryption.js';
 
 const defaultClusterBits = 16;
 const defaultRefcountBits = 16;
@@ -41,7 +44,17 @@ export function decideCreateOptions(options: CreateOptions, bytes: number): Qcow
   if (options.dataFileRaw === true && options.backingFile !== undefined) {
     throw invalid('Backing file and data-file-raw cannot be used at the same time');
   }
+  const encrypt = decideEncryption(options);
+  if (encrypt !== undefined && options.dataFileRaw === true) {
+    throw unsupported('An encrypted data file cannot be read as a raw image (data_file_raw)');
+  }
+  if (encrypt !== undefined && version < 3 && preallocation !== 'off') {
+    throw unsupported(
+      'Encrypted images can be preallocated with compatibility level 1.1 and above only',
+    );
+  }
   return {
+    encrypt,
     size: bytes,
     version,
     clusterBits,
@@ -57,6 +70,35 @@ export function decideCreateOptions(options: CreateOptions, bytes: number): Qcow
     preallocation:
       options.dataFileRaw === true && preallocation === 'off' ? 'metadata' : preallocation,
   };
+}
+
+/** How the disk is encrypted, the password looked at too. */
+function decideEncryption({
+  encryption = false,
+  encrypt,
+}: CreateOptions): EncryptOptions | undefined {
+  if (encryption && encrypt?.format !== undefined) {
+    throw invalid("'encrypt.format' and its alias 'encryption' can't be used at the same time");
+  }
+  const format = encryption ? 'aes' : encrypt?.format;
+  const given = Object.entries(encrypt ?? {}).filter(([, value]) => value !== undefined);
+  if (format === undefined) {
+    if (given.length === 0) return undefined;
+    throw invalid("Parameter 'encrypt.format' is missing");
+  }
+  if (format !== 'aes' && (format as string) !== 'luks') {
+    throw invalid(`Parameter 'format' does not accept value '${format as string}'`);
+  }
+  const own: readonly string[] = ['format', 'keySecret', 'secret'];
+  const unknown = given.find(([name]) => format === 'aes' && !own.includes(name))?.[0];
+  if (unknown !== undefined) {
+    const name = unknown.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+    throw invalid(`Parameter 'encrypt.${name}' is unexpected`);
+  }
+  const decided = { ...encrypt, format };
+  if (format === 'luks') decideLuksHeader(decided);
+  passwordOf(decided, encryptPrefix, invalid);
+  return decided;
 }
 
 function decideVersion(compat: string): 2 | 3 {
@@ -106,6 +148,10 @@ function refuseForVersion2(options: CreateOptions): void {
   if (options.compressionType !== undefined && options.compressionType !== 'zlib') {
     throw needs('Non-zlib compression type is only supported with');
   }
+}
+
+function unsupported(message: string): CowherdError {
+  return new CowherdError('ERR_COWHERD_UNSUPPORTED', message);
 }
 
 function invalid(message: string): CowherdError {

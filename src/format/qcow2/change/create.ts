@@ -3,19 +3,28 @@
  * L2 tables and data clusters. Every byte of it is written, since a device holds what it held. The
  * header goes last, so that what was cut off is no image at all.
  *
- *     [ header ][ refcount table ][ refcount blocks ][ L1 table ][ L2 tables ][ data … ]
- *                                                                └─ preallocation only ─┘
+ *     [ header ][ refcount table ][ refcount blocks ][ L1 table ][ header of LUKS ][ L2 tables ][ data … ]
+ *                                                                                  └─ preallocation only ─┘
  */
 import { CowherdError, problemWith } from '../../../errors.js';
 import { maxL1TableBytes, maxRefcountTableBytes } from '../../../limits.js';
 import { preallocate, writeZeroes } from '../../../storage/preallocate.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { createRaw } from '../../raw/create.js';
+import type { EncryptOptions } from '../../create-options.js';
+import {
+  type NewLuksHeader,
+  decideLuksHeader,
+  luksAreaBytes,
+  makeLuksHeader,
+} from '../../encryption/new-header.js';
+import { encryptPrefix, encryptionPointer } from '../contents/encryption.js';
 import { Geometry, asClusterIndex } from '../layout/geometry.js';
 import {
   Autoclear,
   Compatible,
   type CompressionType,
+  CryptMethod,
   Incompatible,
   encodeHeader,
   extensionsFor,
@@ -44,6 +53,8 @@ export interface Qcow2CreateOptions {
   readonly dataFileName: string | undefined;
   readonly dataFileRaw: boolean;
   readonly preallocation: 'off' | 'metadata' | 'falloc' | 'full';
+  /** How the disk is encrypted; its format is decided. */
+  readonly encrypt?: EncryptOptions | undefined;
 }
 
 /** Where each part of a new image lies, in clusters. */
@@ -55,6 +66,8 @@ interface Layout {
   readonly dataClusters: number;
   readonly firstBlock: number;
   readonly l1: number;
+  readonly luks: number;
+  readonly luksClusters: number;
   readonly firstL2: number;
   readonly firstData: number;
   readonly total: number;
@@ -96,6 +109,7 @@ export async function createQcow2(
     dataZeroInit: (dataFile ?? file).limits.zeroInit,
   };
   await refuseUnfit(file, plan);
+  const luks = options.encrypt?.format === 'luks' ? await makeLuks(options.encrypt) : undefined;
   await createDataFile(dataFile, options, signal);
   const writer = new ChunkWriter(file, signal);
   // What a device held is no image from here on.
@@ -105,6 +119,7 @@ export async function createQcow2(
   await writeRefcountTable(writer, plan);
   await writeRefcountBlocks(writer, plan);
   await writeL1Table(writer, plan);
+  if (luks !== undefined) await writeLuks(writer, plan, luks);
   await writeL2Tables(writer, plan);
   await writer.finish();
   if (!external) await allocateData(file, plan, signal);
@@ -157,11 +172,12 @@ function planLayout(geometry: Geometry, options: Qcow2CreateOptions, external: b
   const guestClusters = geometry.clusters(options.size);
   const l1Clusters = geometry.clusters(l1Entries * 8);
   const l2Tables = preallocated ? l1Entries : 0;
+  const luksClusters = luksClustersOf(geometry, options);
   const dataClusters = preallocated && !external ? guestClusters : 0;
   let blocks = 1;
   let tableClusters = 1;
   for (;;) {
-    const total = 1 + tableClusters + blocks + l1Clusters + l2Tables + dataClusters;
+    const total = 1 + tableClusters + blocks + l1Clusters + luksClusters + l2Tables + dataClusters;
     const neededBlocks = Math.ceil(total / refcountsPerBlock);
     const neededTable = geometry.clusters(neededBlocks * 8);
     if (neededBlocks === blocks && neededTable === tableClusters) break;
@@ -173,7 +189,8 @@ function planLayout(geometry: Geometry, options: Qcow2CreateOptions, external: b
   }
   const firstBlock = 1 + tableClusters;
   const l1 = firstBlock + blocks;
-  const firstL2 = l1 + l1Clusters;
+  const luks = l1 + l1Clusters;
+  const firstL2 = luks + luksClusters;
   const firstData = firstL2 + l2Tables;
   return {
     tableClusters,
@@ -183,6 +200,8 @@ function planLayout(geometry: Geometry, options: Qcow2CreateOptions, external: b
     dataClusters,
     firstBlock,
     l1,
+    luks,
+    luksClusters,
     firstL2,
     firstData,
     total: firstData + dataClusters,
@@ -200,7 +219,7 @@ function headerBytes({ options, layout, geometry }: Plan): Uint8Array {
     version: options.version,
     clusterBits: options.clusterBits,
     size: options.size,
-    cryptMethod: 0,
+    cryptMethod: cryptMethodOf(options),
     l1Entries,
     l1TableOffset: l1Entries > 0 ? layout.l1 * clusterSize : 0,
     refcountTableOffset: clusterSize,
@@ -214,8 +233,56 @@ function headerBytes({ options, layout, geometry }: Plan): Uint8Array {
     refcountOrder: options.refcountOrder,
     compressionType: options.compressionType,
     backingFile: options.backingFile,
-    extensions: extensionsFor(options.version, options.backingFormat, options.dataFileName),
+    extensions: extensionsFor(
+      options.version,
+      options.backingFormat,
+      options.dataFileName,
+      encryptionHeaderOf(options, layout, clusterSize),
+    ),
   });
+}
+
+function cryptMethodOf({ encrypt }: Qcow2CreateOptions): number {
+  if (encrypt === undefined) return CryptMethod.none;
+  return encrypt.format === 'luks' ? CryptMethod.luks : CryptMethod.aes;
+}
+
+/** What the header says of where that of LUKS lies. */
+function encryptionHeaderOf(
+  { encrypt }: Qcow2CreateOptions,
+  { luks, luksClusters }: Layout,
+  clusterSize: number,
+): Uint8Array | undefined {
+  if (encrypt === undefined || luksClusters === 0) return undefined;
+  return encryptionPointer(luks * clusterSize, luksAreaBytes(decideLuksHeader(encrypt)));
+}
+
+function luksClustersOf(geometry: Geometry, { encrypt }: Qcow2CreateOptions): number {
+  if (encrypt?.format !== 'luks') return 0;
+  return geometry.clusters(luksAreaBytes(decideLuksHeader(encrypt)));
+}
+
+/** A header of LUKS, whose key nobody needs before the image is opened. */
+async function makeLuks(encrypt: EncryptOptions): Promise<NewLuksHeader> {
+  const made = await makeLuksHeader(encrypt, encryptPrefix);
+  made.masterKey.fill(0);
+  return made;
+}
+
+async function writeLuks(
+  writer: ChunkWriter,
+  { geometry, layout }: Plan,
+  { parts }: NewLuksHeader,
+): Promise<void> {
+  const { clusterSize } = geometry;
+  const { luks, luksClusters } = layout;
+  await writeTable(writer, luks * clusterSize, luksClusters * clusterSize, noEntries);
+  await writer.finish();
+  for (const { offset, bytes } of parts) {
+    const chunk = await writer.lend();
+    chunk.set(bytes);
+    writer.write(chunk, bytes.length, luks * clusterSize + offset);
+  }
 }
 
 /** Writes one chunk after the other, a few at a time, in buffers it lends out. */
@@ -363,7 +430,8 @@ async function writeL2Tables(writer: ChunkWriter, plan: Plan): Promise<void> {
 /** Whether entries say that their clusters read as zeroes, since what these hold is anybody's. */
 function mustReadAsZeroes({ geometry, options, dataZeroInit }: Plan): boolean {
   const canSay = options.version === 3 && !geometry.extendedL2 && !options.dataFileRaw;
-  return canSay && !dataZeroInit;
+  // Zeroes of the file are no zeroes of an encrypted disk.
+  return canSay && (!dataZeroInit || options.encrypt !== undefined);
 }
 
 async function allocateData(

@@ -5,6 +5,7 @@
 import { CowherdError } from '../../../errors.js';
 import { maxL1TableBytes } from '../../../limits.js';
 import type { MeasuredContent, Measurement } from '../../driver.js';
+import { decideLuksHeader, luksAreaBytes } from '../../encryption/new-header.js';
 import { bitmapClusters, bitmapEntryBytes } from '../contents/bitmaps.js';
 import { Geometry } from '../layout/geometry.js';
 import type { Qcow2CreateOptions } from './create.js';
@@ -21,7 +22,10 @@ export async function measureQcow2(
   }
   const { clusterSize } = geometry;
   const size = geometry.clusters(options.size) * clusterSize;
-  const fullyAllocated = metadataBytes(geometry, size) + size;
+  const { encrypt } = options;
+  const luks =
+    encrypt?.format === 'luks' ? geometry.clusters(luksAreaBytes(decideLuksHeader(encrypt))) : 0;
+  const fullyAllocated = metadataBytes(geometry, size) + size + luks * clusterSize;
   const data = await dataBytes(options, size, clusterSize, content);
   const bitmaps = content?.bitmaps;
   return {

@@ -1,153 +1,110 @@
-/** What an encrypted image says of its encryption. It is described only: no guest data is decrypted. */
-import { type CowherdError, cannotOpen } from '../../../errors.js';
+/** The encryption of an image: its header of LUKS, what it says of it, and the key of its disk. */
+import { cannotOpen } from '../../../errors.js';
 import { maxOffset } from '../../../limits.js';
 import type { StorageFile } from '../../../storage/storage.js';
-import type { FormatQueue } from '../../driver.js';
+import type { FormatOpenOptions } from '../../driver.js';
+import { type DiskKey, legacyKey, unlockLuks } from '../../encryption/disk-key.js';
+import { type LuksFacts, luksFacts } from '../../encryption/facts.js';
+import { type LuksArea, readLuksHeader } from '../../encryption/key-slots.js';
+import { refusingImage, refusingToOpen } from '../../encryption/secret.js';
 import { ExtensionType, findExtension } from '../layout/header-extensions.js';
 import { CryptMethod, type Qcow2Header } from '../layout/header.js';
-import { decodeText } from '../layout/stored-text.js';
 
-const sectorSize = 512;
-const headerBytes = 592;
-const slotCount = 8;
-const slotsAt = 208;
-const slotBytes = 48;
-const slotActive = 0x00ac71f3;
+/** What stands in front of the names of options here. */
+export const encryptPrefix = 'encrypt.';
+const pointerBytes = 16;
 
-/** How an image is encrypted, as `info` reports it; of LUKS what its header says. */
-export interface EncryptionInfo {
-  readonly ivgenAlg?: string;
-  /** Whether the header lies in another file. */
-  readonly detachedHeader?: boolean;
-  readonly hashAlg?: string;
-  readonly cipherAlg?: string;
-  readonly uuid?: string;
-  readonly ivgenHashAlg?: string | undefined;
+/** How an image is encrypted; of LUKS what its header says. */
+export interface EncryptionInfo extends LuksFacts {
   readonly format: 'aes' | 'luks';
-  readonly cipherMode?: string;
-  readonly slots?: readonly EncryptionSlotInfo[];
-  /** Bytes. */
-  readonly payloadOffset?: number;
-  readonly masterKeyIterations?: number;
-}
-
-/** A place for a key; its offset in bytes. */
-export interface EncryptionSlotInfo {
-  readonly active: boolean;
-  /** Of one that is active. */
-  readonly iterations?: number;
-  readonly keyOffset: number;
-  /** Of one that is active. */
-  readonly stripes?: number;
 }
 
 /** Reads what is told of an image's encryption; undefined for one that is not encrypted. */
 export async function encryptionFacts(
   file: StorageFile,
-  { cryptMethod, extensions }: Qcow2Header,
+  header: Qcow2Header,
 ): Promise<EncryptionInfo | undefined> {
-  if (cryptMethod === CryptMethod.none) return undefined;
-  if (cryptMethod === CryptMethod.aes) return { format: 'aes' };
-  const extension = findExtension(extensions, ExtensionType.fullDiskEncryption);
-  if (extension === undefined || extension.data.length < 16) {
-    return { format: 'luks' };
-  }
-  const place = new DataView(extension.data.buffer, extension.data.byteOffset, 16);
-  const bytes = new Uint8Array(headerBytes);
-  const hostOffset = Number(place.getBigUint64(0));
-  if (hostOffset <= maxOffset - headerBytes) await file.read(bytes, hostOffset);
-  return decodeLuks(bytes);
-}
-
-/** What the header of LUKS 1 says, whose numbers are big-endian, where it can be made sense of. */
-function decodeLuks(bytes: Uint8Array): EncryptionInfo {
-  const view = new DataView(bytes.buffer);
-  const text = (at: number, length: number): string => decodeText(bytes.subarray(at, at + length));
-  const isLuks = [0x4c554b53, 0xbabe0001].every(
-    (word, index) => view.getUint32(index * 4) === word,
+  if (header.cryptMethod === CryptMethod.none) return undefined;
+  if (header.cryptMethod === CryptMethod.aes) return { format: 'aes' };
+  const refuse = refusingImage(file.filename);
+  const luks = await readLuksHeader(luksArea(file, header), refuse);
+  const { ivgenAlg, detachedHeader, hashAlg, cipherAlg, uuid, ivgenHashAlg, ...rest } = luksFacts(
+    luks,
+    refuse,
   );
-  if (!isLuks) return { format: 'luks' };
-  const [cipherMode = '', ivgen = ''] = text(40, 32).split('-');
-  const [ivgenAlg, ivgenHashAlg] = ivgen.split(':') as [string, string?];
-  // Half of the key of XTS is for the tweak.
-  const keyBits = (view.getUint32(108) * 8) / (cipherMode === 'xts' ? 2 : 1);
-  const slots = Array.from({ length: slotCount }, (_, index) => {
-    const at = slotsAt + index * slotBytes;
-    const active = view.getUint32(at) === slotActive;
-    const keyOffset = view.getUint32(at + 40) * sectorSize;
-    if (!active) return { active, keyOffset };
-    return {
-      active,
-      iterations: view.getUint32(at + 4),
-      keyOffset,
-      stripes: view.getUint32(at + 44),
-    };
-  });
-  return {
-    ivgenAlg,
-    detachedHeader: false,
-    hashAlg: text(72, 32),
-    cipherAlg: `${text(8, 32)}-${keyBits}`,
-    uuid: text(168, 40),
-    ...(ivgenHashAlg !== undefined && { ivgenHashAlg }),
-    format: 'luks',
-    cipherMode,
-    slots,
-    payloadOffset: view.getUint32(104) * sectorSize,
-    masterKeyIterations: view.getUint32(164),
+  const first = { ivgenAlg, detachedHeader, hashAlg, cipherAlg, uuid, ivgenHashAlg };
+  return { ...first, format: 'luks', ...rest };
+}
+
+/**
+ * The key of an image's disk.
+ *
+ * @returns undefined for a disk that is not encrypted, or is to be described only
+ * @throws ERR_COWHERD_INVALID_ARGUMENT for a secret that is missing or wrong, or a header that is invalid
+ */
+export async function openEncryption(
+  file: StorageFile,
+  header: Qcow2Header,
+  { encrypt, forInfo, readOnly }: FormatOpenOptions,
+): Promise<DiskKey | undefined> {
+  const refuse = refusingToOpen(file.filename);
+  const { cryptMethod } = header;
+  const wanted = encrypt?.format;
+  if (cryptMethod === CryptMethod.none) {
+    if (wanted === undefined) return undefined;
+    throw refuse(`No encryption in image header, but options specified format '${wanted}'`);
+  }
+  const found = cryptMethod === CryptMethod.aes ? 'aes' : 'luks';
+  if (wanted !== undefined && wanted !== found) {
+    throw refuse(`Header reported '${found}' encryption format but options specify '${wanted}'`);
+  }
+  const isDescribed = forInfo && readOnly;
+  if (found === 'aes') return isDescribed ? undefined : legacyKey(encrypt, encryptPrefix, refuse);
+  const area = luksArea(file, header);
+  const luks = await readLuksHeader(area, refusingImage(file.filename));
+  if (isDescribed) return undefined;
+  return await unlockLuks(luks, area, encrypt, encryptPrefix, 'host', refuse);
+}
+
+/** What says where a header of LUKS lies, and how long it is, in bytes. */
+export function encryptionPointer(offset: number, length: number): Uint8Array {
+  const data = new DataView(new ArrayBuffer(pointerBytes));
+  data.setBigUint64(0, BigInt(offset));
+  data.setBigUint64(8, BigInt(length));
+  return new Uint8Array(data.buffer);
+}
+
+/** Where an image's header of LUKS lies. @throws ERR_COWHERD_INVALID_IMAGE where it has none */
+export function luksArea(file: StorageFile, { extensions, ...header }: Qcow2Header): LuksArea {
+  const { filename } = file;
+  const invalid = (why: string): Error => cannotOpen('ERR_COWHERD_INVALID_IMAGE', filename, why);
+  const extension = findExtension(extensions, ExtensionType.fullDiskEncryption);
+  if (extension === undefined) {
+    throw invalid(`Missing CRYPTO header for crypt method ${header.cryptMethod}`);
+  }
+  const { data } = extension;
+  if (data.length !== pointerBytes) {
+    throw invalid(`CRYPTO header extension size ${data.length}, but expected size ${pointerBytes}`);
+  }
+  const view = new DataView(data.buffer, data.byteOffset, pointerBytes);
+  const start = view.getBigUint64(0);
+  const length = view.getBigUint64(8);
+  const clusterSize = 2 ** header.clusterBits;
+  if (start % BigInt(clusterSize) !== 0n) {
+    throw invalid(
+      `Encryption header offset '${start}' is not a multiple of cluster size '${clusterSize}'`,
+    );
+  }
+  const at = (offset: number, bytes: number): number => {
+    const end = BigInt(offset + bytes);
+    if (end > length || start + end > BigInt(maxOffset)) {
+      throw invalid('Request for data outside of extension header');
+    }
+    return Number(start) + offset;
   };
-}
-
-/** The error for whatever would need the key. */
-export function encryptedRefusal(filename: string): CowherdError {
-  return cannotOpen('ERR_COWHERD_UNSUPPORTED', filename, 'Encrypted images are not supported yet');
-}
-
-/** The queue of an image whose data cannot be decrypted. */
-export class EncryptedQueue implements FormatQueue {
-  readonly #filename: string;
-
-  constructor(filename: string) {
-    this.#filename = filename;
-  }
-
-  read(): Promise<void> {
-    return this.#refuse();
-  }
-
-  write(): Promise<void> {
-    return this.#refuse();
-  }
-
-  writeZeroes(): Promise<void> {
-    return this.#refuse();
-  }
-
-  discard(): Promise<void> {
-    return this.#refuse();
-  }
-
-  writeCompressed(): Promise<void> {
-    return this.#refuse();
-  }
-
-  reserve(): Promise<boolean> {
-    return Promise.resolve(false);
-  }
-
-  dataCopy(): undefined {
-    return undefined;
-  }
-
-  flush(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  close(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  #refuse(): Promise<never> {
-    return Promise.reject(encryptedRefusal(this.#filename));
-  }
+  return {
+    read: async (buffer, offset) => file.read(buffer, at(offset, buffer.length)),
+    write: async (buffer, offset) => file.write(buffer, at(offset, buffer.length)),
+    flush: () => file.flush(),
+  };
 }

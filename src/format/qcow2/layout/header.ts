@@ -243,6 +243,7 @@ export function extensionsFor(
   version: 2 | 3,
   backingFormat: string | undefined,
   dataFile: string | undefined,
+  encryptionHeader: Uint8Array | undefined,
 ): HeaderExtension[] {
   const extensions: HeaderExtension[] = [];
   const text = (value: string): Uint8Array => bytesOfName(value);
@@ -251,6 +252,9 @@ export function extensionsFor(
   }
   if (dataFile !== undefined) {
     extensions.push({ type: ExtensionType.externalDataFile, data: text(dataFile) });
+  }
+  if (encryptionHeader !== undefined) {
+    extensions.push({ type: ExtensionType.fullDiskEncryption, data: encryptionHeader });
   }
   if (version === 3) {
     extensions.push({ type: ExtensionType.featureNames, data: knownFeatureTable() });

@@ -17,6 +17,8 @@ export interface ExtentSource {
   /** Where uncompressed guest data lie. */
   readonly dataFile: StorageFile;
   readonly externalData: boolean;
+  /** Whether what lies in the file is not what the guest sees. */
+  readonly isEncrypted: boolean;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -38,7 +40,7 @@ export async function* storedExtents(
   offset: number,
   length: number,
 ): AsyncGenerator<StoredExtent> {
-  const holes = await hasPreallocatedMetadata(source);
+  const holes = !source.isEncrypted && (await hasPreallocatedMetadata(source));
   const others = new TurnOfOthers();
   for await (const run of tableRuns(source, offset, offset + length)) {
     if (others.due) await others.take();
@@ -229,7 +231,7 @@ function extentOf(source: ExtentSource, run: TableRun, zero: boolean): StoredExt
     data: kind === RunKind.data || compressed,
     compressed,
   };
-  if (!hasHost || compressed) return extent;
+  if (!hasHost || compressed || source.isEncrypted) return extent;
   return { ...extent, offset: hostOffset, filename: source.dataFile.filename };
 }
 

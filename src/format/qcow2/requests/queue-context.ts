@@ -12,7 +12,7 @@ import {
   asClusterIndex,
 } from '../layout/geometry.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
-import type { Payload } from './payload.js';
+import type { Payload } from '../../encryption/payload.js';
 
 /** One queue's resources. */
 export interface QueueContext {
@@ -20,7 +20,7 @@ export interface QueueContext {
   /** The image file through this queue's ring. */
   readonly file: StorageFile;
   /** The way to uncompressed guest data: in the external data file, or the image file. */
-  readonly payload: Payload;
+  readonly payload: Payload<GuestOffset, HostOffset>;
   /** Whether guest data lie in an external data file, at their guest offsets. */
   readonly externalData: boolean;
   /** Whether the external data file must at every instant be readable as a raw image. */

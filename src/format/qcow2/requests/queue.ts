@@ -17,6 +17,9 @@ import { UnflushedData } from '../../../engine/flush/unflushed.js';
 import { CowherdError, givenAway } from '../../../errors.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { BackingReader, DataCopy, FillRule, FormatQueue } from '../../driver.js';
+import type { PayloadCipher } from '../../encryption/disk-key.js';
+import { partsOf, writeWithin } from '../../encryption/partial-sectors.js';
+import { Payload, isWhole } from '../../encryption/payload.js';
 import {
   type GuestOffset,
   type HostOffset,
@@ -31,7 +34,6 @@ import type { QueueContext } from './queue-context.js';
 import { openDataCopy } from './data-copy.js';
 import { Autoclear, type Qcow2Header } from '../layout/header.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
-import { Payload, type PayloadTransform } from './payload.js';
 import { Reader } from './reader.js';
 import { reclaim, reclaimAll } from './reclaim.js';
 import { Writer } from './writer.js';
@@ -53,8 +55,8 @@ export interface Qcow2QueueOptions {
   readonly counters: QueueCounters;
   /** Whether writes take clusters in the order in which they begin. */
   readonly inOrder: boolean;
-  /** What is done to guest bytes on their way to the file; left out, nothing. */
-  readonly transform?: PayloadTransform;
+  /** How guest bytes are enciphered on their way to the file; undefined where they are not. */
+  readonly cipher: PayloadCipher | undefined;
   /** Makes the header ready for the first change of guest data. */
   readonly beforeFirstChange: () => Promise<void>;
   readonly onClosed: () => void;
@@ -90,7 +92,7 @@ export class Qcow2Queue implements FormatQueue {
       payload: new Payload(
         dataFile ?? file,
         dataFile === undefined ? geometry.clusterSize : 0,
-        options.transform,
+        options.cipher,
       ),
       externalData: dataFile !== undefined,
       rawExternalData: (header.autoclearFeatures & Autoclear.rawExternalData) !== 0,
@@ -152,6 +154,7 @@ export class Qcow2Queue implements FormatQueue {
   }
 
   write(buffer: Uint8Array, offset: GuestOffset): Promise<void> {
+    if (this.#hasParts(offset, buffer.length)) return this.#writeWithin(buffer, offset);
     const epoch = this.#gate.tryEnter();
     const { corruptMark } = this.#context.metadata;
     if (epoch !== gateClosed && this.#changed && !corruptMark.isSet) {
@@ -189,6 +192,7 @@ export class Qcow2Queue implements FormatQueue {
   ): Promise<void> | undefined {
     const { metadata, payload, unflushed } = this.#context;
     if (!this.#changed || metadata.corruptMark.isSet) return undefined;
+    if (this.#hasParts(offset, length)) return undefined;
     return this.#inOnePiece(
       () => this.#writer.locate(offset, length),
       async (hostOffset) => {
@@ -200,6 +204,7 @@ export class Qcow2Queue implements FormatQueue {
   }
 
   writeZeroes(offset: GuestOffset, length: number, unmap: boolean): Promise<void> {
+    if (this.#hasParts(offset, length)) return this.#zeroWithin(offset, length, unmap);
     return this.#runRecorded(this.#gate.tryEnter(), offset, length, () =>
       this.#zeroing.writeZeroes(offset, length, unmap),
     );
@@ -289,6 +294,33 @@ export class Qcow2Queue implements FormatQueue {
   #whole(buffer: Uint8Array, length: number): Uint8Array {
     if (buffer.length === length) return buffer;
     throw givenAway(this.#context.file.filename);
+  }
+
+  /** Whether a range has parts of sectors that are enciphered as wholes. */
+  #hasParts(offset: number, length: number): boolean {
+    return !this.#context.payload.isPlain && !isWhole(offset, length);
+  }
+
+  /** Writes parts of sectors. */
+  #writeWithin(buffer: Uint8Array, offset: GuestOffset): Promise<void> {
+    const access = {
+      read: (bytes: Uint8Array, at: number) => this.#reader.read(bytes, asGuestOffset(at)),
+      write: (bytes: Uint8Array, at: number) => this.#writer.write(bytes, asGuestOffset(at)),
+    };
+    const { length } = buffer;
+    const write = (): Promise<void> => {
+      this.#note(offset, length);
+      return writeWithin(access, this.#whole(buffer, length), offset);
+    };
+    return this.#gate.beside(() => this.#change(gateClosed, write, true));
+  }
+
+  async #zeroWithin(offset: GuestOffset, length: number, unmap: boolean): Promise<void> {
+    for (const part of partsOf(offset, length)) {
+      const at = asGuestOffset(part.offset);
+      if (part.isWhole) await this.writeZeroes(at, part.length, unmap);
+      else await this.#writeWithin(new Uint8Array(part.length), at);
+    }
   }
 
   /** Writes the long way. @param length bytes that the buffer had when the write began */
@@ -382,7 +414,8 @@ export class Qcow2Queue implements FormatQueue {
     return this.#gate.beside(() => this.#change(epoch, request));
   }
 
-  async #change(epoch: number, request: () => Promise<void>): Promise<void> {
+  /** @param isAlone whether no other request of any queue may be under way */
+  async #change(epoch: number, request: () => Promise<void>, isAlone = false): Promise<void> {
     const prepared = async (): Promise<void> => {
       this.#context.metadata.corruptMark.check();
       if (!this.#changed) {
@@ -391,11 +424,16 @@ export class Qcow2Queue implements FormatQueue {
       }
       await request();
     };
+    const { counters, metadata } = this.#context;
+    const run = (entered: number): Promise<void> => {
+      if (!isAlone) return this.#run(entered, prepared);
+      return counters.run(() => runAlone(metadata.control, () => this.#noteCorruption(prepared)));
+    };
     try {
-      await this.#run(epoch, prepared);
+      await run(epoch);
     } catch (error) {
       if (!isNoSpace(error) || !(await this.#makeSpace())) throw error;
-      await this.#run(gateClosed, prepared);
+      await run(gateClosed);
     }
     await this.#emptyLimbo();
   }

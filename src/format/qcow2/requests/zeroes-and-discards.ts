@@ -12,6 +12,9 @@ import type { Reader } from './reader.js';
 import { refusedRemoval, removedByEntry } from './freed-clusters.js';
 import type { Writer } from './writer.js';
 
+/** Bytes of zeroes that are enciphered at once. */
+const encipheredBytes = 1024 * 1024;
+
 /** What happens to each cluster of a range. */
 export interface ZeroMode {
   /** Whether host clusters are given up. */
@@ -38,12 +41,11 @@ export class Zeroing {
 
   /** Makes a guest range read as zeroes. */
   async writeZeroes(offset: GuestOffset, length: number, unmap: boolean): Promise<void> {
-    const { rawExternalData, payload, metadata, unflushed } = this.#context;
+    const { rawExternalData, metadata } = this.#context;
     const { clusterSize, subclusterSize } = metadata.geometry;
     if (rawExternalData) {
       // The entries stay: what is written meanwhile must show in the raw file and through them alike.
-      await payload.writeZeroes(asHostOffset(offset), length, unmap);
-      unflushed.note();
+      await this.#zeroInFile(offset, length, unmap);
       return;
     }
     const end = after(offset, length);
@@ -69,7 +71,7 @@ export class Zeroing {
 
   /** Gives up the host clusters of every whole cluster in a guest range. */
   async discard(offset: GuestOffset, length: number): Promise<void> {
-    const { rawExternalData, payload, version, backing, metadata, unflushed } = this.#context;
+    const { rawExternalData, version, backing, metadata } = this.#context;
     const { clusterSize } = metadata.geometry;
     // Without zero clusters, giving up a cluster would expose what the backing file holds.
     if (version === 2 && backing !== undefined && backing.size > 0) return;
@@ -78,8 +80,7 @@ export class Zeroing {
     const stop = end === metadata.diskSize ? end : end - (end % clusterSize);
     if (stop <= start) return;
     if (rawExternalData) {
-      await payload.writeZeroes(asHostOffset(start), stop - start, true);
-      unflushed.note();
+      await this.#zeroInFile(start, stop - start, true);
       return;
     }
     await this.#changeClusters(start, stop - start, { unmap: true, punch: true, discard: true });
@@ -89,6 +90,21 @@ export class Zeroing {
   async forget(offset: GuestOffset, length: number): Promise<void> {
     const mode = { unmap: true, punch: !this.#context.externalData, discard: true, forget: true };
     await this.#changeClusters(offset, length, mode);
+  }
+
+  /** Zeroes a range of an external data file that holds the disk as it is. */
+  async #zeroInFile(offset: GuestOffset, length: number, unmap: boolean): Promise<void> {
+    const { payload, unflushed } = this.#context;
+    if (payload.isPlain) {
+      await payload.writeZeroes(asHostOffset(offset), length, unmap);
+      unflushed.note();
+      return;
+    }
+    const zeroes = new Uint8Array(Math.min(length, encipheredBytes));
+    for (let done = 0; done < length; done += zeroes.length) {
+      const part = zeroes.subarray(0, Math.min(zeroes.length, length - done));
+      await this.#writer.write(part, after(offset, done));
+    }
   }
 
   /** Zeroes less than one (sub)cluster, as data unless it reads as zeroes already. */

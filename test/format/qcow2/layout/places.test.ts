@@ -17,14 +17,17 @@ import {
 } from '../../../../src/format/qcow2/layout/geometry.js';
 import type { L2EntryView } from '../../../../src/format/qcow2/layout/l2-entry.js';
 import type { Qcow2Metadata } from '../../../../src/format/qcow2/metadata/metadata.js';
-import type { Payload } from '../../../../src/format/qcow2/requests/payload.js';
+import type { Payload } from '../../../../src/format/encryption/payload.js';
 
 /** Compiled, and never called. */
 export function mustNotCompile(
   guest: GuestOffset,
   host: HostOffset,
   cluster: ClusterIndex,
-  { metadata, payload }: { readonly metadata: Qcow2Metadata; readonly payload: Payload },
+  {
+    metadata,
+    payload,
+  }: { readonly metadata: Qcow2Metadata; readonly payload: Payload<GuestOffset, HostOffset> },
 ): void {
   const { geometry, allocator, refcounts, overlap, l1 } = metadata;
   const view = new DataView(new ArrayBuffer(16));

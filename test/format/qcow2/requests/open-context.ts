@@ -4,7 +4,7 @@ import { QueueCounters } from '../../../../src/engine/queues/counters.js';
 import { takeQueueLine } from '../../../../src/engine/queues/queue-line.js';
 import { Arena } from '../../../../src/engine/space/arena.js';
 import type { Qcow2Image } from '../../../../src/format/qcow2/image.js';
-import { Payload } from '../../../../src/format/qcow2/requests/payload.js';
+import { Payload } from '../../../../src/format/encryption/payload.js';
 import type { QueueContext } from '../../../../src/format/qcow2/requests/queue-context.js';
 import { formatFile } from '../../../../src/image/graph/create.js';
 import { allocateSharedState } from '../../../../src/image/graph/shared-state.js';

@@ -1,7 +1,6 @@
 /**
- * Every guest byte that is stored uncompressed passes the payload: under a transform that goes by guest
- * and host offset, whatever is requested reads back as it was written, and no byte lies in the file as it
- * was written.
+ * Every guest byte that is stored uncompressed passes the payload: under a cipher that goes by the sectors of the disk
+ * or of the file, whatever is requested reads back as it was written, and no byte lies in the file as it was written.
  */
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
@@ -10,11 +9,12 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { QueueCounters } from '../../../../src/engine/queues/counters.js';
 import type { FormatQueue } from '../../../../src/format/driver.js';
+import type { PayloadCipher, SectorNumbers } from '../../../../src/format/encryption/disk-key.js';
 import type { Qcow2Image } from '../../../../src/format/qcow2/image.js';
-import type { PayloadTransform } from '../../../../src/format/qcow2/requests/payload.js';
 import { Qcow2Queue } from '../../../../src/format/qcow2/requests/queue.js';
 import { formatFile } from '../../../../src/image/graph/create.js';
 import { allocateSharedState } from '../../../../src/image/graph/shared-state.js';
+import { openSectorCipher } from '../../../../src/native/sector-ciphers.js';
 import { MemoryContent, MemoryFile } from '../../../../src/storage/memory/memory-file.js';
 import { bytesOf, openOver } from '../../../crash/open-over.js';
 import { needsTool, run, temporaryFolder } from '../../../support/tools.js';
@@ -24,23 +24,17 @@ const runs = Number(process.env['COWHERD_TEST_RUNS'] ?? 25);
 const size = 40 * 16384 + 1536;
 const layout = { format: 'qcow2', size, clusterSize: 16384 } as const;
 
-/** What a byte is mixed with: never 0, and another one wherever a guest or host offset is another. */
-function maskOf(guestOffset: number, hostOffset: number): number {
-  return 1 + ((guestOffset * 31 + hostOffset * 17 + Math.floor(hostOffset / 509)) % 255);
-}
+const spec = { algorithm: 'aes-128', mode: 'xts', ivgen: 'plain64' } as const;
 
-function mixed(bytes: Uint8Array, guestOffset: number, hostOffset: number): Uint8Array {
-  return bytes.map((byte, at) => byte ^ maskOf(guestOffset + at, hostOffset + at));
+function cipherOf(numbers: SectorNumbers): PayloadCipher {
+  return {
+    cipher: openSectorCipher(
+      spec,
+      new Uint8Array(32).map((_, at) => at),
+    ),
+    numbers,
+  };
 }
-
-const cipher: PayloadTransform = {
-  encode: (bytes, guestOffset, hostOffset) =>
-    Promise.resolve(mixed(bytes, guestOffset, hostOffset)),
-  decode: (bytes, guestOffset, hostOffset) => {
-    bytes.set(mixed(bytes, guestOffset, hostOffset));
-    return Promise.resolve();
-  },
-};
 
 interface Change {
   readonly kind: 'write' | 'zero' | 'unmap' | 'discard' | 'compress';
@@ -83,6 +77,7 @@ for (const how of ['standard', 'extended', 'data file', 'backing'] as const) {
     t.diagnostic(`seed ${seed}, ${runs} runs`);
     const folder = await temporaryFolder(t);
     const hasTool = needsTool(t, 'qemu-img');
+    const payload = cipherOf(how === 'standard' ? 'guest' : 'host');
     let nth = 0;
     await fc.assert(
       fc.asyncProperty(fc.array(change, { minLength: 1, maxLength: 25 }), async (steps) => {
@@ -117,7 +112,7 @@ for (const how of ['standard', 'extended', 'data file', 'backing'] as const) {
           },
           counters: QueueCounters.take(allocateSharedState().counters),
           inOrder: false,
-          transform: cipher,
+          cipher: payload,
           beforeFirstChange: () => Promise.resolve(),
           onClosed: () => undefined,
         });
@@ -141,7 +136,9 @@ for (const how of ['standard', 'extended', 'data file', 'backing'] as const) {
         for await (const extent of format!.extents(0, size)) {
           const { start, length, offset } = extent;
           if (!extent.data || offset === undefined) continue;
-          const decoded = mixed(stored.subarray(offset, offset + length), start, offset);
+          const decoded = stored.slice(offset, offset + length);
+          const first = payload.numbers === 'guest' ? start : offset;
+          await payload.cipher.decrypt(decoded, first / 512);
           assert.ok(Buffer.compare(decoded, model.subarray(start, start + length)) === 0);
         }
         await queue.close();
