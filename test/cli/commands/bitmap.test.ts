@@ -266,3 +266,29 @@ test('bitmaps are converted with their image, but for those that were in use', a
     assert.equal(await runBoth(made, ['measure', '-O', 'qcow2', ...words]), 0);
   }
 });
+
+test('what a commit and a rebase write is recorded', async (t) => {
+  if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+  const made = await makeTwins(t, async (folder) => {
+    const write = async (image: string, ...commands: string[]): Promise<void> => {
+      const words = commands.flatMap((each) => ['-c', each]);
+      await runOk('qemu-io', ['-f', 'qcow2', ...words, image], { cwd: folder });
+    };
+    for (const name of ['disk', 'other']) {
+      await qemuImg(folder, 'create', '-q', '-f', 'qcow2', name, '8M');
+    }
+    await qemuImg(folder, 'create', '-q', '-f', 'qcow2', '-b', 'disk', '-F', 'qcow2', 'top');
+    await write('top', 'write 1M 100k', 'write -z 4M 64k');
+    await write('other', 'write 1M 64k', 'write 6M 64k');
+    for (const name of ['disk', 'top']) await qemuImg(folder, 'bitmap', '--add', name, 'since');
+    await copyFile(path.join(folder, 'top'), path.join(folder, 'moved'));
+  });
+  const dirty = async (folder: string, name: string): Promise<unknown> =>
+    bitmapsOf(await readFile(path.join(folder, name))).bitmaps;
+  assert.equal(await runBoth(made, ['rebase', '-b', 'other', '-F', 'qcow2', 'moved']), 0);
+  assert.equal(await runBoth(made, ['commit', '-q', 'top']), 0);
+  for (const name of ['disk', 'top', 'moved']) {
+    assert.deepEqual(await dirty(made.mine, name), await dirty(made.theirs, name), name);
+    await qemuImg(made.mine, 'check', '-q', name);
+  }
+});
