@@ -47,7 +47,8 @@ export function passwordOf(
     }
     throw refuse(`No secret with id '${keySecret}'`);
   }
-  const bytes = typeof secret === 'string' ? new TextEncoder().encode(secret) : secret.slice();
+  const bytes =
+    typeof secret === 'string' ? new TextEncoder().encode(secret) : new Uint8Array(secret);
   // Text with a byte of zero is none to those who go by it.
   if (isUtf8(bytes) && !bytes.includes(0)) return bytes;
   throw refuse(`Data from secret ${keySecret ?? 'given'} is not valid UTF-8`);

@@ -103,13 +103,16 @@ for (const [name, options] of Object.entries(shapes)) {
 
 test('threads of a pool have the key, and what they are told of the secret is nothing', async (t) => {
   const file = path.join(await temporaryFolder(t), 'disk');
-  await createImage(file, shapes['qcow2']);
+  const given = Buffer.from(secret);
+  const encrypt = { format: 'luks', secret: given, iterTime: 1 } as const;
+  await createImage(file, { format: 'qcow2', size, encrypt });
   const pool = await openPool(file, { queues: 4, threads: 2, encrypt: { secret } });
   const pieces = Array.from({ length: 64 }, (_, index) => index);
   const bytes = (index: number): Uint8Array => new Uint8Array(9000).fill(index + 1);
   await Promise.all(pieces.map((index) => pool.write(bytes(index), index * 9728)));
   await pool.close();
-  await using image = await openImage(file, { encrypt: { secret }, readOnly: true });
+  await using image = await openImage(file, { encrypt: { secret: given }, readOnly: true });
+  assert.equal(given.toString(), secret, 'what was given is left as it is');
   assert.ok(!JSON.stringify(image.handle()).includes(secret));
   for (const index of pieces) {
     const found = new Uint8Array(9000);
