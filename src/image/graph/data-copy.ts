@@ -32,12 +32,12 @@ export function isFlat(image: Image): boolean {
 
 /** Whether what was never written to a new image reads as anything. */
 export function beginsAsNoise(image: Image): boolean {
-  return image instanceof OpenedImage && image.beginsAsNoise;
+  return image instanceof OpenedImage && image.disk.format.beginsAsNoise === true;
 }
 
 /** Whether an image can only be written by whole clusters, compressed. */
 export function needsCompressedWrites(image: Image): boolean {
-  return image instanceof OpenedImage && image.needsCompressedWrites;
+  return image instanceof OpenedImage && image.disk.format.needsCompressedWrites === true;
 }
 
 /** Ends the disk of an image that was made open-ended, at a size in bytes; it is only closed after that. */

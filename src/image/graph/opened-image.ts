@@ -262,19 +262,9 @@ export class OpenedImage implements Image {
     return this.#parts.format.isFlat === true;
   }
 
-  /** @internal As `FormatImage.beginsAsNoise`. */
-  get beginsAsNoise(): boolean {
-    return this.#parts.format.beginsAsNoise === true;
-  }
-
   /** @internal As `FormatImage.identity`. */
   get identity(): string | undefined {
     return this.#parts.format.identity;
-  }
-
-  /** @internal Whether it can only be written by whole clusters, compressed. */
-  get needsCompressedWrites(): boolean {
-    return this.#parts.format.needsCompressedWrites === true;
   }
 
   /** @internal Where an extent of `map` lies as it is, if it does; and who counts that it is read. */
