@@ -157,7 +157,7 @@ function formsOf({ short, long }: OptionSpec): readonly string[] {
 
 /** What an option takes, where that is one of a few words. */
 function valuesOf({ argument = '' }: OptionSpec): readonly string[] {
-  if (/FORMAT/.test(argument)) return formatNames().filter(isReadableFormat);
+  if (argument.includes('FORMAT')) return formatNames().filter(isReadableFormat);
   return /^[a-z0-9]+(\|[a-z0-9]+)+$/.test(argument) ? argument.split('|') : [];
 }
 
