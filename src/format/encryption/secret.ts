@@ -16,7 +16,7 @@ export type Refuse = (why: string) => CowherdError;
 
 /** The refusal to open an image. */
 export function refusingToOpen(filename: string): Refuse {
-  return (why) => cannotOpen('ERR_COWHERD_INVALID_ARGUMENT', filename, why);
+  return (why) => cannotOpen('ERR_COWHERD_ACCESS', filename, why);
 }
 
 /** The refusal of a change. */

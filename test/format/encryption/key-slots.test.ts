@@ -168,7 +168,8 @@ test('a header that ends, or asks for endless work, is refused', async (t) => {
     await writeFile(file, whole.subarray(0, length));
     await assert.rejects(
       openImage(file, { format: 'luks', encrypt: { secret: 'one' } }),
-      (error: CowherdError) => error.code.startsWith('ERR_COWHERD_INVALID'),
+      // Where slots are cut off, no password opens any.
+      (error: CowherdError) => /^ERR_COWHERD_(?:INVALID_IMAGE|ACCESS)$/.test(error.code),
     );
   }
   for (const at of [164, 212]) {

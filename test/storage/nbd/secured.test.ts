@@ -137,7 +137,7 @@ test('credentials by objects, as the real tools have them', async (t) => {
     /Property 'tls-creds-x509\.odd' not found/,
   );
   await refused(info(object(`dir=${creds}`)), /Parameter 'id' is missing/);
-  await refused(info(['--object', 'secret,id=s,data=a']), /are not supported/);
+  await refused(info(['--object', 'iothread,id=s']), /are not supported/);
 });
 
 test('keys that are shared, by options', async (t) => {

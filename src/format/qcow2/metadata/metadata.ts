@@ -60,6 +60,9 @@ import { type OverlapLevel, Structure } from '../overlap/levels.js';
 
 /** Entries that the L1 table of an image that is written to has room for, so that its disk can grow. */
 const leastL1Room = 4096;
+/** Bytes of address space kept for what bitmaps record, and the finest granularity that they have. */
+const leastDirtyMapBytes = 64 * 1024 * 1024;
+const finestGranularity = 512;
 /** Share of the cache budget that L2 slices get; refcount slices get the rest. */
 const l2Share = 7 / 8;
 
@@ -133,7 +136,7 @@ export async function loadQcow2Memory(
     allocator: allocateAllocatorMemory(geometry, fileEnd, blocks, mostBlocks),
     limbo: allocateLimbo(),
     overlap: allocateOverlapMemory(0, 0),
-    dirtyMap: allocateDirtyMap(isWritten ? maxBitmapBytes : 0),
+    dirtyMap: allocateDirtyMap(isWritten ? mostDirtyMapBytes(header) : 0),
     recordedBitmaps: new SharedArrayBuffer(isWritten ? maxBitmaps : 0),
     writable: isWritten,
   };
@@ -142,6 +145,12 @@ export async function loadQcow2Memory(
   if (overlapLevel === undefined) return memory;
   const source = { file, header, geometry, l1, refcountTable };
   return { ...memory, overlap: await loadOverlapMemory(source, overlapLevel) };
+}
+
+/** Bytes that bits of the finest granularity take for twice the disk, or for a small one that has become large. */
+function mostDirtyMapBytes({ size }: Qcow2Header): number {
+  const twice = Math.ceil((2 * size) / finestGranularity / 8);
+  return Math.min(maxBitmapBytes, Math.max(leastDirtyMapBytes, twice));
 }
 
 /** Entries of the longest refcount table that so many clusters may come to need, with counts of 64 bits. */
