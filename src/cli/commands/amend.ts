@@ -20,9 +20,7 @@ const options = {
   ...shared.formatOption,
   ...shared.quietOption,
   ...shared.progressOption,
-  imageOpts: shared.readerOptions.imageOpts,
-  object: shared.readerOptions.object,
-  aio: shared.readerOptions.aio,
+  ...shared.writerOptions,
   cache: { short: 't', long: 'cache', argument: 'MODE', help: 'cache mode of the image' },
   options: {
     short: 'o',

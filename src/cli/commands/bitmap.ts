@@ -43,9 +43,7 @@ const options = {
     argument: 'FORMAT',
     help: 'format of the image of -b',
   },
-  imageOpts: shared.readerOptions.imageOpts,
-  object: shared.readerOptions.object,
-  aio: shared.readerOptions.aio,
+  ...shared.writerOptions,
 } as const satisfies OptionSpecs<string>;
 
 const actions = ['add', 'remove', 'clear', 'enable', 'disable', 'merge'] as const;

@@ -26,6 +26,7 @@ import { progressDisplay } from '../text/progress.js';
 import type { Session } from '../process/session.js';
 import * as shared from '../options/shared-options.js';
 import { statsTable } from '../text/stats-table.js';
+import { tellingFindings } from './open.js';
 import {
   standardInput,
   standardInputName,
@@ -269,9 +270,7 @@ async function convertToFile(
           digests += checksumLines(hooks.checksum.algorithm, sources[index].given, result);
         },
         targetOptions: target.settings,
-        onTargetFinding: ({ message }) => {
-          session.complain(`${message}\n`);
-        },
+        onTargetFinding: tellingFindings(session).onFinding,
         onTargetWarning: (message) => {
           session.warn(message);
         },

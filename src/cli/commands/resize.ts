@@ -18,9 +18,7 @@ const options = {
   ...shared.helpOption,
   ...shared.formatOption,
   ...shared.quietOption,
-  imageOpts: shared.readerOptions.imageOpts,
-  object: shared.readerOptions.object,
-  aio: shared.readerOptions.aio,
+  ...shared.writerOptions,
   preallocation: {
     long: 'preallocation',
     argument: 'MODE',

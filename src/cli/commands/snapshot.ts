@@ -17,9 +17,7 @@ const options = {
   ...shared.formatOption,
   ...shared.quietOption,
   forceShare: shared.readerOptions.forceShare,
-  imageOpts: shared.readerOptions.imageOpts,
-  object: shared.readerOptions.object,
-  aio: shared.readerOptions.aio,
+  ...shared.writerOptions,
   list: { short: 'l', long: 'list', help: 'list the snapshots; done if nothing else is asked for' },
   create: {
     short: 'c',

@@ -46,6 +46,13 @@ export const readerOptions = {
   aio: { long: 'aio', argument: 'ENGINE', help: 'I/O engine: io_uring, threads or auto' },
 } as const satisfies Record<string, OptionSpec>;
 
+/** Options of commands that change an image: how it is named, and opened. */
+export const writerOptions = {
+  imageOpts: readerOptions.imageOpts,
+  object: readerOptions.object,
+  aio: readerOptions.aio,
+} as const satisfies Record<string, OptionSpec>;
+
 /** `--output`, text for people or for programs. */
 export const outputOption = {
   output: { long: 'output', argument: 'human|json', help: 'how to print the result' },

@@ -3,7 +3,7 @@ import type { QueueCounters } from '../../engine/queues/counters.js';
 import { Entrance, type Node } from '../../engine/queues/node.js';
 import { RequestPool } from '../../engine/queues/request-pool.js';
 import { givenAway, problemWith } from '../../errors.js';
-import { preallocate, reserveBlocks } from '../../storage/preallocate.js';
+import { reserveBlocks } from '../../storage/preallocate.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type {
   BackingReader,
@@ -28,6 +28,7 @@ import { Passwords } from '../encryption/passwords.js';
 import { Payload, isWhole } from '../encryption/payload.js';
 import { refusingImage } from '../encryption/secret.js';
 import type { FormatFacts } from '../facts.js';
+import { fileResizing } from '../file-resizing.js';
 
 const sectorBytes = 512;
 /** Bytes of zeroes that are enciphered at once. */
@@ -59,6 +60,7 @@ export class LuksImage implements FormatImage {
   readonly clusterSize = undefined;
   readonly backing = undefined;
   readonly beginsAsNoise = true;
+  readonly resizing: DiskResizing;
   readonly #file: StorageFile;
   readonly #handle: LuksHandle;
   readonly #node: Node;
@@ -70,6 +72,7 @@ export class LuksImage implements FormatImage {
     this.#handle = handle;
     this.#node = node;
     this.#cipher = handle.diskKey && payloadCipher(handle.diskKey);
+    this.resizing = fileResizing(file, node, payloadOffsetOf(handle.header));
   }
 
   handle(): LuksHandle {
@@ -85,41 +88,6 @@ export class LuksImage implements FormatImage {
     const first = payloadOffsetOf(this.#handle.header);
     return new LuksQueue(file, first, this.#cipher, this.#node, counters);
   }
-
-  readonly resizing: DiskResizing = {
-    check: async (size, preallocation) => {
-      const { filename, limits } = this.#file;
-      const refuse = (why: string): never => {
-        throw problemWith('ERR_COWHERD_UNSUPPORTED', filename, why);
-      };
-      if (preallocation === 'metadata') refuse("Preallocation mode 'metadata' unsupported");
-      if (!limits.blockDevice) return;
-      if (preallocation !== 'off') {
-        refuse(`Preallocation mode '${preallocation}' unsupported for this non-regular file`);
-      }
-      if (this.#endOf(size) > (await this.#file.size())) refuse('Cannot grow device files');
-      if (size < this.#node.size) refuse('Cannot resize device files');
-    },
-    grow: async (size, preallocation, signal) => {
-      const old = this.#endOf(this.#node.size);
-      const end = this.#endOf(size);
-      if (preallocation !== 'falloc' && preallocation !== 'full') {
-        await this.#file.truncate(end);
-        return;
-      }
-      try {
-        await preallocate(this.#file, old, end - old, preallocation, signal);
-      } catch (error) {
-        // As far as it has come the disk would be larger.
-        await this.#file.truncate(old);
-        throw error;
-      }
-    },
-    finish: async (size) => {
-      if (!this.#file.limits.blockDevice) await this.#file.truncate(this.#endOf(size));
-      await this.#file.flush();
-    },
-  };
 
   // eslint-disable-next-line @typescript-eslint/require-await -- others have to ask their files
   async *extents(offset: number, length: number): AsyncGenerator<StoredExtent> {
@@ -145,11 +113,6 @@ export class LuksImage implements FormatImage {
 
   get passwords(): Passwords {
     return new Passwords(this.#file, this.#file.filename);
-  }
-
-  /** Where in the file a disk of a size ends. */
-  #endOf(size: number): number {
-    return payloadOffsetOf(this.#handle.header) + size;
   }
 }
 

@@ -3,7 +3,7 @@ import { Counter, type QueueCounters } from '../../engine/queues/counters.js';
 import { RequestPool } from '../../engine/queues/request-pool.js';
 import { Entrance, type Node } from '../../engine/queues/node.js';
 import { givenAway, problemWith } from '../../errors.js';
-import { preallocate, reserveBlocks } from '../../storage/preallocate.js';
+import { reserveBlocks } from '../../storage/preallocate.js';
 import type { StorageFile } from '../../storage/storage.js';
 import {
   type BackingReader,
@@ -18,6 +18,7 @@ import {
   copiedBytes,
 } from '../driver.js';
 import type { FormatFacts } from '../facts.js';
+import { fileResizing } from '../file-resizing.js';
 
 const sectorSize = 512;
 
@@ -47,6 +48,7 @@ export class RawImage implements FormatImage {
   readonly clusterSize = undefined;
   readonly isFlat = true;
   readonly backing = undefined;
+  readonly resizing: DiskResizing;
   readonly #file: StorageFile;
   readonly #node: Node;
 
@@ -54,6 +56,7 @@ export class RawImage implements FormatImage {
     this.#file = file;
     this.size = size;
     this.#node = node;
+    this.resizing = fileResizing(file, node);
   }
 
   handle(): RawHandle {
@@ -71,38 +74,6 @@ export class RawImage implements FormatImage {
   async endAt(size: number): Promise<void> {
     if (!this.#file.limits.blockDevice) await this.#file.truncate(size);
   }
-
-  readonly resizing: DiskResizing = {
-    check: async (size, preallocation) => {
-      const { filename, limits } = this.#file;
-      const refuse = (why: string): never => {
-        throw problemWith('ERR_COWHERD_UNSUPPORTED', filename, why);
-      };
-      if (preallocation === 'metadata') refuse("Preallocation mode 'metadata' unsupported");
-      if (!limits.blockDevice) return;
-      if (preallocation !== 'off') {
-        refuse(`Preallocation mode '${preallocation}' unsupported for this non-regular file`);
-      }
-      if (size > (await this.#file.size())) refuse('Cannot grow device files');
-      if (size < this.#node.size) refuse('Cannot resize device files');
-    },
-    grow: async (size, preallocation, signal) => {
-      const { size: old } = this.#node;
-      if (preallocation === 'falloc' || preallocation === 'full') {
-        try {
-          await preallocate(this.#file, old, size - old, preallocation, signal);
-        } catch (error) {
-          // As far as it has come the disk would be larger.
-          await this.#file.truncate(old);
-          throw error;
-        }
-      } else await this.#file.truncate(size);
-    },
-    finish: async (size) => {
-      if (!this.#file.limits.blockDevice) await this.#file.truncate(size);
-      await this.#file.flush();
-    },
-  };
 
   async *extents(
     offset: number,

@@ -14,7 +14,7 @@ import {
   size as sizeRule,
 } from '../options/option-check.js';
 import { resizeDisk } from './resize.js';
-import type { WholeDisk } from './whole-disk.js';
+import { type WholeDisk, checkWritable } from './whole-disk.js';
 
 /** Rules of `amend`'s options. */
 const amendRules: OptionRules<AmendOptions> = {
@@ -36,9 +36,7 @@ export async function amendDisk(disk: WholeDisk, options: AmendOptions): Promise
   checkOptions(options, amendRules, filename);
   const { size: wanted, signal, onProgress, ...changes } = options;
   const { amendment } = format;
-  if (!node.permissions.write) {
-    throw problemWith('ERR_COWHERD_READ_ONLY', filename, 'Image is read-only');
-  }
+  checkWritable(disk);
   if (amendment === undefined) {
     const why = 'the format does not support option amendment';
     throw problemWith('ERR_COWHERD_UNSUPPORTED', filename, why);

@@ -19,7 +19,7 @@ import {
   flag,
   wholeNumber,
 } from '../options/option-check.js';
-import type { WholeDisk } from './whole-disk.js';
+import { type ChangeableDisk, type WholeDisk, checkWritable } from './whole-disk.js';
 
 const rules: OptionRules<BitmapOptions> = { signal: abortSignal };
 const addingRules: OptionRules<AddBitmapOptions> = {
@@ -36,12 +36,7 @@ interface ReportedRange {
 }
 
 /** What has the bitmaps. */
-export interface BitmapDisk extends WholeDisk {
-  /** Runs a change after those that are under way; ends it as its signal says. */
-  readonly change: <Result>(
-    signal: AbortSignal | undefined,
-    section: () => Promise<Result>,
-  ) => Promise<Result>;
+export interface BitmapDisk extends ChangeableDisk {
   /** What one says of a part of the disk; checks the range. */
   readonly extents: (name: string, range: ReportedRange) => AsyncIterable<BitmapExtent>;
 }
@@ -160,9 +155,7 @@ export class BitmapsOfImage implements ImageBitmaps {
     if (typeof name !== 'string') throw badArgument(filename, 'the name of a bitmap is a string');
     const { signal } = options;
     await change(signal, async () => {
-      if (!node.permissions.write) {
-        throw problemWith('ERR_COWHERD_READ_ONLY', filename, 'Image is read-only');
-      }
+      checkWritable(this.#disk);
       const { bitmaps } = format;
       if (bitmaps === undefined) throw refusal(filename, name);
       signal?.throwIfAborted();

@@ -3,7 +3,7 @@ import { problemWith } from '../../errors.js';
 import { sizeInBytes } from '../../size.js';
 import type { ResizeOptions } from '../api/options.js';
 import { type OptionRules, abortSignal, flag, oneOf } from '../options/option-check.js';
-import type { WholeDisk } from './whole-disk.js';
+import { type WholeDisk, checkWritable } from './whole-disk.js';
 
 /** Disks end on a sector. */
 const sectorBytes = 512;
@@ -24,9 +24,7 @@ export async function resizeDisk(
   const { filename, format, node } = disk;
   const size = sizeInBytes(wanted, 'image size');
   const { resizing } = format;
-  if (!node.permissions.write) {
-    throw problemWith('ERR_COWHERD_READ_ONLY', filename, 'Image is read-only');
-  }
+  checkWritable(disk);
   if (resizing === undefined) {
     const why = 'Image format driver does not support resize';
     throw problemWith('ERR_COWHERD_UNSUPPORTED', filename, why);

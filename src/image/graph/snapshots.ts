@@ -5,19 +5,14 @@ import type { SnapshotFacts } from '../../format/facts.js';
 import type { ImageSnapshots, SnapshotOptions, TakeSnapshotOptions } from '../api/image.js';
 import type { SnapshotInfo } from '../api/reports.js';
 import { snapshotInfo } from '../report/info.js';
-import type { WholeDisk } from './whole-disk.js';
+import { type ChangeableDisk, checkWritable } from './whole-disk.js';
 import { type OptionRules, abortSignal, checkOptions, date } from '../options/option-check.js';
 
 const rules: OptionRules<SnapshotOptions> = { signal: abortSignal };
 const takingRules: OptionRules<TakeSnapshotOptions> = { date, signal: abortSignal };
 
 /** What has the snapshots. */
-export interface SnapshotDisk extends WholeDisk {
-  /** Runs a change after those that are under way; ends it as its signal says. */
-  readonly change: <Result>(
-    signal: AbortSignal | undefined,
-    section: () => Promise<Result>,
-  ) => Promise<Result>;
+export interface SnapshotDisk extends ChangeableDisk {
   /** Told when the disk may have another size. */
   readonly onResized: () => void;
 }
@@ -91,9 +86,7 @@ export class SnapshotsOfImage implements ImageSnapshots {
     checkOptions(options, optionRules, filename);
     const { signal } = options;
     return change(signal, async () => {
-      if (!node.permissions.write) {
-        throw problemWith('ERR_COWHERD_READ_ONLY', filename, 'Image is read-only');
-      }
+      checkWritable(this.#disk);
       const { snapshots } = format;
       if (snapshots === undefined) {
         const why = 'Block driver does not support snapshots';

@@ -21,6 +21,7 @@ import { ExtensionType, type HeaderExtension } from '../layout/header-extensions
 import { ClusterKind } from '../layout/l2-entry.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
 import { walkTables } from '../tables/table-walk.js';
+import { refcountOrderOfBits, versionOfLevel, wrongRefcountBits } from './create-options.js';
 import { ChangeProgress, type StepOptions } from './change-progress.js';
 import type { ExclusiveChanges } from './exclusive.js';
 import { ZeroExpansion } from './expand-zeroes.js';
@@ -73,10 +74,11 @@ export class Qcow2Amendment implements Amendment {
     if (changes.dataFileRaw === true && !isRaw) {
       throw this.#refusal('data-file-raw cannot be set on existing images');
     }
-    if (version < 3 && refcountOrder !== header.refcountOrder) {
-      const why =
-        'Refcount widths other than 16 bits require compatibility level 1.1 or above (use compat=1.1 or greater)';
-      if (refcountOrder !== version2RefcountOrder) throw this.#refusal(why);
+    const isWidth = refcountOrder !== header.refcountOrder;
+    if (version < 3 && isWidth && refcountOrder !== version2RefcountOrder) {
+      throw this.#refusal(
+        'Refcount widths other than 16 bits require compatibility level 1.1 or above (use compat=1.1 or greater)',
+      );
     }
     this.#checkBacking(changes, header);
     if (version < 3 && changes.lazyRefcounts === true && !wasLazy) {
@@ -84,7 +86,7 @@ export class Qcow2Amendment implements Amendment {
         'Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)',
       );
     }
-    if (refcountOrder !== header.refcountOrder) {
+    if (isWidth) {
       await new RefcountOrderChange(this.#metadata, this.#changes, refcountOrder).check();
     }
     if (version < header.version) await this.#checkDowngrade(decided, size);
@@ -142,23 +144,16 @@ export class Qcow2Amendment implements Amendment {
   #decide({ compat, refcountBits, lazyRefcounts }: FormatChanges): Decided {
     const { header } = this.#metadata.headerFile;
     const refcountOrder =
-      refcountBits === undefined ? header.refcountOrder : Math.log2(refcountBits);
-    if (!Number.isInteger(refcountOrder) || refcountOrder < 0 || refcountOrder > 6) {
-      throw this.#refusal('Refcount width must be a power of two and may not exceed 64 bits');
-    }
+      refcountBits === undefined ? header.refcountOrder : refcountOrderOfBits(refcountBits);
+    if (refcountOrder === undefined) throw this.#refusal(wrongRefcountBits);
     const wasLazy = (header.compatibleFeatures & Compatible.lazyRefcounts) !== 0;
+    const version = compat === undefined ? header.version : versionOfLevel(compat);
+    if (version === undefined) throw this.#refusal(`Unknown compatibility level ${compat!}`);
     return {
-      version: this.#decideVersion(compat, header.version),
+      version,
       refcountOrder,
       isLazy: lazyRefcounts ?? wasLazy,
     };
-  }
-
-  #decideVersion(compat: string | undefined, present: 2 | 3): 2 | 3 {
-    if (compat === undefined) return present;
-    if (compat === '0.10' || compat === 'v2') return 2;
-    if (compat === '1.1' || compat === 'v3') return 3;
-    throw this.#refusal(`Unknown compatibility level ${compat}`);
   }
 
   #checkBacking({ backingFile, backingFormat }: FormatChanges, header: Qcow2Header): void {
@@ -223,19 +218,17 @@ export class Qcow2Amendment implements Amendment {
     const { dataFile, dataFileRaw } = changes;
     const { isLazy, version: wanted } = this.#decide(changes);
     const isUpgrade = wanted > features.version;
+    // A lower one comes last.
     const version = isUpgrade ? wanted : features.version;
     const { lazyRefcounts } = Compatible;
     const compatible = features.compatibleFeatures & ~lazyRefcounts;
     const raw = dataFileRaw === false ? Autoclear.rawExternalData : 0;
     return {
       features: {
+        ...features,
         version,
-        incompatibleFeatures: features.incompatibleFeatures,
         compatibleFeatures: version === 3 && isLazy ? compatible | lazyRefcounts : compatible,
         autoclearFeatures: features.autoclearFeatures & ~raw,
-        hasUnknownAutoclear: features.hasUnknownAutoclear,
-        refcountOrder: features.refcountOrder,
-        compressionType: features.compressionType,
       },
       extensions: withNames(extensions, { dataFile, isUpgrade }),
       name,

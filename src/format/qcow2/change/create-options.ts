@@ -10,6 +10,8 @@ import { encryptPrefix } from '../contents/encryption.js';
 
 const defaultClusterBits = 16;
 const defaultRefcountBits = 16;
+/** What is wrong with a width that there is not. */
+export const wrongRefcountBits = 'Refcount width must be a power of two and may not exceed 64 bits';
 const preallocations: readonly Preallocation[] = ['off', 'metadata', 'falloc', 'full'];
 
 /**
@@ -101,9 +103,16 @@ function decideEncryption({
   return decided;
 }
 
-function decideVersion(compat: string): 2 | 3 {
+/** The version that a level of compatibility names; undefined if it is none. */
+export function versionOfLevel(compat: string): 2 | 3 | undefined {
   if (compat === '0.10' || compat === 'v2') return 2;
   if (compat === '1.1' || compat === 'v3') return 3;
+  return undefined;
+}
+
+function decideVersion(compat: string): 2 | 3 {
+  const version = versionOfLevel(compat);
+  if (version !== undefined) return version;
   throw invalid(`Invalid parameter '${compat}' for compat`);
 }
 
@@ -119,11 +128,15 @@ function decideClusterBits(clusterSize: number | string | undefined): number {
 }
 
 function decideRefcountOrder(refcountBits = defaultRefcountBits): number {
-  const order = Math.log2(refcountBits);
-  if (!Number.isInteger(order) || order < 0 || order > 6) {
-    throw invalid('Refcount width must be a power of two and may not exceed 64 bits');
-  }
-  return order;
+  const order = refcountOrderOfBits(refcountBits);
+  if (order !== undefined) return order;
+  throw invalid(wrongRefcountBits);
+}
+
+/** log2 of a width of reference counts; undefined for one that there is not. */
+export function refcountOrderOfBits(bits: number): number | undefined {
+  const order = Math.log2(bits);
+  return Number.isInteger(order) && order >= 0 && order <= 6 ? order : undefined;
 }
 
 function decidePreallocation(options: CreateOptions): Preallocation {

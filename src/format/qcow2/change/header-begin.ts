@@ -59,10 +59,17 @@ interface Plan {
 export class HeaderBegin {
   readonly #metadata: Qcow2Metadata;
   readonly #cluster: Uint8Array;
+  readonly contents: BeginContents;
 
   private constructor(metadata: Qcow2Metadata, cluster: Uint8Array) {
     this.#metadata = metadata;
     this.#cluster = cluster;
+    const { headerFile, file } = metadata;
+    const { extensions } = decodeHeader(cluster, file.filename);
+    const start = Number(this.#view.getBigUint64(nameOffsetAt));
+    const length = start === 0 ? 0 : this.#view.getUint32(nameLengthAt);
+    const name = cluster.slice(start, start + length);
+    this.contents = { features: headerFile.header, extensions, name };
   }
 
   static async read(metadata: Qcow2Metadata): Promise<HeaderBegin> {
@@ -70,15 +77,6 @@ export class HeaderBegin {
     const bytes = new Uint8Array(Math.min(geometry.clusterSize, await file.size()));
     await file.read(bytes, 0);
     return new HeaderBegin(metadata, bytes);
-  }
-
-  get contents(): BeginContents {
-    const { headerFile, file } = this.#metadata;
-    const { extensions } = decodeHeader(this.#cluster, file.filename);
-    const start = Number(this.#view.getBigUint64(nameOffsetAt));
-    const length = start === 0 ? 0 : this.#view.getUint32(nameLengthAt);
-    const name = this.#cluster.slice(start, start + length);
-    return { features: headerFile.header, extensions, name };
   }
 
   /** Whether the place of the bitmaps changes with the first sector. */
