@@ -1,5 +1,7 @@
 /** The options of a new image: their types for programs, and what each format says of its own. */
 
+import type { PasswordChange } from './encryption/passwords.js';
+
 /** Space reserved at creation, as QEMU's `preallocation`. */
 export type Preallocation = 'off' | 'metadata' | 'falloc' | 'full';
 
@@ -76,9 +78,11 @@ export interface CreateOptions {
 export interface CreateOption {
   /** QEMU's name. */
   readonly name: string;
-  /** The library's name: a member of `CreateOptions`, or of its `encrypt`, or `size`. */
+  /** The library's name: a member of `CreateOptions`, or of `encrypt` of a new image or of a change, or `size`. */
   readonly key:
-    Exclude<keyof CreateOptions, 'encrypt'> | `encrypt.${keyof EncryptOptions}` | 'size';
+    | Exclude<keyof CreateOptions, 'encrypt'>
+    | `encrypt.${keyof EncryptOptions | keyof PasswordChange}`
+    | 'size';
   readonly type: 'string' | 'size' | 'switch' | 'number';
   /** One line. */
   readonly help: string;
@@ -98,6 +102,8 @@ export interface CreateOption {
 export interface FormatCreation {
   /** The options there are, in the order in which QEMU prints them. */
   readonly options: readonly CreateOption[];
+  /** What can be changed later beside those of them that are amendable. */
+  readonly amendOptions?: readonly CreateOption[];
   /** Names of options, and of groups of them, that QEMU has, and why they are refused. */
   readonly refused?: readonly { readonly name: string; readonly why: string }[];
   /** Whether its images can hold compressed data. */

@@ -9,7 +9,7 @@ import type { CopiedPart, CopySegment, StorageFile } from '../storage/storage.js
 import type { ByteStream } from '../storage/stream/byte-stream.js';
 import type { CheckOptions, CheckReport, Finding } from './check.js';
 import type { CreateOptions, Preallocation } from './create-options.js';
-import type { Passwords } from './encryption/passwords.js';
+import type { PasswordChange } from './encryption/passwords.js';
 import type { BitmapState, FormatFacts, SnapshotFacts } from './facts.js';
 import type { StreamedDisk } from './streamed.js';
 
@@ -259,7 +259,7 @@ export interface DiskSnapshots {
 }
 
 /** What an image is to be from now on; what is left out stays as it is. */
-export type FormatChanges = Pick<
+export interface FormatChanges extends Pick<
   CreateOptions,
   | 'compat'
   | 'refcountBits'
@@ -268,7 +268,10 @@ export type FormatChanges = Pick<
   | 'backingFormat'
   | 'dataFile'
   | 'dataFileRaw'
->;
+> {
+  /** Of a disk behind a header of LUKS: its passwords. */
+  readonly encrypt?: PasswordChange | undefined;
+}
 
 /** How a change is cancelled, and who hears how far it is: bytes of tables that were looked through, and of all. */
 export interface ChangeOptions {
@@ -402,11 +405,9 @@ export interface FormatImage {
   /** Bytes that can be in the image without those around them; those of a cluster if absent. */
   readonly granule?: number;
   /** How it comes to be of another kind; absent where it cannot. */
-  readonly amendment?: Amendment;
+  readonly amendment?: Amendment | undefined;
   /** How its disk gets another size; absent where it cannot. */
   readonly resizing?: DiskResizing;
-  /** The passwords of its disk; absent where it has none that can be changed. */
-  readonly passwords?: Passwords | undefined;
   /** Absent for a format without internal snapshots. */
   readonly snapshots?: DiskSnapshots;
   /** Absent for a format without persistent bitmaps. */

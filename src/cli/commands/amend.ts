@@ -28,7 +28,10 @@ const options = {
     argument: 'LIST',
     help: 'what is to change as name=value,name=value; `-o help` lists what can',
   },
-  force: { long: 'force', help: 'allow what may make the image unreadable' },
+  force: {
+    long: 'force',
+    help: 'allow what loses the disk: the last password given up, one written over',
+  },
 } as const satisfies OptionSpecs<string>;
 
 /** The command. */
@@ -40,6 +43,7 @@ export const amendCommand: Command = {
   examples: [
     'amend -o compat=1.1,lazy_refcounts=on disk.qcow2',
     'amend -o refcount_bits=64 disk.qcow2',
+    'amend --object secret,id=new,file=password -o encrypt.state=active,encrypt.new-secret=new disk.qcow2',
     'amend -f qcow2 -o help',
   ],
   async run(words, session) {
@@ -80,8 +84,9 @@ export const amendCommand: Command = {
         await session.print(amendOptionsHelp(image.format));
         return 0;
       }
-      const changes = parseAmendOptions(image.format, list);
-      await image.amend({ ...changes, signal, onProgress: progress.update });
+      const changes = parseAmendOptions(image.format, list, objects.secrets);
+      const encrypt = changes.encrypt && { ...changes.encrypt, force: line.has('force') };
+      await image.amend({ ...changes, encrypt, signal, onProgress: progress.update });
       progress.finish();
     } catch (error) {
       if (signal.aborted || !(error instanceof CowherdError)) throw error;

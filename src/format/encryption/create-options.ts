@@ -1,4 +1,4 @@
-/** The options by which new images are encrypted, each with QEMU's name behind a prefix. */
+/** The options of encryption, of new images and of changes, each with QEMU's name behind a prefix. */
 import type { CreateOption } from '../create-options.js';
 
 const ciphers = [
@@ -31,11 +31,48 @@ export function luksOptions(prefix: string): readonly CreateOption[] {
     ]),
     chosen('ivgen-hash-alg', 'encrypt.ivgenHashAlg', 'Name of IV generator hash algorithm', hashes),
     chosen('hash-alg', 'encrypt.hashAlg', 'Name of encryption hash algorithm', hashes),
-    {
-      name: `${prefix}iter-time`,
-      key: 'encrypt.iterTime',
-      type: 'number',
-      help: 'Time to spend in PBKDF in milliseconds',
-    },
+    iterTimeOption(prefix),
   ];
+}
+
+/** By what the passwords of a disk behind a header of LUKS change. */
+export function passwordOptions(prefix: string): readonly CreateOption[] {
+  return [
+    {
+      name: `${prefix}state`,
+      key: 'encrypt.state',
+      type: 'string',
+      help: 'Select new state of affected keyslots (active/inactive)',
+      values: ['active', 'inactive'],
+      label: 'state',
+    },
+    {
+      name: `${prefix}keyslot`,
+      key: 'encrypt.keyslot',
+      type: 'number',
+      help: 'Select a single keyslot to modify explicitly',
+    },
+    {
+      name: `${prefix}old-secret`,
+      key: 'encrypt.oldKeySecret',
+      type: 'string',
+      help: 'Select all keyslots that match this password',
+    },
+    {
+      name: `${prefix}new-secret`,
+      key: 'encrypt.newKeySecret',
+      type: 'string',
+      help: 'New secret to set in the matching keyslots. Empty string to erase',
+    },
+    iterTimeOption(prefix),
+  ];
+}
+
+function iterTimeOption(prefix: string): CreateOption {
+  return {
+    name: `${prefix}iter-time`,
+    key: 'encrypt.iterTime',
+    type: 'number',
+    help: 'Time to spend in PBKDF in milliseconds',
+  };
 }

@@ -160,8 +160,8 @@ function iterationsFor(
 
 /** A password that is added. */
 export interface AddedKey {
-  /** One that is there. */
-  readonly password: Uint8Array;
+  /** Of the disk, which the new password comes to open. */
+  readonly masterKey: Uint8Array;
   readonly newPassword: Uint8Array;
   /** Left out, the first that is free. */
   readonly slot?: number | undefined;
@@ -187,7 +187,7 @@ export interface ErasedKey {
 export async function addKey(
   header: LuksHeader,
   area: LuksArea,
-  { password, newPassword, slot, iterTimeMs, force = false }: AddedKey,
+  { masterKey, newPassword, slot, iterTimeMs, force = false }: AddedKey,
   refuse: Refuse,
 ): Promise<LuksHeader> {
   const { slots } = header;
@@ -200,27 +200,22 @@ export async function addKey(
   if (slots[index].active && !force) {
     throw refuse(`Refusing to overwrite active keyslot ${index} - please erase it first`);
   }
-  const masterKey = await unlock(header, area, password, refuse);
-  try {
-    // What is written over an active slot goes to the room of a free one, which the two then exchange.
-    const swaps = slots[index].active && free >= 0;
-    const room = slots[swaps ? free : index];
-    const target = { ...slots[index], keySector: room.keySector };
-    const filled = await fillSlot(header, target, masterKey, newPassword, iterTimeMs, refuse);
-    await area.write(filled.split, room.keySector * sectorBytes);
-    await area.flush();
-    const { keySector } = slots[index];
-    const changed = slots.map((each, at) => {
-      if (at === index) return filled.slot;
-      return swaps && at === free ? { ...each, keySector } : each;
-    });
-    const result = { ...header, slots: changed };
-    await writeHeader(result, area);
-    if (swaps) await overwrite(result, free, area);
-    return result;
-  } finally {
-    masterKey.fill(0);
-  }
+  // What is written over an active slot goes to the room of a free one, which the two then exchange.
+  const swaps = slots[index].active && free >= 0;
+  const room = slots[swaps ? free : index];
+  const target = { ...slots[index], keySector: room.keySector };
+  const filled = await fillSlot(header, target, masterKey, newPassword, iterTimeMs, refuse);
+  await area.write(filled.split, room.keySector * sectorBytes);
+  await area.flush();
+  const { keySector } = slots[index];
+  const changed = slots.map((each, at) => {
+    if (at === index) return filled.slot;
+    return swaps && at === free ? { ...each, keySector } : each;
+  });
+  const result = { ...header, slots: changed };
+  await writeHeader(result, area);
+  if (swaps) await overwrite(result, free, area);
+  return result;
 }
 
 /**
@@ -290,7 +285,7 @@ export async function eraseKeys(
 
 function refuseBadIndex(index: number, refuse: Refuse): void {
   if (index >= 0 && index < slotCount) return;
-  throw refuse(`Invalid keyslot ${index} specified, must be between 0 and ${slotCount - 1}`);
+  throw refuse(`Invalid keyslot ${index >>> 0} specified, must be between 0 and ${slotCount - 1}`);
 }
 
 /** Has the header be there in one step: a slot that reaches into the second sector is made active in the first. */

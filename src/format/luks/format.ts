@@ -1,6 +1,6 @@
 /** Encrypted disks behind a header of LUKS 1. */
 import { fileOptions, preallocationOption, sizeOption } from '../create-options.js';
-import { luksOptions } from '../encryption/create-options.js';
+import { luksOptions, passwordOptions } from '../encryption/create-options.js';
 import type { Format } from '../format.js';
 
 /** The format. */
@@ -35,6 +35,7 @@ export const luksFormat = {
       preallocationOption(['off', 'falloc', 'full'], { isOfFile: true }),
       ...fileOptions,
     ],
+    amendOptions: passwordOptions(''),
   },
   load: async () => (await import('./driver.js')).luksDriver,
 } as const satisfies Format;

@@ -6,6 +6,7 @@ import { givenAway, problemWith } from '../../errors.js';
 import { reserveBlocks } from '../../storage/preallocate.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type {
+  Amendment,
   BackingReader,
   DiskResizing,
   FormatHandle,
@@ -61,6 +62,7 @@ export class LuksImage implements FormatImage {
   readonly backing = undefined;
   readonly beginsAsNoise = true;
   readonly resizing: DiskResizing;
+  readonly amendment: Amendment | undefined;
   readonly #file: StorageFile;
   readonly #handle: LuksHandle;
   readonly #node: Node;
@@ -72,6 +74,7 @@ export class LuksImage implements FormatImage {
     this.#handle = handle;
     this.#node = node;
     this.#cipher = handle.diskKey && payloadCipher(handle.diskKey);
+    this.amendment = handle.diskKey && passwordAmendment(file, handle.diskKey);
     this.resizing = fileResizing(file, node, payloadOffsetOf(handle.header));
   }
 
@@ -110,10 +113,19 @@ export class LuksImage implements FormatImage {
       if (last && diskKey !== undefined) forgetKey(diskKey);
     }
   }
+}
 
-  get passwords(): Passwords {
-    return new Passwords(this.#file, this.#file.filename);
-  }
+/** How the passwords of an image change, which is all that can. */
+function passwordAmendment(file: StorageFile, diskKey: DiskKey): Amendment {
+  const passwords = new Passwords(file, file.filename, diskKey);
+  return {
+    check({ encrypt = {} }) {
+      passwords.check(encrypt);
+      return Promise.resolve();
+    },
+    begin: ({ encrypt = {} }) => passwords.change(encrypt),
+    finish: () => Promise.resolve(),
+  };
 }
 
 class LuksQueue implements FormatQueue {

@@ -1,7 +1,7 @@
 /** The format that this package is for. */
 import { openOptions } from './open-options.js';
 import { backingOptions, fileOptions, preallocationOption, sizeOption } from '../create-options.js';
-import { luksOptions } from '../encryption/create-options.js';
+import { luksOptions, passwordOptions } from '../encryption/create-options.js';
 import type { Format } from '../format.js';
 import { isQcow2, qcow2Magic } from './layout/header.js';
 
@@ -104,6 +104,7 @@ export const qcow2Format = {
       },
       ...fileOptions,
     ],
+    amendOptions: passwordOptions('encrypt.'),
   },
   load: async () => (await import('./driver.js')).qcow2Driver,
 } as const satisfies Format;

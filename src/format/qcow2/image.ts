@@ -24,10 +24,9 @@ import {
   payloadCipher,
 } from '../encryption/disk-key.js';
 import { DescribedQueue } from '../encryption/described-queue.js';
-import { Passwords } from '../encryption/passwords.js';
 import type { FormatFacts } from '../facts.js';
 import { asHostOffset } from './layout/geometry.js';
-import { luksArea, openEncryption } from './contents/encryption.js';
+import { openEncryption } from './contents/encryption.js';
 import { storedExtents } from './report/stored-extents.js';
 import {
   Compatible,
@@ -220,7 +219,7 @@ export class Qcow2Image implements FormatImage {
     this.backingChange = new Qcow2BackingChange(metadata);
     this.#changes = new ExclusiveChanges(metadata, handle.lazyRefcounts);
     this.snapshots = new Qcow2Snapshots(metadata, this.#changes);
-    this.amendment = new Qcow2Amendment(metadata, this.snapshots, this.#changes);
+    this.amendment = new Qcow2Amendment(metadata, this.snapshots, this.#changes, handle.diskKey);
   }
 
   get backing(): BackingReference | undefined {
@@ -229,13 +228,6 @@ export class Qcow2Image implements FormatImage {
     return backingFile === undefined
       ? undefined
       : { name: backingFile, format: backingFormatOf(header) };
-  }
-
-  get passwords(): Passwords | undefined {
-    const { file, headerFile } = this.metadata;
-    const { header } = headerFile;
-    if (header.cryptMethod !== CryptMethod.luks) return undefined;
-    return new Passwords(luksArea(file, header), file.filename);
   }
 
   /** What `attachQcow2` needs on another thread, as long as some thread has the image open. */

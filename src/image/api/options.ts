@@ -13,6 +13,7 @@ import type { CheckFinding, ImageFormat } from './reports.js';
 export type { ThrottleOptions } from '../../engine/throttle.js';
 export type { CreateOptions, EncryptOptions, Preallocation } from '../../format/create-options.js';
 export type { DecryptOptions } from '../../format/driver.js';
+export type { PasswordChange } from '../../format/encryption/passwords.js';
 export type { FilterChoice } from '../../storage/filters/registry.js';
 export type { HttpOptions } from '../../storage/http-options.js';
 export type { NbdOptions } from '../../storage/nbd-options.js';

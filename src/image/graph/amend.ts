@@ -1,6 +1,7 @@
 /** Another version, other features, another size: an open image comes to be of another kind. */
 import { problemWith } from '../../errors.js';
 import type { FormatChanges } from '../../format/driver.js';
+import type { PasswordChange } from '../../format/encryption/passwords.js';
 import { sizeInBytes } from '../../size.js';
 import type { AmendOptions } from '../api/options.js';
 import {
@@ -11,10 +12,25 @@ import {
   checkOptions,
   flag,
   number,
+  oneOf,
+  options as optionRules,
+  secret,
   size as sizeRule,
+  wholeNumber,
 } from '../options/option-check.js';
 import { resizeDisk } from './resize.js';
 import { type WholeDisk, checkWritable } from './whole-disk.js';
+
+const passwordRules: OptionRules<PasswordChange> = {
+  state: oneOf('active', 'inactive'),
+  newSecret: secret,
+  newKeySecret: anyText,
+  oldSecret: secret,
+  oldKeySecret: anyText,
+  keyslot: wholeNumber(-Infinity),
+  iterTime: wholeNumber(0),
+  force: flag,
+};
 
 /** Rules of `amend`'s options. */
 const amendRules: OptionRules<AmendOptions> = {
@@ -25,6 +41,7 @@ const amendRules: OptionRules<AmendOptions> = {
   backingFormat: anyText,
   dataFile: anyText,
   dataFileRaw: flag,
+  encrypt: optionRules(passwordRules),
   size: sizeRule,
   signal: abortSignal,
   onProgress: callback,

@@ -2,17 +2,21 @@
  * Another version, other features and another width of reference counts for an open image, while no queue runs a
  * request. Whatever is cut off leaves the image as it was, or as it is after one of these:
  *
- *     version 3 ▏ names and features ▏ width of counts ▏ (size of the disk) ▏ version 2
+ *     passwords ▏ version 3 ▏ names and features ▏ width of counts ▏ (size of the disk) ▏ version 2
  */
 import { bytesOfName } from '../../../byte-names.js';
 import { type CowherdError, type CowherdErrorDetails, problemWith } from '../../../errors.js';
 import type { Amendment, ChangeOptions, FormatChanges } from '../../driver.js';
+import type { DiskKey } from '../../encryption/disk-key.js';
+import { Passwords } from '../../encryption/passwords.js';
 import { readBitmaps } from '../contents/bitmaps.js';
+import { luksArea } from '../contents/encryption.js';
 import { readSnapshots } from '../contents/snapshots.js';
 import { knownFeatureTable } from '../layout/feature-names.js';
 import {
   Autoclear,
   Compatible,
+  CryptMethod,
   Incompatible,
   type Qcow2Header,
   backingFormatOf,
@@ -53,9 +57,17 @@ export class Qcow2Amendment implements Amendment {
   readonly #metadata: Qcow2Metadata;
   readonly #snapshots: Qcow2Snapshots;
   readonly #changes: ExclusiveChanges;
+  readonly #diskKey: DiskKey | undefined;
   #progress = new ChangeProgress(1);
 
-  constructor(metadata: Qcow2Metadata, snapshots: Qcow2Snapshots, changes: ExclusiveChanges) {
+  /** @param diskKey of a disk that is encrypted, and not only described */
+  constructor(
+    metadata: Qcow2Metadata,
+    snapshots: Qcow2Snapshots,
+    changes: ExclusiveChanges,
+    diskKey: DiskKey | undefined,
+  ) {
+    this.#diskKey = diskKey;
     this.#metadata = metadata;
     this.#snapshots = snapshots;
     this.#changes = changes;
@@ -65,6 +77,7 @@ export class Qcow2Amendment implements Amendment {
     const { header } = this.#metadata.headerFile;
     const hasDataFile = (header.incompatibleFeatures & Incompatible.externalDataFile) !== 0;
     const isRaw = (header.autoclearFeatures & Autoclear.rawExternalData) !== 0;
+    if (changes.encrypt !== undefined) this.#passwords.check(changes.encrypt);
     const decided = this.#decide(changes);
     const { version, refcountOrder } = decided;
     const wasLazy = (header.compatibleFeatures & Compatible.lazyRefcounts) !== 0;
@@ -97,9 +110,17 @@ export class Qcow2Amendment implements Amendment {
     const { refcountOrder, version } = this.#decide(changes);
     const isUpgrade = version > header.version;
     const isWidth = refcountOrder !== header.refcountOrder;
-    const { dataFile, dataFileRaw, lazyRefcounts } = changes;
+    const { dataFile, dataFileRaw, lazyRefcounts, encrypt } = changes;
     const isNamed = [dataFile, dataFileRaw, lazyRefcounts].some((each) => each !== undefined);
-    this.#progress = new ChangeProgress(Number(version !== header.version) + Number(isWidth));
+    this.#progress = new ChangeProgress(
+      [version !== header.version, isWidth, encrypt !== undefined].filter(Boolean).length,
+    );
+    // First, as it may find that it cannot be.
+    if (encrypt !== undefined) {
+      const { onPart } = this.#nextStep(options);
+      await this.#passwords.change(encrypt);
+      onPart(1, 1);
+    }
     if (!isUpgrade && !isNamed && !isWidth) return;
     if (lazyRefcounts === false) this.#changes.endLaziness();
     await this.#changes.run(async () => {
@@ -139,6 +160,19 @@ export class Qcow2Amendment implements Amendment {
         extensions: contents.extensions.filter(({ type }) => type !== ExtensionType.featureNames),
       }));
     });
+  }
+
+  /** @throws ERR_COWHERD_UNSUPPORTED for a disk whose password cannot change */
+  get #passwords(): Passwords {
+    const { file, headerFile } = this.#metadata;
+    const { header } = headerFile;
+    if (header.cryptMethod === CryptMethod.none || this.#diskKey === undefined) {
+      throw this.#refusal("Can't amend encryption options - encryption not present");
+    }
+    if (header.cryptMethod !== CryptMethod.luks) {
+      throw this.#refusal('Only LUKS encryption options can be amended');
+    }
+    return new Passwords(luksArea(file, header), file.filename, this.#diskKey);
   }
 
   #decide({ compat, refcountBits, lazyRefcounts }: FormatChanges): Decided {
