@@ -5,6 +5,7 @@ import { type FilterChoice, attachFilter, isFiltered, withFilters } from './filt
 import { WindowFile, isWindow } from './filters/window.js';
 import { httpProtocol, httpsProtocol } from './http/protocol.js';
 import { nbdProtocols } from './nbd/protocol.js';
+import { nullProtocols } from './null/protocol.js';
 import { ovaProtocol } from './ova/protocol.js';
 import { hasPackedName } from './packed/packings.js';
 import { packingOfFile, unpackFile } from './packed/unpacked.js';
@@ -29,6 +30,7 @@ const protocols: Protocol[] = [
   s3Protocol,
   ovaProtocol,
   ...nbdProtocols,
+  ...nullProtocols,
 ];
 
 /** Adds a protocol, which is asked before those that are there already. */

@@ -5,6 +5,7 @@
 import type { AbortSignalLike } from '../abort-signal.js';
 import type { HttpOptions } from './http-options.js';
 import type { NbdOptions } from './nbd-options.js';
+import type { NullOptions } from './null-options.js';
 
 /**
  * What a storage request calls when it has ended. An object instead of a closure, so that a
@@ -52,6 +53,8 @@ export interface StorageOpenOptions {
   readonly http?: HttpOptions | undefined;
   /** Of an export of an NBD server. */
   readonly nbd?: NbdOptions | undefined;
+  /** Of a disk that keeps nothing. */
+  readonly null?: NullOptions | undefined;
   /**
    * Whether a file whose name and first bytes say that it is packed (gzip, xz, zstd, bzip2) is read as what
    * is packed in it; default true.

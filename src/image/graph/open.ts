@@ -174,6 +174,7 @@ async function openImageFile(path: string, options: OpenImageOptions): Promise<S
     unpack: options.unpack ?? true,
     http: options.http,
     nbd: options.nbd,
+    null: options.null,
     signal: options.signal,
     filters: options.filters,
   } as const;

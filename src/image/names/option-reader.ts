@@ -38,6 +38,7 @@ export type NamedSettings = Pick<
   | 'overlapCheck'
   | 'http'
   | 'nbd'
+  | 'null'
   | 'filters'
   | 'window'
   | 'encrypt'
