@@ -87,6 +87,7 @@ export class OptionReader {
 
   /** @throws what the reading gives for a refusal */
   read(): ImageSpecification {
+    if (this.#reading.isStored) this.#refuseNested();
     const driver = this.#values.get('driver');
     // What is opened as a file alone is its bytes.
     const isFile = driver !== undefined && isOfFiles(driver);
@@ -115,6 +116,12 @@ export class OptionReader {
       throw this.#refuse('force-share=on can only be used with read-only images');
     }
     return { path, format, settings: this.#settings };
+  }
+
+  /** What stands behind such a prefix is not looked at here, and may be anything. */
+  #refuseNested(): void {
+    const found = [...this.#values.values()].find((value) => value.startsWith(nestedPrefix));
+    if (found !== undefined) throw this.#cannot(`'${found}' in an image`);
   }
 
   /** Has the file that was named beside a list be that of what the outermost filter calls its own. */

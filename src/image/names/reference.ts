@@ -4,6 +4,7 @@ import { isAbsolute } from 'node:path';
 import { hostPath } from '../../byte-names.js';
 import { CowherdError, printable } from '../../errors.js';
 import { isUrl } from '../../storage/registry.js';
+import { nestedPrefix } from './option-reader.js';
 import { isFilterName, isJsonName } from './specification.js';
 
 /**
@@ -50,7 +51,8 @@ function protocolOf(name: string): string | undefined {
 function withoutProtocol(image: string, name: string): string {
   const protocol = protocolOf(name);
   if (protocol === 'file') return name.slice('file:'.length);
-  if (isUrl(name)) return name;
+  // What stands behind such a prefix is not looked at here, and may be anything.
+  if (isUrl(name) && !name.startsWith(nestedPrefix)) return name;
   if (protocol !== undefined) {
     throw new CowherdError(
       'ERR_COWHERD_UNSUPPORTED',
