@@ -22,7 +22,7 @@ export class BlockStatusError extends CowherdError {
 }
 
 /**
- * The extents of an image from a guest offset on.
+ * The extents of an image from a guest offset on, for so many bytes.
  *
  * @throws BlockStatusError after those that lie before what cannot be told; the signal's reason
  */
@@ -30,11 +30,13 @@ export async function* blockStatus(
   image: Image,
   signal: AbortSignal | undefined,
   from = 0,
+  bytes = image.size - from,
 ): AsyncGenerator<Extent> {
   let next = from;
   try {
     for await (const extent of image.map({
       offset: from,
+      length: bytes,
       ...(signal !== undefined && { signal }),
     })) {
       yield extent;
@@ -58,20 +60,29 @@ export async function* salvagedStatus(
   signal: AbortSignal | undefined,
   onFailure: (failure: CowherdError) => void,
 ): AsyncGenerator<Extent> {
+  let most = image.size;
   for (let next = 0; next < image.size;) {
+    const asked = Math.min(most, image.size - next);
     try {
-      for await (const extent of blockStatus(image, signal, next)) {
+      for await (const extent of blockStatus(image, signal, next, asked)) {
         yield extent;
         next = extent.start + extent.length;
       }
-      return;
+      most = image.size;
     } catch (error) {
       if (!(error instanceof BlockStatusError)) throw error;
-      const length = Math.max(sectorBytes, error.length ?? 0);
+      const known = (error.cause as CowherdError).length;
+      if (known === undefined && asked > sectorBytes) {
+        // What lies before the failure may be told if that is not asked for.
+        most = Math.ceil(asked / 4 / sectorBytes) * sectorBytes;
+        continue;
+      }
+      const length = Math.max(sectorBytes, known ?? 0);
       onFailure(error);
       const unknown = { depth: 0, present: true, zero: false, data: true, compressed: false };
       yield { start: next, length: Math.min(length, image.size - next), ...unknown };
       next += length;
+      most = image.size;
     }
   }
 }

@@ -96,14 +96,18 @@ export class Copier {
   /** Copies everything; after a failure nothing is under way any more. */
   async run(): Promise<void> {
     const { compress, salvage, onProgress, roughProgress, source } = this.#plan;
-    const parallel = this.#plan.parallel ?? piecesAtOnce(this.#chunkBytes, compress);
+    // A damaged disk is read from its begin to its end, and so told of.
+    const parallel = salvage
+      ? 1
+      : (this.#plan.parallel ?? piecesAtOnce(this.#chunkBytes, compress));
     const onFailure = (failure: CowherdError): void => {
       this.#warn('reading block status at', failure.offset ?? 0, failure);
     };
-    if (roughProgress === true) {
+    if (roughProgress === true && !salvage) {
       this.#totalBytes = source.size;
-    } else if (onProgress !== undefined) {
-      for await (const piece of this.#pieces(salvage ? () => undefined : undefined)) {
+    } else if (onProgress !== undefined || salvage) {
+      // What cannot be told is said beforehand too, as qemu-img does.
+      for await (const piece of this.#pieces(salvage ? onFailure : undefined)) {
         if (piece.kind === 'data') this.#totalBytes += piece.length;
       }
     }
@@ -289,12 +293,9 @@ export class Copier {
     } catch (error) {
       const read: ReadAgain = (part, at) => this.#plan.source.read(part, at, lane);
       if (!this.#plan.salvage) throw await locateReadFailure(error, offset, data, read);
-      // Neighbours are one stretch, and one warning.
-      let next = -1;
       for await (const bad of badSectors(error, offset, data, read)) {
         this.#plan.signal?.throwIfAborted();
-        if (bad.at !== next) this.#warn('reading', offset + bad.at, bad.error);
-        next = bad.at + bad.length;
+        this.#warn('reading', offset + bad.at, bad.error);
       }
     }
   }

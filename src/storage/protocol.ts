@@ -11,6 +11,8 @@ import type {
 export interface Protocol {
   /** QEMU's name of the driver. */
   readonly name: string;
+  /** Whether lists of options have its files, by its name as their driver; default true. */
+  readonly isDriver?: boolean;
   /** What its names begin with; `NAME://` if left out. */
   readonly prefix?: string;
   /** The options that its files are opened with, beside those of all files. */

@@ -5,6 +5,7 @@ import { type FilterChoice, attachFilter, isFiltered, withFilters } from './filt
 import { WindowFile, isWindow } from './filters/window.js';
 import { httpProtocol, httpsProtocol } from './http/protocol.js';
 import { nbdProtocols } from './nbd/protocol.js';
+import { nullProtocols } from './null/protocol.js';
 import { ovaProtocol } from './ova/protocol.js';
 import { hasPackedName } from './packed/packings.js';
 import { packingOfFile, unpackFile } from './packed/unpacked.js';
@@ -29,6 +30,7 @@ const protocols: Protocol[] = [
   s3Protocol,
   ovaProtocol,
   ...nbdProtocols,
+  ...nullProtocols,
 ];
 
 /** Adds a protocol, which is asked before those that are there already. */
@@ -53,7 +55,9 @@ const fileDrivers: readonly string[] = [fileDriverName, 'host_device'];
  */
 export function nameOption(driver: string): 'filename' | 'url' | undefined {
   if (fileDrivers.includes(driver)) return 'filename';
-  return protocols.some(({ name }) => name === driver) ? 'url' : undefined;
+  return protocols.some(({ name, isDriver }) => name === driver && isDriver !== false)
+    ? 'url'
+    : undefined;
 }
 
 /**
@@ -77,7 +81,8 @@ export function fileOpenOptions(driver: string): readonly OpenOption[] {
 
 /** QEMU's names of the drivers of files. */
 export function driverNames(): readonly string[] {
-  return [...new Set([...fileDrivers, ...protocols.map(({ name }) => name)])];
+  const drivers = protocols.filter(({ isDriver }) => isDriver !== false);
+  return [...new Set([...fileDrivers, ...drivers.map(({ name }) => name)])];
 }
 
 function protocolOf(name: string): Protocol {
@@ -115,7 +120,8 @@ async function openFiltered(
   { filters, ...opening }: FilteredOpenOptions,
 ): Promise<StorageFile> {
   const file = await protocolOf(name).open(name, opening, openStorageFile);
-  return filters === undefined ? file : await withFilters(file, filters);
+  if (filters === undefined) return file;
+  return await withFilters(file, filters, (other) => openStorageFile(other, opening));
 }
 
 /**
@@ -184,7 +190,7 @@ export async function attachStorageFile(handle: StorageHandle): Promise<StorageF
   if (isWindow(handle)) {
     return new WindowFile(await attachStorageFile(handle.whole), handle, handle.window);
   }
-  if (isFiltered(handle)) return await attachFilter(handle, await attachStorageFile(handle.inner));
+  if (isFiltered(handle)) return await attachFilter(handle, attachStorageFile);
   const protocol = protocols.find(({ name }) => name === handle.protocol);
   if (protocol?.attach !== undefined) return await protocol.attach(handle);
   const { filename } = handle;

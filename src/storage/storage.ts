@@ -5,6 +5,7 @@
 import type { AbortSignalLike } from '../abort-signal.js';
 import type { HttpOptions } from './http-options.js';
 import type { NbdOptions } from './nbd-options.js';
+import type { NullOptions } from './null-options.js';
 
 /**
  * What a storage request calls when it has ended. An object instead of a closure, so that a
@@ -52,11 +53,15 @@ export interface StorageOpenOptions {
   readonly http?: HttpOptions | undefined;
   /** Of an export of an NBD server. */
   readonly nbd?: NbdOptions | undefined;
+  /** Of a disk that keeps nothing. */
+  readonly null?: NullOptions | undefined;
   /**
    * Whether a file whose name and first bytes say that it is packed (gzip, xz, zstd, bzip2) is read as what
    * is packed in it; default true.
    */
   readonly unpack?: boolean;
+  /** Whether a file that is an image may not name others; default false. */
+  readonly isAlone?: boolean;
   /** Ends waits for others, such as web servers. */
   readonly signal?: AbortSignalLike | undefined;
 }
@@ -108,6 +113,29 @@ export interface StorageLimits {
   readonly detectsHoles: boolean;
   /** True for a block device, whose size is fixed. */
   readonly blockDevice: boolean;
+}
+
+/** Where requests are stopped: at the first event after a breakpoint was set, until it is lifted. */
+export interface EventBreakpoints {
+  /** Told of each request that is stopped, and that goes on. */
+  onChange: ((what: 'Suspended' | 'Resuming', tag: string) => void) | undefined;
+  /** Stops the next request that comes to an event. @returns false if there is no such event */
+  set(event: string, tag: string): boolean;
+  /** Lets the last request of a tag go on. @returns whether one was stopped */
+  resume(tag: string): boolean;
+  /** Takes back all breakpoints of a tag, and lets go on what they have stopped. @returns whether there were any */
+  remove(tag: string): boolean;
+  /** Takes back all that there are. */
+  clear(): void;
+  /** Waits until a request is stopped. */
+  whenStopped(tag: string): Promise<void>;
+}
+
+/** Hears what is done above a file, by QEMU's names of events (`l2_load`, `write_aio`). */
+export interface EventHearer {
+  /** @returns what whoever tells of an event has to wait for before it goes on, if anything */
+  hear(event: string): Promise<void> | undefined;
+  readonly breakpoints: EventBreakpoints;
 }
 
 /** A byte of an open file. */
@@ -193,6 +221,8 @@ export interface StorageFile {
   readonly isSequential?: boolean;
   /** Whether nobody else can write to it. */
   readonly isPrivate?: boolean;
+  /** Who hears what is done above it; absent where nobody does. */
+  readonly events?: EventHearer | undefined;
 
   /** Length of the file in bytes. */
   size(): Promise<number>;

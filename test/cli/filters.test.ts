@@ -30,6 +30,7 @@ test('an image is read through the filters that are named, however deep', async 
     [['--image-opts'], 'driver=readahead,file.filename=disk.raw'],
     [[], json({ driver: 'qcow2', file: { driver: 'throttle', 'bps-total': 1e9, file: node } })],
     [['-f', 'qcow2'], json({ driver: 'qcow2', file: node })],
+    [['--image-opts'], 'driver=readahead,file.driver=qcow2,file.file.filename=disk.qcow2'],
     [[], json({ driver: 'rate', 'bytes-per-second': '1G', file: { filename: 'disk.raw' } })],
     [[], json({ 'file.filename': 'disk.qcow2', driver: 'qcow2', 'read-only': true })],
   ] as const) {
@@ -96,8 +97,8 @@ test('what is wrong is refused in one line that names the choices', async (t) =>
     ],
     ['file.driver=readahead', /A block device must be specified for "file"/],
     [
-      'driver=readahead,file.driver=qcow2,file.file.filename=disk.qcow2',
-      /Unknown driver 'qcow2'; files have/,
+      'driver=readahead,file.driver=qcow3,file.file.filename=disk.qcow2',
+      /Unknown driver 'qcow3'; files have/,
     ],
     [
       'file.driver=throttle,file.bps-total=5,file.bps-read=5,file.file.filename=disk.raw',

@@ -1,4 +1,5 @@
 /** The commands there are, and the one that tells of them. */
+import { breakpointCommands } from './breakpoints.js';
 import {
   aioFlushCommand,
   allocCommand,
@@ -14,7 +15,6 @@ import { type IoCommand, usageLine } from './io-command.js';
 import { closeCommand, openCommand, reopenCommand } from './opening-commands.js';
 import {
   abortCommand,
-  breakpointCommands,
   queueCommand,
   quitCommand,
   sigraiseCommand,

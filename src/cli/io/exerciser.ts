@@ -1,5 +1,6 @@
 /** What commands work on: the image that is open, the queues into it, and requests that are under way. */
 import { CowherdError } from '../../errors.js';
+import { breakpointsOf } from '../../image/graph/shown-image.js';
 import type { Image, RequestTarget } from '../../image/api/image.js';
 import { defaultFormatName } from '../../image/names/formats.js';
 import { CliError } from '../process/cli-error.js';
@@ -107,6 +108,8 @@ export class Exerciser implements AsyncDisposable {
 
   /** Closes the image once nothing is under way any more; does nothing where none is open. */
   async close(): Promise<void> {
+    // What is stopped would be waited for without end.
+    if (this.#disk !== undefined) breakpointsOf(this.#disk.image)?.clear();
     await this.settled();
     const disk = this.#disk;
     this.#disk = undefined;

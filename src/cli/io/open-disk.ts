@@ -7,8 +7,7 @@ import { type ImageName, parseImageName } from '../options/image-name.js';
 import type { GivenObjects } from '../options/objects.js';
 import { CliError } from '../process/cli-error.js';
 import { openingReason } from '../text/failures.js';
-import type { CopyFault } from './copy-on-read.js';
-import { nodesAbove } from './nodes-above.js';
+import { belowNodes } from './nodes-above.js';
 import type { Opening } from './opening.js';
 
 /** The ways into images that the commands of the program share. */
@@ -24,9 +23,8 @@ export interface Openers {
 export interface OpenDisk {
   readonly image: Image;
   readonly opening: Opening;
-  /** Whether what is read from below is kept in it, and which copies of that fail. */
+  /** Whether what is read from below is kept in it. */
   readonly copiesOnRead: boolean;
-  readonly copyFault: CopyFault | undefined;
   /** Whether its format was not said, and its bytes look like none. */
   readonly isGuessed: boolean;
   readonly close: () => Promise<void>;
@@ -54,18 +52,18 @@ export async function openDisk(
   if (opening.copiesOnRead && readOnly) {
     throw refuse("Can't use copy-on-read on read-only device");
   }
-  const { below, copyFault } = nodesAbove(opening, refuse);
+  const below = belowNodes(opening, refuse);
   const { copiesOnRead } = below;
   const name = named(below, objects, attempt);
   const options = { readOnly, forceShare, cache, discard, aio, onFinding };
   try {
     if (isSnapshot) {
       const { image, close } = await openers.openOverlay(name, options);
-      return { image, opening, copiesOnRead, copyFault, isGuessed: false, close };
+      return { image, opening, copiesOnRead, isGuessed: false, close };
     }
     const image = await openers.openNamed(name, options);
     const isGuessed = name.format === undefined && image.format === defaultFormatName;
-    return { image, opening, copiesOnRead, copyFault, isGuessed, close: () => image.close() };
+    return { image, opening, copiesOnRead, isGuessed, close: () => image.close() };
   } catch (error) {
     const cause = error instanceof CliError ? error.cause : undefined;
     throw cause instanceof CowherdError ? refuse(openingReason(name, cause), cause) : error;

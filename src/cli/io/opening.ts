@@ -1,5 +1,6 @@
 /** What is said of an image that is to be opened, and in which ways. */
 import type { AioMode, CacheMode, OpenImageOptions } from '../../image/api/options.js';
+import { isJsonName, optionsOfJson } from '../../image/names/specification.js';
 import { escapeListValue } from '../options/option-list.js';
 import { parseCacheMode } from '../options/shared-options.js';
 import { CliError } from '../process/cli-error.js';
@@ -38,9 +39,16 @@ export const plainOpening: Opening = {
 
 /** The options of an opening as a list, with others behind them, which are the stronger ones. */
 export function listWith({ given, list, format }: Opening, further: string): string {
-  const file = given === undefined ? [] : [`file.filename=${escapeListValue(given)}`];
-  const own = list ?? [...(format === undefined ? [] : [`driver=${format}`]), ...file].join(',');
+  const named = [...(format === undefined ? [] : [`driver=${format}`]), ...listOf(given)];
+  const own = list ?? named.join(',');
   return own === '' ? further : `${own},${further}`;
+}
+
+/** What a name says, as items of a list. */
+function listOf(given: string | undefined): readonly string[] {
+  if (given === undefined) return [];
+  const options = isJsonName(given) ? optionsOfJson(given) : new Map([['file.filename', given]]);
+  return [...options].map(([name, value]) => `${name}=${escapeListValue(value)}`);
 }
 
 /** The cache mode of a name. @throws CliError */

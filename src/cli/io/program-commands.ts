@@ -1,7 +1,6 @@
 /** Commands about the exerciser itself and its process. */
 import { constants } from 'node:os';
 import { setTimeout as wait } from 'node:timers/promises';
-import { IoFailure } from './failure.js';
 import type { IoCommand } from './io-command.js';
 import { parseBytes, parseMilliseconds } from './numbers.js';
 
@@ -76,47 +75,3 @@ export const quitCommand: IoCommand = {
     exerciser.isDone = true;
   },
 };
-
-/** What is said of breakpoints, which no image here has. */
-function withoutBreakpoints(
-  name: string,
-  form: string,
-  summary: string,
-  attempt: (tag: string) => string,
-): IoCommand {
-  const count = form.split(' ').length;
-  return {
-    ...{ name, form, summary, least: count, most: count },
-    run({ operands }) {
-      throw new IoFailure(`${attempt(operands[count - 1])}: Operation not supported`);
-    },
-  };
-}
-
-/** The commands about breakpoints. */
-export const breakpointCommands: readonly IoCommand[] = [
-  withoutBreakpoints(
-    'break',
-    'event tag',
-    'sets a breakpoint on event and tags the stopped request as tag',
-    () => 'Could not set breakpoint',
-  ),
-  withoutBreakpoints(
-    'remove_break',
-    'tag',
-    'remove a breakpoint by tag',
-    (tag) => `Could not remove breakpoint ${tag}`,
-  ),
-  withoutBreakpoints(
-    'resume',
-    'tag',
-    'resumes the request tagged as tag',
-    () => 'Could not resume request',
-  ),
-  withoutBreakpoints(
-    'wait_break',
-    'tag',
-    'waits for the suspension of a request',
-    (tag) => `Could not wait for breakpoint ${tag}`,
-  ),
-];

@@ -11,7 +11,7 @@ import {
   parseRequestBytes,
   requireSectors,
 } from './numbers.js';
-import { perform, requestFailure, runOn } from './requests.js';
+import { perform, runOn } from './requests.js';
 
 /** Which bytes of what was read have to be of a pattern. */
 interface Expected {
@@ -38,10 +38,12 @@ async function performRead(
   await perform(
     exerciser,
     { verb: 'read', what, offset, length, words },
-    () =>
-      lengths.length === 1
-        ? queue.read(buffer, offset)
-        : queue.readv(partsOf(buffer, lengths), offset),
+    async () => {
+      if (lengths.length === 1) await queue.read(buffer, offset);
+      else await queue.readv(partsOf(buffer, lengths), offset);
+      const { image, copiesOnRead } = exerciser.requireDisk();
+      if (copiesOnRead) await copyUp(image, offset, length);
+    },
     async () => {
       if (expected === undefined || holds(buffer, expected)) return true;
       const { start, length: checked } = expected;
@@ -60,19 +62,11 @@ function holds(buffer: Buffer, { byte, start, length }: Expected): boolean {
   return isFilledWith(buffer.subarray(start, start + length), byte);
 }
 
-/** Keeps what is read in the image, where that is wanted. Requests that write are waited for. */
-async function keepWhatIsRead(exerciser: Exerciser, reading: Reading): Promise<void> {
-  const { image, copiesOnRead, copyFault } = exerciser.requireDisk();
-  if (!copiesOnRead) return;
-  await exerciser.settled();
-  const { what, offset, lengths } = reading;
-  const length = lengths.reduce((sum, each) => sum + each, 0);
-  if (offset + length > image.size) return;
-  try {
-    await copyUp(image, offset, length, copyFault);
-  } catch (error) {
-    throw requestFailure(exerciser, what, error);
-  }
+/** Has nothing be under way where what is read is kept in the image: nobody may write to it then. */
+async function beforeCopies(exerciser: Exerciser): Promise<boolean> {
+  const { copiesOnRead } = exerciser.requireDisk();
+  if (copiesOnRead) await exerciser.settled();
+  return copiesOnRead;
 }
 
 const pattern = (words: IoWords): number | undefined => {
@@ -110,7 +104,7 @@ export const readCommand: IoCommand = {
     }
     const expected = byte === undefined ? undefined : { byte, start, length: checked };
     const reading = { what: 'read', offset, lengths: [length], expected };
-    await keepWhatIsRead(exerciser, reading);
+    await beforeCopies(exerciser);
     await performRead(exerciser, words, reading);
   },
 };
@@ -136,7 +130,7 @@ export const readvCommand: IoCommand = {
   operands: [2, Infinity],
   async run(words, exerciser) {
     const reading = vectorReading(words);
-    await keepWhatIsRead(exerciser, reading);
+    await beforeCopies(exerciser);
     await performRead(exerciser, words, reading);
   },
 };
@@ -156,7 +150,8 @@ export const aioReadCommand: IoCommand = {
       return;
     }
     const reading = vectorReading(words);
-    await keepWhatIsRead(exerciser, reading);
+    const copies = await beforeCopies(exerciser);
     runOn(exerciser, performRead(exerciser, words, reading));
+    if (copies) await exerciser.settled();
   },
 };

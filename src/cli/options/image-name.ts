@@ -8,6 +8,7 @@ import { CliError } from '../process/cli-error.js';
 import {
   type ImageSpecification,
   type NamedSettings,
+  isFilterName,
   isJsonName,
   specificationOf,
   specificationOfOptions,
@@ -76,6 +77,11 @@ export function parseImageName(given: string, options: ImageNameOptions = {}): I
     );
     if (format === undefined || named.format === format) return { given, ...named };
     throw refuse(`the name says a format of its own, and -f ${format} another`);
+  }
+  if (isFilterName(given)) {
+    const { path, settings } = understood(exitCode, () => specificationOf(given, use));
+    const named = withObjects({ path, format, settings }, objects);
+    return { given, ...named };
   }
   const path = pathOfName(given, refuse);
   if (format !== undefined && !isReadableFormat(format)) {

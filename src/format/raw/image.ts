@@ -4,6 +4,7 @@ import { RequestPool } from '../../engine/queues/request-pool.js';
 import { Entrance, type Node } from '../../engine/queues/node.js';
 import { givenAway, problemWith } from '../../errors.js';
 import { reserveBlocks } from '../../storage/preallocate.js';
+import { announced } from '../../storage/filters/announced.js';
 import type { StorageFile } from '../../storage/storage.js';
 import {
   type BackingReader,
@@ -21,6 +22,9 @@ import type { FormatFacts } from '../facts.js';
 import { fileResizing } from '../file-resizing.js';
 
 const sectorSize = 512;
+
+/** The events that requests of a disk are. */
+const rawEvents = { read: 'read_aio', write: 'write_aio', flush: 'flush_to_disk' };
 
 /** What another thread needs to have a raw image open too. */
 export interface RawHandle extends FormatHandle {
@@ -68,7 +72,7 @@ export class RawImage implements FormatImage {
     _backing: BackingReader | undefined,
     counters: QueueCounters,
   ): FormatQueue {
-    return new RawQueue(file, new Entrance(this.#node), counters);
+    return new RawQueue(announced(file, rawEvents), new Entrance(this.#node), counters);
   }
 
   async endAt(size: number): Promise<void> {

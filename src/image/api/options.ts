@@ -6,6 +6,7 @@ import type { DecryptOptions, FormatChanges } from '../../format/driver.js';
 import type { FilterChoice } from '../../storage/filters/registry.js';
 import type { HttpOptions } from '../../storage/http-options.js';
 import type { NbdOptions } from '../../storage/nbd-options.js';
+import type { NullOptions } from '../../storage/null-options.js';
 import type { AioMode, CacheMode, LockingMode } from '../../storage/storage.js';
 import type { LongOperationOptions } from './long-operation.js';
 import type { CheckFinding, ImageFormat } from './reports.js';
@@ -17,6 +18,7 @@ export type { PasswordChange } from '../../format/encryption/passwords.js';
 export type { FilterChoice } from '../../storage/filters/registry.js';
 export type { HttpOptions } from '../../storage/http-options.js';
 export type { NbdOptions } from '../../storage/nbd-options.js';
+export type { NullOptions } from '../../storage/null-options.js';
 export type { AioMode, CacheMode, LockingMode } from '../../storage/storage.js';
 export type { PathLike } from './path.js';
 
@@ -114,6 +116,8 @@ export interface OpenImageOptions {
   readonly http?: HttpOptions | undefined;
   /** Of images that are exports of NBD servers, and exports that they name. */
   readonly nbd?: NbdOptions | undefined;
+  /** Of disks that keep nothing (`null-co://`, `null-aio://`), and of files that are such. */
+  readonly null?: NullOptions | undefined;
   /**
    * What is put over the image's own file, outermost first: filters by name, with their options. Files that
    * the image names have none.

@@ -16,7 +16,7 @@ import type {
 import { formatNamed, probeFormat } from '../../format/registry.js';
 import { defaultCacheBytes, maxChainDepth } from '../../limits.js';
 import { WindowFile } from '../../storage/filters/window.js';
-import { identifyFile, openStorageFile } from '../../storage/registry.js';
+import { identifyFile, openStorageFile, registerProtocol } from '../../storage/registry.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { Image } from '../api/image.js';
 import type { OpenImageOptions } from '../api/options.js';
@@ -25,6 +25,7 @@ import { closeEach } from './cleanup-steps.js';
 import { checkOpenOptions } from '../options/open-options.js';
 import { loadDriver } from '../names/formats.js';
 import { noteOpen } from './left-open.js';
+import { nestedImages } from './nested.js';
 import { OpenedImage, type OpenedParts } from './opened-image.js';
 import { isForReading, permissionsOf } from './permissions.js';
 import { type PathLike, pathOf } from '../api/path.js';
@@ -83,6 +84,12 @@ export function openWithBase(
 ): Promise<Image> {
   return openTop(path, options, { above: [], isWritten });
 }
+
+/** Files that are images themselves. */
+export const nestedProtocol = nestedImages((name, options) =>
+  openLink(name, options, { above: [] }),
+);
+registerProtocol(nestedProtocol);
 
 async function openTop(path: PathLike, options: OpenImageOptions, place: Place): Promise<Image> {
   const filename = pathOf(path);
@@ -174,7 +181,9 @@ async function openImageFile(path: string, options: OpenImageOptions): Promise<S
     unpack: options.unpack ?? true,
     http: options.http,
     nbd: options.nbd,
+    null: options.null,
     signal: options.signal,
+    isAlone: mayNotReachOut(options),
     filters: options.filters,
   } as const;
   const isBare = format === undefined || formatNamed(format)?.isBare === true;
@@ -513,6 +522,7 @@ function openChildAt(
     http,
     signal,
   } = options;
-  const opening = { readOnly, cache, aio, forceShare, locking, unpack, http, signal };
+  const isAlone = mayNotReachOut(options);
+  const opening = { readOnly, cache, aio, forceShare, locking, unpack, http, signal, isAlone };
   return openStorageFile(path, opening);
 }

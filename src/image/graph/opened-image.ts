@@ -15,7 +15,7 @@ import type {
   FormatImage,
   ImageFiles,
 } from '../../format/driver.js';
-import type { StorageFile } from '../../storage/storage.js';
+import type { EventHearer, StorageFile } from '../../storage/storage.js';
 import type {
   Image,
   ImageBitmaps,
@@ -55,10 +55,11 @@ import { checkRules, mapRules } from '../options/report-options.js';
 import { checkQueueOptions, imageFormat } from '../options/open-options.js';
 import { checkOptions } from '../options/option-check.js';
 import { resizeDisk, resizeRules } from './resize.js';
+import { type NestedImage, imageShown, mapShown, withUnitsOf } from './shown-image.js';
 import type { SharedState } from './shared-state.js';
 import { SnapshotsOfImage } from './snapshots.js';
 import { imageStats } from './stats.js';
-import type { BareQueue, WholeDisk } from './whole-disk.js';
+import type { BareQueue, DiskRange, WholeDisk } from './whole-disk.js';
 import type { StreamSource } from '../streams/read-stream.js';
 
 /** Where bytes of an image lie as its guest sees them. */
@@ -269,7 +270,7 @@ export class OpenedImage implements Image {
 
   /** @internal Where an extent of `map` lies as it is, if it does; and who counts that it is read. */
   bytesOf({ zero, data, depth, offset, filename }: Extent): PlainBytes | undefined {
-    if (zero || !data || offset === undefined) return undefined;
+    if (zero || !data || offset === undefined || this.#shown !== undefined) return undefined;
     const { counters } = this.#parts;
     const { file, children, options } = this.#below(depth).#parts;
     const at = offset - startOf(options);
@@ -286,6 +287,17 @@ export class OpenedImage implements Image {
     return orAborted(this.filename, signal, this.#map(0, this.size, signal, count));
   }
 
+  /** The image below filters whose disk this one is, as it is. */
+  get #shown(): NestedImage | undefined {
+    const { file, options } = this.#parts;
+    return this.isFlat && options.window === undefined ? imageShown(file) : undefined;
+  }
+
+  /** @internal Who hears what is done above its file, if anybody does. */
+  get events(): EventHearer | undefined {
+    return this.#parts.file.events;
+  }
+
   /** @internal What work on the whole image needs. */
   get disk(): WholeDisk {
     const { format, node } = this.#parts;
@@ -299,16 +311,10 @@ export class OpenedImage implements Image {
 
   async info(): Promise<ImageInfo> {
     this.#refuseClosed();
-    return imageInfo(this.#parts);
+    return await withUnitsOf(this.#shown, await imageInfo(this.#parts));
   }
 
-  map(
-    range: {
-      readonly offset?: number;
-      readonly length?: number;
-      readonly signal?: AbortSignal;
-    } = {},
-  ): AsyncIterable<Extent> {
+  map(range: DiskRange = {}): AsyncIterable<Extent> {
     this.#refuseClosed();
     checkOptions(range, mapRules, this.filename);
     const offset = Math.min(range.offset ?? 0, this.size);
@@ -316,14 +322,7 @@ export class OpenedImage implements Image {
     return orAborted(this.filename, range.signal, this.#map(offset, length, range.signal));
   }
 
-  bitmap(
-    name: string,
-    range: {
-      readonly offset?: number;
-      readonly length?: number;
-      readonly signal?: AbortSignal;
-    } = {},
-  ): AsyncIterable<BitmapExtent> {
+  bitmap(name: string, range: DiskRange = {}): AsyncIterable<BitmapExtent> {
     this.#refuseClosed();
     checkOptions(range, mapRules, this.filename);
     return orAborted(this.filename, range.signal, bitmapExtents(this.disk, name, range));
@@ -336,7 +335,9 @@ export class OpenedImage implements Image {
     signal?: AbortSignal,
     layers = Infinity,
   ): AsyncGenerator<Extent> {
-    yield* mapChain(await this.#link(layers), offset, length, signal);
+    const shown = layers === Infinity ? this.#shown : undefined;
+    if (shown === undefined) yield* mapChain(await this.#link(layers), offset, length, signal);
+    else yield* mapShown(shown, this.#parts.file, { offset, length, signal });
   }
 
   async replaceBacking(

@@ -31,3 +31,10 @@ export function checkWritable({ filename, node }: WholeDisk): void {
   if (node.permissions.write) return;
   throw problemWith('ERR_COWHERD_READ_ONLY', filename, 'Image is read-only');
 }
+
+/** A part of a disk that is looked at; all of it if nothing is said. Bytes. */
+export interface DiskRange {
+  readonly offset?: number;
+  readonly length?: number;
+  readonly signal?: AbortSignal;
+}

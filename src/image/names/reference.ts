@@ -4,7 +4,8 @@ import { isAbsolute } from 'node:path';
 import { hostPath } from '../../byte-names.js';
 import { CowherdError, printable } from '../../errors.js';
 import { isUrl } from '../../storage/registry.js';
-import { isJsonName } from './specification.js';
+import { nestedPrefix } from './option-reader.js';
+import { isFilterName, isJsonName } from './specification.js';
 
 /**
  * The name by which a backing file is opened that an image names: relative paths are relative to the image's
@@ -13,7 +14,7 @@ import { isJsonName } from './specification.js';
  * @throws ERR_COWHERD_UNSUPPORTED for names with a protocol that is not known
  */
 export function resolveReference(image: string, name: string): string {
-  if (isJsonName(name)) return name;
+  if (isJsonName(name) || isFilterName(name)) return name;
   const path = withoutProtocol(image, name);
   // QEMU takes a name with a protocol as it is, a relative one from the working directory.
   if (path !== name) return path;
@@ -50,7 +51,8 @@ function protocolOf(name: string): string | undefined {
 function withoutProtocol(image: string, name: string): string {
   const protocol = protocolOf(name);
   if (protocol === 'file') return name.slice('file:'.length);
-  if (isUrl(name)) return name;
+  // What stands behind such a prefix is not looked at here, and may be anything.
+  if (isUrl(name) && !name.startsWith(nestedPrefix)) return name;
   if (protocol !== undefined) {
     throw new CowherdError(
       'ERR_COWHERD_UNSUPPORTED',

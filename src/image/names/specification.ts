@@ -3,6 +3,7 @@
  * a list of options such as `driver=qcow2,file.filename=NAME` all come to this.
  */
 import { type CowherdError, cannotOpen } from '../../errors.js';
+import { filterOfName } from '../../storage/filters/registry.js';
 import { type ImageSpecification, OptionReader } from './option-reader.js';
 
 export type { ImageSpecification, NamedSettings } from './option-reader.js';
@@ -25,7 +26,15 @@ const jsonPrefix = 'json:';
  * @throws ERR_COWHERD_INVALID_ARGUMENT for a `json:` name that says nothing that can be done
  */
 export function specificationOf(name: string, use: NameUse = {}): ImageSpecification {
+  if (isFilterName(name)) {
+    return specificationOfOptions(name, new Map([['file.filename', name]]), use);
+  }
   if (!isJsonName(name)) return { path: name, format: undefined, settings: {} };
+  return specificationOfOptions(name, optionsOfJson(name), use);
+}
+
+/** The options of a `json:` name, as texts. @throws as `specificationOf` */
+export function optionsOfJson(name: string): ReadonlyMap<string, string> {
   const options = jsonOptions(name);
   if (options === undefined) throw refusal(name, 'Could not parse the JSON options');
   const values = new Map<string, string>();
@@ -35,7 +44,7 @@ export function specificationOf(name: string, use: NameUse = {}): ImageSpecifica
     else if (value === null && option.endsWith('backing')) values.set(option, '');
     else throw refusal(name, `The option '${option}' of the name has no value that is understood`);
   }
-  return specificationOfOptions(name, values, use);
+  return values;
 }
 
 /**
@@ -52,6 +61,11 @@ export function specificationOfOptions(
 ): ImageSpecification {
   const refuse = (why: string): CowherdError => refusal(given, why);
   return new OptionReader(values, { refuse, forWriting, isStored, isAlone }).read();
+}
+
+/** Whether a name begins with a filter over what follows. */
+export function isFilterName(name: string): boolean {
+  return filterOfName(name) !== undefined;
 }
 
 /** Whether a name is one of JSON options. */
@@ -90,9 +104,10 @@ function doubleQuoted(text: string): string {
   });
 }
 
-/** Options with the names of those they are part of in front, `file.filename`, as QEMU takes them too. */
+/** Options with the names of those they are part of in front, `file.filename`, and lists as `children.0`. */
 function* flattened(value: unknown, name: string): Generator<[string, unknown]> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+  const isEmpty = typeof value === 'object' && value !== null && Object.keys(value).length === 0;
+  if (typeof value !== 'object' || value === null || (isEmpty && name !== '')) {
     yield [name, value];
     return;
   }

@@ -7,7 +7,13 @@ import { formatNames, formatOpenOptions } from '../../format/registry.js';
 import type { OpenOption } from '../../storage/open-option.js';
 import { driverNames, fileOpenOptions } from '../../storage/registry.js';
 import { problemWithFilter } from '../../storage/filters/registry.js';
-import type { DecryptOptions, HttpOptions, NbdOptions, OpenImageOptions } from '../api/options.js';
+import type {
+  DecryptOptions,
+  HttpOptions,
+  NbdOptions,
+  NullOptions,
+  OpenImageOptions,
+} from '../api/options.js';
 import { isReadableFormat } from '../names/formats.js';
 import {
   type OptionRule,
@@ -88,6 +94,12 @@ const httpRules: OptionRules<HttpOptions> = {
   password: anyText,
 };
 
+const nullRules: OptionRules<NullOptions> = {
+  size: defined('null.size'),
+  latencyNs: defined('null.latencyNs'),
+  readZeroes: defined('null.readZeroes'),
+};
+
 const nbdRules: OptionRules<NbdOptions> = {
   reconnectSeconds: defined('nbd.reconnectSeconds'),
   tlsCredentials: defined('nbd.tlsCredentials'),
@@ -143,6 +155,7 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   unpack: flag,
   http: options(httpRules),
   nbd: options(nbdRules),
+  null: options(nullRules),
   signal: abortSignal,
   filters,
   encrypt: options(encryptRules),

@@ -6,7 +6,7 @@ import { leave } from '../../engine/queues/members.js';
 import { SharedWords } from '../../engine/words/shared-words.js';
 import { CowherdError, nameMemoryError } from '../../errors.js';
 import type { ChildFile, FormatImage } from '../../format/driver.js';
-import { attachStorageFile } from '../../storage/registry.js';
+import { attachStorageFile, registerProtocol } from '../../storage/registry.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { Image, ImageHandle } from '../api/image.js';
 import { closeEach } from '../graph/cleanup-steps.js';
@@ -14,7 +14,8 @@ import { loadDriver } from '../names/formats.js';
 import { type LinkHandle, joinImage } from '../graph/handle.js';
 import { noteOpen } from '../graph/left-open.js';
 import { permissionsOf } from '../graph/permissions.js';
-import { attachEdge } from '../graph/open.js';
+import { attachedNestedImages } from '../graph/nested.js';
+import { attachEdge, nestedProtocol } from '../graph/open.js';
 import { OpenedImage } from '../graph/opened-image.js';
 
 /**
@@ -39,6 +40,10 @@ export async function attachImage(handle: ImageHandle): Promise<Image> {
     throw nameMemoryError(error, link.file.filename);
   }
 }
+
+registerProtocol(
+  attachedNestedImages(nestedProtocol, (handle) => attachLink(handle as unknown as LinkHandle)),
+);
 
 async function attachLink(handle: LinkHandle): Promise<OpenedImage> {
   const opened: { close(): Promise<void> }[] = [];

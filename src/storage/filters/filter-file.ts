@@ -8,6 +8,7 @@ import type {
   Completion,
   CopyRule,
   DataCopier,
+  EventHearer,
   StorageFile,
   StorageHandle,
   StorageLimits,
@@ -45,6 +46,8 @@ export type Interception = CowherdError | undefined | Promise<CowherdError | und
 /** The handle of a filtered file: that of the file below, and the filter. */
 export interface FilterHandle extends StorageHandle {
   readonly inner: StorageHandle;
+  /** Of the further files that the filter owns. */
+  readonly others: readonly StorageHandle[];
   readonly filter: FilterUse;
 }
 
@@ -52,14 +55,17 @@ export interface FilterHandle extends StorageHandle {
 export abstract class FilterFile implements StorageFile {
   /** The file that is filtered. */
   readonly inner: StorageFile;
+  /** Further files that the filter owns. */
+  readonly others: readonly StorageFile[];
   readonly #use: FilterUse | undefined;
   /** Operations that are held back, and what else `close` has to wait for. */
   readonly #held = new Set<Promise<unknown>>();
   #isClosing = false;
 
   /** @param use of a filter that users name, which other threads can have too */
-  protected constructor(inner: StorageFile, use?: FilterUse) {
+  protected constructor(inner: StorageFile, use?: FilterUse, others: readonly StorageFile[] = []) {
     this.inner = inner;
+    this.others = others;
     this.#use = use;
   }
 
@@ -72,8 +78,14 @@ export abstract class FilterFile implements StorageFile {
   handle(): FilterHandle | undefined {
     const inner = this.inner.handle?.();
     if (inner === undefined || this.#use === undefined) return undefined;
+    const others: StorageHandle[] = [];
+    for (const other of this.others) {
+      const handle = other.handle?.();
+      if (handle === undefined) return undefined;
+      others.push(handle);
+    }
     const { protocol, filename } = this;
-    return { protocol, filename, inner, filter: this.#use };
+    return { protocol, filename, inner, others, filter: this.#use };
   }
 
   get filename(): string {
@@ -90,6 +102,15 @@ export abstract class FilterFile implements StorageFile {
 
   get limits(): StorageLimits {
     return this.inner.limits;
+  }
+
+  /** The file whose bytes it shows, as they are stored there; undefined where it decides what it shows. */
+  get shown(): StorageFile | undefined {
+    return this.inner;
+  }
+
+  get events(): EventHearer | undefined {
+    return this.inner.events;
   }
 
   /** Whether it is a filter that users name. */
@@ -227,7 +248,11 @@ export abstract class FilterFile implements StorageFile {
 
   async #closeInner(): Promise<void> {
     while (this.#held.size > 0) await Promise.allSettled(this.#held);
-    await this.inner.close();
+    const ended = await Promise.allSettled(
+      [this.inner, ...this.others].map((file) => file.close()),
+    );
+    const failed = ended.find((each) => each.status === 'rejected');
+    if (failed !== undefined) throw failed.reason as Error;
   }
 
   #submit(

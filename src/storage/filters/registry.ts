@@ -1,15 +1,29 @@
 /** The filters that users name: the one list of them. */
 import { problemWith } from '../../errors.js';
 import type { StorageFile, StorageHandle } from '../storage.js';
+import { blkdebugFilter } from './blkdebug/blkdebug.js';
+import { blkverifyFilter } from './copies/blkverify.js';
+import { quorumFilter } from './copies/quorum.js';
 import { faultFilter } from './fault.js';
-import type { FilterOption, FilterUse, NameAlone, SettingsOf } from './filter.js';
+import type { FilteredName, FilterOption, FilterUse, NameAlone, SettingsOf } from './filter.js';
 import type { FilterHandle } from './filter-file.js';
+import { preallocateFilter } from './preallocate.js';
 import { rateFilter } from './rate.js';
 import { readaheadFilter } from './readahead.js';
 import { throttleFilter } from './throttle.js';
 import { traceFilter } from './trace.js';
 
-const filters = [traceFilter, faultFilter, rateFilter, readaheadFilter, throttleFilter] as const;
+const filters = [
+  traceFilter,
+  faultFilter,
+  rateFilter,
+  readaheadFilter,
+  throttleFilter,
+  blkdebugFilter,
+  blkverifyFilter,
+  quorumFilter,
+  preallocateFilter,
+] as const;
 type Some = (typeof filters)[number];
 
 /** A filter with its options; some are named alone. */
@@ -22,8 +36,14 @@ export interface NamedFilter {
   readonly options: Readonly<Record<string, FilterOption<unknown, unknown>>>;
   readonly required: readonly string[];
   readonly words: number;
+  readonly below?: string;
+  readonly isOverImages?: boolean;
+  readonly prefix?: string;
   problem?(options: object, spell: (name: string) => string): string | undefined;
-  wrap(inner: StorageFile, use: FilterUse): StorageFile;
+  isHarmless?(options: object): boolean;
+  parseName?(rest: string): FilteredName | string;
+  prepare?(options: object): object;
+  wrap(inner: StorageFile, use: FilterUse, others?: readonly StorageFile[]): StorageFile;
 }
 
 // What each takes is checked by its own options before it gets them.
@@ -34,9 +54,20 @@ export function filterNamed(name: unknown): NamedFilter | undefined {
   return named.find((each) => each.name === name);
 }
 
+/** The filter over a file that a name begins with; undefined if it begins with none. */
+export function filterOfName(name: string): NamedFilter | undefined {
+  return named.find(({ prefix }) => prefix !== undefined && name.startsWith(prefix));
+}
+
 /** All filters, for help. */
 export function filterList(): readonly NamedFilter[] {
   return named;
+}
+
+/** Whether a name that is stored in an image may have a choice, which is one. */
+export function isHarmless(choice: FilterChoice): boolean {
+  const read = readChoice(choice, (name) => name);
+  return typeof read !== 'string' && read.filter.isHarmless?.(read.values) === true;
 }
 
 /** An option's name at a shell: `bps-total` for `bpsTotal`. */
@@ -102,13 +133,16 @@ function joined(names: readonly string[]): string {
  * Puts filters over a file, which the outermost then owns; the file is closed if that fails.
  *
  * @param choices outermost first
+ * @param openOther opens further files, by the names that options say
  * @throws CowherdError ERR_COWHERD_INVALID_ARGUMENT for what is no choice, or what a filter throws
  */
 export async function withFilters(
   file: StorageFile,
   choices: readonly FilterChoice[],
+  openOther: (name: string) => Promise<StorageFile>,
 ): Promise<StorageFile> {
   let outermost = file;
+  const others: StorageFile[] = [];
   try {
     for (const choice of choices.toReversed()) {
       const read = readChoice(choice, (name) => name);
@@ -116,15 +150,25 @@ export async function withFilters(
         const { filename } = file;
         throw problemWith('ERR_COWHERD_INVALID_ARGUMENT', filename, read);
       }
-      const { filter, values: options } = read;
+      const { filter, values } = read;
+      const options = filter.prepare?.(values) ?? values;
       const words = new Int32Array(new SharedArrayBuffer(4 * filter.words));
-      outermost = filter.wrap(outermost, { name: filter.name, options, words });
+      for (const name of filesNamed(filter, values)) others.push(await openOther(name));
+      outermost = filter.wrap(outermost, { name: filter.name, options, words }, [...others]);
+      others.length = 0;
     }
     return outermost;
   } catch (error) {
-    await outermost.close().catch(() => undefined);
+    for (const opened of [outermost, ...others]) await opened.close().catch(() => undefined);
     throw error;
   }
+}
+
+/** The further files that options of a filter name, in the order of the options. */
+function filesNamed(filter: NamedFilter, values: object): readonly string[] {
+  const read = values as Readonly<Record<string, string | readonly string[] | undefined>>;
+  const keys = Object.entries(filter.options).filter(([, { files }]) => files !== undefined);
+  return keys.flatMap(([key]) => read[key] ?? []);
 }
 
 /** Whether a handle is that of a filtered file. */
@@ -132,15 +176,18 @@ export function isFiltered(handle: StorageHandle): handle is FilterHandle {
   return 'inner' in handle && 'filter' in handle;
 }
 
-/** Puts the filter of a handle over the attached file of the one below, which is closed if that fails. */
+/** Puts the filter of a handle over the files of those below, attached; these are closed if that fails. */
 export async function attachFilter(
-  { filter }: FilterHandle,
-  inner: StorageFile,
+  { filter, inner, others }: FilterHandle,
+  attach: (handle: StorageHandle) => Promise<StorageFile>,
 ): Promise<StorageFile> {
+  const attached: StorageFile[] = [];
   try {
-    return filterNamed(filter.name)!.wrap(inner, filter);
+    for (const handle of [inner, ...others]) attached.push(await attach(handle));
+    const [below, ...further] = attached as [StorageFile, ...StorageFile[]];
+    return filterNamed(filter.name)!.wrap(below, filter, further);
   } catch (error) {
-    await inner.close().catch(() => undefined);
+    for (const file of attached) await file.close().catch(() => undefined);
     throw error;
   }
 }

@@ -5,6 +5,7 @@ import { operationError } from '../file/errno.js';
 import type {
   AllocateMode,
   Completion,
+  EventHearer,
   FilePlace,
   StorageFile,
   StorageHandle,
@@ -65,6 +66,10 @@ export class WindowFile extends BaseFile {
 
   get isSequential(): boolean {
     return this.inner.isSequential === true;
+  }
+
+  get events(): EventHearer | undefined {
+    return this.inner.events;
   }
 
   override handle(): WindowHandle | undefined {

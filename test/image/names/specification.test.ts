@@ -11,6 +11,7 @@ import {
   specificationOf,
   specificationOfOptions,
 } from '../../../src/image/names/specification.js';
+import * as references from '../../../src/image/names/reference.js';
 import { compare } from '../../../src/jobs/compare.js';
 import { convert } from '../../../src/jobs/convert.js';
 import { runCowherd } from '../../support/both-tools.js';
@@ -289,4 +290,33 @@ test('a stored format that a file is not of is named, and is no option of the ca
     code: 'ERR_COWHERD_INVALID_IMAGE',
     message: /^Could not open backing file: .*: Volume is not in LUKS format$/,
   });
+});
+
+test('a name in an image has no filter that reaches out, however deep it lies', () => {
+  const trace = { driver: 'trace', output: '/tmp/lines', file };
+  const hidden = `nested:${asJson({ driver: 'raw', file: trace })}`;
+  for (const name of [
+    asJson({ driver: 'qcow2', file: trace }),
+    asJson({ driver: 'qcow2', file: { driver: 'raw', file: trace } }),
+    asJson({ driver: 'qcow2', file: { driver: 'qcow2', file: { driver: 'raw', file: trace } } }),
+    asJson({ driver: 'qcow2', file: { filename: hidden } }),
+    asJson({ driver: 'qcow2', file, backing: { driver: 'raw', file: trace } }),
+    asJson({ driver: 'qcow2', file, 'data-file': trace }),
+    asJson({ driver: 'quorum', 'vote-threshold': 1, children: [file] }),
+    'blkdebug:/etc/passwd:/a',
+    'blkverify:/b:/a',
+    asJson({ driver: 'raw', file: { driver: 'blkdebug', config: '/etc/passwd', image: file } }),
+  ]) {
+    assert.throws(
+      () => specificationOf(name, { isStored: true }),
+      /in an image|part of a name/,
+      name,
+    );
+  }
+  for (const base of ['resolveReference', 'dataFilePath'] as const) {
+    assert.throws(() => references[base]('/disk', hidden), /names are not supported/);
+  }
+  const harmless = { driver: 'blkdebug', image: file, 'inject-error': [{ event: 'l2_load' }] };
+  const stored = specificationOf(asJson({ driver: 'qcow2', file: harmless }), { isStored: true });
+  assert.equal(stored.path, '/a');
 });

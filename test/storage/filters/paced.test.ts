@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { FilterChoice } from '../../../src/image/api/options.js';
 import { withFilters } from '../../../src/storage/filters/registry.js';
+import { openStorageFile } from '../../../src/storage/registry.js';
 import { MemoryFile } from '../../../src/storage/memory/memory-file.js';
 import type { StorageFile } from '../../../src/storage/storage.js';
 
@@ -13,7 +14,7 @@ async function timed(
 ): Promise<number> {
   const inner = new MemoryFile();
   await inner.truncate(1 << 20);
-  const file = await withFilters(inner, [choice]);
+  const file = await withFilters(inner, [choice], openStorageFile);
   const begunMs = performance.now();
   await Promise.all(requests(file));
   const took = performance.now() - begunMs;
@@ -58,9 +59,11 @@ test('a limit of one direction leaves the other alone', async () => {
 });
 
 test('queues share one budget, and closing waits for what is held back', async () => {
-  const file = await withFilters(new MemoryFile(), [
-    { name: 'rate', bytesPerSecond: 100_000, burst: 1 },
-  ]);
+  const file = await withFilters(
+    new MemoryFile(),
+    [{ name: 'rate', bytesPerSecond: 100_000, burst: 1 }],
+    openStorageFile,
+  );
   const queue = file.openQueue();
   const begunMs = performance.now();
   let written = 0;

@@ -5,6 +5,7 @@ import type { CowherdError } from '../../../src/errors.js';
 import { FaultFile, FaultPlan } from '../../../src/storage/filters/fault.js';
 import { withFilters } from '../../../src/storage/filters/registry.js';
 import { TraceFile } from '../../../src/storage/filters/trace.js';
+import { openStorageFile } from '../../../src/storage/registry.js';
 import { MemoryFile } from '../../../src/storage/memory/memory-file.js';
 import type { StorageFile } from '../../../src/storage/storage.js';
 
@@ -23,7 +24,7 @@ async function ahead(
   const traced = new TraceFile(inner, ({ kind, offset, length }) => {
     if (kind === 'read') reads.push({ offset, length });
   });
-  const file = await withFilters(traced, [{ name: 'readahead', window }]);
+  const file = await withFilters(traced, [{ name: 'readahead', window }], openStorageFile);
   return { inner, file, reads };
 }
 
@@ -93,9 +94,11 @@ test('what could not be read ahead fails only who asks for it', async () => {
   const inner = new MemoryFile();
   await inner.write(new Uint8Array(mib).fill(1), 0);
   const plan = new FaultPlan({ kinds: ['read'], nth: 6, forever: true });
-  const file = await withFilters(new FaultFile(inner, plan), [
-    { name: 'readahead', window: '64k' },
-  ]);
+  const file = await withFilters(
+    new FaultFile(inner, plan),
+    [{ name: 'readahead', window: '64k' }],
+    openStorageFile,
+  );
   const results: string[] = [];
   for (let offset = 0; offset < 20 * 8192; offset += 8192) {
     const result = file.read(new Uint8Array(8192), offset);
@@ -120,7 +123,7 @@ test('closing waits for reads that have to be done again', async () => {
         : super.read(buffer, offset);
     }
   })(inner, () => undefined);
-  const file = await withFilters(failing, [{ name: 'readahead', window: '64k' }]);
+  const file = await withFilters(failing, [{ name: 'readahead', window: '64k' }], openStorageFile);
   for (let offset = 0; offset < 40_960; offset += 4096) {
     await file.read(new Uint8Array(4096), offset);
   }

@@ -28,7 +28,14 @@ const harmless: readonly FilterChoice[] = [
   { name: 'rate', bytesPerSecond: '1T', burst: 1 },
   { name: 'readahead', window: '64k' },
   { name: 'throttle', iopsRead: 1_000_000_000, bpsWrite: '1T', bpsWriteMax: '2T' },
+  { name: 'blkdebug', injectError: [{ event: 'l2_load' }], optWriteZero: 512, maxTransfer: '1M' },
+  { name: 'blkverify', raw: 'copy' },
+  { name: 'quorum', children: ['copy', 'another'], voteThreshold: 2 },
+  { name: 'preallocate', preallocSize: '64k', preallocAlign: '4k' },
 ];
+
+/** Opens the further files that filters name. */
+const openCopy = (name: string): Promise<StorageFile> => Promise.resolve(new MemoryFile(name));
 
 test('every filter is tried here', () => {
   const tried = harmless.map((choice) => (typeof choice === 'string' ? choice : choice.name));
@@ -40,7 +47,7 @@ test('every filter is tried here', () => {
 
 for (const choice of harmless) {
   describe(JSON.stringify(choice), () => {
-    const create = (): Promise<StorageFile> => withFilters(new MemoryFile(), [choice]);
+    const create = (): Promise<StorageFile> => withFilters(new MemoryFile(), [choice], openCopy);
     for (const { name, run } of storageConformance({ create })) test(name, run);
   });
 }
@@ -82,7 +89,7 @@ test(`stacked in any order they are transparent (seed ${seed})`, async () => {
     fc.array(step, { minLength: 1, maxLength: 25 }),
     fc.boolean(),
     async (choices, steps, usesQueues) => {
-      const file = await withFilters(new MemoryFile('disk'), choices);
+      const file = await withFilters(new MemoryFile('disk'), choices, openCopy);
       const queues = usesQueues ? [file, file.openQueue(), file.openQueue()] : [file];
       const model = Buffer.alloc(2 * span);
       let size = 0;
@@ -126,7 +133,7 @@ test('wrong names, options and values are refused in a line that names the choic
   for (const [choice, problem] of [
     [
       'nonsense',
-      "there is no filter 'nonsense'; there are trace, fault, rate, readahead and throttle",
+      "there is no filter 'nonsense'; there are trace, fault, rate, readahead, throttle, blkdebug, blkverify, quorum and preallocate",
     ],
     [{ name: 'rates' }, "there is no filter 'rates'; there are trace"],
     [5, 'a filter is its name, or an object with it; there are trace'],

@@ -4,15 +4,20 @@ import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { withFilters } from '../../../src/storage/filters/registry.js';
+import { openStorageFile } from '../../../src/storage/registry.js';
 import { MemoryFile } from '../../../src/storage/memory/memory-file.js';
 import { run, temporaryFolder } from '../../support/tools.js';
 
 test('a line for each operation: what, where, how long, and what came of it', async (t) => {
   const output = path.join(await temporaryFolder(t), 'trace');
-  const file = await withFilters(new MemoryFile('a\ndisk'), [
-    { name: 'trace', output },
-    { name: 'fault', operation: 'flush', errno: 'ENOSPC' },
-  ]);
+  const file = await withFilters(
+    new MemoryFile('a\ndisk'),
+    [
+      { name: 'trace', output },
+      { name: 'fault', operation: 'flush', errno: 'ENOSPC' },
+    ],
+    openStorageFile,
+  );
   await file.write(new Uint8Array(512), 4096);
   const queue = file.openQueue();
   await queue.readVector([new Uint8Array(100), new Uint8Array(200)], 50);
@@ -37,7 +42,7 @@ test('a line for each operation: what, where, how long, and what came of it', as
 
 test('to a file that cannot be written to it refuses to', async () => {
   await assert.rejects(
-    withFilters(new MemoryFile(), [{ name: 'trace', output: '/absent/trace' }]),
+    withFilters(new MemoryFile(), [{ name: 'trace', output: '/absent/trace' }], openStorageFile),
     {
       code: 'ERR_COWHERD_NOT_FOUND',
       message: "Could not trace to '/absent/trace': No such file or directory",

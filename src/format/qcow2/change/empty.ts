@@ -70,6 +70,7 @@ export class Emptying {
   /** Puts new tables in the place of the old ones; what is in memory of counts is void from here on. */
   async renew(): Promise<void> {
     const { file, geometry } = this.#metadata;
+    await file.events?.hear('empty_image_prepare');
     for (const place of this.#places) {
       await writeStructures(file, geometry, place);
       await file.flush();

@@ -5,6 +5,7 @@
  */
 import { CowherdError, problemWith } from '../../../errors.js';
 import { maxL1TableBytes } from '../../../limits.js';
+import { announced } from '../../../storage/filters/announced.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { Preallocation } from '../../create-options.js';
 import type { DiskResizing } from '../../driver.js';
@@ -109,12 +110,13 @@ export class Qcow2Resizing implements DiskResizing {
     const { clusterSize } = geometry;
     await flushOrder.flushAll();
     const old = { offset: l1.hostOffset, bytes: l1.length * 8 };
+    await file.events?.hear('l1_grow_alloc_table');
     const run = await allocator.reserveWhole(geometry.clusters(entries * 8));
     const offset = geometry.startOf(run.cluster);
     const bytes = new Uint8Array(run.length * clusterSize);
     bytes.set(l1.bytes.subarray(0, old.bytes));
     try {
-      await file.write(bytes, offset);
+      await announced(file, { write: 'l1_grow_write_table' }).write(bytes, offset);
       await flushOrder.flushAll();
       await file.flush();
     } catch (error) {
@@ -123,6 +125,7 @@ export class Qcow2Resizing implements DiskResizing {
     }
     overlap.protect(offset, bytes.length, Structure.activeL1);
     try {
+      await file.events?.hear('l1_grow_activate_table');
       await headerFile.changeDisk({ l1Offset: offset, l1Entries: entries });
     } catch (error) {
       this.#abandoned.push(run);
@@ -145,7 +148,9 @@ export class Qcow2Resizing implements DiskResizing {
     }
     if (tables.length === 0) return;
     flushOrder.noteTable();
+    await file.events?.hear('l1_shrink_write_table');
     await flushOrder.flushAll();
+    await file.events?.hear('l1_shrink_free_l2_clusters');
     for (const offset of tables) {
       if (!geometry.canHoldCluster(offset)) {
         const message = `an L1 entry pointed at no valid L2 table (host offset ${offset})`;

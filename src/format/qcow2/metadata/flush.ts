@@ -16,6 +16,7 @@ import { FlushRounds } from '../../../engine/flush/flush-rounds.js';
 import type { LongMutex } from '../../../engine/words/long-mutex.js';
 import type { SliceCache } from '../../../engine/cache/slice-cache.js';
 import { takeUnflushed } from '../../../engine/flush/unflushed.js';
+import { announced } from '../../../storage/filters/announced.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { asHostOffset } from '../layout/geometry.js';
 import type { CorruptMark } from '../tables/corruption.js';
@@ -130,7 +131,7 @@ export class FlushOrder {
     const slices = refcountCache.copyDirty();
     this.#keepOffMetadata(slices, 'a refcount block', Structure.refcountBlock);
     await this.#orOweBarrier(async () => {
-      await this.#writeCopies(refcountCache, slices);
+      await this.#writeCopies(refcountCache, slices, 'refblock_update_part');
       await file.flush();
     });
   }
@@ -176,21 +177,23 @@ export class FlushOrder {
     this.#keepOffMetadata(refcountSlices, 'a refcount block', Structure.refcountBlock);
     const owed = memory.exchange(ControlWord.barrierOwed, 0) !== 0;
     await this.#orOweBarrier(async () => {
+      await file.events?.hear('flush_to_os');
       if (owed) await Promise.all([file.flush(), dataFile?.flush()]);
-      await this.#writeCopies(refcountCache, refcountSlices);
+      await this.#writeCopies(refcountCache, refcountSlices, 'refblock_update_part');
       if (tableSectors.length > 0) {
         if (refcountSlices.length > 0) await file.flush();
-        await this.#writeCopies(refcountTable, tableSectors);
+        await this.#writeCopies(refcountTable, tableSectors, 'reftable_update');
       }
       const counted = refcountSlices.length + tableSectors.length > 0;
       if ((counted || copied) && l2Slices.length + l1Sectors.length > 0) {
         await Promise.all([file.flush(), copied ? dataFile?.flush() : undefined]);
       }
-      await this.#writeCopies(l2Cache, l2Slices);
+      await this.#writeCopies(l2Cache, l2Slices, 'l2_update');
       if (l1Sectors.length > 0) {
         if (table || l2Slices.length > 0) await file.flush();
-        await this.#writeCopies(l1, l1Sectors);
+        await this.#writeCopies(l1, l1Sectors, 'l1_update');
       }
+      await file.events?.hear('flush_to_disk');
       if (counted || data || copied || table || l2Slices.length + l1Sectors.length > 0) {
         await Promise.all([file.flush(), dataFile?.flush()]);
       }
@@ -220,8 +223,9 @@ export class FlushOrder {
   async #writeCopies<Copy extends Placed>(
     owner: { markClean(copy: Copy): void },
     copies: readonly Copy[],
+    event: string,
   ): Promise<void> {
-    const { file } = this.#parts;
+    const file = announced(this.#parts.file, { write: event });
     const written = await Promise.allSettled(
       joined(copies).map(async (group) => {
         await file.writeVector(

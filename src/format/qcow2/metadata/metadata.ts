@@ -26,6 +26,7 @@ import {
   maxRefcountTableBytes,
   minCacheBytes,
 } from '../../../limits.js';
+import { announced } from '../../../storage/filters/announced.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import {
   type AllocatorMemory,
@@ -120,7 +121,8 @@ export async function loadQcow2Memory(
     Math.max(refcountEntries, mostRefcountBlocks(geometry, mostClusters)),
   );
   const tableOffset = asHostOffset(header.refcountTableOffset);
-  const blocks = await loadTable(file, refcountTable, tableOffset, refcountEntries);
+  const tableFile = announced(file, { read: 'reftable_load' });
+  const blocks = await loadTable(tableFile, refcountTable, tableOffset, refcountEntries);
   const mostBlocks = refcountTable.data.byteLength / 8;
   const memory: Qcow2Memory = {
     header: allocateHeaderWords(header),
@@ -184,6 +186,13 @@ async function loadTable(
   while (last > 0 && words[last - 1] === 0) last--;
   return Math.ceil(last / 2);
 }
+
+/** The events of making an L2 table. */
+const tableEvents = {
+  read: 'l2_alloc_cow_read',
+  write: 'l2_alloc_write',
+  writeZeroes: 'l2_alloc_write',
+} as const;
 
 /** What every request of one thread works on. */
 export class Qcow2Metadata {
@@ -328,6 +337,7 @@ export class Qcow2Metadata {
    * @throws CorruptionError also if they were given up and wait to be freed: they are counted too low
    */
   async reserve(wanted: number): Promise<ClusterRun> {
+    await this.file.events?.hear('cluster_alloc');
     const run = await this.allocator.reserve(wanted);
     if (!this.limbo.oldestTouches(run.cluster, run.length)) return run;
     const offset = this.geometry.startOf(run.cluster);
@@ -409,17 +419,20 @@ export class Qcow2Metadata {
     }
     const { cluster, knownZero } = await arena.obtain();
     const hostOffset = this.geometry.startOf(asClusterIndex(cluster));
+    const file = announced(this.file, tableEvents);
     try {
       if (old !== 0) {
         this.#checkTableOffset(index, old);
         // A shared table is never changed in place, so the disk has its current content.
         const content = new Uint8Array(clusterSize);
-        await this.file.read(content, old);
-        await this.file.write(content, hostOffset);
+        await file.read(content, old);
+        await file.write(content, hostOffset);
         this.flushOrder.noteTable();
       } else if (!knownZero) {
-        await this.file.writeZeroes(hostOffset, clusterSize, false);
+        await file.writeZeroes(hostOffset, clusterSize, false);
         this.flushOrder.noteTable();
+      } else {
+        await this.file.events?.hear(tableEvents.writeZeroes);
       }
     } catch (error) {
       release(hostOffset);
@@ -431,7 +444,7 @@ export class Qcow2Metadata {
   }
 
   async #loadSlice(key: number, bytes: Uint8Array): Promise<void> {
-    await this.file.read(bytes, this.#locateSlice(key));
+    await announced(this.file, { read: 'l2_load' }).read(bytes, this.#locateSlice(key));
   }
 
   #locateSlice(key: number): HostOffset {
@@ -460,10 +473,11 @@ export class Qcow2Metadata {
     bytes.set(table.bytes.subarray(0, table.length * 8));
     const view = new DataView(bytes.buffer);
     for (const [block, blockOffset] of blocks) view.setBigUint64(block * 8, BigInt(blockOffset));
-    await this.file.write(bytes, hostOffset);
+    await announced(this.file, { write: 'refblock_alloc_write_table' }).write(bytes, hostOffset);
     await this.file.flush();
     this.overlap.protect(hostOffset, bytes.length, Structure.refcountTable);
     const clusters = bytes.length / this.geometry.clusterSize;
+    await this.file.events?.hear('refblock_alloc_switch_table');
     await this.headerFile.moveRefcountTable({ hostOffset, clusters });
     table.place(hostOffset, entries);
   }

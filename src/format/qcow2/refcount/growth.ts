@@ -119,6 +119,9 @@ export class RefcountGrowth {
     knownZero: boolean,
   ): Promise<void> {
     const { clusterSize } = this.#geometry;
+    const { events } = this.#file;
+    if (growth.tableClusters > 0) await events?.hear('reftable_grow');
+    if (growth.blocks.length > 0) await events?.hear('refblock_alloc');
     const blocks = await this.#zeroNewBlocks(start, growth, knownZero);
     const { table } = this.#refcounts;
     const old = {
@@ -130,6 +133,7 @@ export class RefcountGrowth {
       () => this.#countNew(start, end - start, growth.tableClusters, blocks),
       (section) => this.#home.betweenRounds(section),
     );
+    if (blocks.size > 0) await events?.hear('refblock_alloc_hookup');
     for (const [block, hostOffset] of blocks) {
       this.#overlap.protect(hostOffset, clusterSize, Structure.refcountBlock);
       table.set(block, hostOffset, false);
@@ -188,6 +192,9 @@ export class RefcountGrowth {
   ): Promise<NewBlocks> {
     const { clusterSize } = this.#geometry;
     const first = this.#geometry.startOf(after(start, growth.tableClusters));
+    const writes =
+      growth.tableClusters > 0 ? 'refblock_alloc_write_blocks' : 'refblock_alloc_write';
+    if (growth.blocks.length > 0) await this.#file.events?.hear(writes);
     if (!knownZero && growth.blocks.length > 0) {
       await this.#file.writeZeroes(first, growth.blocks.length * clusterSize, false);
     }

@@ -7,6 +7,7 @@ import type { Poison } from '../../../engine/words/poison.js';
 import { SliceCache, type SliceCacheMemory } from '../../../engine/cache/slice-cache.js';
 import type { Watchdog } from '../../../engine/words/watchdog.js';
 import { type CowherdError, problemWith } from '../../../errors.js';
+import { announced } from '../../../storage/filters/announced.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import { CorruptionError } from '../tables/corruption.js';
 import {
@@ -309,7 +310,9 @@ export class Refcounts {
     section: (start: number, index: number, slot: number) => Result,
   ): Promise<Result> {
     const key = Math.floor(cluster / this.#geometry.refcountsPerSlice);
-    const slot = await this.cache.acquire(key, (bytes) => this.#file.read(bytes, this.locate(key)));
+    const slot = await this.cache.acquire(key, (bytes) =>
+      announced(this.#file, { read: 'refblock_load' }).read(bytes, this.locate(key)),
+    );
     this.cache.lockExclusive(slot);
     try {
       return section(slot * this.cache.sliceSize, cluster % this.#geometry.refcountsPerSlice, slot);

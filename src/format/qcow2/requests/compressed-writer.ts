@@ -27,6 +27,7 @@ import { inWritableSlice, prepareTable } from './slice-section.js';
 import type { ImageCodec } from './image-codec.js';
 import { refusedRemoval, removedByEntry } from './freed-clusters.js';
 import type { Writer } from './writer.js';
+import { announced } from '../../../storage/filters/announced.js';
 
 /** Compressed data that have a place in the file and wait to be written. */
 interface Packed {
@@ -242,7 +243,7 @@ export class CompressedWriter {
   async #writeGroup(group: readonly Packed[]): Promise<void> {
     const first = group[0];
     try {
-      await this.#context.file.writeVector(
+      await announced(this.#context.file, { write: 'write_compressed' }).writeVector(
         group.map((piece) => piece.data),
         first.hostOffset,
       );

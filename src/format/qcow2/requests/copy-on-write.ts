@@ -98,6 +98,8 @@ export class CopyOnWrite {
     length: number,
     bytesOf: () => Uint8Array,
   ): Promise<void> {
+    if (edges.head.length + edges.tail.length > 0)
+      await this.#context.file.events?.hear('cow_read');
     const fills: Promise<void>[] = [];
     const content = ({ length, isZero }: Edge, from: GuestOffset): readonly Uint8Array[] => {
       if (length === 0 || (knownZero && isZero)) return [];

@@ -15,6 +15,7 @@ import { RequestPool, type WriteAgain } from '../../../engine/queues/request-poo
 import { Turnstile } from '../../../engine/queues/turnstile.js';
 import { UnflushedData } from '../../../engine/flush/unflushed.js';
 import { CowherdError, givenAway } from '../../../errors.js';
+import { announced } from '../../../storage/filters/announced.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import type { BackingReader, DataCopy, FillRule, FormatQueue } from '../../driver.js';
 import type { PayloadCipher } from '../../encryption/disk-key.js';
@@ -90,7 +91,7 @@ export class Qcow2Queue implements FormatQueue {
       metadata,
       file,
       payload: new Payload(
-        dataFile ?? file,
+        announced(dataFile ?? file, { read: 'read_aio', write: 'write_aio' }, file.events),
         dataFile === undefined ? geometry.clusterSize : 0,
         options.cipher,
       ),
@@ -118,7 +119,8 @@ export class Qcow2Queue implements FormatQueue {
     this.#onClosed = options.onClosed;
     this.#gate = new QueueGate(control, this.#line);
     const codec = new ImageCodec(metadata.headerFile);
-    const compressed = new CompressedReader(file, geometry.clusterSize, control, codec);
+    const compressedFile = announced(file, { read: 'read_compressed' });
+    const compressed = new CompressedReader(compressedFile, geometry.clusterSize, control, codec);
     this.#reader = new Reader(this.#context, compressed);
     this.#writer = new Writer(this.#context, this.#reader);
     this.#zeroing = new Zeroing(this.#context, this.#reader, this.#writer);

@@ -116,7 +116,12 @@ export class Reader {
     const { backing } = this.#context;
     const below = backing ? Math.max(0, Math.min(target.length, backing.size - offset)) : 0;
     if (below < target.length) target.fill(0, below);
-    return below > 0 ? backing?.read(target.subarray(0, below), offset) : undefined;
+    if (backing === undefined || below === 0) return undefined;
+    const part = target.subarray(0, below);
+    const heard = this.#context.file.events?.hear('read_backing_aio');
+    return heard === undefined
+      ? backing.read(part, offset)
+      : heard.then(() => backing.read(part, offset));
   }
 }
 

@@ -35,6 +35,7 @@ export async function reclaim(context: ReclaimContext): Promise<void> {
     let cluster = asClusterIndex(entry.cluster);
     let { count } = entry;
     try {
+      await file.events?.hear('cluster_free');
       if (entry.punch) {
         for (const run of await lastReferences(context, cluster, count)) {
           await file.discard(geometry.startOf(run.cluster), run.count * geometry.clusterSize);
