@@ -48,8 +48,7 @@ function conversions(geometry: Geometry): fc.Arbitrary<Step> {
     // Of several reasons for a refusal either program tells the first that it meets.
     const flags = isRefused(drawn, format, options) ? [] : drawn;
     const isOnto = flags.includes('-n');
-    // Where zeroes begin within subclusters QEMU looks for in larger steps.
-    const isStoredOtherwise = options.includes('extended_l2');
+    const isStoredOtherwise = findsZeroesOtherwise(geometry, options);
     const target = isOnto ? other : { name: 'made', format, isStoredOtherwise };
     const source = isEncrypted(geometry)
       ? [...secretWords(geometry), '--image-opts', diskOptions(geometry)]
@@ -62,6 +61,8 @@ function conversions(geometry: Geometry): fc.Arbitrary<Step> {
         ...[...source, target.name],
       ],
       touched: [target],
+      // What is zero already is left as it is here.
+      isStoredOtherwise: () => isOnto,
       // What the source stands on is refused in plain words here.
       isLeftOut: (disk) => isOnto && disk.backing === other.name,
     };
@@ -73,6 +74,13 @@ function isRefused(flags: readonly string[], format: string, options: string): b
   if (!flags.includes('-c')) return false;
   if (format === 'qcow2') return options.includes('preallocation');
   return !options.includes('streamOptimized');
+}
+
+/** Whether zeroes are looked for in other steps than QEMU's. */
+function findsZeroesOtherwise({ below }: Geometry, options: string): boolean {
+  if (options.includes('extended_l2') || options.includes('cluster_size=512')) return true;
+  // Blocks of VHD begin at any sector, and the host's holes in them, which end what is looked at as one.
+  return below.some(({ format }) => format === 'vpc');
 }
 
 function pieces(geometry: Geometry): fc.Arbitrary<Step> {

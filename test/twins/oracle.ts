@@ -56,10 +56,11 @@ export async function compareDisks(pair: Pair, geometry: Geometry): Promise<Like
   assert.deepEqual(content, { stdout: 'Images are identical.\n', stderr: '', code: 0 });
   await compareBitmaps(pair, geometry, ours.info.stdout);
   const samePlaces = ours.map.stdout === others.map.stdout;
-  return { samePlaces, disk: diskFacts(others.info.stdout, pair) };
+  return { samePlaces, disk: diskFacts(others, pair) };
 }
 
-function diskFacts(text: string, { isStoredOtherwise }: Pair): DiskFacts {
+function diskFacts({ info: told, check }: Reports, { isStoredOtherwise }: Pair): DiskFacts {
+  const { stdout: text } = told;
   const info = JSON.parse(text) as Readonly<Record<string, unknown>>;
   return {
     bytes: info['virtual-size'] as number,
@@ -68,6 +69,7 @@ function diskFacts(text: string, { isStoredOtherwise }: Pair): DiskFacts {
     refcountBits: Number(/"refcount-bits": (\d+)/.exec(text)?.[1]),
     isVersion2: text.includes('"compat": "0.10"'),
     hasSnapshots: text.includes('"snapshots"'),
+    hasCompressed: /"compressed-clusters": [1-9]/.test(check.stdout),
     hasBitmaps: text.includes('"bitmaps"'),
     isStoredOtherwise,
   };

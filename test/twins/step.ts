@@ -17,6 +17,7 @@ export interface DiskFacts {
   /** Whether there are no clusters of zeroes. */
   readonly isVersion2: boolean;
   readonly hasSnapshots: boolean;
+  readonly hasCompressed: boolean;
   readonly hasBitmaps: boolean;
   /** Whether ours may be stored in another way by now. */
   readonly isStoredOtherwise: boolean;
