@@ -50,7 +50,11 @@ export function reports(geometry: Geometry): Readonly<Record<string, fc.Arbitrar
           : ['-f', 'qcow2', '-F', 'qcow2', 'disk', 'other'];
         return ['compare', ...flags, ...images];
       }),
-    ),
+    ).map((step) => ({
+      ...step,
+      // It shows how things are stored.
+      isLeftOut: (disk) => step.words.includes('-s') && disk.isStoredOtherwise,
+    })),
   };
 }
 
