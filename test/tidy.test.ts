@@ -250,6 +250,7 @@ const wholeEngine = [
   'test/model',
   'test/schedules',
   'test/stress',
+  'test/twins',
 ];
 
 test('tests lie where their subject lies', () => {

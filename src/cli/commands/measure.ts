@@ -120,7 +120,7 @@ async function measured(
     imageOpts: line.has('imageOpts'),
   });
   const snapshot = parseSnapshot(line.last('snapshot'));
-  await using image = await openNamed(name, {
+  await using image = await openMeasured(name, {
     signal,
     readOnly: true,
     forceShare: line.has('forceShare'),
@@ -133,6 +133,17 @@ async function measured(
   } catch (error) {
     if (signal.aborted || !(error instanceof CowherdError)) throw error;
     throw new CliError(error.message, { cause: error });
+  }
+}
+
+async function openMeasured(...given: Parameters<typeof openNamed>): ReturnType<typeof openNamed> {
+  try {
+    return await openNamed(...given);
+  } catch (error) {
+    const cause = error instanceof CliError ? error.cause : undefined;
+    if (!(cause instanceof CowherdError) || cause.operation !== 'load snapshot') throw error;
+    const { why = cause.message } = cause;
+    throw new CliError(`Failed to load snapshot: ${why}`, { cause });
   }
 }
 

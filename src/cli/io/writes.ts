@@ -1,5 +1,5 @@
 /** `write`, `writev` and `aio_write`. */
-import type { RequestTarget } from '../../image/api/image.js';
+import type { Image, RequestTarget } from '../../image/api/image.js';
 import { CowherdError } from '../../errors.js';
 import { fillFromFile, newBuffer, partsOf, usualPattern } from './buffers.js';
 import type { Exerciser } from './exerciser.js';
@@ -32,10 +32,9 @@ async function performWrite(
 ): Promise<void> {
   const length = sum(lengths);
   const queue = exerciser.queue();
-  const { clusterSize, size } = exerciser.image;
   await perform(exerciser, { verb: 'wrote', what, offset, length, words }, async () => {
     if (buffer === undefined) await queue.writeZeroes(offset, length, { unmap: words.has('u') });
-    else if (isCompressed) await writeClusters(queue, buffer, offset, clusterSize, size);
+    else if (isCompressed) await writeClusters(exerciser.image, queue, buffer, offset);
     else if (lengths.length === 1) await queue.write(buffer, offset);
     else await queue.writev(partsOf(buffer, lengths), offset);
     if (words.has('f')) await queue.flush();
@@ -44,12 +43,12 @@ async function performWrite(
 
 /** Writes compressed, a cluster at a time. */
 async function writeClusters(
+  image: Image,
   queue: RequestTarget,
   buffer: Buffer,
   offset: number,
-  clusterSize: number | undefined,
-  size: number,
 ): Promise<void> {
+  const { clusterSize, size } = image;
   const piece = clusterSize ?? buffer.length;
   const isBeyond = offset + buffer.length > size;
   const endsWithin = buffer.length % piece !== 0 && offset + buffer.length !== size;
@@ -61,7 +60,22 @@ async function writeClusters(
   for (let at = 0; at < buffer.length; at += piece) {
     const bytes = buffer.subarray(at, at + piece);
     if (isBeyond) await queue.write(buffer, offset);
-    else await queue.writeCompressed(bytes, offset + at);
+    else {
+      await refuseStored(image, offset + at, Math.min(bytes.length, size - offset - at));
+      await queue.writeCompressed(bytes, offset + at);
+    }
+  }
+}
+
+/** Compressed data take the place of none that has a cluster, with QEMU. */
+async function refuseStored(image: Image, offset: number, length: number): Promise<void> {
+  for await (const extent of image.map({ offset, length })) {
+    const isStored = extent.data || extent.offset !== undefined;
+    // Where data lie in another file none are compressed at all.
+    const isElsewhere = extent.filename !== undefined && extent.filename !== image.filename;
+    if (extent.depth > 0 || !isStored || isElsewhere) continue;
+    const why = 'Compressed writes need clusters that hold nothing yet';
+    throw new CowherdError('ERR_COWHERD_IO', why, { offset, length });
   }
 }
 

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { assertSame, runCowherd } from '../../support/both-tools.js';
 import { fixture, fixtures, unpackFixtures, warnedAbout } from '../../support/fixtures.js';
-import { needsTool } from '../../support/tools.js';
+import { needsTool, runOk, temporaryFolder } from '../../support/tools.js';
 
 /** Formats of whose images the real tool does not know where anything lies. */
 const untold = ['bochs', 'cloop', 'dmg', 'vhdx'];
@@ -57,4 +57,16 @@ test('damaged tables end the walk with a message', async (t) => {
       /^qcow2: Image is corrupt: .+\ncowherd: Could not read file metadata: Input\/output error\n$/,
     );
   }
+});
+
+test('zeroes at the begin of a data file keep no place there', async (t) => {
+  if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+  const folder = await temporaryFolder(t);
+  const options = { cwd: folder };
+  const words = ['-q', '-f', 'qcow2', '-o', 'data_file=data', 'disk', '1M'];
+  await runOk('qemu-img', ['create', ...words], options);
+  await runOk('qemu-io', ['-c', 'write 0 256k', '-c', 'write -z 0 128k', 'disk'], options);
+  await assertSame(['map', '--output=json', 'disk'], folder);
+  await runOk('qemu-io', ['-c', 'write -z 0 128k', 'disk'], options);
+  await assertSame(['check', '--output=json', 'disk'], folder);
 });

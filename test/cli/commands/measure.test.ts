@@ -80,6 +80,7 @@ test('sources with data, bitmaps, snapshots and a backing file', async (t) => {
     await assertSame(['measure', ...target, 'base'], folder);
     await assertSame(['measure', ...target, 'top'], folder);
     await assertSame(['measure', ...target, '-l', 'one', 'base'], folder);
+    await assertSame(['measure', ...target, '-l', 'none', 'base'], folder);
   }
   await assertSame(
     ['measure', '-O', 'qcow2', '-o', 'backing_file=base,backing_fmt=qcow2', 'top'],

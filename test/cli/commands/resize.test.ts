@@ -71,6 +71,7 @@ test('disks above others, which do not show in what is added', async (t) => {
     ['-o', 'compat=0.10'],
     ['-o', 'extended_l2=on'],
     ['-o', 'cluster_size=4k'],
+    ['-o', 'data_file=data'],
   ]) {
     const made = await makeTwins(t, async (folder) => {
       await writeFile(path.join(folder, 'base'), Buffer.alloc(6_000_128, 5));
@@ -133,6 +134,9 @@ test('what is refused, and how', async (t) => {
   const made = await makeTwins(t, async (folder) => {
     await qemuImg(folder, 'create', '-q', '-f', 'qcow2', 'disk', '8M');
     await qemuImg(folder, 'create', '-q', '-f', 'vdi', 'disk.vdi', '8M');
+    const old = ['-o', 'compat=0.10', '-b', 'disk', '-F', 'qcow2', 'old', '4M'];
+    await qemuImg(folder, 'create', '-q', '-f', 'qcow2', ...old);
+    await qemuImg(folder, 'snapshot', '-c', 'kept', 'old');
   });
   for (const words of [
     ['disk', '4M'],
@@ -145,6 +149,8 @@ test('what is refused, and how', async (t) => {
     ['--preallocation=odd', 'disk', '9M'],
     ['none', '9M'],
     ['disk.vdi', '9M'],
+    // Above a longer image, and with a snapshot: the first of two reasons.
+    ['old', '5M'],
     ['disk', '16E'],
     ['-q', 'disk', '9M'],
   ]) {

@@ -170,7 +170,7 @@ test('what cannot be done is refused as qemu-img refuses it', async (t) => {
     await qemuImg(folder, 'bitmap', '--add', 'disk', 'changes');
   }
   await snapshot(recorded, '-c', 'one');
-  await snapshot(recorded, '-a', 'one');
+  for (const name of ['one', 'nothing']) await snapshot(recorded, '-a', name);
   await snapshot(recorded, '-d', 'one');
   const raw = await makeTwins(t, (folder) =>
     writeFile(path.join(folder, 'disk'), Buffer.alloc(4096)),

@@ -85,6 +85,17 @@ const scripts: Readonly<Record<string, Script>> = {
     options: ['-d', 'ignore'],
     lines: ['write -P 1 0 300k', 'discard 0 128k', 'write -zu 128k 64k', 'read -P 1 0 128k', 'map'],
   },
+  'what is given up where the image below ends before': {
+    on: ['above', 'subclusters above'],
+    lines: [
+      'discard 1M 512k',
+      'map',
+      'write -P 5 1M 64k',
+      'discard 960k 256k',
+      'alloc 1M 1M',
+      'map',
+    ],
+  },
   'compressed clusters': {
     on: ['disk', 'above', 'subclusters'],
     lines: [
@@ -97,6 +108,9 @@ const scripts: Readonly<Record<string, Script>> = {
         'write -c 3M 64k',
       ],
       ...['write -P 4 100 100', 'read -P 1 200 60000', 'write -zc 0 512'],
+      // Over what is stored, as data, compressed or as zeroes that keep their cluster.
+      ...['write -c -P 5 0 64k', 'write -c -P 5 128k 64k', 'write 256k 64k', 'write -z 256k 64k'],
+      ...['write -c -P 5 192k 128k', 'write -zu 256k 64k', 'write -c -P 6 256k 64k', 'map'],
     ],
   },
   'beyond the end': {

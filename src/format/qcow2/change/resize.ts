@@ -47,6 +47,10 @@ export class Qcow2Resizing implements DiskResizing {
       throw problemWith('ERR_COWHERD_UNSUPPORTED', file.filename, why);
     };
     if (preallocation !== 'off') refuse(`Preallocation mode '${preallocation}' is not supported`);
+    const { snapshots } = await readSnapshots(file, header);
+    if (header.version === 2 && snapshots.length > 0) {
+      refuse("Can't resize a v2 image which has snapshots");
+    }
     if (geometry.l1Entries(size) * 8 > maxL1TableBytes) {
       const message = 'Failed to grow the L1 table: File too large';
       throw problemWith('ERR_COWHERD_INVALID_ARGUMENT', file.filename, message);
@@ -58,10 +62,6 @@ export class Qcow2Resizing implements DiskResizing {
     const { capacity } = this.#metadata.l1;
     if (geometry.l1Entries(size) > capacity) {
       refuse(`Failed to grow the L1 table: an open image has room for ${capacity} entries`);
-    }
-    const { snapshots } = await readSnapshots(file, header);
-    if (header.version === 2 && snapshots.length > 0) {
-      refuse("Can't resize a v2 image which has snapshots");
     }
     await this.#bitmaps.checkSize(size);
     if ((header.autoclearFeatures & Autoclear.rawExternalData) !== 0) {

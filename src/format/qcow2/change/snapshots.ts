@@ -97,14 +97,14 @@ export class Qcow2Snapshots implements DiskSnapshots {
   async apply(choice: SnapshotChoice, signal?: AbortSignalLike): Promise<number> {
     const { allocator, geometry, headerFile, l1, l2Cache } = this.#metadata;
     const { header } = headerFile;
+    const bitmaps = await readBitmaps(this.#metadata.file, header);
+    if (bitmaps !== undefined && bitmaps.bitmaps.length > 0) {
+      throw this.#refusal('Device has active dirty bitmaps');
+    }
     const { snapshots } = await this.#read();
     const snapshot = this.#find(snapshots, choice);
     if (header.version === 2 && snapshot.size !== header.size) {
       throw this.#refusal("Can't resize a v2 image which has snapshots");
-    }
-    const bitmaps = await readBitmaps(this.#metadata.file, header);
-    if (bitmaps !== undefined && bitmaps.bitmaps.length > 0) {
-      throw this.#refusal('Device has active dirty bitmaps');
     }
     const entries = Math.max(l1.length, snapshot.l1Entries, geometry.l1Entries(snapshot.size));
     if (entries > l1.capacity) {

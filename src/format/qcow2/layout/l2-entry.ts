@@ -48,13 +48,12 @@ export class L2EntryView {
     const high = view.getUint32(at);
     if ((high & compressedHigh) !== 0) return ClusterKind.compressed;
     const low = view.getUint32(at + 4);
-    const hasHost =
-      (high & offsetHighMask) !== 0 ||
-      (low & offsetLowMask) !== 0 ||
-      (this.#externalData && (high & copiedHigh) !== 0);
+    const hasOffset = (high & offsetHighMask) !== 0 || (low & offsetLowMask) !== 0;
     if (!this.#geometry.extendedL2 && (low & zeroLow) !== 0) {
-      return hasHost ? ClusterKind.zeroAllocated : ClusterKind.zeroPlain;
+      return hasOffset ? ClusterKind.zeroAllocated : ClusterKind.zeroPlain;
     }
+    // At the begin of a data file only the flag tells that there is a cluster.
+    const hasHost = hasOffset || (this.#externalData && (high & copiedHigh) !== 0);
     return hasHost ? ClusterKind.normal : ClusterKind.unallocated;
   }
 

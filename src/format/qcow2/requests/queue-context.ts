@@ -71,6 +71,14 @@ export function takeClusters({ arena, metadata }: QueueContext, count: number): 
   return metadata.geometry.startOf(asClusterIndex(arena.take(count)));
 }
 
+/**
+ * Whether there is an image below, however short: where that has nothing now, a longer one may stand there some day,
+ * and is not to show what was given up here.
+ */
+export function hasBelow({ backing }: QueueContext): boolean {
+  return backing !== undefined && backing.size > 0;
+}
+
 /** Whether guest bytes that are not in this image read as zeroes from a guest offset on. */
 export function nothingBelow(context: QueueContext, guestOffset: GuestOffset): boolean {
   return context.backing === undefined || guestOffset >= context.backing.size;

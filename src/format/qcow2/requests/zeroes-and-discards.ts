@@ -4,7 +4,7 @@
  */
 import { type GuestOffset, after, asGuestOffset, asHostOffset } from '../layout/geometry.js';
 import type { QueueContext, RemovedClusters } from './queue-context.js';
-import { intoLimbo, nothingBelow } from './queue-context.js';
+import { hasBelow, intoLimbo, nothingBelow } from './queue-context.js';
 import { type Claim, beginClaim, endClaim, inWritableSlice, unclaimed } from './slice-section.js';
 import { ClusterKind } from '../layout/l2-entry.js';
 import { Run, RunKind } from '../layout/plan.js';
@@ -71,10 +71,10 @@ export class Zeroing {
 
   /** Gives up the host clusters of every whole cluster in a guest range. */
   async discard(offset: GuestOffset, length: number): Promise<void> {
-    const { rawExternalData, version, backing, metadata } = this.#context;
+    const { rawExternalData, version, metadata } = this.#context;
     const { clusterSize } = metadata.geometry;
     // Without zero clusters, giving up a cluster would expose what the backing file holds.
-    if (version === 2 && backing !== undefined && backing.size > 0) return;
+    if (version === 2 && hasBelow(this.#context)) return;
     const end = offset + length;
     const start = asGuestOffset(Math.ceil(offset / clusterSize) * clusterSize);
     const stop = end === metadata.diskSize ? end : end - (end % clusterSize);
@@ -141,7 +141,7 @@ export class Zeroing {
     const end = offset + length;
     for (let next = offset; next < end;) {
       const count = geometry.clusters(end - next);
-      const isNowhere = mode.forget === true || nothingBelow(this.#context, next);
+      const isNowhere = mode.forget === true || !hasBelow(this.#context);
       if (mode.discard && !metadata.hasTable(next) && isNowhere) {
         next = after(next, geometry.tableReach - (next % geometry.tableReach));
       } else if (version === 2 && !mode.discard && !nothingBelow(this.#context, next)) {
@@ -162,7 +162,7 @@ export class Zeroing {
     const removed: RemovedClusters[] = [];
     const changed = await this.#inSlice(offset, count, (at) => {
       const kind = this.#context.metadata.entries.kind(l2Cache.view, at);
-      return this.#changeEntry(at, kind, offset, mode, removed);
+      return this.#changeEntry(at, kind, mode, removed);
     });
     intoLimbo(this.#context, removed, mode.punch);
     return changed;
@@ -188,8 +188,9 @@ export class Zeroing {
     });
     const { slot, entry, count: changed } = claim;
     try {
+      // Nothing lies beyond the end of a disk that grows, whose clusters there are zeroed first.
       const length = Math.min(changed * geometry.clusterSize, metadata.diskSize - offset);
-      await payload.discard(asHostOffset(offset), length);
+      if (length > 0) await payload.discard(asHostOffset(offset), length);
     } catch (error) {
       endClaim(this.#context, claim);
       throw error;
@@ -198,20 +199,14 @@ export class Zeroing {
     endClaim(this.#context, claim, () => {
       for (let index = entry; index < entry + changed; index++) {
         const at = slot * l2Cache.sliceSize + index * geometry.l2EntrySize;
-        this.#changeEntry(at, entries.kind(l2Cache.view, at), offset, mode, []);
+        this.#changeEntry(at, entries.kind(l2Cache.view, at), mode, []);
       }
     });
     return changed;
   }
 
   /** @returns whether the entry was changed */
-  #changeEntry(
-    at: number,
-    kind: ClusterKind,
-    guestOffset: GuestOffset,
-    mode: ZeroMode,
-    removed: RemovedClusters[],
-  ): boolean {
+  #changeEntry(at: number, kind: ClusterKind, mode: ZeroMode, removed: RemovedClusters[]): boolean {
     const { metadata, version, externalData } = this.#context;
     const { entries, l2Cache, geometry } = metadata;
     const { view } = l2Cache;
@@ -222,7 +217,7 @@ export class Zeroing {
       mode.discard &&
       mode.forget !== true &&
       kind === ClusterKind.unallocated &&
-      nothingBelow(this.#context, guestOffset)
+      !hasBelow(this.#context)
     ) {
       return false;
     }
