@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { comparable, placeless } from './comparable.js';
 import { type Geometry, creation } from './geometry.js';
-import { hasAborted, isExcepted } from './exceptions.js';
+import { PeerLeaks, hasAborted, isExcepted } from './exceptions.js';
 import { compareDisks, compareImages } from './oracle.js';
 import { Pair } from './pair.js';
 import type { DiskFacts, Step } from './step.js';
@@ -50,6 +50,10 @@ export async function runRound({ geometry, steps: drawn }: Round, tally: TwinTal
       disk = after;
     }
   } catch (error) {
+    if (error instanceof PeerLeaks) {
+      tally.leaked++;
+      return;
+    }
     tally.addDifference(last.operation);
     throw new Different(last.operation, last.words, error);
   } finally {

@@ -17,6 +17,8 @@ export class TwinTally {
   different = 0;
   /** Rounds that ended because the real tool did, by an assertion of its own. */
   aborted = 0;
+  /** Rounds that ended because the real tool's image leaked, and ours did not. */
+  leaked = 0;
   readonly #byOperation = new Map<string, Figures>();
 
   /** Counts a step that both programs did, or refused. */
@@ -38,7 +40,8 @@ export class TwinTally {
     return (
       `${this.steps} steps over ${this.images} images, ${this.different} different; ` +
       `data at the same places after ${this.samePlaces}; ` +
-      `${this.aborted} images given up where an assertion of QEMU failed`
+      `${this.aborted} images given up where an assertion of QEMU failed, ` +
+      `${this.leaked} where its image leaked`
     );
   }
 
