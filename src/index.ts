@@ -15,6 +15,7 @@ export { registerFormat } from './image/names/formats.js';
 export { openImage, openImageOn } from './image/graph/open.js';
 export { type ImagePool, type PoolOptions, openPool } from './image/threads/pool.js';
 export { bench, type BenchOptions, type BenchResult } from './jobs/bench.js';
+export { check, type CheckImageOptions } from './jobs/check.js';
 export { checksum, type ChecksumOptions, type ChecksumResult } from './jobs/checksum.js';
 export { commit, type CommitOptions } from './jobs/commit.js';
 export { compare, type CompareOptions, type CompareResult } from './jobs/compare.js';
@@ -22,6 +23,7 @@ export { convert } from './jobs/convert.js';
 export type { ConversionSource } from './jobs/conversion-source.js';
 export type { ConvertOptions } from './jobs/convert-options.js';
 export { dd, type DdOptions, type DdResult } from './jobs/dd.js';
+export { info } from './jobs/info.js';
 export {
   measure,
   type MeasuredSource,

@@ -4,6 +4,7 @@ import type { CreateOptions, OpenImageOptions } from '../image/api/options.js';
 import { type PathLike, pathOf } from '../image/api/path.js';
 import type { ImageFormat } from '../image/api/reports.js';
 import { type MeasuredContent, type Measurement, measureNew } from '../image/graph/create.js';
+import { isImage } from '../image/graph/is-image.js';
 import { openImage } from '../image/graph/open.js';
 import { createImageRules } from '../image/options/create-options.js';
 import { abortSignal, checkOptions, options as optionsBy } from '../image/options/option-check.js';
@@ -49,10 +50,6 @@ export async function measure(
   }
   await using image = await openImage(pathOf(source), { ...opening, readOnly: true });
   return await measureNew(target, image.size, await contentOf(image, signal));
-}
-
-function isImage(source: MeasuredSource): source is Image {
-  return typeof source === 'object' && 'map' in source;
 }
 
 async function contentOf(
