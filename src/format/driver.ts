@@ -98,6 +98,13 @@ export interface FormatQueue {
    * that have no clusters, or whose disks do not shrink.
    */
   forget?(offset: number, length: number): Promise<void>;
+  /**
+   * Gives each cluster of a range that is not in this image a place that reads as zeroes; absent for formats that
+   * have no clusters.
+   *
+   * @throws the signal's reason if it says so, with the places that were given kept
+   */
+  preallocate?(offset: number, length: number, options: PreallocateOptions): Promise<void>;
   /** Stores one cluster compressed. */
   writeCompressed(buffer: Uint8Array, offset: number): Promise<void>;
   /**
@@ -256,6 +263,14 @@ export interface DiskSnapshots {
   /** Has the disk be what it was. @returns its size in bytes */
   apply(choice: SnapshotChoice, signal?: AbortSignalLike): Promise<number>;
   delete(choice: SnapshotChoice, signal?: AbortSignalLike): Promise<void>;
+}
+
+/** How clusters get their places. */
+export interface PreallocateOptions {
+  readonly mode: Exclude<Preallocation, 'off'>;
+  /** Whether they hide what an image below has there; else clusters that show it stay as they are. */
+  readonly hidesBelow: boolean;
+  readonly signal: AbortSignal | undefined;
 }
 
 /** What an image is to be from now on; what is left out stays as it is. */

@@ -15,6 +15,7 @@ import type { StorageFile, StorageLimits } from '../../src/storage/storage.js';
 import { backingMark, fillSectors, type Mark, sectorSize } from '../schedules/history.js';
 import { Random } from '../stress/random.js';
 import { bytesOf, contentOf, openOver } from './open-over.js';
+import { resizeInTurn } from '../support/resize-in-turn.js';
 import type { Damage } from './damage.js';
 import { markAt } from './marks.js';
 import { type GuestChange, Promises } from './promises.js';
@@ -200,7 +201,7 @@ export class RecordedDisk implements GuestDisk {
   }
 
   async resize(sectors: number): Promise<void> {
-    await (this.queues[0] as Image).resize(sectors * sectorSize, { shrink: true });
+    await resizeInTurn(this.queues[0] as Image, sectors * sectorSize);
   }
 
   amend(options: AmendOptions): Promise<void> {

@@ -15,6 +15,7 @@ import {
   marksOf,
 } from '../crash/recording.js';
 import { type Mark, fillSectors, sectorSize } from '../schedules/history.js';
+import { resizeInTurn } from '../support/resize-in-turn.js';
 import { markAt } from '../crash/marks.js';
 import type { Random } from '../stress/random.js';
 
@@ -138,7 +139,7 @@ export class FaultedDisk implements GuestDisk {
 
   resize(sectors: number): Promise<void> {
     return this.#attempt(`resize to ${sectors}`, undefined, () =>
-      (this.queues[0] as Image).resize(sectors * sectorSize, { shrink: true }),
+      resizeInTurn(this.queues[0] as Image, sectors * sectorSize),
     );
   }
 

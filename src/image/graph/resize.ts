@@ -1,5 +1,7 @@
 /** Another size for the disk of an open image, whichever format it has, while its queues go on. */
 import { problemWith } from '../../errors.js';
+import type { Preallocation } from '../../format/create-options.js';
+import type { FormatImage, FormatQueue } from '../../format/driver.js';
 import { sizeInBytes } from '../../size.js';
 import type { ResizeOptions } from '../api/options.js';
 import { type OptionRules, abortSignal, flag, oneOf } from '../options/option-check.js';
@@ -46,7 +48,8 @@ export async function resizeDisk(
   signal?.throwIfAborted();
   if (size > old) {
     await node.runAlone(() => resizing.grow(size, preallocation, signal));
-    await hideOldBytes(disk, old, size);
+    if (preallocation !== 'off') await preallocateAdded(disk, old, size, preallocation, signal);
+    await hideOldBytes(disk, old, size, preallocation !== 'off');
   } else if (size < old) await giveUpBeyond(disk, old, size);
   await node.runAlone(async () => {
     await resizing.finish(size);
@@ -62,11 +65,13 @@ async function hideOldBytes(
   { format, node, openQueue }: WholeDisk,
   old: number,
   size: number,
+  isPreallocated: boolean,
 ): Promise<void> {
   const { clusterSize = 1 } = format;
   const [oldEnd, end] = [old, size].map((each) => Math.ceil(each / clusterSize) * clusterSize);
   const isAbove = node.belowSize > old;
-  const to = isAbove ? end : oldEnd;
+  // What was given its place hides what lies below already.
+  const to = isAbove && !isPreallocated ? end : oldEnd;
   if (to === old) return;
   const { queue, close } = openQueue();
   try {
@@ -83,6 +88,46 @@ async function hideOldBytes(
   }
 }
 
+/** Gives what is added its place in the file; if that fails, nothing of it is left. */
+async function preallocateAdded(
+  { format, node, openQueue }: WholeDisk,
+  old: number,
+  size: number,
+  mode: Exclude<Preallocation, 'off'>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { queue, close } = openQueue();
+  try {
+    try {
+      const hidesBelow = node.belowSize > old;
+      const { clusterSize = 1 } = format;
+      // What shares a cluster with the old end, and shows what lies below, goes on doing so.
+      const from = hidesBelow ? Math.ceil(old / clusterSize) * clusterSize : old;
+      if (from < size) {
+        await queue.preallocate?.(from, size - from, { mode, hidesBelow, signal });
+      }
+      await queue.flush();
+    } catch (error) {
+      await forgetClusters(queue, format, old, size);
+      throw error;
+    }
+  } finally {
+    await close();
+  }
+}
+
+/** Gives up the whole clusters between the ends of a smaller and a larger disk. */
+async function forgetClusters(
+  queue: FormatQueue,
+  { clusterSize = 1 }: FormatImage,
+  size: number,
+  old: number,
+): Promise<void> {
+  const [from, to] = [size, old].map((end) => Math.ceil(end / clusterSize) * clusterSize);
+  if (to > from) await queue.forget?.(from, to - from);
+  await queue.flush();
+}
+
 /** Requests end before the new end from now on; what lies beyond is given up. */
 async function giveUpBeyond(
   { format, node, openQueue }: WholeDisk,
@@ -95,10 +140,7 @@ async function giveUpBeyond(
   });
   const { queue, close } = openQueue();
   try {
-    const { clusterSize = 1 } = format;
-    const [from, to] = [size, old].map((end) => Math.ceil(end / clusterSize) * clusterSize);
-    if (to > from) await queue.forget?.(from, to - from);
-    await queue.flush();
+    await forgetClusters(queue, format, size, old);
   } catch (error) {
     await node.runAlone(() => {
       node.resize(old);

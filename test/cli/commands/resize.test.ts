@@ -3,10 +3,12 @@ import assert from 'node:assert/strict';
 import { stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
+import { createImage } from '../../../src/image/graph/create.js';
+import { openImage } from '../../../src/image/graph/open.js';
 import { runCowherd } from '../../support/both-tools.js';
 import { smallDisk } from '../../support/small-disk.js';
 import { assertTwins, makeTwins, qemuImg, runBoth } from '../../support/twins.js';
-import { needsTool, run, runOk } from '../../support/tools.js';
+import { needsTool, run, runOk, temporaryFolder } from '../../support/tools.js';
 
 const images: Readonly<Record<string, readonly string[]>> = {
   'version 3': ['-f', 'qcow2'],
@@ -127,6 +129,110 @@ test('space reserved for what is added to a raw disk', async (t) => {
     );
     assert.equal(one.blocks, other.blocks, mode);
   }
+});
+
+test('space reserved for what is added to an image', { timeout: 300_000 }, async (t) => {
+  if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+  const layouts = [
+    'cluster_size=4k',
+    'compat=0.10',
+    'cluster_size=16k,extended_l2=on',
+    'cluster_size=8k,refcount_bits=1',
+    'data_file=data',
+  ];
+  for (const options of layouts) {
+    for (const below of [[], ['-b', 'base', '-F', 'raw']]) {
+      const made = await makeTwins(t, async (folder) => {
+        await writeFile(path.join(folder, 'base'), Buffer.alloc(8 << 20, 9));
+        const words = ['create', '-q', '-f', 'qcow2', '-o', options, ...below, 'disk', '1008k'];
+        await qemuImg(folder, ...words);
+        const io = ['-c', 'write -P 3 998k 10k', '-c', 'write -P 4 0 100k'];
+        await runOk('qemu-io', [...io, 'disk'], { cwd: folder });
+      });
+      let bytes = 1008 << 10;
+      for (const mode of ['metadata', 'falloc', 'full', 'metadata']) {
+        bytes += 1 << 20;
+        const words = ['resize', `--preallocation=${mode}`, 'disk', String(bytes)];
+        const code = await runBoth(made, words);
+        // What QEMU refuses then has been given its place all the same.
+        if (code !== 0) break;
+        const what = `${options} ${below.join(' ')} ${mode}`;
+        const images = [{ name: 'disk', format: 'qcow2', slackClusters: 8 }];
+        await assertTwins(made, images, what);
+        const [ours, theirs] = await Promise.all(
+          [made.mine, made.theirs].map((folder) =>
+            runOk('qemu-img', ['check', '--output=json', 'disk'], { cwd: folder }),
+          ),
+        );
+        const allocated = (text: string): unknown =>
+          (JSON.parse(text) as Record<string, unknown>)['allocated-clusters'];
+        assert.equal(allocated(ours), allocated(theirs), what);
+        for (const folder of [made.mine, made.theirs]) {
+          await runOk('qemu-io', ['-c', `write -P 6 ${bytes - 65_536} 64k`, 'disk'], {
+            cwd: folder,
+          });
+        }
+      }
+    }
+  }
+});
+
+test('what was given up before does not show in the place of what is added', async (t) => {
+  if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+  const folder = await temporaryFolder(t);
+  const disk = path.join(folder, 'disk');
+  for (const mode of ['metadata', 'falloc', 'full']) {
+    await createImage(disk, { format: 'qcow2', size: 1 << 20, clusterSize: 4096 });
+    const io = ['-c', 'write -P 6 0 1M', '-c', 'discard 64k 128k', '-c', 'flush'];
+    await runOk('qemu-io', [...io, disk]);
+    const words = ['resize', '-q', `--preallocation=${mode}`, 'disk', '2M'];
+    assert.equal((await runCowherd(words, folder)).code, 0);
+    const read = await runOk('qemu-io', ['-c', 'read -P 0 1M 1M', disk]);
+    assert.doesNotMatch(read, /verification failed/, mode);
+    await runOk('qemu-img', ['check', disk]);
+  }
+});
+
+test('space that cannot be reserved leaves the size as it was, and nothing in its place', async (t) => {
+  const folder = await smallDisk(t, 20 << 20);
+  if (folder === undefined || !needsTool(t, 'qemu-img')) return;
+  const disk = path.join(folder, 'disk');
+  await createImage(disk, { format: 'qcow2', size: 1 << 20, clusterSize: 4096 });
+  for (const mode of ['falloc', 'full']) {
+    const words = ['resize', `--preallocation=${mode}`, 'disk', '100M'];
+    const { code, stderr } = await runCowherd(words, folder);
+    assert.equal(code, 1);
+    assert.match(stderr, /^cowherd: [^\n]*No space left on device\n$/);
+    assert.equal((await run('qemu-img', ['check', disk])).code, 0, mode);
+  }
+  await using image = await openImage(disk);
+  assert.equal(image.size, 1 << 20);
+  const signal = AbortSignal.abort();
+  await assert.rejects(image.resize('3M', { preallocation: 'full', signal }), {
+    name: 'AbortError',
+  });
+  await image.resize('3M', { preallocation: 'full' });
+  await image.close();
+  const stdout = await runOk('qemu-img', ['check', '--output=json', disk]);
+  assert.match(stdout, /"allocated-clusters": 512/);
+});
+
+test('an encrypted disk that grows into its place reads as zeroes there', async (t) => {
+  if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+  const folder = await temporaryFolder(t);
+  const disk = path.join(folder, 'disk');
+  const encrypt = { format: 'luks', secret: 'one', iterTime: 10 } as const;
+  await createImage(disk, { format: 'qcow2', size: 1 << 20, encrypt });
+  const image = await openImage(disk, { encrypt: { secret: 'one' } });
+  for (const preallocation of ['metadata', 'falloc', 'full'] as const) {
+    await image.resize(image.size + (1 << 20), { preallocation });
+  }
+  await image.close();
+  const secret = ['--object', 'secret,id=key,data=one'];
+  const name = ['--image-opts', `driver=qcow2,file.filename=${disk},encrypt.key-secret=key`];
+  const io = await runOk('qemu-io', [...secret, '-c', 'read -P 0 0 4M', ...name]);
+  assert.doesNotMatch(io, /verification failed/);
+  await runOk('qemu-img', ['check', ...secret, ...name]);
 });
 
 test('what is refused, and how', async (t) => {

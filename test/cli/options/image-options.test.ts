@@ -91,7 +91,7 @@ test('what cannot be kept is refused in one line', async (t) => {
   const cwd = await files(t);
   const reading = [
     `${top},backing.file.filename=base.qcow2,backing.nonsense=1`,
-    `${top},data-file.filename=a,data-file.cache.direct=on`,
+    `${top},data-file.filename=a,data-file.nonsense=1`,
     `${top},cache.direct=maybe`,
     `${top},file.aio=magic`,
     `${top},l2-cache-size=many`,

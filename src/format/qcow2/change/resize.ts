@@ -12,7 +12,7 @@ import type { DiskResizing } from '../../driver.js';
 import type { ClusterRun } from '../refcount/allocator.js';
 import { readSnapshots } from '../contents/snapshots.js';
 import { type HostOffset, asHostOffset } from '../layout/geometry.js';
-import { Autoclear } from '../layout/header.js';
+import { Autoclear, CryptMethod } from '../layout/header.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
 import { Structure } from '../overlap/levels.js';
 import { reclaimAll } from '../requests/reclaim.js';
@@ -46,7 +46,7 @@ export class Qcow2Resizing implements DiskResizing {
     const refuse = (why: string): never => {
       throw problemWith('ERR_COWHERD_UNSUPPORTED', file.filename, why);
     };
-    if (preallocation !== 'off') refuse(`Preallocation mode '${preallocation}' is not supported`);
+    if (preallocation !== 'off') this.#checkPreallocation(preallocation);
     const { snapshots } = await readSnapshots(file, header);
     if (header.version === 2 && snapshots.length > 0) {
       refuse("Can't resize a v2 image which has snapshots");
@@ -56,7 +56,13 @@ export class Qcow2Resizing implements DiskResizing {
       throw problemWith('ERR_COWHERD_INVALID_ARGUMENT', file.filename, message);
     }
     // What shares a cluster with the old end can be written there.
-    if (header.version === 2 && hidesBelow && size > geometry.clusterEnd(header.size)) {
+    const isFilled = preallocation === 'falloc' || preallocation === 'full';
+    if (
+      header.version === 2 &&
+      hidesBelow &&
+      !isFilled &&
+      size > geometry.clusterEnd(header.size)
+    ) {
       refuse('Failed to zero out new clusters: Operation not supported');
     }
     const { capacity } = this.#metadata.l1;
@@ -66,6 +72,22 @@ export class Qcow2Resizing implements DiskResizing {
     await this.#bitmaps.checkSize(size);
     if ((header.autoclearFeatures & Autoclear.rawExternalData) !== 0) {
       refuse("Can't resize an image whose data file is to be read as a raw disk");
+    }
+  }
+
+  #checkPreallocation(mode: Preallocation): void {
+    const { file, headerFile } = this.#metadata;
+    const { header } = headerFile;
+    const refuse = (why: string): never => {
+      throw problemWith('ERR_COWHERD_UNSUPPORTED', file.filename, why);
+    };
+    if (header.cryptMethod !== CryptMethod.none && header.version < 3) {
+      refuse('Encrypted images of version 2 cannot be preallocated');
+    }
+    if (mode !== 'metadata' && (this.#dataFile ?? file).limits.blockDevice) {
+      refuse(
+        `Failed to resize underlying file: Preallocation mode '${mode}' unsupported for this non-regular file`,
+      );
     }
   }
 

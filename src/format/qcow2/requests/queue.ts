@@ -17,7 +17,13 @@ import { UnflushedData } from '../../../engine/flush/unflushed.js';
 import { CowherdError, givenAway } from '../../../errors.js';
 import { announced } from '../../../storage/filters/announced.js';
 import type { StorageFile } from '../../../storage/storage.js';
-import type { BackingReader, DataCopy, FillRule, FormatQueue } from '../../driver.js';
+import type {
+  BackingReader,
+  DataCopy,
+  FillRule,
+  FormatQueue,
+  PreallocateOptions,
+} from '../../driver.js';
 import type { PayloadCipher } from '../../encryption/disk-key.js';
 import { partsOf, writeWithin } from '../../encryption/partial-sectors.js';
 import { Payload, isWhole } from '../../encryption/payload.js';
@@ -38,6 +44,7 @@ import type { Qcow2Metadata } from '../metadata/metadata.js';
 import { Reader } from './reader.js';
 import { reclaim, reclaimAll } from './reclaim.js';
 import { Writer } from './writer.js';
+import { Preallocating } from './preallocation.js';
 import { Zeroing } from './zeroes-and-discards.js';
 
 /** Bytes of clusters in limbo beyond which a flush is begun to get them back: at most so many… */
@@ -71,6 +78,7 @@ export class Qcow2Queue implements FormatQueue {
   readonly #reader: Reader;
   readonly #writer: Writer;
   readonly #zeroing: Zeroing;
+  readonly #preallocating: Preallocating;
   readonly #compressedWriter: CompressedWriter;
   readonly #reads: RequestPool;
   readonly #writes: RequestPool;
@@ -124,6 +132,7 @@ export class Qcow2Queue implements FormatQueue {
     this.#reader = new Reader(this.#context, compressed);
     this.#writer = new Writer(this.#context, this.#reader);
     this.#zeroing = new Zeroing(this.#context, this.#reader, this.#writer);
+    this.#preallocating = new Preallocating(this.#context, dataFile ?? file);
     this.#compressedWriter = new CompressedWriter(this.#context, this.#writer, codec);
     this.#reads = new RequestPool(counters, (epoch) => {
       this.#gate.leave(epoch);
@@ -220,6 +229,12 @@ export class Qcow2Queue implements FormatQueue {
 
   forget(offset: GuestOffset, length: number): Promise<void> {
     return this.#runChange(this.#gate.tryEnter(), () => this.#zeroing.forget(offset, length));
+  }
+
+  preallocate(offset: GuestOffset, length: number, options: PreallocateOptions): Promise<void> {
+    return this.#runChange(this.#gate.tryEnter(), () =>
+      this.#preallocating.run(offset, length, options),
+    );
   }
 
   writeCompressed(buffer: Uint8Array, offset: GuestOffset): Promise<void> {
