@@ -1,8 +1,10 @@
 /** Runs what the documents in docs/ show. */
 import assert from 'node:assert/strict';
-import { chmod, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { access, chmod, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { commands } from '../src/cli/commands.js';
+import type { OptionSpec } from '../src/cli/options/options.js';
 import { filterList } from '../src/storage/filters/registry.js';
 import { runCowherd } from './support/both-tools.js';
 import { cowherdForShells, projectFolder, run, temporaryFolder } from './support/tools.js';
@@ -69,5 +71,26 @@ test('the page of filters has each, in the words of its help', async () => {
       text.split('\n').some((line) => line.startsWith(`| \`${name}\``) && line.includes(help)),
       name,
     );
+  }
+});
+
+test('the page of qemu-img has every option of its commands, no others, and tests that exist', async () => {
+  const text = await readFile(path.join(projectFolder, 'docs', 'qemu-img.md'), 'utf8');
+  for (const [, name, section] of text.matchAll(/^## ([a-z]+)\n(.*?)(?=^## )/gms)) {
+    const command = commands.find((candidate) => candidate.name === name);
+    assert.ok(command !== undefined, name);
+    const told = [...section.matchAll(/^\| (`-.*?) +\|/gm)].flatMap(([, cell]) =>
+      [...cell.matchAll(/`(.*?)`/g)].map(([, form]) => form),
+    );
+    const taken = Object.values<OptionSpec>(command.options).flatMap(
+      ({ short, long, aliases = [] }) => [
+        ...(short === undefined ? [] : [`-${short}`]),
+        ...[...(long === undefined ? [] : [long]), ...aliases].map((form) => `--${form}`),
+      ],
+    );
+    assert.deepEqual(told.toSorted(), taken.toSorted(), name);
+    for (const [, file] of section.matchAll(/`(test\/[^`]*)`/g)) {
+      await access(path.join(projectFolder, `${file}.ts`));
+    }
   }
 });
