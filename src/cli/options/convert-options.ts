@@ -109,7 +109,11 @@ export const convertOptions = {
   },
   salvage: { long: 'salvage', help: 'what cannot be read becomes zeroes, with a warning' },
   outOfOrder: { short: 'W', long: 'oob-writes', help: 'let the target hold the disk in any order' },
-  object: { long: 'object', argument: 'DEFINITION', help: 'not supported' },
+  object: {
+    long: 'object',
+    argument: 'DEFINITION',
+    help: 'a secret or TLS credentials: TYPE,id=ID,NAME=VALUE',
+  },
   ...shared.untrustedOption,
   ...shared.queuesOption,
   ...shared.statsOption,

@@ -6,6 +6,8 @@
  * What is written is enciphered in memory of our own, so that the caller's never holds what is stored; what is read is
  * deciphered where it was read to, before the request ends.
  */
+import { preallocate } from '../../storage/preallocate.js';
+import type { Preallocation } from '../create-options.js';
 import assert from 'node:assert/strict';
 import type { TransferTarget } from '../../engine/queues/request-pool.js';
 import { givenAway } from '../../errors.js';
@@ -141,6 +143,23 @@ export class Payload<
   writeZeroes(hostOffset: Host, length: number, unmap: boolean): Promise<void> {
     assert(this.isPlain, 'a file that is encrypted is to be read as the disk itself');
     return this.#file.writeZeroes(hostOffset, length, unmap);
+  }
+
+  /**
+   * Gives room that nothing is stored in yet its blocks, as zeroes of the file, which are noise once deciphered.
+   *
+   * @throws the signal's reason if it says so
+   */
+  async preallocate(
+    hostOffset: Host,
+    length: number,
+    mode: Exclude<Preallocation, 'off'>,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    this.#checkPlace(hostOffset);
+    // What was there before is not to show.
+    await this.#file.writeZeroes(hostOffset, length, mode === 'metadata');
+    if (mode === 'full') await preallocate(this.#file, hostOffset, length, mode, signal);
   }
 
   /** Tells the host that stored bytes are no longer wanted. */

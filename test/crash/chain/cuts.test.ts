@@ -9,6 +9,8 @@ const files = new MemoryFiles();
 const seed = Number(process.env['COWHERD_TEST_SEED'] ?? Date.now() % 2 ** 30);
 const states = Number(process.env['COWHERD_CRASH_STATES'] ?? 120);
 
+let judgedInAll = 0;
+
 for (const workload of chainWorkloads) {
   test(workload.name, async (t) => {
     t.diagnostic(`seed ${seed}`);
@@ -19,9 +21,14 @@ for (const workload of chainWorkloads) {
     });
     t.diagnostic(`${judged} states`);
     assert.deepEqual(failures, []);
-    assert.ok(judged > 12);
+    judgedInAll += judged;
   });
 }
+
+test('there was something to cut off', () => {
+  // What is drawn may leave one of them little to do.
+  assert.ok(judgedInAll > 30 * chainWorkloads.length, `${judgedInAll} states`);
+});
 
 test('a device that ignores barriers is found', async () => {
   const [, workload] = chainWorkloads;

@@ -1,8 +1,6 @@
 /** Places for clusters before anything is written to them: what is nowhere gets a cluster that reads as zeroes. */
 import { Counter } from '../../../engine/queues/counters.js';
 import { problemWith } from '../../../errors.js';
-import { preallocate } from '../../../storage/preallocate.js';
-import type { StorageFile } from '../../../storage/storage.js';
 import type { PreallocateOptions } from '../../driver.js';
 import {
   type GuestOffset,
@@ -29,12 +27,9 @@ type Step = Place | { readonly kept: number } | { readonly wanted: number };
 /** One queue's way to give clusters their places. */
 export class Preallocating {
   readonly #context: QueueContext;
-  readonly #dataFile: StorageFile;
 
-  /** @param dataFile where the clusters lie */
-  constructor(context: QueueContext, dataFile: StorageFile) {
+  constructor(context: QueueContext) {
     this.#context = context;
-    this.#dataFile = dataFile;
   }
 
   /**
@@ -111,9 +106,7 @@ export class Preallocating {
     const { geometry, flushOrder } = metadata;
     const length = claim.count * geometry.clusterSize;
     try {
-      // What is in a cluster that was used before is not to show.
-      await this.#dataFile.writeZeroes(hostOffset, length, mode === 'metadata');
-      if (mode === 'full') await preallocate(this.#dataFile, hostOffset, length, mode, signal);
+      await payload.preallocate(hostOffset, length, mode, signal);
     } catch (error) {
       if (!externalData) {
         const removed = { cluster: geometry.clusterAt(hostOffset), count: claim.count };

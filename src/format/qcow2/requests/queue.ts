@@ -132,7 +132,7 @@ export class Qcow2Queue implements FormatQueue {
     this.#reader = new Reader(this.#context, compressed);
     this.#writer = new Writer(this.#context, this.#reader);
     this.#zeroing = new Zeroing(this.#context, this.#reader, this.#writer);
-    this.#preallocating = new Preallocating(this.#context, dataFile ?? file);
+    this.#preallocating = new Preallocating(this.#context);
     this.#compressedWriter = new CompressedWriter(this.#context, this.#writer, codec);
     this.#reads = new RequestPool(counters, (epoch) => {
       this.#gate.leave(epoch);
