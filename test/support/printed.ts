@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { chmod, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { TestContext } from 'node:test';
-import { cowherdForShells, projectFolder, run, temporaryFolder } from './tools.js';
+import { cowherdForShells, nodeForShells, projectFolder, run, temporaryFolder } from './tools.js';
 
 /** A fenced block of a document: its language and its text. */
 export interface Snippet {
@@ -24,7 +24,7 @@ export function documentText(name: string): Promise<string> {
   return readFile(path.join(projectFolder, name), 'utf8');
 }
 
-/** An empty folder, for which the package is installed and `cowherd` is found. */
+/** An empty folder, for which the package is installed, and `cowherd` and this `node` are found. */
 export interface Workplace {
   readonly folder: string;
   readonly env: Readonly<Record<string, string>>;
@@ -38,9 +38,14 @@ export async function workplace(t: TestContext): Promise<Workplace> {
   );
   for (const each of [folder, bin, modules]) await mkdir(each);
   await symlink(projectFolder, path.join(modules, 'cowherd'));
-  const command = path.join(bin, 'cowherd');
-  await writeFile(command, `#!/bin/sh\nexec ${cowherdForShells} "$@"\n`);
-  await chmod(command, 0o755);
+  for (const [name, words] of [
+    ['cowherd', cowherdForShells],
+    ['node', nodeForShells],
+  ]) {
+    const command = path.join(bin, name);
+    await writeFile(command, `#!/bin/sh\nexec ${words} "$@"\n`);
+    await chmod(command, 0o755);
+  }
   const PATH = `${bin}${path.delimiter}${process.env['PATH'] ?? ''}`;
   return { folder, env: { PATH } };
 }
