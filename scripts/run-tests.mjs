@@ -23,7 +23,7 @@ const nodeOptions = separator === -1 ? [] : process.argv.slice(separator + 1);
  * tests that say by examples what is to hold.
  */
 const slow =
-  /^(bench|cli|crash|faults|fixtures|fuzz|model|schedules|scripts|stress|twins)\/|\.property\.|package|readme|repair|check-threads|free-space|convert|attaching/;
+  /^(bench|cli|crash|faults|fixtures|fuzz|model|schedules|scripts|stress|twins)\/|\.property\.|package|readme|recipes|repair|check-threads|free-space|convert|attaching/;
 
 const folder = path.join(root, 'dist', 'test');
 const compiled = existsSync(folder) ? readdirSync(folder, { recursive: true }) : [];

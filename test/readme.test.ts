@@ -2,30 +2,23 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 import {
-  needsTool,
-  cowherdForShells,
-  projectFolder,
-  run,
-  runOk,
-  skipsSanitizer,
-  temporaryFolder,
-} from './support/tools.js';
+  type Snippet,
+  type Workplace,
+  commandLines,
+  documentText,
+  runLine,
+  runScript,
+  snippetsOf,
+  workplace as emptyWorkplace,
+} from './support/printed.js';
+import { needsTool, projectFolder, run, runOk, skipsSanitizer } from './support/tools.js';
 import { VhostUserClient, header } from './support/vhost-user-client.js';
 
-/** A fenced block of the README: its language and its text. */
-interface Snippet {
-  readonly language: string;
-  readonly text: string;
-}
-
-const readme = await readFile(path.join(projectFolder, 'README.md'), 'utf8');
-const snippets: readonly Snippet[] = [...readme.matchAll(/^```(\w*)\n(.*?)^```$/gms)].map(
-  ([, language, text]) => ({ language, text }),
-);
+const snippets = snippetsOf(await documentText('README.md'));
 const npmCommands = snippets.filter(({ text }) => text.startsWith('npm '));
 const commands = snippets.filter(
   ({ language, text }) => language === 'sh' && !text.startsWith('npm '),
@@ -65,20 +58,13 @@ test('the main job on real input', async (t) => {
   assert.match(stdout, /^back again: bit-identical$/m);
 });
 
-/** A folder with a small disk, and another with the command `cowherd`. */
-async function workplace(t: TestContext): Promise<{ folder: string; searchPath: string }> {
-  const parent = await temporaryFolder(t);
-  const folder = path.join(parent, 'work');
-  const bin = path.join(parent, 'bin');
-  await mkdir(folder);
-  await mkdir(bin);
+/** A folder with a small disk. */
+async function workplace(t: TestContext): Promise<Workplace> {
+  const place = await emptyWorkplace(t);
   const disk = Buffer.alloc(4 * 1024 * 1024);
   disk.fill('a disk', 0, 1024 * 1024);
-  await writeFile(path.join(folder, 'disk.raw'), disk);
-  const script = `#!/bin/sh\nexec ${cowherdForShells} "$@"\n`;
-  await writeFile(path.join(bin, 'cowherd'), script);
-  await chmod(path.join(bin, 'cowherd'), 0o755);
-  return { folder, searchPath: `${bin}${path.delimiter}${process.env['PATH'] ?? ''}` };
+  await writeFile(path.join(place.folder, 'disk.raw'), disk);
+  return place;
 }
 
 test('serving: each server, and who converts from it and into it', async (t) => {
@@ -86,13 +72,13 @@ test('serving: each server, and who converts from it and into it', async (t) => 
   const servers = lines.filter((line) => line.startsWith('cowherd serve') && !isDevice(line));
   const clients = lines.filter((line) => !line.startsWith('cowherd serve'));
   assert.equal(servers.length, clients.length);
-  const { folder, searchPath } = await workplace(t);
-  const options = { cwd: folder, env: { PATH: searchPath } };
+  const { folder, env } = await workplace(t);
+  const options = { cwd: folder, env };
   await runOk('sh', ['-c', 'cowherd convert -O qcow2 disk.raw disk.qcow2'], options);
   for (const [index, line] of servers.entries()) {
     const server = spawn('sh', ['-c', `exec ${line}`], {
       cwd: folder,
-      env: { ...process.env, PATH: searchPath },
+      env: { ...process.env, ...env },
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     t.after(() => server.kill('SIGKILL'));
@@ -107,12 +93,12 @@ test('serving: each server, and who converts from it and into it', async (t) => 
 
 test('serving: a block device, to a driver with all of its queues', async (t) => {
   const [line] = serving.flatMap(({ text }) => text.trim().split('\n')).filter(isDevice);
-  const { folder, searchPath } = await workplace(t);
-  const options = { cwd: folder, env: { PATH: searchPath } };
+  const { folder, env } = await workplace(t);
+  const options = { cwd: folder, env };
   await runOk('sh', ['-c', 'cowherd convert -O qcow2 disk.raw disk.qcow2'], options);
   const server = spawn('sh', ['-c', `exec ${line}`], {
     cwd: folder,
-    env: { ...process.env, PATH: searchPath },
+    env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   t.after(() => server.kill('SIGKILL'));
@@ -132,24 +118,16 @@ test('serving: a block device, to a driver with all of its queues', async (t) =>
   assert.deepEqual(await once(server, 'close'), [0, null]);
 });
 
-for (const { text } of shell) {
-  test(`at a shell: ${text.split('\n')[0]}`, async (t) => {
-    const { folder, searchPath } = await workplace(t);
-    for (const line of text.trim().split('\n')) {
-      const { code, stderr } = await run('sh', ['-c', line], {
-        cwd: folder,
-        env: { PATH: searchPath },
-      });
-      assert.deepEqual({ line, code, stderr }, { line, code: 0, stderr: '' });
-    }
+for (const snippet of shell) {
+  test(`at a shell: ${commandLines(snippet)[0]}`, async (t) => {
+    const place = await workplace(t);
+    for (const line of commandLines(snippet)) await runLine(line, place);
   });
 }
 
 for (const { text } of programs) {
   test(`in a program: ${text.split('\n')[0]}`, async (t) => {
     const { folder } = await workplace(t);
-    await mkdir(path.join(folder, 'node_modules'));
-    await symlink(projectFolder, path.join(folder, 'node_modules', 'cowherd'));
     await writeFile(path.join(folder, 'package.json'), '{ "type": "module" }');
     await writeFile(path.join(folder, 'snippet.ts'), text);
     const modules = path.join(projectFolder, 'node_modules');
@@ -172,17 +150,13 @@ for (const { text } of programs) {
   });
 }
 
-for (const { text } of scripts) {
-  const image = /'(\w+\.qcow2)'/.exec(text)![1];
+for (const snippet of scripts) {
+  const image = /'(\w+\.qcow2)'/.exec(snippet.text)![1];
   test(`as printed, into ${image}`, async (t) => {
-    const { folder } = await workplace(t);
-    await mkdir(path.join(folder, 'node_modules'));
-    await symlink(projectFolder, path.join(folder, 'node_modules', 'cowherd'));
-    await writeFile(path.join(folder, 'snippet.mjs'), text);
-    const { stderr, code } = await run(process.execPath, ['snippet.mjs'], { cwd: folder });
-    assert.deepEqual([stderr, code], ['', 0]);
+    const place = await workplace(t);
+    await runScript(snippet, 'snippet.mjs', place);
     if (!needsTool(t, 'qemu-img')) return;
-    const check = await run('qemu-img', ['check', path.join(folder, image)]);
+    const check = await run('qemu-img', ['check', path.join(place.folder, image)]);
     assert.match(check.stdout, /^No errors were found on the image\.$/m);
     assert.equal(check.code, 0, check.stdout);
   });
