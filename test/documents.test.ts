@@ -15,7 +15,7 @@ import {
   snippetsOf,
   workplace,
 } from './support/printed.js';
-import { run } from './support/tools.js';
+import { projectFolder, run } from './support/tools.js';
 
 /** The fenced blocks of a document in a language. */
 async function snippets(name: string, language: string): Promise<readonly Snippet[]> {

@@ -12,11 +12,13 @@ import type { OptionSpecs } from './options/options.js';
 import { parseCommandLine } from './options/options.js';
 import type { Session } from './process/session.js';
 import { Interrupted, OutputFailed } from './process/session.js';
+import { takeTrace } from './options/trace.js';
 import { helpOption } from './options/shared-options.js';
 
 const options = {
   ...helpOption,
   version: { short: 'V', long: 'version', help: 'show the version and exit' },
+  trace: { short: 'T', long: 'trace', argument: 'LIST', help: 'accepted; there are no events' },
 } as const satisfies OptionSpecs<string>;
 
 const ownName = 'cowherd';
@@ -71,6 +73,10 @@ async function dispatch(words: readonly string[], session: Session): Promise<num
   if (line.has('help')) {
     await session.print(programHelp(commands, session.name));
     return 0;
+  }
+  for (const list of line.all('trace')) {
+    const code = await takeTrace(list, session);
+    if (code !== undefined) return code;
   }
   const [name, ...rest] = line.operands as readonly [string?, ...string[]];
   if (name === undefined) throw new CliError('Not enough arguments', { helpOf: '' });

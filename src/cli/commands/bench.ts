@@ -1,5 +1,6 @@
 /** `cowherd bench`: how many requests a second an image takes. */
 import { CowherdError } from '../../errors.js';
+import type { CacheMode } from '../../image/api/options.js';
 import { type BenchOptions, type BenchResult, bench } from '../../jobs/bench.js';
 import { parseSize } from '../../size.js';
 import { CliError, usageError } from '../process/cli-error.js';
@@ -46,9 +47,9 @@ const options = {
     short: 'i',
     long: 'aio',
     argument: 'ENGINE',
-    help: 'I/O engine: io_uring, threads or auto',
+    help: 'I/O engine: io_uring, threads, auto, or native, which is auto with -t none',
   },
-  native: { short: 'n', long: 'native', help: 'accepted; the same as --aio auto' },
+  native: { short: 'n', long: 'native', help: 'the same as --aio native' },
   write: { short: 'w', long: 'write', help: 'write instead of reading' },
   pattern: {
     long: 'pattern',
@@ -95,13 +96,15 @@ export const benchCommand: Command = {
       objects,
       imageOpts: line.has('imageOpts'),
     });
+    const isNative = line.has('native') || line.last('aio') === 'native';
+    if (isNative) refuseWithoutDirect(mode, line.operands[0]);
     await using image = await openNamed(name, {
       signal: session.signal,
       readOnly: wanted.readPercent === 100,
       cache: mode,
       forceShare: line.has('forceShare'),
       untrusted: line.has('untrusted'),
-      aio: line.has('native') ? 'auto' : shared.parseAio(line.last('aio')),
+      aio: isNative ? 'auto' : shared.parseAio(line.last('aio')),
       ...tellingFindings(session),
     });
     if (!json) await session.print(announcement(wanted));
@@ -239,4 +242,12 @@ function benchJson(result: BenchResult): JsonValue {
       'bytes-written': bytesWritten,
     })),
   };
+}
+
+/** What QEMU takes its native engine for is to go around the page cache. */
+function refuseWithoutDirect(mode: CacheMode | undefined, filename: string): void {
+  if (mode === 'none' || mode === 'directsync') return;
+  throw new CliError(
+    `Could not open '${filename}': aio=native was specified, but it requires cache.direct=on, which was not specified.`,
+  );
 }
