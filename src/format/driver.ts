@@ -270,7 +270,7 @@ export interface PreallocateOptions {
   readonly mode: Exclude<Preallocation, 'off'>;
   /** Whether they hide what an image below has there; else clusters that show it stay as they are. */
   readonly hidesBelow: boolean;
-  readonly signal: AbortSignal | undefined;
+  readonly signal: AbortSignalLike | undefined;
 }
 
 /** What an image is to be from now on; what is left out stays as it is. */
