@@ -28,7 +28,9 @@ if [ ${#needed[@]} -gt 0 ]; then
   . /etc/os-release
   # As new as the tools beside it, where the release itself is older.
   suite=()
-  if apt-cache policy qemu-system-x86 | grep -q "${VERSION_CODENAME}-backports"; then
+  # Read to its end: a pipe that is closed early would count as a failure.
+  policy=$(apt-cache policy qemu-system-x86)
+  if [[ $policy == *"${VERSION_CODENAME}-backports"* ]]; then
     suite=(-t "${VERSION_CODENAME}-backports")
   fi
   apt-get install -y -q --no-install-recommends "${suite[@]}" "${needed[@]}"

@@ -5,7 +5,7 @@
 set -euo pipefail
 
 has_reference() {
-  qemu-img --version 2>/dev/null | grep -q 'version 1[0-9]' &&
+  [[ $(qemu-img --version 2>/dev/null) == *'version 1'[0-9]* ]] &&
     command -v qemu-io >/dev/null && command -v qemu-nbd >/dev/null
 }
 has_file_system_tools() {
