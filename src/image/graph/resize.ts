@@ -67,8 +67,7 @@ async function hideOldBytes(
   size: number,
   isPreallocated: boolean,
 ): Promise<void> {
-  const { clusterSize = 1 } = format;
-  const [oldEnd, end] = [old, size].map((each) => Math.ceil(each / clusterSize) * clusterSize);
+  const [oldEnd, end] = [old, size].map((each) => clusterEnd(format, each));
   const isAbove = node.belowSize > old;
   // What was given its place hides what lies below already.
   const to = isAbove && !isPreallocated ? end : oldEnd;
@@ -98,19 +97,14 @@ async function preallocateAdded(
 ): Promise<void> {
   const { queue, close } = openQueue();
   try {
-    try {
-      const hidesBelow = node.belowSize > old;
-      const { clusterSize = 1 } = format;
-      // What shares a cluster with the old end, and shows what lies below, goes on doing so.
-      const from = hidesBelow ? Math.ceil(old / clusterSize) * clusterSize : old;
-      if (from < size) {
-        await queue.preallocate?.(from, size - from, { mode, hidesBelow, signal });
-      }
-      await queue.flush();
-    } catch (error) {
-      await forgetClusters(queue, format, old, size);
-      throw error;
-    }
+    const hidesBelow = node.belowSize > old;
+    // What shares a cluster with the old end, and shows what lies below, goes on doing so.
+    const from = hidesBelow ? clusterEnd(format, old) : old;
+    if (from < size) await queue.preallocate?.(from, size - from, { mode, hidesBelow, signal });
+    await queue.flush();
+  } catch (error) {
+    await forgetClusters(queue, format, old, size);
+    throw error;
   } finally {
     await close();
   }
@@ -119,13 +113,18 @@ async function preallocateAdded(
 /** Gives up the whole clusters between the ends of a smaller and a larger disk. */
 async function forgetClusters(
   queue: FormatQueue,
-  { clusterSize = 1 }: FormatImage,
+  format: FormatImage,
   size: number,
   old: number,
 ): Promise<void> {
-  const [from, to] = [size, old].map((end) => Math.ceil(end / clusterSize) * clusterSize);
+  const [from, to] = [size, old].map((each) => clusterEnd(format, each));
   if (to > from) await queue.forget?.(from, to - from);
   await queue.flush();
+}
+
+/** Where the cluster ends that a disk of some size ends in. */
+function clusterEnd({ clusterSize = 1 }: FormatImage, size: number): number {
+  return Math.ceil(size / clusterSize) * clusterSize;
 }
 
 /** Requests end before the new end from now on; what lies beyond is given up. */
