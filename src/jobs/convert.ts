@@ -296,7 +296,9 @@ export async function copyInto(
         await target.reserve(0, Math.min(source.size, await storedBytes(parts)));
       }
       const sparseSize = options.sparseSize ?? defaultSparseBytes;
-      const isFilled = isFilledInOrder && parts.length > 0 && canFill(options);
+      const zeroFrom = await zeroesFrom(target, options, created);
+      // Copied where it lies, what is found to be zeroes is not written.
+      const isFilled = isFilledInOrder && parts.length > 0 && canFill(options) && zeroFrom === 0;
       const isCloned =
         isFilled &&
         options.sparseSize === undefined &&
@@ -312,7 +314,7 @@ export async function copyInto(
         compress,
         sparseSize,
         copyZeroes: sparseSize === 0,
-        zeroFrom: await zeroesFrom(target, options, created),
+        zeroFrom,
         reserveAhead: isFilledInOrder && parts.length > 0 && isFlat(target) && !isCloned,
         leaveBacking: backingOf(options) !== undefined,
         salvage: options.salvage ?? false,

@@ -132,20 +132,14 @@ export class Copier {
   }
 
   async *#gather(pieces: AsyncIterable<Piece>): AsyncGenerator<Step> {
-    const { filler, source, zeroFrom } = this.#plan;
+    const { filler, source } = this.#plan;
     if (filler === undefined) {
       for await (const piece of pieces) yield stepOf(piece);
       return;
     }
     const { mostBytes, granule } = filler;
     const portionBytes = this.#chunkBytes;
-    const rule = {
-      windowBytes: mostBytes,
-      portionBytes,
-      granule,
-      size: source.size,
-      from: zeroFrom,
-    };
+    const rule = { windowBytes: mostBytes, portionBytes, granule, size: source.size };
     yield* gatherWindows(pieces, rule);
   }
 
@@ -319,7 +313,7 @@ export class Copier {
         writes.push(
           index % 2 === 0
             ? target.write(data.subarray(start, start + length), offset + start)
-            : this.#zero(offset + start, length, lane),
+            : this.#zeroFound(offset + start, length, lane),
         );
       }
       start += length;
@@ -334,7 +328,7 @@ export class Copier {
       const cluster = data.subarray(start, start + this.#plan.granularity);
       writes.push(
         this.#plan.sparseSize > 0 && isZero(cluster)
-          ? this.#zero(offset + start, cluster.length, lane)
+          ? this.#zeroFound(offset + start, cluster.length, lane)
           : target.writeCompressed(cluster, offset + start),
       );
     }
@@ -344,6 +338,12 @@ export class Copier {
   async #zero(offset: number, length: number, lane: number): Promise<void> {
     const needed = Math.min(length, this.#plan.zeroFrom - offset);
     if (needed > 0) await this.#target(lane).writeZeroes(offset, needed, { unmap: true });
+  }
+
+  /** Zeroes among data are stored above an image also beyond its end, as qemu-img has them. */
+  async #zeroFound(offset: number, length: number, lane: number): Promise<void> {
+    if (this.#plan.zeroFrom > 0)
+      await this.#target(lane).writeZeroes(offset, length, { unmap: true });
   }
 
   #target(lane: number): RequestTarget {

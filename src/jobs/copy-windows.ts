@@ -30,8 +30,6 @@ export interface WindowRule {
   readonly granule: number;
   /** Bytes of the disk. */
   readonly size: number;
-  /** Guest offset in bytes from which on zeroes need not be written. */
-  readonly from: number;
 }
 
 /** A piece as a step of its own. */
@@ -92,7 +90,6 @@ function* asWindow(pieces: readonly Piece[], rule: WindowRule): Generator<Step> 
   const data = pieces.filter(({ kind }) => kind === 'data');
   const isWindow =
     data.length > 0 &&
-    pieces[0].start >= rule.from &&
     pieces.every(({ kind, segments }) => kind === 'zero' || segments !== undefined);
   if (!isWindow) {
     for (const piece of pieces) yield stepOf(piece);
