@@ -75,6 +75,8 @@ export class Copier {
   readonly #chunkBytes: number;
   /** Windows under way. */
   readonly #copying = new Set<Promise<unknown>>();
+  /** Of what is looked at ahead, told of when the copy gets there: warnings come in the order of the disk. */
+  readonly #untold: CowherdError[] = [];
   #doneBytes = 0;
   /** Bytes of data to copy, counted beforehand where somebody is told how far it is; or of the disk. */
   #totalBytes = 0;
@@ -101,7 +103,7 @@ export class Copier {
       ? 1
       : (this.#plan.parallel ?? piecesAtOnce(this.#chunkBytes, compress));
     const onFailure = (failure: CowherdError): void => {
-      this.#warn('reading block status at', failure.offset ?? 0, failure);
+      this.#untold.push(failure);
     };
     if (roughProgress === true && !salvage) {
       this.#totalBytes = source.size;
@@ -109,6 +111,7 @@ export class Copier {
       // What cannot be told is said beforehand too, as qemu-img does.
       for await (const piece of this.#pieces(salvage ? onFailure : undefined)) {
         if (piece.kind === 'data') this.#totalBytes += piece.length;
+        this.#warnOfStatus(Infinity);
       }
     }
     const cut = this.#pieces(salvage ? onFailure : undefined);
@@ -156,6 +159,7 @@ export class Copier {
         if (next.done === true) return;
         const step = next.value;
         await this.#inTurn((turn) => this.#copyStep(step, buffer, lane, turn));
+        this.#warnOfStatus(step.start + step.length - 1);
         this.#tell(step);
       }
     } catch (error) {
@@ -289,8 +293,17 @@ export class Copier {
       if (!this.#plan.salvage) throw await locateReadFailure(error, offset, data, read);
       for await (const bad of badSectors(error, offset, data, read)) {
         this.#plan.signal?.throwIfAborted();
+        this.#warnOfStatus(offset + bad.at);
         this.#warn('reading', offset + bad.at, bad.error);
       }
+    }
+  }
+
+  /** Warns of stretches of which nothing is known, up to a guest offset in bytes. */
+  #warnOfStatus(last: number): void {
+    while (this.#untold.length > 0 && (this.#untold[0].offset ?? 0) <= last) {
+      const [failure] = this.#untold.splice(0, 1);
+      this.#warn('reading block status at', failure.offset ?? 0, failure);
     }
   }
 
