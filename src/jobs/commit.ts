@@ -84,11 +84,10 @@ export async function commit(name: PathLike, options: CommitOptions = {}): Promi
 function isBase(name: string | undefined): IsWritten {
   if (name === undefined) return () => Promise.resolve(true);
   return async (above, path) => {
-    if (name === path) return true;
+    const named = resolveReference(above, name);
+    if (named === path) return true;
     const [wanted, found] = await Promise.all(
-      [resolveReference(above, name), path].map((each) =>
-        realpath(hostPath(each)).catch(() => undefined),
-      ),
+      [named, path].map((each) => realpath(hostPath(each)).catch(() => undefined)),
     );
     return wanted !== undefined && wanted === found;
   };

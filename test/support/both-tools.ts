@@ -22,14 +22,23 @@ class Collector extends Writable {
   }
 }
 
-/** Runs this program within the test's process, in a folder. Not to be run twice at a time. */
-export async function runCowherd(words: readonly string[], folder: string): Promise<RunResult> {
+/**
+ * Runs this program within the test's process, in a folder. Not to be run twice at a time.
+ *
+ * @param program what it calls itself
+ */
+export async function runCowherd(
+  words: readonly string[],
+  folder: string,
+  program?: string,
+): Promise<RunResult> {
   const stdout = new Collector();
   const stderr = new Collector();
   const before = process.cwd();
   process.chdir(folder);
   try {
-    const code = await runProgram(words, new Session(new PassThrough(), stdout, stderr));
+    const session = new Session(new PassThrough(), stdout, stderr, program);
+    const code = await runProgram(words, session);
     return { stdout: stdout.text, stderr: stderr.text, code };
   } finally {
     process.chdir(before);

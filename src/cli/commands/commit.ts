@@ -74,7 +74,8 @@ export const commitCommand: Command = {
       progress.finish();
     } catch (error) {
       if (signal.aborted || !(error instanceof CowherdError)) throw error;
-      throw new CliError(jobText(error, name), { cause: error });
+      const asQemuImg = jobText(error, name, true);
+      throw new CliError(jobText(error, name), { cause: error, asQemuImg });
     } finally {
       await progress.end();
     }

@@ -10,6 +10,8 @@ export interface CliErrorDetails {
   readonly command?: string;
   /** Said before it, in a line of its own. */
   readonly before?: string;
+  /** What qemu-img says of it: said instead where the program goes by that name. */
+  readonly asQemuImg?: string | undefined;
   readonly cause?: unknown;
 }
 
@@ -19,6 +21,7 @@ export class CliError extends Error {
   readonly helpOf: string | undefined;
   readonly command: string | undefined;
   readonly #before: string | undefined;
+  readonly #asQemuImg: string | undefined;
 
   constructor(message: string, details: CliErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -27,6 +30,7 @@ export class CliError extends Error {
     this.helpOf = details.helpOf;
     this.command = details.command;
     this.#before = details.before;
+    this.#asQemuImg = details.asQemuImg;
   }
 
   /**
@@ -36,8 +40,9 @@ export class CliError extends Error {
    */
   report(program: string): string {
     const name = this.command ? `${program} ${this.command}` : program;
-    const texts = this.#before === undefined ? [this.message] : [this.#before, this.message];
-    const lines = texts.map((text) => `${name}: ${adviceOf(text, program)}\n`).join('');
+    const text = program === 'qemu-img' ? (this.#asQemuImg ?? this.message) : this.message;
+    const texts = this.#before === undefined ? [text] : [this.#before, text];
+    const lines = texts.map((line) => `${name}: ${adviceOf(line, program)}\n`).join('');
     if (this.helpOf === undefined) return lines;
     const command = this.helpOf === '' ? program : `${program} ${this.helpOf}`;
     return `${lines}Try '${command} --help' for more info\n`;

@@ -32,11 +32,15 @@ export function damageText({ damage }: CowherdError): string | undefined {
   return `qcow2: Image is corrupt: ${damage}; further non-fatal corruption events will be suppressed`;
 }
 
-/** Of work on an image and those it stands on. */
-export function jobText(error: CowherdError, image: NamedFile): string {
-  const { operation, code, message, why = message } = error;
+/**
+ * Of work on an image and those it stands on.
+ *
+ * @param isBrief whether which file failed where is left out
+ */
+export function jobText(error: CowherdError, image: NamedFile, isBrief = false): string {
+  const { operation, code, message, reason = message, why = message } = error;
   if (operation === 'open') return openingText(image, error);
-  return code === 'ERR_COWHERD_BACKING' ? why : `Block job failed: ${message}`;
+  return code === 'ERR_COWHERD_BACKING' ? why : `Block job failed: ${isBrief ? reason : message}`;
 }
 
 /**

@@ -1,10 +1,10 @@
 /** `commit` leaves the images, and says and refuses, what qemu-img does: on twins, one for each program. */
 import assert from 'node:assert/strict';
-import { rm, stat } from 'node:fs/promises';
+import { mkdir, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { runCowherd } from '../../support/both-tools.js';
-import { needsTool, runOk } from '../../support/tools.js';
+import { needsTool, run, runOk } from '../../support/tools.js';
 import {
   type NamedImage,
   assertTwins,
@@ -158,6 +158,9 @@ test('what is said and refused', async (t) => {
     await qemuImg(folder, 'create', '-q', '-f', 'qcow2', ...on('base'), 'lost');
     await qemuImg(folder, 'rebase', '-u', ...on('gone'), 'lost');
     await qemuIo(folder, 'qcow2', 'top', 'write -P 3 1M 64k');
+    await mkdir(path.join(folder, 'sub'));
+    await qemuImg(folder, 'create', '-q', '-f', 'qcow2', path.join('sub', 'base'), '8M');
+    await qemuImg(folder, 'create', '-q', '-f', 'qcow2', ...on('base'), path.join('sub', 'top'));
   });
   for (const words of [
     [],
@@ -178,6 +181,8 @@ test('what is said and refused', async (t) => {
     ['-t', 'unsafe', '-r', '1G', 'top'],
     ['-t', 'none', 'top'],
     ['-b', path.join('..', 'mine', 'base'), path.join('..', 'mine', 'top')],
+    ['-b', path.join('sub', 'base'), path.join('sub', 'top')],
+    ['-b', 'base', path.join('sub', 'top')],
   ]) {
     await runBoth(made, ['commit', ...words]);
   }
@@ -192,5 +197,27 @@ test('what is said and refused', async (t) => {
   assert.match(
     stderr,
     /^cowherd: Could not open 'top': [^\n]*'base': No such file or directory\n$/,
+  );
+});
+
+test("a full disk is told of with its place, but in qemu-img's words by its name", async (t) => {
+  if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+  const full = { event: 'write_aio', errno: 28, once: true };
+  const made = await makeTwins(t, async (folder) => {
+    const file = path.join(folder, 'base');
+    await qemuImg(folder, 'create', '-q', '-f', 'qcow2', file, '1M');
+    const image = { driver: 'file', filename: file };
+    const driver = { driver: 'blkdebug', 'inject-error': [full], image };
+    const below = `json:${JSON.stringify({ driver: 'qcow2', file: driver })}`;
+    await qemuImg(folder, 'create', '-q', '-f', 'qcow2', '-b', below, '-F', 'qcow2', 'top', '1M');
+    await qemuIo(folder, 'qcow2', 'top', 'write -P 3 0 64k');
+  });
+  const expected = await run('qemu-img', ['commit', 'top'], { cwd: made.theirs });
+  assert.deepEqual(await runCowherd(['commit', 'top'], made.mine, 'qemu-img'), expected);
+  assert.equal(expected.code, 1);
+  const { stderr } = await runCowherd(['commit', 'top'], made.mine);
+  assert.match(
+    stderr,
+    /^cowherd: Block job failed: Could not write to '[^']*base' at byte \d+: No space left on device\n$/,
   );
 });

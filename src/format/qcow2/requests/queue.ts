@@ -8,6 +8,7 @@ import { Counter, type QueueCounters } from '../../../engine/queues/counters.js'
 import { QueueGate, gateClosed, runAlone } from '../../../engine/queues/gate.js';
 import {
   heldByQueues,
+  reservedRest,
   releaseQueueLine,
   takeQueueLine,
 } from '../../../engine/queues/queue-line.js';
@@ -143,7 +144,9 @@ export class Qcow2Queue implements FormatQueue {
     };
     // The long way looks for space that is still in limbo.
     const again: WriteAgain = (error, buffer, length, offset) =>
-      isNoSpace(error) ? this.#write(buffer, length, asGuestOffset(offset), gateClosed) : undefined;
+      this.#hasSpaceFor(error, 1)
+        ? this.#write(buffer, length, asGuestOffset(offset), gateClosed)
+        : undefined;
     this.#writes = new RequestPool(counters, writeEnded, again);
     this.#allocatingWrites = new AllocatingWrites(this.#context, writeEnded, again);
   }
@@ -446,10 +449,12 @@ export class Qcow2Queue implements FormatQueue {
       if (!isAlone) return this.#run(entered, prepared);
       return counters.run(() => runAlone(metadata.control, () => this.#noteCorruption(prepared)));
     };
+    const before = metadata.limbo.clusters;
     try {
       await run(epoch);
     } catch (error) {
-      if (!isNoSpace(error) || !(await this.#makeSpace())) throw error;
+      if (!this.#hasSpaceFor(error, metadata.limbo.clusters - before) || !(await this.#makeSpace()))
+        throw error;
       await run(gateClosed);
     }
     await this.#emptyLimbo();
@@ -470,14 +475,27 @@ export class Qcow2Queue implements FormatQueue {
   }
 
   /**
+   * Whether space may be got back by which a request can succeed that failed for want of it. Where the host has no
+   * room, what the request had, or this queue has reserved, is none.
+   *
+   * @param gaveBack how many clusters in limbo may be the request's own
+   */
+  #hasSpaceFor(error: unknown, gaveBack: number): boolean {
+    if (!(error instanceof CowherdError) || error.code !== 'ERR_COWHERD_NO_SPACE') return false;
+    const { control, limbo } = this.#context.metadata;
+    const held = heldByQueues(control);
+    if (error.errno === undefined) return limbo.clusters > 0 || held.length > 0;
+    const reserved = reservedRest(control, this.#line)?.cluster;
+    return limbo.clusters > gaveBack || held.some(({ cluster }) => cluster !== reserved);
+  }
+
+  /**
    * Gets back, while no queue runs a request, whatever nobody uses.
    *
    * @returns whether there was anything
    */
   async #makeSpace(): Promise<boolean> {
-    const { metadata } = this.#context;
-    const { control } = metadata;
-    if (metadata.limbo.clusters === 0 && heldByQueues(control).length === 0) return false;
+    const { control } = this.#context.metadata;
     const reclaimed = await runAlone(control, () => reclaimAll(this.#context));
     return reclaimed > 0;
   }
@@ -523,8 +541,4 @@ export class Qcow2Queue implements FormatQueue {
       () => `clusters to be freed by ${control.nameQueue(this.#line)}`,
     );
   }
-}
-
-function isNoSpace(error: unknown): boolean {
-  return error instanceof CowherdError && error.code === 'ERR_COWHERD_NO_SPACE';
 }
