@@ -219,6 +219,8 @@ export interface StorageFile {
   readonly protocol: string;
   /** Whether it can be read only once, about from its begin to its end. */
   readonly isSequential?: boolean;
+  /** Whether it lies in several files, which may be in different folders. */
+  readonly isScattered?: boolean;
   /** Whether nobody else can write to it. */
   readonly isPrivate?: boolean;
   /** Who hears what is done above it; absent where nobody does. */

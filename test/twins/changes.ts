@@ -165,6 +165,8 @@ function rebases(geometry: Geometry): fc.Arbitrary<Step> {
     words: ['rebase', ...way, ...backing, ...diskWords(geometry)],
     // QEMU stores zeroes as data where something else would show, compressed or not.
     isStoredOtherwise: () => !way.includes('-u'),
+    // What is stored already is not copied, and so not recorded.
+    isRecordedOtherwise: (disk) => disk.isStoredOtherwise && !way.includes('-u'),
     // Zeroes that are not stored are what the image below has, when that changes unseen.
     // QEMU 10 loses the zeroes of a version 2 image that comes to stand on another.
     isLeftOut: (disk) =>

@@ -17,6 +17,8 @@ export class Pair {
   readonly theirs: string;
   /** Whether something was done by which ours may be stored in another way. */
   isStoredOtherwise = false;
+  /** Whether something was done by which other ranges of ours may be recorded in bitmaps. */
+  isRecordedOtherwise = false;
 
   private constructor(folder: string) {
     this.mine = path.join(folder, 'mine');

@@ -72,6 +72,7 @@ async function runStep(
   const { operation, words, touched = [], isReport = false } = step;
   if (step.isLeftOut?.(disk) === true) return disk;
   if (step.isStoredOtherwise?.(disk) === true) pair.isStoredOtherwise = true;
+  if (step.isRecordedOtherwise?.(disk) === true) pair.isRecordedOtherwise = true;
   const { mine, theirs } = await pair.run(words, isReport);
   if (hasAborted(theirs)) {
     tally.aborted++;

@@ -33,6 +33,8 @@ export interface Step {
   readonly touched?: readonly PairedImage[];
   /** Whether ours may be stored in another way from then on. */
   readonly isStoredOtherwise?: (disk: DiskFacts) => boolean;
+  /** Whether what bitmaps record of our disk may be other ranges from then on. */
+  readonly isRecordedOtherwise?: (disk: DiskFacts) => boolean;
   /** Where it is not done, since programs are known to do it differently. */
   readonly isLeftOut?: (disk: DiskFacts) => boolean;
   /** Whether it only tells something: then both programs are asked about the same files, and say the same. */

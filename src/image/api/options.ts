@@ -119,6 +119,11 @@ export interface OpenImageOptions {
   /** Of disks that keep nothing (`null-co://`, `null-aio://`), and of files that are such. */
   readonly null?: NullOptions | undefined;
   /**
+   * The whole name that `info` tells, where the path does not say what the image is. A `json:` name that puts
+   * filters over the file brings its own.
+   */
+  readonly fullName?: string | undefined;
+  /**
    * What is put over the image's own file, outermost first: filters by name, with their options. Files that
    * the image names have none.
    */

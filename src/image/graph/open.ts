@@ -29,7 +29,7 @@ import { nestedImages } from './nested.js';
 import { OpenedImage, type OpenedParts } from './opened-image.js';
 import { isForReading, permissionsOf } from './permissions.js';
 import { type PathLike, pathOf } from '../api/path.js';
-import { findDataFile, resolveReference } from '../names/reference.js';
+import { findDataFile, isFromFolder, resolveReference } from '../names/reference.js';
 import { isJsonName, specificationOf } from '../names/specification.js';
 import { allocateSharedState } from './shared-state.js';
 
@@ -245,7 +245,7 @@ async function openOn(
     node.resize(format.size);
     let edge: BackingEdge<OpenedImage> | undefined;
     if (driver.hasBacking === true) {
-      const below = belowOf(file.filename, format.backing, options);
+      const below = belowOf(file, format.backing, options);
       const put = putBelow(file.filename, format, options, place);
       const backing = below && (await put(below));
       opened.push(...(backing === undefined ? [] : [backing]));
@@ -403,10 +403,11 @@ interface Below {
  * @throws ERR_COWHERD_BACKING if the image names one and may not, ERR_COWHERD_UNSUPPORTED
  */
 function belowOf(
-  filename: string,
+  file: StorageFile,
   stored: BackingReference | undefined,
   options: OpenImageOptions,
 ): Below | undefined {
+  const { filename } = file;
   const { backing, backingFile, backingFormat } = options;
   if (backing === 'ignore') return undefined;
   if (backingFile !== undefined) {
@@ -420,6 +421,13 @@ function belowOf(
     throw new CowherdError(
       'ERR_COWHERD_BACKING',
       `'${filename}' has the backing file '${printable(name)}', and opening backing files is denied`,
+      { filename },
+    );
+  }
+  if (file.isScattered === true && isFromFolder(filename, name)) {
+    throw new CowherdError(
+      'ERR_COWHERD_BACKING',
+      `The backing file '${printable(name)}' is named from the folder of '${filename}', which lies in several`,
       { filename },
     );
   }

@@ -42,6 +42,7 @@ export type NamedSettings = Pick<
   | 'nbd'
   | 'null'
   | 'filters'
+  | 'fullName'
   | 'window'
   | 'encrypt'
   | 'dataFile'

@@ -22,6 +22,12 @@ export function resolveReference(image: string, name: string): string {
   return isAbsolute(path) || isUrl(path) ? path : image.slice(0, image.lastIndexOf('/') + 1) + path;
 }
 
+/** Whether the name of a backing file is relative to the folder of the image that stands on it. */
+export function isFromFolder(image: string, name: string): boolean {
+  if (isJsonName(name) || isFilterName(name)) return false;
+  return withoutProtocol(image, name) === name && !isAbsolute(name) && !isUrl(name);
+}
+
 /** What is told of a backing file: its path, or its name where that has a protocol. */
 export function describeReference(image: string, name: string): string {
   return protocolOf(name) === undefined ? resolveReference(image, name) : name;

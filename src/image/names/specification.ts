@@ -3,7 +3,7 @@
  * a list of options such as `driver=qcow2,file.filename=NAME` all come to this.
  */
 import { type CowherdError, cannotOpen } from '../../errors.js';
-import { filterOfName } from '../../storage/filters/registry.js';
+import { filterOfName, isSaidByPrefix } from '../../storage/filters/registry.js';
 import { type ImageSpecification, OptionReader } from './option-reader.js';
 
 export type { ImageSpecification, NamedSettings } from './option-reader.js';
@@ -30,7 +30,7 @@ export function specificationOf(name: string, use: NameUse = {}): ImageSpecifica
     return specificationOfOptions(name, new Map([['file.filename', name]]), use);
   }
   if (!isJsonName(name)) return { path: name, format: undefined, settings: {} };
-  return specificationOfOptions(name, optionsOfJson(name), use);
+  return withFullName(readOptions(name, optionsOfJson(name), use), () => parsed(name));
 }
 
 /** The options of a `json:` name, as texts. @throws as `specificationOf` */
@@ -57,10 +57,39 @@ export function optionsOfJson(name: string): ReadonlyMap<string, string> {
 export function specificationOfOptions(
   given: string,
   values: ReadonlyMap<string, string>,
-  { forWriting = false, isStored = false, isAlone = false }: NameUse = {},
+  use: NameUse = {},
+): ImageSpecification {
+  return withFullName(readOptions(given, values, use), () => nested(values));
+}
+
+function readOptions(
+  given: string,
+  values: ReadonlyMap<string, string>,
+  { forWriting = false, isStored = false, isAlone = false }: NameUse,
 ): ImageSpecification {
   const refuse = (why: string): CowherdError => refusal(given, why);
   return new OptionReader(values, { refuse, forWriting, isStored, isAlone }).read();
+}
+
+/** With the name in full, where filters do what no shorter one says. */
+function withFullName(specification: ImageSpecification, value: () => unknown): ImageSpecification {
+  const { settings } = specification;
+  if (settings.filters?.every(isSaidByPrefix) !== false) return specification;
+  const fullName = jsonPrefix + spaced(value());
+  return { ...specification, settings: { ...settings, fullName } };
+}
+
+/** Options as the parts of one another that they are; those of lists by their numbers. */
+function nested(values: ReadonlyMap<string, string>): Readonly<Record<string, unknown>> {
+  const all: Record<string, unknown> = {};
+  for (const [name, value] of values) {
+    const path = name.split('.');
+    const last = path.pop() ?? name;
+    let part = all;
+    for (const key of path) part = (part[key] ??= {}) as Record<string, unknown>;
+    part[last] = value;
+  }
+  return all;
 }
 
 /** Whether a name begins with a filter over what follows. */
@@ -84,12 +113,21 @@ function refusal(given: string, why: string): CowherdError {
  */
 function jsonOptions(name: string): ReadonlyMap<string, unknown> | undefined {
   try {
-    const value: unknown = JSON.parse(doubleQuoted(name.slice(jsonPrefix.length)));
+    const value = parsed(name);
     const isObject = typeof value === 'object' && value !== null && !Array.isArray(value);
     return isObject ? new Map(flattened(value, '')) : undefined;
   } catch {
     return undefined;
   }
+}
+
+function parsed(name: string): unknown {
+  return JSON.parse(doubleQuoted(name.slice(jsonPrefix.length)));
+}
+
+/** JSON in one line, with the spaces that QEMU puts there. */
+function spaced(value: unknown): string {
+  return JSON.stringify(value, undefined, 1).replaceAll(/,\n */g, ', ').replaceAll(/\n */g, '');
 }
 
 /** JSON of which strings stood between single quotes too, as QEMU takes it, where shells make these easier. */

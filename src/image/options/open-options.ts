@@ -158,6 +158,7 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   null: options(nullRules),
   signal: abortSignal,
   filters,
+  fullName: anyText,
   encrypt: options(encryptRules),
   secrets: secretsById,
   throttle: options(throttleRules),

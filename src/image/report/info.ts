@@ -6,7 +6,7 @@ import type { FormatSpecificInfo } from '../../format/specific.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { ChildFileInfo, ImageFormat, ImageInfo, SnapshotInfo } from '../api/reports.js';
 import type { OpenImageOptions } from '../api/options.js';
-import { describeReference } from '../names/reference.js';
+import { describeReference, isFromFolder } from '../names/reference.js';
 
 /** What the facts of an image are gathered from. */
 export interface InfoSource {
@@ -15,7 +15,7 @@ export interface InfoSource {
   readonly formatName: ImageFormat;
   readonly format: FormatImage;
   readonly node: Node;
-  readonly options: Pick<OpenImageOptions, 'window'>;
+  readonly options: Pick<OpenImageOptions, 'window' | 'fullName'>;
 }
 
 /** Gathers the facts of an image, its backing chain aside. */
@@ -27,7 +27,7 @@ export async function imageInfo(source: InfoSource): Promise<ImageInfo> {
     await format.facts();
   const { backing } = format;
   const facts = withoutUndefined({
-    filename: file.filename,
+    filename: options.fullName ?? file.filename,
     format: formatName,
     virtualSize: node.size,
     fileLength: await whole.size(),
@@ -40,7 +40,7 @@ export async function imageInfo(source: InfoSource): Promise<ImageInfo> {
     encrypted,
     dirtyFlag: dirty,
     backingFilename: backing?.name,
-    fullBackingFilename: backing && describeReference(file.filename, backing.name),
+    fullBackingFilename: backing && placeOf(backing.name, file),
     backingFormat: backing?.format,
     snapshots: snapshots.map(snapshotInfo),
     bitmaps,
@@ -49,6 +49,12 @@ export async function imageInfo(source: InfoSource): Promise<ImageInfo> {
     children: await Promise.all(children.map(childInfo)),
   }) as Omit<ImageInfo, 'actualSize'>;
   return { ...facts, actualSize: await whole.allocatedSize() };
+}
+
+/** Where a backing file lies; undefined where no name can be relative to the image. */
+function placeOf(name: string, file: StorageFile): string | undefined {
+  const isLost = file.isScattered === true && isFromFolder(file.filename, name);
+  return isLost ? undefined : describeReference(file.filename, name);
 }
 
 /** A snapshot as people are told of it. */

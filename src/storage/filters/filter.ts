@@ -66,6 +66,8 @@ export interface Filter<
   isHarmless?(options: ValuesOf<Schema, Required>): boolean;
   /** What names begin with that have it over a file. */
   readonly prefix?: string;
+  /** Options that such names can say; a file with others of them cannot be named in short. */
+  readonly prefixSays?: readonly string[];
   /**
    * The options, and the file below, that follow the prefix in a name.
    *

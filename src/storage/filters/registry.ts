@@ -39,6 +39,7 @@ export interface NamedFilter {
   readonly below?: string;
   readonly isOverImages?: boolean;
   readonly prefix?: string;
+  readonly prefixSays?: readonly string[];
   problem?(options: object, spell: (name: string) => string): string | undefined;
   isHarmless?(options: object): boolean;
   parseName?(rest: string): FilteredName | string;
@@ -68,6 +69,13 @@ export function filterList(): readonly NamedFilter[] {
 export function isHarmless(choice: FilterChoice): boolean {
   const read = readChoice(choice, (name) => name);
   return typeof read !== 'string' && read.filter.isHarmless?.(read.values) === true;
+}
+
+/** Whether a name that begins with the filter's prefix says all of a choice. */
+export function isSaidByPrefix(choice: FilterChoice): boolean {
+  const { name, ...options } = typeof choice === 'string' ? { name: choice } : choice;
+  const says = filterNamed(name)?.prefixSays;
+  return says !== undefined && Object.keys(options).every((option) => says.includes(option));
 }
 
 /** An option's name at a shell: `bps-total` for `bpsTotal`. */

@@ -5,7 +5,7 @@ import { infoText } from '../../../src/cli/text/info-human.js';
 import { infoJson } from '../../../src/cli/text/info-json.js';
 import type { ImageInfo } from '../../../src/image/api/reports.js';
 import { openImage } from '../../../src/image/graph/open.js';
-import { assertSame } from '../../support/both-tools.js';
+import { assertSame, runCowherd, runQemuImg } from '../../support/both-tools.js';
 import { fixture, fixtures, unpackFixtures } from '../../support/fixtures.js';
 import { needsTool, runOk, temporaryFolder } from '../../support/tools.js';
 
@@ -124,4 +124,44 @@ test('what is unknown is said to be, or left out', () => {
   assert.match(text, /^1 {7}one {19}0 B 1970-01-01 00:00:00 {2}0001:01:01\.001 {9}--$/m);
   const printed: unknown = JSON.parse(JSON.stringify(infoJson(example)));
   assert.ok(!Object.keys(printed as object).includes('actual-size'));
+});
+
+test('what no path says is told by all its options, by which it can be opened again', async (t) => {
+  if (!needsTool(t, 'qemu-img')) return;
+  const folder = await temporaryFolder(t);
+  const tool = (...words: readonly string[]) => runOk('qemu-img', words, { cwd: folder });
+  await tool('create', '-q', '-f', 'qcow2', 'base', '1M');
+  await tool('create', '-q', '-f', 'qcow2', '-b', 'base', '-F', 'qcow2', 'disk');
+  await tool('create', '-q', '-f', 'qcow2', '-b', 'base', '-F', 'qcow2', 'copy');
+  const quorum = {
+    ...{ driver: 'quorum', 'vote-threshold': 1 },
+    children: ['disk', 'copy'].map((filename) => ({ driver: 'file', filename })),
+  };
+  const debugged = 'file.set-state.0.event=read_aio,file.set-state.0.new_state=42';
+  for (const words of [
+    [`json:${JSON.stringify({ driver: 'qcow2', file: quorum })}`],
+    ['--image-opts', `driver=qcow2,file.driver=blkdebug,${debugged},file.image.filename=disk`],
+  ]) {
+    const expected = await runQemuImg(['info', ...words], folder);
+    const actual = await runCowherd(['info', ...words], folder);
+    const line = (text: string, what: string) =>
+      text.split('\n').find((each) => each.startsWith(what)) ?? '';
+    assert.equal(line(actual.stdout, 'backing file:'), line(expected.stdout, 'backing file:'));
+    const name = line(actual.stdout, 'image: ').slice('image: '.length);
+    assert.match(line(expected.stdout, 'image: '), /^image: json:/);
+    assert.match(name, /^json:/);
+    const again = await runCowherd(['info', name], folder);
+    assert.equal(again.stdout, actual.stdout);
+    const theirs = await runQemuImg(['info', name], folder);
+    assert.equal(theirs.code, 0, theirs.stderr);
+  }
+  const { code, stderr } = await runCowherd(
+    ['compare', `json:${JSON.stringify({ driver: 'qcow2', file: quorum })}`, 'disk'],
+    folder,
+  );
+  assert.equal(code, 2);
+  assert.match(
+    stderr,
+    /^cowherd: [^\n]*'base' is named from the folder of 'disk', which lies in several\n$/,
+  );
 });

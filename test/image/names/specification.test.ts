@@ -68,7 +68,18 @@ test('a name says a file, its format, and how they are opened', () => {
     ],
     [
       { driver: 'raw', file: { driver: 'trace', output: '/b', file } },
-      { format: 'raw', settings: { filters: [{ name: 'trace', output: '/b' }] } },
+      {
+        format: 'raw',
+        settings: {
+          filters: [{ name: 'trace', output: '/b' }],
+          fullName:
+            'json:{"driver": "raw", "file": {"driver": "trace", "output": "/b", "file": {"driver": "file", "filename": "/a"}}}',
+        },
+      },
+    ],
+    [
+      { driver: 'raw', file: { driver: 'blkdebug', config: '/b', image: file } },
+      { format: 'raw', settings: { filters: [{ name: 'blkdebug', config: '/b' }] } },
     ],
   ] as const) {
     const whole = { ...{ path: '/a', format: undefined, settings: {} }, ...expected };

@@ -61,6 +61,7 @@ export const blkdebugFilter: Filter<'blkdebug', typeof options, never> = {
   words: wordsOfRules,
   below: 'image',
   prefix: 'blkdebug:',
+  prefixSays: ['config'],
   // Of a file of rules a name in an image would tell whether it is there.
   isHarmless: ({ config }) => config === undefined,
   parseName(rest) {

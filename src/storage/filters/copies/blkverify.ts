@@ -22,6 +22,7 @@ export const blkverifyFilter: Filter<'blkverify', typeof options, keyof typeof o
   below: 'test',
   isOverImages: true,
   prefix: 'blkverify:',
+  prefixSays: Object.keys(options),
   parseName(rest) {
     const at = rest.indexOf(':');
     if (at === -1) return 'blkverify requires raw copy and original image path';

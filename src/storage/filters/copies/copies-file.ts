@@ -15,6 +15,7 @@ import type { FilterHandle } from '../filter-file.js';
 export abstract class CopiesFile extends BaseFile {
   readonly protocol: string;
   readonly limits: StorageLimits;
+  readonly isScattered = true;
   protected readonly files: readonly StorageFile[];
   protected readonly use: FilterUse;
 
