@@ -14,6 +14,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { readArguments } from '../scripts/arguments.js';
 import { chainDuels } from './cases/chains.js';
+import { changeDuels } from './cases/changes.js';
 import { convertDuels } from './cases/convert.js';
 import { encryptionDuels } from './cases/encryption.js';
 import { formatDuels } from './cases/formats.js';
@@ -29,7 +30,7 @@ import { takeNode } from './programs.js';
 import { picture, tableLine } from './report.js';
 
 const values = readArguments(
-  'Races cowherd against qemu-img (groups requests, queues, convert, chains, formats, encryption, serve, vhost-user, metadata, memory); with --micro\n' +
+  'Races cowherd against qemu-img (groups requests, queues, convert, chains, changes, formats, encryption, serve, vhost-user, metadata, memory); with --micro\n' +
     'measures parts of the engine by themselves.',
   {
     group: { type: 'string' },
@@ -51,6 +52,7 @@ const groups: readonly (readonly [string, (folder: string) => Promise<Duel[]>])[
   ['queues', queueDuels],
   ['convert', convertDuels],
   ['chains', chainDuels],
+  ['changes', changeDuels],
   ['formats', formatDuels],
   ['encryption', encryptionDuels],
   ['serve', serveDuels],

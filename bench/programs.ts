@@ -115,8 +115,29 @@ export async function benchQemu(
 async function benchQemuWith(engine: string, parameters: readonly string[]): Promise<number> {
   const words = ['bench', '-t', 'writeback', '-i', engine, ...parameters];
   const { stdout } = await runProgram('qemu-img', words);
-  const count = Number(/^Sending (\d+)/.exec(stdout)?.[1]);
-  return count / Number(/completed in ([\d.]+) seconds/.exec(stdout)?.[1]);
+  return requestsIn(stdout);
+}
+
+/**
+ * Requests a second of `qemu-img bench` on what a server has.
+ *
+ * @param uri of the server, which is asked by NBD
+ */
+export async function benchServed(uri: string, ...parameters: readonly string[]): Promise<number> {
+  const { stdout } = await runProgram('qemu-img', ['bench', '-f', 'raw', ...parameters, uri]);
+  return requestsIn(stdout);
+}
+
+function requestsIn(report: string): number {
+  const count = Number(/^Sending (\d+)/.exec(report)?.[1]);
+  return count / Number(/completed in ([\d.]+) seconds/.exec(report)?.[1]);
+}
+
+/** MB a second that OpenSSL has one core encrypt by AES-256-XTS, a sector at a time. */
+export async function encryptedByOneCore(): Promise<number> {
+  const words = ['-elapsed', '-seconds', '2', '-bytes', '512', '-evp', 'aes-256-xts'];
+  const { stdout } = await runProgram('openssl', ['speed', ...words]);
+  return Number(/^AES-256-XTS +([\d.]+)k/im.exec(stdout)?.[1]) / 1000;
 }
 
 /** Peak memory in MiB of our command line, or of a bare Node without parameters. */

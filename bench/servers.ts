@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs';
 import { readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { Figure } from './duel.js';
 
 const cli = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..', 'bundle', 'main.cjs');
 /** Clock ticks a second in /proc, on every Linux that there is. */
@@ -19,12 +20,12 @@ export interface RunningServer {
 /** How a server is started. @param socket that it has to listen at */
 export type StartServer = (socket: string) => Promise<RunningServer>;
 
-/** `cowherd serve` of an image, on so many threads. */
-export function cowherdServing(image: string, format: string, workers: number): StartServer {
+/** `cowherd serve` of what words name, on so many threads. */
+export function cowherdServing(image: readonly string[], workers: number): StartServer {
+  const listening = (socket: string): readonly string[] => ['--nbd', `unix:${socket}`];
   return (socket) =>
     start(socket, process.execPath, [
-      ...[cli, 'serve', '-f', format, '--nbd', `unix:${socket}`],
-      ...['--workers', String(workers), image],
+      ...[cli, 'serve', ...listening(socket), '--workers', String(workers), ...image],
     ]);
 }
 
@@ -48,25 +49,32 @@ export function qemuDevice(image: string): StartServer {
     ]);
 }
 
-/** `qemu-nbd` of an image. */
-export function qemuServing(image: string, format: string): StartServer {
+/** `qemu-nbd` of what words name. */
+export function qemuServing(image: readonly string[]): StartServer {
   return (socket) =>
-    start(socket, 'qemu-nbd', [
-      '-t',
-      '-e',
-      '32',
-      '-f',
-      format,
-      '--aio=io_uring',
-      '-k',
-      socket,
-      image,
-    ]);
+    start(socket, 'qemu-nbd', ['-t', '-e', '32', '--aio=io_uring', '-k', socket, ...image]);
 }
 
 /** `nbdkit` of a raw file. */
 export function nbdkitServing(file: string): StartServer {
   return (socket) => start(socket, 'nbdkit', ['-f', '-U', socket, 'file', file]);
+}
+
+/** What comes of clients of a server, and what it took of the processors. */
+export async function withServer(
+  start: StartServer,
+  folder: string,
+  run: (uri: string) => Promise<number>,
+): Promise<Figure> {
+  const socket = path.join(folder, 'bench.sock');
+  const server = await start(socket);
+  try {
+    const before = await server.processorSeconds();
+    const figure = await run(`nbd+unix:///?socket=${socket}`);
+    return { figure, processorSeconds: (await server.processorSeconds()) - before };
+  } finally {
+    await server.stop();
+  }
 }
 
 async function start(

@@ -1,8 +1,14 @@
 /** Images served to NBD clients through one and several connections, against other servers. */
 import path from 'node:path';
 import { truncate } from 'node:fs/promises';
-import type { Duel, Figure, Runner } from '../duel.js';
-import { type StartServer, cowherdServing, nbdkitServing, qemuServing } from '../servers.js';
+import type { Duel, Runner } from '../duel.js';
+import {
+  type StartServer,
+  cowherdServing,
+  nbdkitServing,
+  qemuServing,
+  withServer,
+} from '../servers.js';
 import { runProgram, warm } from '../programs.js';
 import { makeFull } from '../request-runs.js';
 
@@ -22,7 +28,7 @@ export async function serveDuels(folder: string): Promise<Duel[]> {
   await warm(bare);
   const duels: Duel[] = [];
   for (const connections of [1, 2, 4]) {
-    const ours = cowherdServing(image, 'qcow2', Math.min(2, connections));
+    const ours = cowherdServing(['-f', 'qcow2', image], Math.min(2, connections));
     const what = `NBD, ${connections} connection${connections > 1 ? 's' : ''}, 4 KiB`;
     for (const [kind, name] of [
       ['randread', 'random reads'],
@@ -34,7 +40,7 @@ export async function serveDuels(folder: string): Promise<Duel[]> {
         duel(
           `${what} ${name}`,
           loaded('cowherd', ours),
-          loaded('qemu-nbd', qemuServing(image, 'qcow2')),
+          loaded('qemu-nbd', qemuServing(['-f', 'qcow2', image])),
           1.5,
         ),
       );
@@ -95,8 +101,8 @@ async function copyDuels(folder: string): Promise<Duel[]> {
         return (await runProgram('nbdcopy', ['--connections=4', ...ends])).seconds;
       }),
   });
-  const ours = cowherdServing(image, 'qcow2', 2);
-  const peer = qemuServing(image, 'qcow2');
+  const ours = cowherdServing(['-f', 'qcow2', image], 2);
+  const peer = qemuServing(['-f', 'qcow2', image]);
   return [
     { isInto: false, what: 'nbdcopy of 4 GiB out of an image, 4 connections' },
     { isInto: true, what: 'nbdcopy of 4 GiB into an image, 4 connections' },
@@ -107,22 +113,6 @@ async function copyDuels(folder: string): Promise<Duel[]> {
     ours: copy('cowherd', ours, isInto),
     peer: copy('qemu-nbd', peer, isInto),
   }));
-}
-
-async function withServer(
-  start: StartServer,
-  folder: string,
-  run: (uri: string) => Promise<number>,
-): Promise<Figure> {
-  const socket = path.join(folder, 'bench.sock');
-  const server = await start(socket);
-  try {
-    const before = await server.processorSeconds();
-    const figure = await run(`nbd+unix:///?socket=${socket}`);
-    return { figure, processorSeconds: (await server.processorSeconds()) - before };
-  } finally {
-    await server.stop();
-  }
 }
 
 async function hasProgram(name: string): Promise<boolean> {

@@ -4,6 +4,7 @@
  */
 import { type CowherdError, problemWith } from '../../../errors.js';
 import { maxRefcountTableBytes } from '../../../limits.js';
+import { isZero } from '../../../native/zero-scan.js';
 import { type ClusterIndex, type HostOffset, after } from '../layout/geometry.js';
 import { exactCounts, refcountWidth } from '../layout/refcount-width.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
@@ -159,17 +160,23 @@ export class RefcountOrderChange {
     const { file, geometry, refcounts } = this.#metadata;
     const { clusterSize, refcountOrder, refcountsPerBlock } = geometry;
     const read = exactCounts(refcountOrder);
-    const limit = 2 ** (2 ** this.#order);
+    const limit = refcountOrder <= this.#order ? Infinity : 2 ** (2 ** this.#order);
     const needed: number[] = [];
     for await (const { index, view } of walkTables(file, refcounts.table.entries(), clusterSize)) {
       onEntry(index);
       const first = index * refcountsPerBlock;
-      for (let at = 0; at < refcountsPerBlock; at++) {
-        const count = read(view, at);
-        if (count === 0) continue;
-        if (count >= limit) throw this.#noRoom(first + at, count);
+      for (let at = 0, part = 0; at < refcountsPerBlock; at += part) {
+        part = Math.min(refcountsPerBlock - at, this.#perBlock - ((first + at) % this.#perBlock));
+        const start = view.byteOffset + (at * clusterSize) / refcountsPerBlock;
+        const length = (part * clusterSize) / refcountsPerBlock;
+        if (isZero(new Uint8Array(view.buffer, start, length))) continue;
         const block = Math.floor((first + at) / this.#perBlock);
         if (needed.at(-1) !== block) needed.push(block);
+        if (limit === Infinity) continue;
+        for (let entry = at; entry < at + part; entry++) {
+          const count = read(view, entry);
+          if (count >= limit) throw this.#noRoom(first + entry, count);
+        }
       }
     }
     onEntry(Infinity);
