@@ -7,6 +7,9 @@
  * examined, or its share of the time is over. A failure names its workload and seed, and
  * `--workload` and `--seed` repeat it.
  */
+import { examineChain } from '../test/crash/chain/examination.js';
+import { MemoryFiles } from '../test/crash/chain/memory-files.js';
+import { chainWorkloads } from '../test/crash/chain/workloads.js';
 import { type ExaminationOptions, type Outcome, examine } from '../test/crash/examination.js';
 import { examineMapped } from '../test/crash/mapped/examination.js';
 import { recordMapped, withImage } from '../test/crash/mapped/recording.js';
@@ -36,6 +39,9 @@ interface Subject {
   readonly run: (seed: number, options: ExaminationOptions) => Promise<Outcome>;
 }
 
+const chainFiles = new MemoryFiles();
+/** States of a chain that are judged of one run, and in every so many of them the work is done again. */
+const chainStates = { states: 400, againEvery: 12 };
 const subjects: readonly Subject[] = [
   ...workloads.map((workload) => ({
     name: workload.name,
@@ -50,6 +56,25 @@ const subjects: readonly Subject[] = [
       withImage(workload, async (filename) =>
         examineMapped(await recordMapped(workload, seed, filename), options),
       ),
+  })),
+  ...chainWorkloads.map((workload) => ({
+    name: workload.name,
+    needsTool: false,
+    run: async (seed: number): Promise<Outcome> => {
+      const { ios, enumerated, judged, failures } = await examineChain(workload, chainFiles, {
+        seed,
+        ...chainStates,
+      });
+      const distinct = judged;
+      return {
+        ios,
+        enumerated,
+        distinct,
+        byEngine: judged,
+        byRealTool: 0,
+        failures: [...failures],
+      };
+    },
   })),
 ];
 const chosen = subjects.filter(({ name }) => [undefined, name].includes(values.workload));

@@ -5,6 +5,9 @@
  *
  * A failure names its workload, site and fault, which repeat it together with the seed.
  */
+import { MemoryFiles } from '../test/crash/chain/memory-files.js';
+import { chainWorkloads } from '../test/crash/chain/workloads.js';
+import { sweepChain } from '../test/faults/chain-sweep.js';
 import { chores, sweepChore } from '../test/faults/chores.js';
 import { faultKinds } from '../test/faults/fault-kinds.js';
 import { sweepProgram } from '../test/faults/program-run.js';
@@ -60,6 +63,10 @@ for (const workload of guestWorkloads.filter(isChosen)) {
 }
 for (const chore of chores.filter(isChosen)) {
   if (faults.length > 0) note(chore.name, [await sweepChore(chore, options)], '');
+}
+const chainFiles = new MemoryFiles();
+for (const workload of chainWorkloads.filter(isChosen)) {
+  if (faults.length > 0) note(workload.name, [await sweepChain(workload, chainFiles, options)], '');
 }
 for (const program of programs.filter(isChosen)) {
   const results: SweepResult[] = [];

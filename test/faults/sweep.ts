@@ -72,7 +72,8 @@ interface GrowingResult extends SweepResult {
   readonly byFault: Map<string, Tally>;
 }
 
-function emptyResult(operations: readonly string[]): GrowingResult {
+/** The counts before anything was run. @param operations of the workload */
+export function emptyResult(operations: readonly string[]): GrowingResult {
   const sites = new Map<string, number>();
   for (const kind of operations) sites.set(kind, (sites.get(kind) ?? 0) + 1);
   return { sites, all: newTally(), byOperation: new Map(), byFault: new Map() };

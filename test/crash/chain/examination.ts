@@ -22,6 +22,10 @@ export interface ChainExaminationOptions {
 
 /** What was found. */
 export interface ChainOutcome {
+  /** Changes and barriers that were recorded. */
+  readonly ios: number;
+  /** States that were made, the same ones included. */
+  readonly enumerated: number;
   readonly judged: number;
   readonly failures: readonly string[];
 }
@@ -85,6 +89,7 @@ export async function examineChain(
   const found: Map<string, Uint8Array>[] = [];
   const seen = new Set<string>();
   const applied = new Set<Pending>();
+  let enumerated = 0;
   for (const time of [...times].sort((one, other) => one - other)) {
     for (const change of changes.filter((each) => each.durable <= time && !applied.has(each))) {
       applied.add(change);
@@ -92,6 +97,7 @@ export async function examineChain(
     }
     const pending = changes.filter((each) => each.submitted <= time && each.durable > time);
     visitStates(pending, random, (pieces) => {
+      enumerated += 1;
       for (const state of states) state.begin();
       for (const piece of pieces) states[piece.file].apply(piece);
       const key = states.flatMap(({ hashes }) => hashes).join();
@@ -125,7 +131,9 @@ export async function examineChain(
     }
     if (failures.length >= mostFailures) break;
   }
-  return { judged: found.length, failures };
+  const recorded = [...logs.values()].map((log) => log.changes.length + log.barriers.length);
+  const ios = recorded.reduce((sum, count) => sum + count, 0);
+  return { ios, enumerated, judged: found.length, failures };
 }
 
 /** The uppermost image shows what it has shown, and no image is corrupt, unless it says that it was not closed. */
