@@ -8,7 +8,7 @@ import {
   secretWords,
   other,
 } from './geometry.js';
-import type { PairedImage, Step } from './step.js';
+import type { DiskFacts, PairedImage, Step } from './step.js';
 
 const targets: readonly (readonly [format: string, options: string])[] = [
   ['raw', ''],
@@ -64,9 +64,22 @@ function conversions(geometry: Geometry): fc.Arbitrary<Step> {
       // What is zero already is left as it is here.
       isStoredOtherwise: () => isOnto,
       // What the source stands on is refused in plain words here.
-      isLeftOut: (disk) => isOnto && disk.backing === other.name,
+      isLeftOut: (disk) =>
+        (isOnto && disk.backing === other.name) ||
+        (flags.includes('-B') && losesZeroes(geometry, disk, below?.name)),
     };
   });
+}
+
+/**
+ * Whether QEMU 10 leaves what the disk has beyond its own backing file to that of the target, as if it were that file's:
+ * then other data show there.
+ */
+function losesZeroes({ below, otherBytes }: Geometry, disk: DiskFacts, onto?: string): boolean {
+  const { backing } = disk;
+  if (backing === undefined || backing === onto) return false;
+  const bytes = below.find(({ name }) => name === backing)?.bytes ?? otherBytes;
+  return bytes < disk.bytes;
 }
 
 function isRefused(flags: readonly string[], format: string, options: string): boolean {
