@@ -5,6 +5,8 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { commands } from '../src/cli/commands.js';
 import type { OptionSpec } from '../src/cli/options/options.js';
+import { knownFeatureTable, nameFeatures } from '../src/format/qcow2/layout/feature-names.js';
+import { ExtensionType } from '../src/format/qcow2/layout/header-extensions.js';
 import { filterList } from '../src/storage/filters/registry.js';
 import { runCowherd } from './support/both-tools.js';
 import {
@@ -90,4 +92,35 @@ test('the page of qemu-img has every option of its commands, no others, and test
       await access(path.join(projectFolder, `${file}.ts`));
     }
   }
+});
+
+test('the page of the format has each feature and each header extension, with tests that exist', async () => {
+  const text = await readFile(path.join(projectFolder, 'docs', 'format.md'), 'utf8');
+  const [, section] = /^## Feature bits[^\n]*\n(.*?)^## /ms.exec(text) ?? [];
+  assert.ok(section !== undefined);
+  const rows = [
+    ...section.matchAll(/^\| (incompatible|compatible|autoclear) bit (\d+) +\| `(.*?)`/gm),
+  ];
+  const told = rows.map(([, kind, bit, name]) => `${kind} ${bit} ${name}`);
+  const table = knownFeatureTable();
+  const known = (['incompatible', 'compatible', 'autoclear'] as const).flatMap((kind) =>
+    Array.from({ length: 64 }, (_, bit) => ({ kind, bit, mask: 1n << BigInt(bit) })),
+  );
+  assert.deepEqual(
+    told,
+    known.flatMap(({ kind, bit, mask }) =>
+      nameFeatures(table, kind, mask)
+        .filter((name) => !name.startsWith('Unknown '))
+        .map((name) => `${kind} ${bit} ${name}`),
+    ),
+  );
+  const extensions = [...section.matchAll(/^\| `0x([\da-f]{8})`/gm)].map(([, type]) =>
+    Number.parseInt(type, 16),
+  );
+  const { end, ...types } = ExtensionType;
+  assert.equal(end, 0);
+  assert.deepEqual(extensions.toSorted(), Object.values(types).toSorted());
+  const files = [...section.matchAll(/`(test\/[^`]*)`/g)].map(([, file]) => file);
+  assert.ok(files.length >= told.length + extensions.length);
+  for (const file of files) await access(path.join(projectFolder, `${file}.ts`));
 });
