@@ -17,6 +17,7 @@ import type { Qcow2Metadata } from '../metadata/metadata.js';
 import { Structure } from '../overlap/levels.js';
 import { reclaimAll } from '../requests/reclaim.js';
 import type { Qcow2Bitmaps } from './bitmaps.js';
+import { giveUpEmptyBlocks } from './empty-blocks.js';
 
 /** See the file's comment. */
 export class Qcow2Resizing implements DiskResizing {
@@ -112,6 +113,8 @@ export class Qcow2Resizing implements DiskResizing {
     if ((await reclaimAll({ metadata: this.#metadata, file, counters })) > 0) {
       await flushOrder.flush();
     }
+    await flushOrder.flushAll();
+    await giveUpEmptyBlocks(this.#metadata);
     await flushOrder.flushAll();
     await allocator.trim(true);
     await this.#dataFile?.truncate(size);
