@@ -7,6 +7,7 @@ import { createOptions } from '../image/options/create-options.js';
 import {
   aioMode,
   cacheMode,
+  backingFormat,
   imageFormat,
   openImageRules,
   queueCount,
@@ -184,7 +185,7 @@ export const convertRules: OptionRules<ConvertOptions> = {
   salvage: flag,
   onWarning: callback,
   backing: text,
-  backingFormat: imageFormat,
+  backingFormat,
   rateLimit: positive,
   sourceCache: cacheMode,
   targetCache: cacheMode,

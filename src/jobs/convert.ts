@@ -5,7 +5,7 @@ import { CowherdError, problemWith } from '../errors.js';
 import type { Image } from '../image/api/image.js';
 import type { CacheMode, CreateImageOptions, OpenImageOptions } from '../image/api/options.js';
 import { createTarget, decryptionOf, openEndedBytes, removeImage } from '../image/graph/create.js';
-import { canCompress, defaultFormatName } from '../image/names/formats.js';
+import { canCompress, defaultFormatName, formatByDriver } from '../image/names/formats.js';
 import {
   ImageFiller,
   beginsAsNoise,
@@ -221,7 +221,7 @@ async function createAndCopy(
 async function tryBacking(target: string, options: ConvertOptions): Promise<void> {
   const name = backingOf(options);
   if (name === undefined) return;
-  const format = options.backingFormat ?? options.options?.backingFormat;
+  const format = formatByDriver(options.backingFormat ?? options.options?.backingFormat);
   try {
     const { secrets } = options.targetOptions ?? {};
     const opening = { format, readOnly: true, secrets };

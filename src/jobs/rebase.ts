@@ -9,7 +9,7 @@ import { type PathLike, pathOf } from '../image/api/path.js';
 import type { ImageFormat } from '../image/api/reports.js';
 import { type BackingReference, checkBackingName, nameBacking } from '../image/graph/layers.js';
 import { openImage } from '../image/graph/open.js';
-import { canCompress } from '../image/names/formats.js';
+import { formatByDriver, canCompress } from '../image/names/formats.js';
 import { resolveReference } from '../image/names/reference.js';
 import {
   type OptionRules,
@@ -20,7 +20,7 @@ import {
   flag,
   options as optionsBy,
 } from '../image/options/option-check.js';
-import { imageFormat, openImageRules } from '../image/options/open-options.js';
+import { backingFormat, openImageRules } from '../image/options/open-options.js';
 import { keepContent } from './kept-content.js';
 
 /** What an image is to stand on. */
@@ -44,7 +44,7 @@ export interface RebaseOptions extends LongOperationOptions {
 
 const rules: OptionRules<RebaseOptions> = {
   backing: anyText,
-  backingFormat: imageFormat,
+  backingFormat,
   unsafe: flag,
   compress: flag,
   image: optionsBy(openImageRules),
@@ -132,7 +132,8 @@ async function foundBelow(
   const wanted = await place(resolveReference(image.filename, name));
   let layers = 1;
   for (let link = image.backing; link !== undefined; link = link.backing) {
-    if (link.format === format && (await place(link.filename)) === wanted) return { link, layers };
+    if (link.format === formatByDriver(format) && (await place(link.filename)) === wanted)
+      return { link, layers };
     layers += 1;
   }
   return undefined;
@@ -145,7 +146,12 @@ async function openNew(
 ): Promise<Image> {
   const path = resolveReference(image.filename, name);
   try {
-    return await openImage(path, { ...backingImage, format, signal, readOnly: true });
+    return await openImage(path, {
+      ...backingImage,
+      format: formatByDriver(format),
+      signal,
+      readOnly: true,
+    });
   } catch (error) {
     if (!(error instanceof CowherdError)) throw error;
     const message = `Could not open new backing file '${name}': ${error.message}`;

@@ -10,6 +10,7 @@ import { openNamed } from './open.js';
 import { readObjects } from '../options/objects.js';
 import type { OptionSpecs } from '../options/options.js';
 import { parseCommandLine } from '../options/options.js';
+import type { NamedFile } from '../text/failures.js';
 import { progressDisplay } from '../text/progress.js';
 import * as shared from '../options/shared-options.js';
 import { statsTable } from '../text/stats-table.js';
@@ -79,9 +80,11 @@ export const compareCommand: Command = {
       stepPercent: 2,
     });
     let result: CompareResult | undefined;
+    let commonSize = Infinity;
     try {
       await using imageA = await openNamed(nameA, opening, exitCode);
       await using imageB = await openNamed(nameB, opening, exitCode);
+      if (imageA.size !== imageB.size) commonSize = Math.min(imageA.size, imageB.size);
       result = await compareImages(imageA, imageB, {
         strict: line.has('strict'),
         queues,
@@ -95,7 +98,10 @@ export const compareCommand: Command = {
       }
     } catch (error) {
       if (session.signal.aborted || !(error instanceof CowherdError)) throw error;
-      throw failureOf(error);
+      // What only the longer one has is looked at when all that both have is equal.
+      const isBeyond = (error.offset ?? 0) >= commonSize;
+      if (isBeyond && !quiet) await session.print(sizeWarning);
+      throw failureOf(error, [nameA, nameB]);
     } finally {
       await progress.end();
     }
@@ -103,14 +109,17 @@ export const compareCommand: Command = {
   },
 };
 
-function failureOf(error: CowherdError): CliError {
+const sizeWarning = 'Warning: Image size mismatch!\n';
+
+function failureOf(error: CowherdError, names: readonly NamedFile[]): CliError {
   const { message, filename, offset, reason = message } = error;
   if (error instanceof BlockStatusError) {
     const text = `Sector allocation test failed for ${filename ?? ''}`;
     return new CliError(text, { exitCode: exitCodes.status, cause: error });
   }
   const isKnown = filename !== undefined && offset !== undefined;
-  const text = isKnown ? `Error while reading offset ${offset} of ${filename}: ${reason}` : message;
+  const given = names.find(({ path }) => path === filename)?.given ?? filename;
+  const text = isKnown ? `Error while reading offset ${offset} of ${given}: ${reason}` : message;
   return new CliError(text, { exitCode: exitCodes.read, cause: error });
 }
 
@@ -121,7 +130,7 @@ function verdict({ difference, sizeA, sizeB }: CompareResult): string {
   }
   // The sizes come up only when everything that both images have was found to be equal.
   const reachedEnd = difference === undefined || difference.offset >= Math.min(sizeA, sizeB);
-  const warning = sizeA !== sizeB && reachedEnd ? 'Warning: Image size mismatch!\n' : '';
+  const warning = sizeA !== sizeB && reachedEnd ? sizeWarning : '';
   if (difference === undefined) return `${warning}Images are identical.\n`;
   const offset = difference.offset - (difference.offset % sectorSize);
   return `${warning}Content mismatch at offset ${offset}!\n`;

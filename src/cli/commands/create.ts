@@ -4,7 +4,12 @@ import type { ImageFormat } from '../../image/api/reports.js';
 import { createImage } from '../../image/graph/create.js';
 import { openImage } from '../../image/graph/open.js';
 import { resolveReference } from '../../image/names/reference.js';
-import { defaultFormatName, formatRefusal, isReadableFormat } from '../../image/names/formats.js';
+import {
+  formatByDriver,
+  defaultFormatName,
+  formatRefusal,
+  isReadableFormat,
+} from '../../image/names/formats.js';
 import { parseSize } from '../../size.js';
 import { CliError, usageError } from '../process/cli-error.js';
 import type { Command } from './command.js';
@@ -41,7 +46,8 @@ export const createCommand: Command = {
   options,
   async run(words, session) {
     const line = parseCommandLine('create', options, words);
-    const format = line.last('format') ?? defaultFormatName;
+    const named = line.last('format') ?? defaultFormatName;
+    const format = formatByDriver(named);
     const lists = line.all('options');
     const list = lists.length > 0 ? joinOptionLists(lists) : undefined;
     if (list !== undefined && asksForHelp(list)) {
@@ -64,7 +70,7 @@ export const createCommand: Command = {
         throw new CliError('Image creation needs a size parameter');
       }
       if (!line.has('quiet')) {
-        await session.print(values.announcement(filename));
+        await session.print(values.announcement(filename, named));
         // What then fails is told after it, in one pipe too.
         await session.flush();
       }
@@ -166,8 +172,9 @@ async function settleBacking(
 
 async function lookAt(
   path: string,
-  format: string | undefined,
+  named: string | undefined,
 ): Promise<{ format: ImageFormat; size: number }> {
+  const format = formatByDriver(named);
   try {
     if (format !== undefined && !isReadableFormat(format)) {
       throw new CliError(formatRefusal(format, path));

@@ -1,7 +1,7 @@
 /** `cowherd rebase`: makes an image stand on another one. */
 import { CowherdError } from '../../errors.js';
 import type { ImageFormat } from '../../image/api/reports.js';
-import { isReadableFormat } from '../../image/names/formats.js';
+import { formatByDriver, isReadableFormat } from '../../image/names/formats.js';
 import { rebase } from '../../jobs/rebase.js';
 import { CliError, usageError } from '../process/cli-error.js';
 import * as parse from '../options/convert-options.js';
@@ -116,6 +116,6 @@ export const rebaseCommand: Command = {
 };
 
 function parseBackingFormat(name: string | undefined): ImageFormat | undefined {
-  if (name === undefined || isReadableFormat(name)) return name;
+  if (name === undefined || isReadableFormat(formatByDriver(name))) return name;
   throw new CliError(`Invalid format name: '${name}'`);
 }

@@ -91,9 +91,9 @@ export class CreateOptionValues {
     this.#values.set(name, value);
   }
 
-  /** The line that is printed before an image is made. */
-  announcement(filename: string): string {
-    const parts = [`fmt=${this.format}`];
+  /** The line that is printed before an image is made. @param format by the name that was given */
+  announcement(filename: string, format: string = this.format): string {
+    const parts = [`fmt=${format}`];
     for (const { name } of this.#options) {
       const value = this.#values.get(name);
       if (value !== undefined) parts.push(`${name}=${escapeListValue(value)}`);

@@ -23,7 +23,7 @@ import { type Send, SinkFile } from '../../storage/stream/sink-file.js';
 import type { Image } from '../api/image.js';
 import type { CreateImageOptions, CreateOptions } from '../api/options.js';
 import { createImageRules } from '../options/create-options.js';
-import { loadDriver } from '../names/formats.js';
+import { formatByDriver, loadDriver } from '../names/formats.js';
 import { openImage, openImageOn } from './open.js';
 import { checkOptions } from '../options/option-check.js';
 import { type PathLike, pathOf } from '../api/path.js';
@@ -246,7 +246,7 @@ async function decideSize(
   let backingSize: number | undefined;
   if (options.backingFile !== undefined && options.backingUnchecked !== true) {
     const backing = await openImage(resolveReference(path, options.backingFile), {
-      format: options.backingFormat,
+      format: formatByDriver(options.backingFormat),
       readOnly: true,
       forInfo: true,
       // Nothing of it is read but how long it is, which a guest that has it open does not change.

@@ -23,7 +23,7 @@ import type { OpenImageOptions } from '../api/options.js';
 import { BackingEdge, type BelowName } from './backing-edge.js';
 import { closeEach } from './cleanup-steps.js';
 import { checkOpenOptions } from '../options/open-options.js';
-import { loadDriver } from '../names/formats.js';
+import { formatByDriver, loadDriver } from '../names/formats.js';
 import { noteOpen } from './left-open.js';
 import { nestedImages } from './nested.js';
 import { OpenedImage, type OpenedParts } from './opened-image.js';
@@ -413,7 +413,7 @@ function belowOf(
   if (backingFile !== undefined) {
     // What is put in the place of another image is of its format, unless that is said; never probed.
     const format = backingFormat ?? (isJsonName(backingFile) ? undefined : stored?.format);
-    return { name: backingFile, format, isStored: false };
+    return { name: backingFile, format: formatByDriver(format), isStored: false };
   }
   if (stored === undefined) return undefined;
   const { name } = stored;
@@ -431,7 +431,11 @@ function belowOf(
       { filename },
     );
   }
-  return { name: resolveReference(filename, name), format: stored.format, isStored: true };
+  return {
+    name: resolveReference(filename, name),
+    format: formatByDriver(stored.format),
+    isStored: true,
+  };
 }
 
 async function openBacking(

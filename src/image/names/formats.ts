@@ -12,6 +12,7 @@ import {
   overlayFormat,
   recogniseFormat,
 } from '../../format/registry.js';
+import { nameOption } from '../../storage/registry.js';
 
 export { formatNames, registerFormat } from '../../format/registry.js';
 export type { CreateOption } from '../../format/create-options.js';
@@ -25,6 +26,16 @@ export const overlayFormatName = overlayFormat.name;
 /** Whether there is a format of that name that can be opened. */
 export function isReadableFormat(name: string): boolean {
   return formatNamed(name)?.load !== undefined;
+}
+
+/**
+ * The format that a name stands for where QEMU takes any driver, as in what images store of their backing files: its
+ * drivers of files, such as `host_device`, mean disks that lie there as they are.
+ */
+export function formatByDriver<Name extends string | undefined>(
+  name: Name,
+): Name | typeof defaultFormatName {
+  return name !== undefined && nameOption(name) !== undefined ? defaultFormatName : name;
 }
 
 /** Whether images of a format can be made. */

@@ -37,6 +37,7 @@ export type NamedSettings = Pick<
   | 'detectZeroes'
   | 'discard'
   | 'lazyRefcounts'
+  | 'locking'
   | 'overlapCheck'
   | 'http'
   | 'nbd'

@@ -71,10 +71,11 @@ function readOptions(
   return new OptionReader(values, { refuse, forWriting, isStored, isAlone }).read();
 }
 
-/** With the name in full, where filters do what no shorter one says. */
+/** With the name in full, where filters do what no shorter one says, or a secret is needed. */
 function withFullName(specification: ImageSpecification, value: () => unknown): ImageSpecification {
   const { settings } = specification;
-  if (settings.filters?.every(isSaidByPrefix) !== false) return specification;
+  const isShort = settings.filters?.every(isSaidByPrefix) !== false;
+  if (isShort && settings.encrypt?.keySecret === undefined) return specification;
   const fullName = jsonPrefix + spaced(value());
   return { ...specification, settings: { ...settings, fullName } };
 }

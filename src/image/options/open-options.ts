@@ -14,7 +14,7 @@ import type {
   NullOptions,
   OpenImageOptions,
 } from '../api/options.js';
-import { isReadableFormat } from '../names/formats.js';
+import { formatByDriver, isReadableFormat } from '../names/formats.js';
 import {
   type OptionRule,
   type OptionRules,
@@ -36,6 +36,9 @@ export const imageFormat: OptionRule = (value) =>
   typeof value === 'string' && isReadableFormat(value)
     ? undefined
     : `one of ${formatNames().join(', ')} is expected`;
+/** Formats of backing files, for which a driver of files may stand. */
+export const backingFormat: OptionRule = (value) =>
+  imageFormat(typeof value === 'string' ? formatByDriver(value) : value);
 /** Cache modes of files. */
 export const cacheMode: OptionRule = oneOf(
   'writeback',
@@ -140,7 +143,7 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   cacheSize: defined('cacheSize'),
   backing: oneOf('allow', 'deny', 'ignore'),
   backingFile: text,
-  backingFormat: imageFormat,
+  backingFormat,
   dataFile: text,
   untrusted: flag,
   detectZeroes: oneOf('off', 'on', 'unmap'),

@@ -11,9 +11,8 @@ export const fileProtocol: Protocol = {
     {
       name: 'locking',
       type: ['auto', 'on', 'off'],
-      key: 'forceShare',
-      keeps: ['auto', 'on'],
-      means: (value) => (value === 'off' ? true : undefined),
+      key: 'locking',
+      means: (value) => (value === 'off' ? value : undefined),
       help: "whether QEMU's image locks are taken",
     },
     {

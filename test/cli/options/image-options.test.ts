@@ -101,7 +101,7 @@ test('what cannot be kept is refused in one line', async (t) => {
     assert.equal(code, 1, list);
     assert.match(stderr, /^cowherd: Could not open '.+': .+\n$/);
   }
-  for (const option of ['file.locking=off', 'force-share=on', 'discard-no-unref=on']) {
+  for (const option of ['force-share=on', 'discard-no-unref=on']) {
     const target = `driver=qcow2,file.filename=other.qcow2,${option}`;
     const words = ['convert', '-n', '--target-image-opts', 'disk.raw', target];
     const { code, stderr } = await runCowherd(words, cwd);

@@ -42,7 +42,7 @@ test('a name says a file, its format, and how they are opened', () => {
     ],
     [
       { driver: 'qcow2', file: { ...file, aio: 'native', locking: 'off' }, 'lazy-refcounts': true },
-      { format: 'qcow2', settings: { aio: 'auto', forceShare: true, lazyRefcounts: true } },
+      { format: 'qcow2', settings: { aio: 'auto', locking: 'off', lazyRefcounts: true } },
     ],
     [
       { driver: 'qcow2', file, backing: { driver: 'raw', file: { filename: '/b' } } },
@@ -124,7 +124,7 @@ test('what a name says and cannot be done is refused in a line that names it', (
     [asJson({ driver: 'raw', offset: 'x', file }), /'offset' expects a size/],
     [asJson({ driver: 'raw', lazy: true, file }), /'raw' does not support the option 'lazy'/],
     [asJson({ driver: 'raw', 'lazy-refcounts': true, file }), /does not support the option/],
-    [asJson({ driver: 'raw', file: { ...file, locking: 'off' } }), /locking=off of an/, writing],
+    [asJson({ driver: 'raw', 'force-share': true, file }), /only be used with read-only/, writing],
     [asJson({ driver: 'raw', file: { driver: 'trace', file } }), /filter 'trace'/, stored],
     [asJson({ driver: 'trace', file }), /filter 'trace'/, stored],
     [
