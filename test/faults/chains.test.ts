@@ -10,7 +10,7 @@ import { MemoryFiles } from '../crash/chain/memory-files.js';
 import {
   type ChainWorkload,
   chainWorkloads,
-  contentOfImage,
+  contentOfTop,
   makeChain,
 } from '../crash/chain/workloads.js';
 import { type FaultKind, faultKinds } from './fault-kinds.js';
@@ -28,7 +28,7 @@ for (const workload of chainWorkloads) {
     t.diagnostic(`seed ${seed}`);
     await makeChain(workload, files, seed);
     const start = files.bytes();
-    const content = await contentOfImage(files, 'top', 'qcow2');
+    const content = await contentOfTop(workload, files);
     const operations: OperationKind[] = [];
     files.wrap = (file) => new TraceFile(file, ({ kind }) => operations.push(kind));
     await workload.run(files);

@@ -34,9 +34,10 @@ export function damageText({ damage }: CowherdError): string | undefined {
 
 /** Of work on an image and those it stands on. */
 export function jobText(error: CowherdError, image: NamedFile): string {
-  const { operation, code, message, why = message } = error;
+  const { operation, code, message, why = message, reason = message } = error;
   if (operation === 'open') return openingText(image, error);
-  return code === 'ERR_COWHERD_BACKING' ? why : `Block job failed: ${message}`;
+  if (code === 'ERR_COWHERD_BACKING') return why;
+  return `Block job failed: ${code === 'ERR_COWHERD_UNSUPPORTED' ? reason : message}`;
 }
 
 /**

@@ -29,7 +29,8 @@ export async function resizeDisk(
   checkWritable(disk);
   if (resizing === undefined) {
     const why = 'Image format driver does not support resize';
-    throw problemWith('ERR_COWHERD_UNSUPPORTED', filename, why);
+    const reason = 'Operation not supported';
+    throw problemWith('ERR_COWHERD_UNSUPPORTED', filename, why, { reason });
   }
   if (size % sectorBytes !== 0) {
     const why = `The new size must be a multiple of ${sectorBytes}`;

@@ -19,6 +19,7 @@ const images: Readonly<Record<string, readonly string[]>> = {
   'wide counts': ['-f', 'qcow2', '-o', 'refcount_bits=64'],
   'a data file': ['-f', 'qcow2', '-o', 'data_file=data'],
   raw: ['-f', 'raw'],
+  QED: ['-f', 'qed'],
 };
 // None cuts a cluster that holds data and makes it whole again: qemu-img then shows what had been cut off.
 const sizes = [

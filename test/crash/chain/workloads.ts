@@ -72,6 +72,12 @@ export async function contentOfImage(
   return content;
 }
 
+/** What the uppermost image shows. */
+export function contentOfTop({ images }: ChainWorkload, files: MemoryFiles): Promise<Uint8Array> {
+  const { name, format } = images.at(-1)!;
+  return contentOfImage(files, name, format);
+}
+
 /** The base shows what the image shows, which holds nothing any more. */
 function committed(base: string, format: ImageFormat): NonNullable<ChainWorkload['expect']> {
   return async (files, content) => {
@@ -149,6 +155,22 @@ export const chainWorkloads: readonly ChainWorkload[] = [
     name: 'rebase from an image with a long name onto nothing',
     images: [{ ...base, name: longName }, top(longName, { compat: '0.10' })],
     run: (files) => rebase(files.nameOf('top'), { backing: '' }),
+  },
+  {
+    name: 'commit into a shorter QED image',
+    images: [{ name: 'base', format: 'qed', size: 40 * kib, requests: 5 }, top('base')],
+    run: (files) => commit(files.nameOf('top')),
+    expect: committed('base', 'qed'),
+  },
+  {
+    name: 'rebase of a QED image onto one with a long name',
+    images: [
+      base,
+      { ...base, name: longName, size: 64 * kib },
+      { ...top('base', { clusterSize: 4096 }), format: 'qed' },
+    ],
+    run: (files) =>
+      rebase(files.nameOf('top'), { backing: files.nameOf(longName), backingFormat: 'qcow2' }),
   },
   {
     name: 'rebase onto an image of the chain, compressed',
