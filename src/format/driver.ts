@@ -415,6 +415,11 @@ export interface FormatImage {
    * @returns false, with nothing done, where clusters have to be given up one by one
    */
   empty?(): Promise<boolean>;
+  /**
+   * Gives up all that the disk holds, durably, while no queue runs a request; the image goes on. Whatever is cut off
+   * leaves what was there, or what lies below, of each part of the disk. Absent for formats that keep what they hold.
+   */
+  forget?(): Promise<void>;
   /** How it comes to name another image below; absent where it cannot. */
   readonly backingChange?: BackingChange;
   /** Bytes that can be in the image without those around them; those of a cluster if absent. */
@@ -428,8 +433,8 @@ export interface FormatImage {
   /** Absent for a format without persistent bitmaps. */
   readonly bitmaps?: DiskBitmaps;
   /**
-   * Makes durable what was written, for a thread that leaves the image to others after its queues have left.
-   * Absent where `close` does that.
+   * Makes durable what was written, for a thread that leaves the image to others after its queues have left, or while
+   * no queue runs a request. Absent where it is in the file already.
    */
   settle?(): Promise<void>;
   /**

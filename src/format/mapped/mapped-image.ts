@@ -223,6 +223,10 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
     });
   }
 
+  async settle(): Promise<void> {
+    await this.#growth?.flush(this.#files);
+  }
+
   async close(): Promise<void> {
     if (this.#growth === undefined) return;
     const [file] = this.#files;

@@ -105,6 +105,11 @@ const base: ChainImage = {
   requests: 10,
 };
 
+async function commitOpen(files: MemoryFiles): Promise<void> {
+  await using image = await openImage(files.nameOf('top'));
+  await commit(image);
+}
+
 const longName = `a name that does not fit into the first sector with the others ${'.'.repeat(400)}`;
 
 /** Every workload. */
@@ -138,6 +143,23 @@ export const chainWorkloads: readonly ChainWorkload[] = [
       top('middle', { compat: '0.10' }),
     ],
     run: (files) => commit(files.nameOf('top'), { base: files.nameOf('base') }),
+  },
+  {
+    name: 'commit of an image that stays open',
+    images: [{ ...base, size: 64 * kib }, top('base', { compat: '0.10' })],
+    run: commitOpen,
+    expect: committed('base', 'qcow2'),
+  },
+  {
+    name: 'commit of an image with a snapshot that stays open',
+    images: [base, top('base', { clusterSize: 512 })],
+    run: async (files) => {
+      await using image = await openImage(files.nameOf('top'));
+      const known = await image.snapshots.list();
+      if (known.length === 0) await image.snapshots.create('then');
+      await commit(image);
+    },
+    expect: committed('base', 'qcow2'),
   },
   {
     name: 'rebase onto another image',
