@@ -232,6 +232,8 @@ export interface FormatHandle {
 
 /** The steps in which a disk gets another size. */
 export interface DiskResizing {
+  /** What a larger disk needs if no more is asked for; nothing if absent. */
+  readonly leastPreallocation?: Preallocation;
   /**
    * Looks whether the disk can have that size.
    *
