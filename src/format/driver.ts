@@ -495,6 +495,14 @@ export interface ImageCreation {
    * cannot be with these options. Absent where it never can.
    */
   openEndedBytes?(options: CreateOptions): number | undefined;
+  /**
+   * Names of the other files that are made with an image, relative to the working directory, beside an external data
+   * file; absent where there are none.
+   *
+   * @param path of the image
+   * @param size of its disk in bytes
+   */
+  otherFiles?(path: string, options: CreateOptions, size: number): readonly string[];
   /** Whether images are written from their begin to their end, if the disk is; absent where they never are. */
   isSequential?(options: CreateOptions): boolean;
   /**

@@ -91,7 +91,7 @@ export class Growth {
       for (const file of files) await file.flush();
       if (changes !== undefined) {
         await changes.write();
-        await files[0].flush();
+        for (const file of files) await file.flush();
       }
       isDurable = true;
     } finally {
@@ -234,10 +234,10 @@ export class GrowingQueue extends MappedQueue {
     offset: number,
     { first, run, showsBelow }: NewBlocks,
   ): Promise<void> {
-    const [file] = this.files;
+    const file = this.files[run.file ?? 0];
     const { blockSize } = this.#growth.mapping;
     const blocksAt = first * blockSize;
-    const isZero = this.files[0].limits.zeroInit && run.isReused !== true;
+    const isZero = file.limits.zeroInit && run.isReused !== true;
     const head = await this.#surroundings(blocksAt, offset, showsBelow, isZero);
     const tailEnd = blocksAt + run.count * blockSize;
     const tail = await this.#surroundings(offset + part.length, tailEnd, showsBelow, isZero);

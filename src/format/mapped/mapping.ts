@@ -69,8 +69,10 @@ export interface Mapping {
   find(offset: number, length: number): Place | Promise<Place>;
 }
 
-/** Blocks that have a place one after the other in the image's own file. */
+/** Blocks that have a place one after the other in a file of the image. */
 export interface BlockRun {
+  /** Which of its files, as of `Place`; its own if absent. */
+  readonly file?: number;
   /** Host offset in bytes of the first one's data. */
   readonly hostOffset: number;
   /** Blocks, at least 1. */
