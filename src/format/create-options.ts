@@ -52,6 +52,10 @@ export interface CreateOptions {
   /** VMDK: version of the virtual hardware; default `4`, or `6` with `compat6`. */
   readonly hardwareVersion?: string;
   readonly compat6?: boolean;
+  /** VMDK: version of the guest's tools; default `2147483647`. */
+  readonly toolsVersion?: string;
+  /** VMDK: entries of tables may say that grains are zeroes. */
+  readonly zeroedGrain?: boolean;
   /** VHD: keep the size instead of rounding it to a geometry; a fixed one is rounded to whole MiB. */
   readonly forceSize?: boolean;
   /** VDI: give every block its place at once. */

@@ -232,6 +232,8 @@ export interface FormatHandle {
 
 /** The steps in which a disk gets another size. */
 export interface DiskResizing {
+  /** What a larger disk needs if no more is asked for; nothing if absent. */
+  readonly leastPreallocation?: Preallocation;
   /**
    * Looks whether the disk can have that size.
    *
@@ -415,6 +417,11 @@ export interface FormatImage {
    * @returns false, with nothing done, where clusters have to be given up one by one
    */
   empty?(): Promise<boolean>;
+  /**
+   * Gives up all that the disk holds, durably, while no queue runs a request; the image goes on. Whatever is cut off
+   * leaves what was there, or what lies below, of each part of the disk. Absent for formats that keep what they hold.
+   */
+  forget?(): Promise<void>;
   /** How it comes to name another image below; absent where it cannot. */
   readonly backingChange?: BackingChange;
   /** Bytes that can be in the image without those around them; those of a cluster if absent. */
@@ -428,8 +435,8 @@ export interface FormatImage {
   /** Absent for a format without persistent bitmaps. */
   readonly bitmaps?: DiskBitmaps;
   /**
-   * Makes durable what was written, for a thread that leaves the image to others after its queues have left.
-   * Absent where `close` does that.
+   * Makes durable what was written, for a thread that leaves the image to others after its queues have left, or while
+   * no queue runs a request. Absent where it is in the file already.
    */
   settle?(): Promise<void>;
   /**
@@ -488,6 +495,14 @@ export interface ImageCreation {
    * cannot be with these options. Absent where it never can.
    */
   openEndedBytes?(options: CreateOptions): number | undefined;
+  /**
+   * Names of the other files that are made with an image, relative to the working directory, beside an external data
+   * file; absent where there are none.
+   *
+   * @param path of the image
+   * @param size of its disk in bytes
+   */
+  otherFiles?(path: string, options: CreateOptions, size: number): readonly string[];
   /** Whether images are written from their begin to their end, if the disk is; absent where they never are. */
   isSequential?(options: CreateOptions): boolean;
   /**

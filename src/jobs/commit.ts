@@ -6,7 +6,8 @@ import type { Image } from '../image/api/image.js';
 import type { LongOperationOptions } from '../image/api/long-operation.js';
 import type { OpenImageOptions } from '../image/api/options.js';
 import { type PathLike, pathOf } from '../image/api/path.js';
-import { emptyImage, extentsOfLayers } from '../image/graph/layers.js';
+import { isImage } from '../image/graph/is-image.js';
+import { emptyImage, extentsOfLayers, workAboveBase } from '../image/graph/layers.js';
 import { type IsWritten, openWithBase } from '../image/graph/open.js';
 import { resolveReference } from '../image/names/reference.js';
 import {
@@ -39,7 +40,7 @@ export interface CommitOptions extends LongOperationOptions {
   readonly empty?: boolean | undefined;
   /** Bytes a second. */
   readonly rateLimit?: number | undefined;
-  /** How the image is opened. */
+  /** How the image is opened; of no use for one that is open. */
   readonly image?: OpenImageOptions | undefined;
 }
 
@@ -57,27 +58,45 @@ const rules: OptionRules<CommitOptions> = {
  * shorter one grows. After that the image is emptied, unless told otherwise. Whatever is cut off, the image
  * shows the same as before.
  *
+ * An image that is open stays open, and no request of any of its queues runs meanwhile.
+ *
  * @throws CowherdError ERR_COWHERD_BACKING for an image that stands on no other, or not on that one;
- *   ERR_COWHERD_ABORTED, or what is wrong with which file
+ *   ERR_COWHERD_UNSUPPORTED for a base that would have to grow and cannot, and for an open image that other threads
+ *   may have open too; ERR_COWHERD_ABORTED, or what is wrong with which file
  */
-export async function commit(name: PathLike, options: CommitOptions = {}): Promise<void> {
-  const path = pathOf(name);
+export async function commit(given: PathLike | Image, options: CommitOptions = {}): Promise<void> {
+  const path = isImage(given) ? given.filename : pathOf(given);
   checkOptions(options, rules, path);
-  const { base, signal, empty = base === undefined } = options;
+  const { base, signal } = options;
   try {
-    const opening = { inOrder: true, ...options.image, signal, readOnly: false };
-    await using image = await openWithBase(path, opening, isBase(base));
-    const { target, depth } = baseOf(image, base);
-    if (target.size < image.size) await target.resize(image.size, { signal });
-    await copyDown(image, target, depth, options);
-    await target.flush();
-    signal?.throwIfAborted();
-    if (empty) await emptyImage(image);
+    if (isImage(given)) {
+      await workAboveBase(given, isBase(base), signal, (chain, empty) =>
+        commitChain(chain, options, empty),
+      );
+    } else {
+      const opening = { inOrder: true, ...options.image, signal, readOnly: false };
+      await using image = await openWithBase(path, opening, isBase(base));
+      await commitChain(image, options, () => emptyImage(image));
+    }
   } catch (error) {
     if (signal?.aborted !== true) throw error;
     const message = `Committing '${path}' was cancelled`;
     throw new CowherdError('ERR_COWHERD_ABORTED', message, { filename: path, cause: error });
   }
+}
+
+async function commitChain(
+  image: Image,
+  options: CommitOptions,
+  emptyIt: () => Promise<void>,
+): Promise<void> {
+  const { base, signal, empty = base === undefined } = options;
+  const { target, depth } = baseOf(image, base);
+  if (target.size < image.size) await target.resize(image.size, { signal });
+  await copyDown(image, target, depth, options);
+  await target.flush();
+  signal?.throwIfAborted();
+  if (empty) await emptyIt();
 }
 
 /** Tells the image that is written to: the first below, or that of a name. */

@@ -4,7 +4,13 @@ import { hostPath } from '../byte-names.js';
 import { CowherdError, problemWith } from '../errors.js';
 import type { Image } from '../image/api/image.js';
 import type { CacheMode, CreateImageOptions, OpenImageOptions } from '../image/api/options.js';
-import { createTarget, decryptionOf, openEndedBytes, removeImage } from '../image/graph/create.js';
+import {
+  createTarget,
+  decryptionOf,
+  filesMadeWith,
+  openEndedBytes,
+  removeImage,
+} from '../image/graph/create.js';
 import { canCompress, defaultFormatName, formatByDriver } from '../image/names/formats.js';
 import {
   ImageFiller,
@@ -18,7 +24,7 @@ import { isImage } from '../image/graph/is-image.js';
 import { locksFiles, openImage, openTarget } from '../image/graph/open.js';
 import { checkOptions } from '../image/options/option-check.js';
 import { type PathLike, pathOf } from '../image/api/path.js';
-import { dataFilePath, resolveReference } from '../image/names/reference.js';
+import { resolveReference } from '../image/names/reference.js';
 import { bitmapsToCopy, checkBitmapTarget, copyBitmaps } from './bitmaps.js';
 import type { SourcePart } from './concatenation.js';
 import {
@@ -148,13 +154,14 @@ function checkCombination(sources: number, target: string, options: ConvertOptio
 async function refuseOverwriting(
   source: OpenedSource,
   target: PathLike | Image,
-  { skipCreate, options }: ConvertOptions,
+  { skipCreate, options, to = defaultFormatName }: ConvertOptions,
 ): Promise<void> {
   const name = isImage(target) ? target.filename : pathOf(target);
   if (source.parts.some(({ image }) => image === target)) throw overwritten(name);
   const written = [name];
-  if (skipCreate !== true && options?.dataFile !== undefined) {
-    written.push(dataFilePath(name, options.dataFile));
+  if (skipCreate !== true && !isImage(target)) {
+    const size = source.size ?? 0;
+    written.push(...(await filesMadeWith(name, { ...options, format: to, size })));
   }
   for (const path of written) {
     const existing = await stat(hostPath(path)).catch(() => undefined);
@@ -207,12 +214,12 @@ async function createAndCopy(
     ...(options.backingFormat !== undefined && { backingFormat: options.backingFormat }),
   };
   // Removes what it made if it fails; what it has not touched stays.
-  await createTarget(target, creation, isOpenEnded);
+  const made = await createTarget(target, creation, isOpenEnded);
   try {
     await openAndCopy(source, target, options, isOpenEnded ? 'open-ended' : 'new');
   } catch (error) {
     // Nothing half-written may be taken for the result.
-    await removeImage(target, options.options);
+    await removeImage(made);
     throw error;
   }
 }

@@ -5,7 +5,7 @@ import type { LongOperationOptions } from '../image/api/long-operation.js';
 import type { CreateOptions, OpenImageOptions } from '../image/api/options.js';
 import { type PathLike, pathOf } from '../image/api/path.js';
 import type { ImageFormat } from '../image/api/reports.js';
-import { createImage, decryptionOf, removeImage } from '../image/graph/create.js';
+import { createTarget, decryptionOf, removeImage } from '../image/graph/create.js';
 import { openImage } from '../image/graph/open.js';
 import { defaultFormatName } from '../image/names/formats.js';
 import { createOptions } from '../image/options/create-options.js';
@@ -95,7 +95,8 @@ export async function ddImage(
     const message = `'${path}' cannot be copied into itself`;
     throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename: path });
   }
-  await createImage(path, { ...options.createOptions, format: to, size: length, signal });
+  const creation = { ...options.createOptions, format: to, size: length, signal };
+  const made = await createTarget(path, creation, false);
   try {
     await using copy = await openImage(path, {
       format: to,
@@ -104,7 +105,7 @@ export async function ddImage(
     });
     await copyPart(image, copy, start, length, options);
   } catch (error) {
-    await removeImage(path, options.createOptions);
+    await removeImage(made);
     if (signal?.aborted !== true) throw error;
     const message = `Copying into '${path}' was cancelled`;
     throw new CowherdError('ERR_COWHERD_ABORTED', message, { filename: path, cause: error });

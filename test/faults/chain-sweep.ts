@@ -6,7 +6,7 @@ import type { OperationKind } from '../../src/storage/filters/filter-file.js';
 import { TraceFile } from '../../src/storage/filters/trace.js';
 import { judge } from '../crash/chain/examination.js';
 import type { MemoryFiles } from '../crash/chain/memory-files.js';
-import { type ChainWorkload, contentOfImage, makeChain } from '../crash/chain/workloads.js';
+import { type ChainWorkload, contentOfTop, makeChain } from '../crash/chain/workloads.js';
 import type { FaultKind } from './fault-kinds.js';
 import { type SweepOptions, emptyResult } from './sweep.js';
 import { type SweepResult, addTally, newTally, tallyOf } from './tally.js';
@@ -28,7 +28,7 @@ export async function sweepChain(
   const { seed, siteEvery = 1, faults } = options;
   await makeChain(workload, files, seed);
   const start = files.bytes();
-  const content = await contentOfImage(files, 'top', 'qcow2');
+  const content = await contentOfTop(workload, files);
   const operations: OperationKind[] = [];
   files.wrap = (file) => new TraceFile(file, ({ kind }) => operations.push(kind));
   await workload.run(files);

@@ -199,6 +199,9 @@ for (const [format, ...options] of [
   ['vmdk'],
   ['vmdk', 'adapter_type=lsilogic,hwversion=13'],
   ['vmdk', 'subformat=streamOptimized'],
+  ['vmdk', 'subformat=monolithicFlat'],
+  ['vmdk', 'subformat=twoGbMaxExtentFlat'],
+  ['vmdk', 'subformat=twoGbMaxExtentSparse,zeroed_grain=on'],
 ] as const) {
   test(`conversion into ${format} ${options.join('')}`, async (t) => {
     if (!needsTool(t, 'qemu-img')) return;
@@ -236,6 +239,8 @@ test('new images are announced and described as the real tool does', async (t) =
     ['qed', '-o', 'cluster_size=8k,table_size=8'],
     ['vmdk'],
     ['vmdk', '-o', 'adapter_type=buslogic,compat6=on'],
+    ['vmdk', '-o', 'subformat=monolithicFlat'],
+    ['vmdk', '-o', 'subformat=twoGbMaxExtentSparse,toolsversion=7,zeroed_grain=on'],
   ]) {
     for (const size of ['10M', '5G', '1000']) {
       await assertSame(['create', '-f', format, ...options, 'disk', size], folder);
@@ -253,8 +258,12 @@ test('new images are announced and described as the real tool does', async (t) =
 test('what cannot be made or written is refused in one line, and leaves nothing', async (t) => {
   const folder = await makeSource(t, mib);
   for (const [words, expected] of [
-    [['create', '-f', 'vmdk', '-o', 'subformat=twoGbMaxExtentFlat', 'x', '1M'], /can be made/],
-    [['create', '-f', 'vmdk', '-o', 'adapter_type=nonsense', 'x', '1M'], /adapter type/],
+    [['create', '-f', 'vmdk', '-o', 'subformat=odd', 'x', '1M'], /invalid parameter value: odd/],
+    [['create', '-f', 'vmdk', '-o', 'adapter_type=odd', 'x', '1M'], /invalid parameter value: odd/],
+    [
+      ['create', '-f', 'vmdk', '-o', 'subformat=monolithicFlat,zeroed_grain=on', 'x', '1M'],
+      /Flat image can't enable zeroed grain/,
+    ],
     [['create', '-f', 'vmdk', '-b', 'source.raw', '-F', 'raw', 'x', '1M'], /Backing file not supp/],
     [['create', '-f', 'vpc', '-o', 'subformat=nonsense', 'x', '1M'], /Invalid subformat/],
     [['create', '-f', 'vpc', 'x', '3T'], /too large/],

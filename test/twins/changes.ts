@@ -53,8 +53,7 @@ export function changes(geometry: Geometry): Readonly<Record<string, fc.Arbitrar
       ],
     })),
     amend: amends(geometry),
-    // Neither is a disk that lies in its file as it is given another size here, which QEMU does.
-    ...(geometry.keeping !== 'raw data file' && { resize: resizes(geometry) }),
+    resize: resizes(geometry),
     commit: commits(geometry),
     rebase: rebases(geometry),
     'check -r': fc.constantFrom('leaks', 'all').map((what) => ({
@@ -73,9 +72,7 @@ function amends(geometry: Geometry): fc.Arbitrary<Step> {
     .constantFrom(
       ...['compat=0.10', 'compat=1.1', 'compat=1.1,lazy_refcounts=on', 'lazy_refcounts=on'],
       ...['lazy_refcounts=off', 'cluster_size=8k'],
-      ...(geometry.keeping === 'raw data file'
-        ? []
-        : [`size=${geometry.bytes}`, `size=${3 * mebibyte}`]),
+      ...[`size=${geometry.bytes}`, `size=${3 * mebibyte}`],
       ...widths.map((width) => `refcount_bits=${width}`),
     )
     .map((options) => ({

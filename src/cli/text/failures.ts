@@ -40,7 +40,9 @@ export function damageText({ damage }: CowherdError): string | undefined {
 export function jobText(error: CowherdError, image: NamedFile, isBrief = false): string {
   const { operation, code, message, reason = message, why = message } = error;
   if (operation === 'open') return openingText(image, error);
-  return code === 'ERR_COWHERD_BACKING' ? why : `Block job failed: ${isBrief ? reason : message}`;
+  if (code === 'ERR_COWHERD_BACKING') return why;
+  const isShort = isBrief || code === 'ERR_COWHERD_UNSUPPORTED';
+  return `Block job failed: ${isShort ? reason : message}`;
 }
 
 /**

@@ -91,7 +91,7 @@ export class Growth {
       for (const file of files) await file.flush();
       if (changes !== undefined) {
         await changes.write();
-        await files[0].flush();
+        for (const file of files) await file.flush();
       }
       isDurable = true;
     } finally {
@@ -111,14 +111,13 @@ interface NewBlocks {
 /** See the file's comment. */
 export class GrowingQueue extends MappedQueue {
   readonly #growth: Growth;
-  readonly #size: number;
+  readonly #node: Node;
   /** Of the files in bytes, as they were when they were last asked; they only grow. */
   readonly #lengths: number[] = [];
 
   constructor(
     format: string,
     growth: Growth,
-    size: number,
     files: ImageFiles,
     backing: BackingReader | undefined,
     node: Node,
@@ -126,7 +125,7 @@ export class GrowingQueue extends MappedQueue {
   ) {
     super(format, growth.mapping, files, backing, node, counters);
     this.#growth = growth;
-    this.#size = size;
+    this.#node = node;
   }
 
   override write(buffer: Uint8Array, offset: number): Promise<void> {
@@ -235,10 +234,10 @@ export class GrowingQueue extends MappedQueue {
     offset: number,
     { first, run, showsBelow }: NewBlocks,
   ): Promise<void> {
-    const [file] = this.files;
+    const file = this.files[run.file ?? 0];
     const { blockSize } = this.#growth.mapping;
     const blocksAt = first * blockSize;
-    const isZero = this.files[0].limits.zeroInit && run.isReused !== true;
+    const isZero = file.limits.zeroInit && run.isReused !== true;
     const head = await this.#surroundings(blocksAt, offset, showsBelow, isZero);
     const tailEnd = blocksAt + run.count * blockSize;
     const tail = await this.#surroundings(offset + part.length, tailEnd, showsBelow, isZero);
@@ -260,7 +259,7 @@ export class GrowingQueue extends MappedQueue {
   ): Promise<Uint8Array | undefined> {
     if (start >= end) return undefined;
     const below = showsBelow ? (this.backing?.size ?? 0) : 0;
-    const shown = Math.max(0, Math.min(end, this.#size, below) - start);
+    const shown = Math.max(0, Math.min(end, this.#node.size, below) - start);
     if (shown === 0 && isZero) return undefined;
     const bytes = new Uint8Array(end - start);
     if (shown > 0) await this.backing?.read(bytes.subarray(0, shown), start);
@@ -309,7 +308,7 @@ export class GrowingQueue extends MappedQueue {
     const { mapping } = this.#growth;
     const { blockSize } = mapping;
     const first = Math.ceil(start / blockSize);
-    const isLast = end === this.#size;
+    const isLast = end === this.#node.size;
     const stop = isLast ? Math.ceil(end / blockSize) : Math.floor(end / blockSize);
     if (mapping.linkZeroes !== undefined && first * blockSize === start && stop > first) {
       const count = Math.min(stop - first, mostBlocks);

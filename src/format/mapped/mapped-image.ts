@@ -4,8 +4,10 @@ import type { Node } from '../../engine/queues/node.js';
 import { nameMemoryError, problemWith } from '../../errors.js';
 import type { CheckOptions, CheckReport } from '../check.js';
 import type {
+  BackingChange,
   BackingReader,
   BackingReference,
+  DiskResizing,
   FormatDriver,
   FormatHandle,
   FormatImage,
@@ -16,7 +18,14 @@ import type {
 import type { FormatFacts } from '../facts.js';
 import { Growth, GrowingQueue } from './growing-queue.js';
 import { MappedQueue } from './mapped-queue.js';
-import type { GrowingMapping, MappedFormat, MappedLayout, Mapping, Place } from './mapping.js';
+import type {
+  ChangingHeader,
+  GrowingMapping,
+  MappedFormat,
+  MappedLayout,
+  Mapping,
+  Place,
+} from './mapping.js';
 
 /** The handle of an image that is read by a mapping. */
 interface MappedHandle extends FormatHandle {
@@ -52,6 +61,8 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
   readonly backing: BackingReference | undefined;
   readonly identity: string | undefined;
   readonly check?: (options: CheckOptions) => Promise<CheckReport>;
+  readonly resizing?: DiskResizing;
+  readonly backingChange?: BackingChange;
   readonly #format: MappedFormat<Layout>;
   readonly #layout: Layout;
   readonly #files: ImageFiles;
@@ -78,6 +89,36 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
     this.#growth = growing && new Growth(growing);
     this.#mapping = growing ?? format.mapping(layout, files);
     if (format.check !== undefined) this.check = (options) => this.#check(options);
+    if (growing?.header !== undefined) {
+      this.resizing = this.#resizingBy(growing.header);
+      this.backingChange = this.#backingChangeBy(growing.header);
+    }
+  }
+
+  #resizingBy(header: ChangingHeader): DiskResizing {
+    return {
+      // Not async, but for failures.
+      check: (size, preallocation) =>
+        Promise.resolve().then(() => {
+          header.checkSize(size, this.#node.size, preallocation);
+        }),
+      grow: () => Promise.resolve(),
+      finish: async (size) => {
+        await this.#growth?.flush(this.#files);
+        await header.writeSize(size);
+      },
+    };
+  }
+
+  #backingChangeBy(header: ChangingHeader): BackingChange {
+    return {
+      zeroesHide: this.#growth?.mapping.linkZeroes !== undefined,
+      check: (backing) => header.checkBacking(backing),
+      write: async (backing) => {
+        await this.#growth?.flush(this.#files);
+        await header.writeBacking(backing);
+      },
+    };
   }
 
   get needsCompressedWrites(): boolean {
@@ -106,7 +147,7 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
     if (this.#growth === undefined) {
       return new MappedQueue(name, this.#mapping, files, backing, this.#node, counters);
     }
-    return new GrowingQueue(name, this.#growth, this.size, files, backing, this.#node, counters);
+    return new GrowingQueue(name, this.#growth, files, backing, this.#node, counters);
   }
 
   async *extents(
@@ -180,6 +221,10 @@ class MappedImage<Layout extends MappedLayout> implements FormatImage {
       await growth.flush(this.#files);
       return work();
     });
+  }
+
+  async settle(): Promise<void> {
+    await this.#growth?.flush(this.#files);
   }
 
   async close(): Promise<void> {

@@ -4,6 +4,7 @@
  */
 import type { StorageFile } from '../../storage/storage.js';
 import type { CheckOptions, CheckReport } from '../check.js';
+import type { Preallocation } from '../create-options.js';
 import type {
   FormatDriver,
   BackingReference,
@@ -68,8 +69,10 @@ export interface Mapping {
   find(offset: number, length: number): Place | Promise<Place>;
 }
 
-/** Blocks that have a place one after the other in the image's own file. */
+/** Blocks that have a place one after the other in a file of the image. */
 export interface BlockRun {
+  /** Which of its files, as of `Place`; its own if absent. */
+  readonly file?: number;
   /** Host offset in bytes of the first one's data. */
   readonly hostOffset: number;
   /** Blocks, at least 1. */
@@ -123,8 +126,30 @@ export interface GrowingMapping extends Mapping {
   takeChanges(): TableChanges | undefined;
   /** Writes what has to be durable before any of the changes that were taken. */
   announce?(): Promise<void>;
+  /** Absent where the header says what it said at first. */
+  readonly header?: ChangingHeader;
   /** Leaves the image as one that was closed cleanly, after the last flush. */
   close(): Promise<void>;
+}
+
+/**
+ * A header that can come to say something else, while no queue runs a request and all that was linked is durable.
+ * Whatever is cut off leaves what it said or what it is to say.
+ */
+export interface ChangingHeader {
+  /**
+   * Looks whether the disk can have that size.
+   *
+   * @param old bytes that it has now
+   * @throws CowherdError saying why not
+   */
+  checkSize(size: number, old: number, preallocation: Preallocation): void;
+  /** Says how large the disk is, durably. */
+  writeSize(size: number): Promise<void>;
+  /** Looks whether it can name that as the image below, or none. @throws CowherdError saying why not */
+  checkBacking(backing: BackingReference | undefined): Promise<void>;
+  /** Names it, durably. */
+  writeBacking(backing: BackingReference | undefined): Promise<void>;
 }
 
 /** What was read of an image when it was opened; can be cloned by structuredClone. */

@@ -50,7 +50,7 @@ import { Qcow2Amendment } from './change/amend.js';
 import { ExclusiveChanges } from './change/exclusive.js';
 import { Qcow2Bitmaps, checkBitmaps } from './change/bitmaps.js';
 import { Qcow2BackingChange } from './change/backing-name.js';
-import { Emptying } from './change/empty.js';
+import { Emptying, forgetDisk } from './change/empty.js';
 import { Qcow2Resizing } from './change/resize.js';
 import { Qcow2Snapshots } from './change/snapshots.js';
 import { reclaimAll } from './requests/reclaim.js';
@@ -318,6 +318,10 @@ export class Qcow2Image implements FormatImage {
       await emptying.renew();
     });
     return true;
+  }
+
+  forget(): Promise<void> {
+    return this.#changes.run(() => forgetDisk(this.metadata, this.#changes));
   }
 
   async settle(): Promise<void> {

@@ -2,8 +2,9 @@
 import { Mutex } from 'async-mutex';
 import type { StorageFile } from '../../storage/storage.js';
 import { unsupportedImage } from '../failures.js';
-import type { BlockRun, GrowingMapping, TableChanges } from '../mapped/mapping.js';
+import type { BlockRun, ChangingHeader, GrowingMapping, TableChanges } from '../mapped/mapping.js';
 import { TableCache } from '../mapped/table-cache.js';
+import { changingQedHeader } from './changing-header.js';
 import { qedEntryBytes } from './header.js';
 import { type QedLayout, QedMapping, qedZeroEntry } from './mapping.js';
 
@@ -27,6 +28,7 @@ export async function growingQed(layout: QedLayout, file: StorageFile): Promise<
 
 class GrowingQed extends QedMapping implements GrowingMapping {
   readonly blockSize: number;
+  readonly header: ChangingHeader;
   readonly #layout: { -readonly [Key in keyof QedLayout]: QedLayout[Key] };
   readonly #file: StorageFile;
   readonly #tables: TableCache;
@@ -38,6 +40,7 @@ class GrowingQed extends QedMapping implements GrowingMapping {
   constructor(layout: QedLayout, file: StorageFile, tables: TableCache) {
     super(layout, file.filename, tables);
     this.blockSize = layout.clusterSize;
+    this.header = changingQedHeader(layout, file);
     this.#layout = layout;
     this.#file = file;
     this.#tables = tables;

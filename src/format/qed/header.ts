@@ -13,6 +13,10 @@ const magic = 0x00444551;
 const sectorSize = 512;
 /** Where the 64 bits of the features lie. */
 const featuresAt = 16;
+const sizeAt = 48;
+/** Where the place of the backing file's name is said, and its length. */
+const nameOffsetAt = 56;
+const nameLengthAt = 60;
 /** Bytes of a cluster, and clusters of a table: powers of two. */
 export const qedBounds = {
   minClusterSize: 2 ** 12,
@@ -63,9 +67,8 @@ export async function readQedHeader(file: StorageFile): Promise<QedHeader> {
     throw invalidImage(filename, 'QED table size is invalid');
   }
   const tableBytes = word(8) * clusterSize;
-  const size = Number(view.getBigUint64(48, true));
-  const reach = (tableBytes / qedEntryBytes) ** 2 * clusterSize;
-  if (size % sectorSize !== 0 || size > Math.min(reach, maxOffset)) {
+  const size = Number(view.getBigUint64(sizeAt, true));
+  if (!isQedSize(size, { clusterSize, tableBytes })) {
     throw invalidImage(filename, 'QED image size is invalid');
   }
   const clustersStart = word(12) * clusterSize;
@@ -78,9 +81,20 @@ export async function readQedHeader(file: StorageFile): Promise<QedHeader> {
   const features = word(featuresAt);
   const hasBacking = (features & Feature.backingFile) !== 0;
   const isRaw = (features & Feature.backingIsRaw) !== 0;
-  const name = hasBacking ? await readName(file, word(56), word(60), clustersStart) : '';
+  const name = hasBacking
+    ? await readName(file, word(nameOffsetAt), word(nameLengthAt), clustersStart)
+    : '';
   const backing = name === '' ? undefined : { name, format: isRaw ? 'raw' : undefined };
   return { ...header, needsCheck: (features & Feature.needsCheck) !== 0, backing };
+}
+
+/** Whether a disk can be so large, in bytes. */
+export function isQedSize(
+  size: number,
+  { clusterSize, tableBytes }: Pick<QedHeader, 'clusterSize' | 'tableBytes'>,
+): boolean {
+  const reach = (tableBytes / qedEntryBytes) ** 2 * clusterSize;
+  return size % sectorSize === 0 && size <= Math.min(reach, maxOffset);
 }
 
 /** Says in the header, durably, that the image was checked. Its tables are durable by then. */
@@ -89,6 +103,71 @@ export async function markQedChecked(file: StorageFile): Promise<void> {
   await file.read(features, featuresAt);
   features[0] &= ~Feature.needsCheck;
   await file.write(features, featuresAt);
+  await file.flush();
+}
+
+/** Says in the header, durably, how large the disk is. */
+export async function writeQedSize(file: StorageFile, size: number): Promise<void> {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(size), true);
+  await file.write(bytes, sizeAt);
+  await file.flush();
+}
+
+/** A new name for the file below; an empty one for none. */
+export interface QedName {
+  readonly bytes: Uint8Array;
+  /** Whether that file is not to be probed. */
+  readonly isRaw: boolean;
+}
+
+/** A header that names another file below. */
+export interface QedNaming {
+  readonly header: Uint8Array;
+  /** Where the name lies, in bytes. */
+  readonly at: number;
+}
+
+/** How a header comes to name a file below; undefined where it has no room for that beside the name it has. */
+export async function planQedName(
+  file: StorageFile,
+  { bytes, isRaw }: QedName,
+): Promise<QedNaming | undefined> {
+  const header = new Uint8Array(headerBytes);
+  await file.read(header, 0);
+  const view = new DataView(header.buffer);
+  const end = view.getUint32(12, true) * view.getUint32(4, true);
+  const old = view.getUint32(nameOffsetAt, true);
+  const oldEnd = old + view.getUint32(nameLengthAt, true);
+  const isFree = (at: number): boolean => at + bytes.length <= old || at >= oldEnd;
+  // Of one sector both are written at once; else the old name has to stay until the header names the new one.
+  const at =
+    headerBytes + bytes.length <= sectorSize
+      ? headerBytes
+      : [sectorSize, oldEnd].find((each) => isFree(each) && each + bytes.length <= end);
+  if (at === undefined) return undefined;
+  let features = view.getUint32(featuresAt, true);
+  features &= ~(Feature.backingFile | Feature.backingIsRaw);
+  if (bytes.length > 0) features |= Feature.backingFile | (isRaw ? Feature.backingIsRaw : 0);
+  view.setUint32(featuresAt, features, true);
+  view.setUint32(nameOffsetAt, at, true);
+  view.setUint32(nameLengthAt, bytes.length, true);
+  return { header, at };
+}
+
+/** Says in the header, durably, which file is the one below. */
+export async function writeQedName(
+  file: StorageFile,
+  { header, at }: QedNaming,
+  { bytes }: QedName,
+): Promise<void> {
+  if (at === headerBytes) {
+    await file.write(Buffer.concat([header, bytes]), 0);
+  } else {
+    await file.write(bytes, at);
+    await file.flush();
+    await file.write(header, 0);
+  }
   await file.flush();
 }
 
@@ -152,13 +231,13 @@ export function encodeQedHeader(header: NewQedHeader): Uint8Array {
     [8, tableClusters],
     [12, 1],
     [featuresAt, features],
-    [56, name.length > 0 ? headerBytes : 0],
-    [60, name.length],
+    [nameOffsetAt, name.length > 0 ? headerBytes : 0],
+    [nameLengthAt, name.length],
   ]) {
     view.setUint32(at, value, true);
   }
   view.setBigUint64(40, BigInt(clusterSize), true);
-  view.setBigUint64(48, BigInt(size), true);
+  view.setBigUint64(sizeAt, BigInt(size), true);
   bytes.set(name, headerBytes);
   return bytes;
 }

@@ -1,11 +1,12 @@
-/** Making a new VMDK image in one file: sparse, with tables for all of it; or a stream that holds nothing yet. */
+/** Making a new VMDK image: in one file, or a descriptor and the files of its extents; or a stream that holds nothing yet. */
 import { randomBytes } from 'node:crypto';
-import { basename } from 'node:path';
+import path from 'node:path';
 import { CowherdError } from '../../errors.js';
+import { maxVmdkExtents } from '../../limits.js';
 import type { StorageFile } from '../../storage/storage.js';
 import type { CreateOptions } from '../create-options.js';
 import type { ImageCreation } from '../driver.js';
-import { encodeDescriptor } from './descriptor.js';
+import { type NewExtent, encodeDescriptor } from './descriptor.js';
 import { sectorBytes } from './layout.js';
 import { encodeHostedHeader } from './sparse-header.js';
 import { encodeStreamEnd } from './stream-markers.js';
@@ -16,55 +17,100 @@ const tableEntries = 512;
 const entryBytes = 4;
 const descriptorSectors = 20;
 const tableSectors = (tableEntries * entryBytes) / sectorBytes;
-const subformats = ['monolithicSparse', 'streamOptimized'] as const;
+/** Bytes of each extent but the last where the disk is split. */
+const splitBytes = 2 ** 31;
+
+/** What an image of a kind consists of. */
+interface Subformat {
+  /** What its extents are called after, in files of their own; absent where it is one file. */
+  readonly extentName?: (number: number) => string;
+  readonly isFlat: boolean;
+  readonly isSplit: boolean;
+  readonly isStream: boolean;
+}
+
+const one: Subformat = { isFlat: false, isSplit: false, isStream: false };
+const numbered = (letter: string) => (number: number) =>
+  `-${letter}${String(number).padStart(3, '0')}`;
+
+/** QEMU's kinds. */
+const subformats: Readonly<Record<string, Subformat>> = {
+  monolithicSparse: one,
+  monolithicFlat: { ...one, isFlat: true, extentName: () => '-flat' },
+  twoGbMaxExtentSparse: { ...one, isSplit: true, extentName: numbered('s') },
+  twoGbMaxExtentFlat: { ...one, isFlat: true, isSplit: true, extentName: numbered('f') },
+  streamOptimized: { ...one, isStream: true },
+};
 
 /** The creation. */
 export const vmdkCreation: ImageCreation = {
   isSequential: (options) => decide(options).isStream,
+  otherFiles: (image, options, size) => {
+    if (decide(options).extentName === undefined) return [];
+    const folder = image.slice(0, image.length - path.basename(image).length);
+    return extentsOf(image, options, size).map(({ filename }) => folder + filename);
+  },
   check(options, size) {
-    const { isStream } = decide(options);
-    // Sectors are counted in 32 bits.
-    if (!isStream && planOf(size).grainsAt + size / sectorBytes > 0xffffffff) {
-      const message = 'The image size is too large for a sparse VMDK image';
+    const { isFlat, isSplit, isStream } = decide(options);
+    const refuse = (why: string): never => {
+      const message = `The image size is too large for ${why}`;
       throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message);
+    };
+    if (size > maxVmdkExtents * splitBytes && isSplit) refuse('a split VMDK image');
+    // Sectors are counted in 32 bits.
+    const isTabled = !isFlat && !isSplit && !isStream;
+    if (isTabled && planOf(size).grainsAt + size / sectorBytes > 0xffffffff) {
+      refuse('a sparse VMDK image');
     }
   },
-  async create({ file, size, options }) {
-    const { subformat, isStream } = decide(options);
+  async create({ file, size, options, createChild }) {
+    const { subformat, isFlat, isStream, extentName } = decide(options);
+    const extents = extentsOf(file.filename, options, size);
     const descriptor = encodeDescriptor({
       cid: randomBytes(4).readUInt32LE(),
       createType: subformat,
       sectors: size / sectorBytes,
-      filename: basename(file.filename),
+      extents,
       adapterType: options.adapterType ?? 'ide',
       hardwareVersion: hardwareVersionOf(options),
+      toolsVersion: options.toolsVersion ?? '2147483647',
     });
-    if (isStream) await createStream(file, size, descriptor);
-    else await createSparse(file, size, descriptor);
+    if (extentName !== undefined) {
+      const names = vmdkCreation.otherFiles!(file.filename, options, size);
+      for (const [index, { sectors }] of extents.entries()) {
+        const extent = await createChild(names[index]);
+        const bytes = sectors * sectorBytes;
+        if (isFlat) await extent.truncate(bytes);
+        else await createSparse(extent, bytes, options);
+        await extent.flush();
+      }
+      await file.write(descriptor, 0);
+    } else if (isStream) await createStream(file, size, descriptor, options);
+    else await createSparse(file, size, options, descriptor);
     await file.flush();
   },
 };
 
-function decide(options: CreateOptions): {
-  readonly subformat: string;
-  readonly isStream: boolean;
-} {
+function decide(options: CreateOptions): Subformat & { readonly subformat: string } {
   const { subformat = 'monolithicSparse', adapterType = 'ide' } = options;
-  const { compat6 = false, hardwareVersion = 'undefined' } = options;
+  const { compat6 = false, hardwareVersion = 'undefined', toolsVersion = '0' } = options;
   const refuse = (message: string): never => {
     throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message);
   };
-  if (!subformats.some((each) => each === subformat)) {
-    refuse(`Invalid subformat '${subformat}': one of ${subformats.join(', ')} can be made`);
+  if (!['ide', 'buslogic', 'lsilogic', 'legacyESX'].includes(adapterType)) {
+    refuse(`invalid parameter value: ${adapterType}`);
   }
+  if (!Object.hasOwn(subformats, subformat)) refuse(`invalid parameter value: ${subformat}`);
   if (compat6 && hardwareVersion !== 'undefined') {
     refuse('compat6 cannot be enabled with hwversion set');
   }
   if (!/^[\w.]+$/.test(hardwareVersion)) refuse(`Invalid hwversion '${hardwareVersion}'`);
-  if (!['ide', 'buslogic', 'lsilogic', 'legacyESX'].includes(adapterType)) {
-    refuse(`Unknown adapter type: ${adapterType}`);
+  if (!/^[\w.]+$/.test(toolsVersion)) refuse(`Invalid toolsversion '${toolsVersion}'`);
+  const kind = subformats[subformat];
+  if (kind.isFlat && options.zeroedGrain === true) {
+    refuse("Flat image can't enable zeroed grain");
   }
-  return { subformat, isStream: subformat === 'streamOptimized' };
+  return { ...kind, subformat };
 }
 
 /** QEMU shows the option as `undefined` where it is not said. */
@@ -76,7 +122,24 @@ function hardwareVersionOf({
   return compat6 ? '6' : '4';
 }
 
-/** Where the parts of a sparse image lie, in sectors: the directory with its tables is there twice. */
+/** The extents of an image of a name. */
+function extentsOf(image: string, options: CreateOptions, size: number): readonly NewExtent[] {
+  const { isFlat, isSplit, extentName } = decide(options);
+  const filename = path.basename(image);
+  const type = isFlat ? 'FLAT' : 'SPARSE';
+  if (extentName === undefined) return [{ type, sectors: size / sectorBytes, filename }];
+  const dot = filename.lastIndexOf('.');
+  const [stem, ending] = dot < 0 ? [filename, ''] : [filename.slice(0, dot), filename.slice(dot)];
+  const extents: NewExtent[] = [];
+  const most = isSplit ? splitBytes : size;
+  for (let start = 0; start < size; start += most) {
+    const sectors = Math.min(most, size - start) / sectorBytes;
+    extents.push({ type, sectors, filename: stem + extentName(extents.length + 1) + ending });
+  }
+  return extents;
+}
+
+/** Where the parts of a sparse extent lie, in sectors: the directory with its tables is there twice. */
 function planOf(size: number) {
   const tables = Math.ceil(size / sectorBytes / (grainSectors * tableEntries));
   const directorySectors = Math.ceil((tables * entryBytes) / sectorBytes);
@@ -87,10 +150,12 @@ function planOf(size: number) {
   return { tables, directorySectors, spareAt, directoryAt, grainsAt };
 }
 
+/** @param descriptor left out where it is in a file of its own */
 async function createSparse(
   file: StorageFile,
   size: number,
-  descriptor: Uint8Array,
+  { zeroedGrain = false }: CreateOptions,
+  descriptor: Uint8Array = new Uint8Array(),
 ): Promise<void> {
   const { tables, directorySectors, spareAt, directoryAt, grainsAt } = planOf(size);
   await file.truncate(grainsAt * sectorBytes);
@@ -105,6 +170,7 @@ async function createSparse(
   await file.write(descriptor, sectorBytes);
   const header = encodeHostedHeader({
     isStream: false,
+    hasZeroedGrains: zeroedGrain,
     capacity: size / sectorBytes,
     grain: grainSectors,
     descriptorSize: descriptorSectors,
@@ -122,11 +188,13 @@ async function createStream(
   file: StorageFile,
   size: number,
   descriptor: Uint8Array,
+  { zeroedGrain = false }: CreateOptions,
 ): Promise<void> {
   const overhead = grainSectors;
   const tables = Math.ceil(size / sectorBytes / (grainSectors * tableEntries));
   const header = {
     isStream: true,
+    hasZeroedGrains: zeroedGrain,
     capacity: size / sectorBytes,
     grain: grainSectors,
     descriptorSize: descriptorSectors,

@@ -1,6 +1,6 @@
 /** The text that describes a VMDK image: which disk it is, and the extents it consists of. */
 import { randomBytes } from 'node:crypto';
-import { nameOfBytes } from '../../byte-names.js';
+import { bytesOfName, nameOfBytes } from '../../byte-names.js';
 import { printable } from '../../errors.js';
 import { maxOffset, maxVmdkExtents, maxVmdkParentNameBytes } from '../../limits.js';
 import { invalidImage, unsupportedImage } from '../failures.js';
@@ -184,21 +184,29 @@ export interface NewDescriptor {
   readonly createType: string;
   /** Of the disk. */
   readonly sectors: number;
-  /** Of the file, without its folder. */
-  readonly filename: string;
+  /** In guest order; each from the begin of its file. */
+  readonly extents: readonly NewExtent[];
   readonly adapterType: string;
   readonly hardwareVersion: string;
+  readonly toolsVersion: string;
+}
+
+/** A line about an extent. */
+export interface NewExtent {
+  readonly type: 'FLAT' | 'SPARSE';
+  readonly sectors: number;
+  /** Of the file, without its folder. */
+  readonly filename: string;
 }
 
 const heads: Readonly<Record<string, number>> = { ide: 16 };
 const sectorsPerTrack = 63;
-const mostCylinders = 16383;
 
-/** The text of a descriptor of one sparse extent. */
+/** The text of a descriptor, as QEMU has it. */
 export function encodeDescriptor(descriptor: NewDescriptor): Uint8Array {
-  const { cid, createType, sectors, filename, adapterType, hardwareVersion } = descriptor;
+  const { cid, createType, sectors, extents, adapterType } = descriptor;
   const ownHeads = heads[adapterType] ?? 255;
-  const cylinders = Math.min(mostCylinders, Math.floor(sectors / (ownHeads * sectorsPerTrack)));
+  const cylinders = Math.floor(sectors / (ownHeads * sectorsPerTrack));
   const lines = [
     '# Disk DescriptorFile',
     'version=1',
@@ -207,17 +215,23 @@ export function encodeDescriptor(descriptor: NewDescriptor): Uint8Array {
     `createType="${createType}"`,
     '',
     '# Extent description',
-    `RW ${sectors} SPARSE "${filename.replaceAll('"', '_')}"`,
+    ...extents.map(encodeExtent),
     '',
     '# The Disk Data Base',
     '#DDB',
     '',
-    `ddb.virtualHWVersion = "${hardwareVersion}"`,
+    `ddb.virtualHWVersion = "${descriptor.hardwareVersion}"`,
     `ddb.geometry.cylinders = "${cylinders}"`,
     `ddb.geometry.heads = "${ownHeads}"`,
     `ddb.geometry.sectors = "${sectorsPerTrack}"`,
     `ddb.adapterType = "${adapterType}"`,
+    `ddb.toolsVersion = "${descriptor.toolsVersion}"`,
     '',
   ];
-  return Buffer.from(lines.join('\n'), 'utf8');
+  return Buffer.from(lines.join('\n'), 'latin1');
+}
+
+function encodeExtent({ type, sectors, filename }: NewExtent): string {
+  const name = Buffer.from(bytesOfName(filename)).toString('latin1').replaceAll('"', '_');
+  return `RW ${sectors} ${type} "${name}"${type === 'FLAT' ? ' 0' : ''}`;
 }

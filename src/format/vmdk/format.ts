@@ -34,10 +34,22 @@ export const vmdkFormat = {
         initial: 'undefined',
       },
       {
+        name: 'toolsversion',
+        key: 'toolsVersion',
+        type: 'string',
+        help: "Version of the guest's tools",
+      },
+      {
         name: 'subformat',
         key: 'subformat',
         type: 'string',
-        help: 'monolithicSparse (the default) or streamOptimized',
+        help: 'monolithicSparse (the default), monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat or streamOptimized',
+      },
+      {
+        name: 'zeroed_grain',
+        key: 'zeroedGrain',
+        type: 'switch',
+        help: 'Entries of tables may say that grains are zeroes',
       },
       ...fileOptions,
     ],

@@ -165,6 +165,8 @@ export function uint64(view: DataView, at: number): number {
 /** What a new hosted extent's header, or footer, says; offsets and sizes in sectors. */
 export interface NewHostedHeader {
   readonly isStream: boolean;
+  /** Whether entries of tables may say that grains are zeroes. */
+  readonly hasZeroedGrains: boolean;
   readonly capacity: number;
   readonly grain: number;
   readonly descriptorSize: number;
@@ -178,12 +180,13 @@ export interface NewHostedHeader {
 
 /** The bytes of a header or footer. */
 export function encodeHostedHeader(header: NewHostedHeader): Uint8Array {
-  const { isStream, spareDirectoryAt, directoryAt } = header;
+  const { isStream, hasZeroedGrains, spareDirectoryAt, directoryAt } = header;
   const bytes = Buffer.alloc(sectorBytes);
   bytes.writeUInt32BE(hostedMagic, 0);
-  bytes.writeUInt32LE(isStream ? 3 : 1, 4);
-  const streamFlags = compressedFlag | markersFlag;
-  bytes.writeUInt32LE(newlineFlag | (isStream ? streamFlags : spareDirectoryFlag), 8);
+  bytes.writeUInt32LE(isStream ? 3 : hasZeroedGrains ? 2 : 1, 4);
+  let flags = newlineFlag | (isStream ? compressedFlag | markersFlag : spareDirectoryFlag);
+  if (hasZeroedGrains) flags |= zeroedGrainsFlag;
+  bytes.writeUInt32LE(flags, 8);
   for (const [at, value] of [
     [12, header.capacity],
     [20, header.grain],

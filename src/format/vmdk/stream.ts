@@ -133,6 +133,7 @@ class StreamMapping implements GrowingMapping {
     const { capacity, grain, descriptorSize, tableEntries, overhead } = this.#header;
     const header = {
       isStream: true,
+      hasZeroedGrains: this.#extent.hasZeroedGrains,
       capacity,
       grain,
       descriptorSize,

@@ -27,6 +27,8 @@ export interface BelowName {
   /** Left out where there is none any more. */
   readonly name?: string | undefined;
   readonly format?: string | undefined;
+  /** Whether the image above says it; else a caller. */
+  readonly isStored?: boolean;
 }
 
 /** Memory for the name of what was put below, which all threads share. */
@@ -41,6 +43,8 @@ export class BackingEdge<Below extends ImageBelow> {
   readonly #open: (below: BelowName) => Promise<Below | undefined>;
   readonly #queues = new Set<QueueEdge>();
   #image: Below | undefined;
+  /** Its name; undefined where another thread knows it alone. */
+  #name: BelowName | undefined;
   /** The replacement that `#image` came with. */
   #replacement: number;
   #following: Promise<void> | undefined;
@@ -50,6 +54,7 @@ export class BackingEdge<Below extends ImageBelow> {
    * @param record from `allocateEdgeRecord`
    * @param replacement which one `image` came with: `node.edgeReplacements` at that time
    * @param open opens what another thread has put there
+   * @param name of `image`, if that is known
    */
   constructor(
     node: Node,
@@ -57,12 +62,14 @@ export class BackingEdge<Below extends ImageBelow> {
     image: Below | undefined,
     replacement: number,
     open: (below: BelowName) => Promise<Below | undefined>,
+    name?: BelowName,
   ) {
     this.#node = node;
     this.#record = record;
     this.#image = image;
     this.#replacement = replacement;
     this.#open = open;
+    this.#name = name;
   }
 
   /** The image below, as far as this thread has followed. */
@@ -130,11 +137,24 @@ export class BackingEdge<Below extends ImageBelow> {
           writeRecord(this.#record, text);
         });
         before = this.#swap(image, this.#node.edgeReplacements);
+        this.#name = below;
         return Promise.resolve();
       });
     } finally {
       await closeEach(before);
     }
+  }
+
+  /** Leaves the image below, which can be opened for writing then; no queue runs a request until `comeBack`. */
+  async leave(): Promise<void> {
+    await closeEach(this.#swap(undefined, this.#replacement));
+  }
+
+  /** Stands on it again, however large it has become. @throws what opening it throws */
+  async comeBack(): Promise<void> {
+    const image = this.#name && (await this.#open(this.#name));
+    this.#node.replaceEdge(image?.size ?? 0);
+    await closeEach(this.#swap(image, this.#node.edgeReplacements));
   }
 
   /** Stands on an image. @returns what is to be closed: the ways of the queues, and the image before */

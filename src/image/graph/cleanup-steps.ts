@@ -19,3 +19,16 @@ export function closeEach(
 ): Promise<void> {
   return eachStep(opened.map((each) => () => each?.close()));
 }
+
+/** Opens a queue over what lies below it, which is closed if that fails. */
+export function openAbove<Queue>(
+  below: { close(): Promise<void> } | undefined,
+  open: () => Queue,
+): Queue {
+  try {
+    return open();
+  } catch (error) {
+    void below?.close().catch(() => undefined);
+    throw error;
+  }
+}

@@ -37,8 +37,8 @@ export type { MeasuredContent, Measurement } from '../../format/driver.js';
  * @throws CowherdError naming the file or option that is wrong, or ERR_COWHERD_ABORTED; a file begun
  *   is then removed again
  */
-export function createImage(name: PathLike, options: CreateImageOptions): Promise<void> {
-  return createTarget(name, options, false);
+export async function createImage(name: PathLike, options: CreateImageOptions): Promise<void> {
+  await createTarget(name, options, false);
 }
 
 /**
@@ -105,12 +105,28 @@ export function decryptionOf({ encrypt }: CreateOptions = {}): DecryptOptions | 
   return { keySecret, secret };
 }
 
-/** As `createImage`. @param isOpenEnded whether the size is only what it may come to */
+/** The other files that are made with an image. @param options their size is decided, in bytes */
+export async function filesMadeWith(
+  path: string,
+  options: CreateImageOptions & { readonly size: number },
+): Promise<readonly string[]> {
+  const { dataFile, format, size } = options;
+  const creation = await creationOf(format);
+  const data = dataFile === undefined ? [] : [dataFilePath(path, dataFile)];
+  return [...data, ...(creation.otherFiles?.(path, options, size) ?? [])];
+}
+
+/**
+ * As `createImage`.
+ *
+ * @param isOpenEnded whether the size is only what it may come to
+ * @returns the files that were made
+ */
 export async function createTarget(
   name: PathLike,
   options: CreateImageOptions,
   isOpenEnded: boolean,
-): Promise<void> {
+): Promise<readonly string[]> {
   const path = pathOf(name);
   checkOptions(options, createImageRules(), path, ['format']);
   const creation = await creationOf(options.format);
@@ -121,6 +137,7 @@ export async function createTarget(
   try {
     await formatFile(file, { ...options, size }, isOpenEnded);
     await file.close();
+    return [path, ...(await filesMadeWith(path, { ...options, size }))];
   } catch (error) {
     await file.close().catch(() => undefined);
     await removeFile(path);
@@ -194,10 +211,9 @@ export async function formatFile(
   }
 }
 
-/** Removes an image file that was just made, and its data file, as far as they are there. */
-export async function removeImage(path: string, options: CreateOptions = {}): Promise<void> {
-  await removeFile(path);
-  if (options.dataFile !== undefined) await removeFile(dataFilePath(path, options.dataFile));
+/** Removes the files of an image that was just made, as far as they are there. */
+export async function removeImage(files: readonly string[]): Promise<void> {
+  for (const file of files) await removeFile(file);
 }
 
 /** Devices are not ours to remove, and failing to clean up is not what has to be told. */

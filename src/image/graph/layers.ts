@@ -4,6 +4,7 @@ import type { AbortSignalLike } from '../../abort-signal.js';
 import type { BackingChange, BackingReference } from '../../format/driver.js';
 import type { Image } from '../api/image.js';
 import type { Extent } from '../api/reports.js';
+import type { BaseWork, IsWritten } from './above-base.js';
 import { OpenedImage } from './opened-image.js';
 
 export type { BackingReference } from '../../format/driver.js';
@@ -36,6 +37,16 @@ export async function emptyImage(image: Image): Promise<void> {
   } finally {
     await close();
   }
+}
+
+/** See `aboveBase`. */
+export function workAboveBase(
+  image: Image,
+  isWritten: IsWritten,
+  signal: AbortSignalLike | undefined,
+  work: BaseWork,
+): Promise<void> {
+  return opened(image).aboveBase(isWritten, signal, work);
 }
 
 /** Bytes, aligned to as much, that are in an image as a whole or not at all. */

@@ -20,6 +20,7 @@ import { identifyFile, openStorageFile, registerProtocol } from '../../storage/r
 import type { StorageFile } from '../../storage/storage.js';
 import type { Image } from '../api/image.js';
 import type { OpenImageOptions } from '../api/options.js';
+import type { IsWritten } from './above-base.js';
 import { BackingEdge, type BelowName } from './backing-edge.js';
 import { closeEach } from './cleanup-steps.js';
 import { checkOpenOptions } from '../options/open-options.js';
@@ -43,18 +44,13 @@ interface Place {
   readonly isStored?: boolean;
   /** Whether it was just made open-ended. */
   readonly isOpenEnded?: boolean;
+  /** The other files that it is spread over, where they are open already. */
+  readonly children?: readonly ChildFile[];
   /** Tells which image below is to be written to; absent where none is, or one has been found. */
   readonly isWritten?: IsWritten | undefined;
 }
 
-/**
- * Whether an image of a chain is the one that is to be written to.
- *
- * @param above the name of the image that stands on it
- * @param path its own
- */
-export type IsWritten = (above: string, path: string) => Promise<boolean>;
-
+export type { IsWritten } from './above-base.js';
 export { locksFiles } from '../../storage/registry.js';
 
 /**
@@ -204,6 +200,20 @@ async function openImageFile(path: string, options: OpenImageOptions): Promise<S
   return again;
 }
 
+/** Opens an image that lies in a file, which is closed if that fails. */
+async function openOnOwn(
+  file: StorageFile,
+  options: OpenImageOptions,
+  place: Place,
+): Promise<OpenedImage> {
+  try {
+    return await openOn(file, options, place);
+  } catch (error) {
+    await file.close().catch(() => undefined);
+    throw error;
+  }
+}
+
 async function openOn(
   whole: StorageFile,
   options: OpenImageOptions,
@@ -236,7 +246,8 @@ async function openOn(
         isOpenEnded: place.isOpenEnded === true,
       },
       openChild: async (reference) => {
-        const child = await openChild(file, reference, options);
+        const found = place.children?.find(({ role }) => role === reference.role);
+        const child = found?.file.openQueue() ?? (await openChild(file, reference, options));
         opened.push(child);
         children.push({ role: reference.role, file: child });
         return child;
@@ -250,7 +261,8 @@ async function openOn(
       const backing = below && (await put(below));
       opened.push(...(backing === undefined ? [] : [backing]));
       node.replaceEdge(backing?.size ?? 0);
-      edge = new BackingEdge(node, shared.edge, backing, node.edgeReplacements, putNamed(put));
+      const { edgeReplacements } = node;
+      edge = new BackingEdge(node, shared.edge, backing, edgeReplacements, putNamed(put), below);
     }
     return new OpenedImage({
       file,
@@ -261,6 +273,12 @@ async function openOn(
       probed: options.format === undefined && formatNamed(driver.name)?.isBare === true,
       // Other threads get what the disk is encrypted by, and need not know of what that was made.
       options: { ...options, encrypt: undefined },
+      openForReading: (isWritten) =>
+        openOnOwn(
+          whole.openQueue(),
+          { ...options, readOnly: true },
+          { ...place, children, isWritten },
+        ),
       shared,
       node,
       counters,
@@ -374,8 +392,8 @@ function putBelow(
 
 /** The same by a name that the caller gave, or none. */
 function putNamed(put: Put): (below: BelowName) => Promise<OpenedImage | undefined> {
-  return async ({ name, format }) =>
-    name === undefined ? undefined : await put({ name, format, isStored: false });
+  return async ({ name, format, isStored = false }) =>
+    name === undefined ? undefined : await put({ name, format, isStored });
 }
 
 /** The edge from an image that other threads have open already. */

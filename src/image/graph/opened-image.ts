@@ -43,11 +43,12 @@ import type { ImageStats } from '../api/stats.js';
 import type { BufferLike } from '../api/buffer.js';
 import { type PathLike, pathOf } from '../api/path.js';
 import { CheckedQueue } from '../pipeline/checked-queue.js';
+import { type BaseWork, type IsWritten, aboveBase } from './above-base.js';
 import { amendDisk } from './amend.js';
 import { abortedOr, orAborted } from './aborted.js';
 import { BitmapsOfImage, bitmapExtents } from './bitmaps.js';
 import type { BackingEdge } from './backing-edge.js';
-import { closeEach, eachStep } from './cleanup-steps.js';
+import { closeEach, eachStep, openAbove } from './cleanup-steps.js';
 import { type LinkHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
 import { imageInfo } from '../report/info.js';
 import { type ChainLink, mapChain } from '../report/map.js';
@@ -83,6 +84,8 @@ export interface OpenedParts {
   /** Whether it is raw only because it looked like nothing else. */
   readonly probed?: boolean;
   readonly options: OpenImageOptions;
+  /** As `CommittedDisk`; absent where another thread has opened it. */
+  readonly openForReading?: (isWritten: IsWritten) => Promise<OpenedImage>;
   readonly shared: SharedState;
   /** Whether another thread has opened it. */
   readonly isAttached?: boolean;
@@ -210,6 +213,12 @@ export class OpenedImage implements Image {
   async amend(options: AmendOptions): Promise<void> {
     await this.#change(options.signal, () => amendDisk(this.disk, options));
     this.#tellResized();
+  }
+
+  /** @internal See `aboveBase`. */
+  aboveBase(isWritten: IsWritten, signal: AbortSignal | undefined, work: BaseWork): Promise<void> {
+    const disk = { ...this.disk, ...this.#parts, isShared: this.#shared };
+    return this.#change(signal, () => aboveBase(disk, isWritten, work));
   }
 
   get snapshots(): ImageSnapshots {
@@ -581,14 +590,4 @@ export class OpenedImage implements Image {
 /** Where in its file an image begins, in bytes. */
 function startOf({ window }: OpenImageOptions): number {
   return window?.offset ?? 0;
-}
-
-/** Opens a queue over what lies below it, which is closed if that fails. */
-function openAbove<Queue>(below: BackingReader | undefined, open: () => Queue): Queue {
-  try {
-    return open();
-  } catch (error) {
-    void below?.close().catch(() => undefined);
-    throw error;
-  }
 }

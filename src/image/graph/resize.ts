@@ -21,7 +21,7 @@ export const resizeRules: OptionRules<ResizeOptions> = {
 export async function resizeDisk(
   disk: WholeDisk,
   wanted: number | string,
-  { shrink = false, preallocation = 'off', signal }: ResizeOptions,
+  { shrink = false, preallocation: asked = 'off', signal }: ResizeOptions,
 ): Promise<void> {
   const { filename, format, node } = disk;
   const size = sizeInBytes(wanted, 'image size');
@@ -29,7 +29,8 @@ export async function resizeDisk(
   checkWritable(disk);
   if (resizing === undefined) {
     const why = 'Image format driver does not support resize';
-    throw problemWith('ERR_COWHERD_UNSUPPORTED', filename, why);
+    const reason = 'Operation not supported';
+    throw problemWith('ERR_COWHERD_UNSUPPORTED', filename, why, { reason });
   }
   if (size % sectorBytes !== 0) {
     const why = `The new size must be a multiple of ${sectorBytes}`;
@@ -40,10 +41,12 @@ export async function resizeDisk(
     const why = 'a smaller size has to be allowed (shrink): what lies beyond would be gone';
     throw problemWith('ERR_COWHERD_INVALID_ARGUMENT', filename, why);
   }
-  if (size <= old && preallocation !== 'off') {
+  if (size <= old && asked !== 'off') {
     const why = 'Preallocation can only be used for growing images';
     throw problemWith('ERR_COWHERD_INVALID_ARGUMENT', filename, why);
   }
+  const { leastPreallocation: least = 'off' } = resizing;
+  const preallocation = size > old && asked === 'off' ? least : asked;
   await resizing.check(size, preallocation, size > old && node.belowSize > old);
   signal?.throwIfAborted();
   if (size > old) {

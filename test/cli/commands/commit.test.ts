@@ -149,6 +149,49 @@ test('an emptied image that had grown is as long as a new one', async (t) => {
   assert.ok((await stat(path.join(made.mine, 'top'))).size < before / 100);
 });
 
+test('a QED base, which grows', async (t) => {
+  if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+  for (const [size, grown] of [
+    ['24M', '24M'],
+    ['9M', '24M'],
+    ['40000512', '40000512'],
+  ]) {
+    const made = await makeTwins(t, async (folder) => {
+      await qemuImg(folder, 'create', '-q', '-f', 'qed', 'base', size);
+      await qemuIo(folder, 'qed', 'base', 'write -P 1 0 5M', 'write -P 2 6100k 700k');
+      await qemuImg(folder, 'create', '-q', '-f', 'qcow2', '-b', 'base', '-F', 'qed', 'top', grown);
+      const io = ['write -P 3 1M 200k', 'write -P 4 12300k 1500k', 'write -P 5 1536 512'];
+      await qemuIo(folder, 'qcow2', 'top', ...io, 'write -z 2M 300k', 'write -z -u 8M 5M');
+    });
+    await runBoth(made, ['commit', 'top']);
+    for (const name of ['base', 'top']) await qemuImg(made.mine, 'check', '-q', name);
+    await qemuImg(made.mine, 'compare', 'base', path.join(made.theirs, 'base'));
+    await qemuImg(made.mine, 'compare', 'top', path.join(made.theirs, 'top'));
+  }
+});
+
+for (const [format, ...more] of [
+  ['vmdk'],
+  ['vmdk', '-o', 'subformat=monolithicFlat'],
+  ['vdi'],
+  ['vdi', '-o', 'static=on'],
+  ['vhdx'],
+  ['vpc'],
+  ['vpc', '-o', 'subformat=fixed'],
+]) {
+  test(`a shorter base that cannot grow stays what it is: ${[format, ...more].join(' ')}`, async (t) => {
+    if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+    const made = await makeTwins(t, async (folder) => {
+      await qemuImg(folder, 'create', '-q', '-f', format, ...more, 'base', '4M');
+      await qemuImg(folder, 'create', '-q', '-f', 'qcow2', '-b', 'base', '-F', format, 'top', '9M');
+      await qemuIo(folder, 'qcow2', 'top', 'write -P 3 1M 64k');
+    });
+    assert.equal(await runBoth(made, ['commit', 'top']), 1);
+    await qemuImg(made.mine, 'compare', '-f', format, '-F', format, 'base', '../theirs/base');
+    await qemuImg(made.mine, 'compare', 'top', '../theirs/top');
+  });
+}
+
 test('what is said and refused', async (t) => {
   if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
   const made = await makeTwins(t, async (folder) => {

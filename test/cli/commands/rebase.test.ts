@@ -68,14 +68,50 @@ for (const [name, words] of Object.entries(images)) {
 }
 
 /** Digests of what the images of both hold. */
-async function contentOf({ mine, theirs }: Twins): Promise<readonly string[]> {
+async function contentOf({ mine, theirs }: Twins, format = 'qcow2'): Promise<readonly string[]> {
   const digests: string[] = [];
   for (const folder of [mine, theirs]) {
-    await qemuImg(folder, 'convert', '-f', 'qcow2', '-O', 'raw', 'top', 'seen');
+    await qemuImg(folder, 'convert', '-f', format, '-O', 'raw', 'top', 'seen');
     digests.push((await run('sha256sum', ['seen'], { cwd: folder })).stdout);
   }
   return digests;
 }
+
+test('QED images', async (t) => {
+  if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+  const made = await makeTwins(t, async (folder) => {
+    await qemuImg(folder, 'create', '-q', '-f', 'raw', 'old', '9000448');
+    await qemuIo(folder, 'raw', 'old', 'write -P 1 0 3M', 'write -P 2 6M 2500k');
+    await qemuImg(folder, 'create', '-q', '-f', 'qed', 'new', '7M');
+    await qemuIo(folder, 'qed', 'new', 'write -P 1 100k 2M', 'write -P 3 4M 300k');
+    await qemuImg(folder, 'create', '-q', '-f', 'qed', '-b', 'old', '-F', 'raw', 'top', '8389120');
+    await qemuIo(folder, 'qed', 'top', 'write -P 5 2M 70k', 'write -z 7M 200k');
+  });
+  const overlay: NamedImage = { name: 'top', format: 'qed', isStoredOtherwise: true };
+  const contents = await contentOf(made, 'qed');
+  const long = `./${'x/'.repeat(400)}new`;
+  for (const words of [
+    ['-b', 'new', '-F', 'qed', 'top'],
+    ['-u', '-b', long, '-F', 'qed', 'top'],
+    ['-u', '-b', `./y/../${long}`, '-F', 'raw', 'top'],
+    ['-u', '-b', 'new', '-F', 'qed', 'top'],
+    ['-b', 'old', '-F', 'raw', 'top'],
+    ['-b', '', 'top'],
+  ]) {
+    await runBoth(made, ['rebase', '-f', 'qed', ...words]);
+    const named = await Promise.all(
+      [made.mine, made.theirs].map((folder) =>
+        qemuImg(folder, 'info', '-f', 'qed', '--output=json', 'top'),
+      ),
+    );
+    const [mine, theirs] = named.map((text) => JSON.parse(text) as Record<string, unknown>);
+    assert.equal(mine['backing-filename'], theirs['backing-filename']);
+    assert.equal(mine['backing-filename-format'], theirs['backing-filename-format']);
+    if (words.includes('-u')) continue;
+    await assertTwins(made, [overlay], words.join(' '));
+    assert.deepEqual(await contentOf(made, 'qed'), contents, words.join(' '));
+  }
+});
 
 test('onto another image of the chain', async (t) => {
   if (!needsTool(t, 'qemu-img', 'qemu-io')) return;

@@ -18,7 +18,9 @@ const images: Readonly<Record<string, readonly string[]>> = {
   subclusters: ['-f', 'qcow2', '-o', 'extended_l2=on'],
   'wide counts': ['-f', 'qcow2', '-o', 'refcount_bits=64'],
   'a data file': ['-f', 'qcow2', '-o', 'data_file=data'],
+  'a raw data file': ['-f', 'qcow2', '-o', 'data_file=data,data_file_raw=on'],
   raw: ['-f', 'raw'],
+  QED: ['-f', 'qed'],
 };
 // None cuts a cluster that holds data and makes it whole again: qemu-img then shows what had been cut off.
 const sizes = [
@@ -65,6 +67,27 @@ for (const [name, words] of Object.entries(images)) {
     }
   });
 }
+
+test('a data file that is read as it is has the length and the bytes that QEMU gives it', async (t) => {
+  if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+  const made = await makeTwins(t, async (folder) => {
+    const options = 'data_file=data,data_file_raw=on,cluster_size=4k';
+    await qemuImg(folder, 'create', '-q', '-f', 'qcow2', '-o', options, 'disk', '4M');
+    await runOk('qemu-io', ['-c', 'write -P 7 1M 3M', 'disk'], { cwd: folder });
+  });
+  for (const words of [
+    ['resize', 'disk', '5000192'],
+    ['resize', '--shrink', 'disk', '2000384'],
+    ['resize', '--preallocation=full', 'disk', '3M'],
+    ['amend', '-o', 'size=9M', 'disk'],
+    ['amend', '-o', 'size=1000448', 'disk'],
+  ]) {
+    await runBoth(made, words);
+    const images = [{ name: 'disk', format: 'qcow2', slackClusters: 4 }];
+    await assertTwins(made, images, words.join(' '));
+    await runOk('cmp', [path.join(made.mine, 'data'), path.join(made.theirs, 'data')]);
+  }
+});
 
 test('disks above others, which do not show in what is added', async (t) => {
   if (!needsTool(t, 'qemu-img', 'qemu-io')) return;

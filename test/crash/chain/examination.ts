@@ -7,7 +7,7 @@ import { type Pending, pendingOf } from '../pending.js';
 import { drawnSchedule } from '../recording.js';
 import { visitStates } from '../states.js';
 import type { MemoryFiles } from './memory-files.js';
-import { type ChainWorkload, contentOfImage, makeChain } from './workloads.js';
+import { type ChainWorkload, contentOfTop, makeChain } from './workloads.js';
 
 /** How much is looked at. */
 export interface ChainExaminationOptions {
@@ -46,7 +46,7 @@ async function record(
 ): Promise<ChainRecording> {
   await makeChain(workload, files, seed);
   const start = files.bytes();
-  const content = await contentOfImage(files, 'top', 'qcow2');
+  const content = await contentOfTop(workload, files);
   const clock = new LogClock();
   const logs = new Map<string, CrashLog>();
   files.schedule = drawnSchedule(new Random(seed ^ 0x5bd1e995));
@@ -138,14 +138,14 @@ export async function examineChain(
 
 /** The uppermost image shows what it has shown, and no image is corrupt, unless it says that it was not closed. */
 export async function judge(
-  { images }: ChainWorkload,
+  workload: ChainWorkload,
   files: MemoryFiles,
   content: Uint8Array,
   what: string,
 ): Promise<void> {
-  const shown = await contentOfImage(files, 'top', 'qcow2');
+  const shown = await contentOfTop(workload, files);
   if (Buffer.compare(shown, content) !== 0) throw new Error(`${what}: the disk is another one`);
-  for (const { name, format } of images) {
+  for (const { name, format } of workload.images) {
     if (format === 'raw') continue;
     const { corruptions, checkErrors, dirty } = await checked(files, name);
     if (checkErrors > 0 || (corruptions > 0 && !dirty))

@@ -72,6 +72,12 @@ export async function contentOfImage(
   return content;
 }
 
+/** What the uppermost image shows. */
+export function contentOfTop({ images }: ChainWorkload, files: MemoryFiles): Promise<Uint8Array> {
+  const { name, format } = images.at(-1)!;
+  return contentOfImage(files, name, format);
+}
+
 /** The base shows what the image shows, which holds nothing any more. */
 function committed(base: string, format: ImageFormat): NonNullable<ChainWorkload['expect']> {
   return async (files, content) => {
@@ -98,6 +104,11 @@ const base: ChainImage = {
   options: { clusterSize: 1024 },
   requests: 10,
 };
+
+async function commitOpen(files: MemoryFiles): Promise<void> {
+  await using image = await openImage(files.nameOf('top'));
+  await commit(image);
+}
 
 const longName = `a name that does not fit into the first sector with the others ${'.'.repeat(400)}`;
 
@@ -134,6 +145,23 @@ export const chainWorkloads: readonly ChainWorkload[] = [
     run: (files) => commit(files.nameOf('top'), { base: files.nameOf('base') }),
   },
   {
+    name: 'commit of an image that stays open',
+    images: [{ ...base, size: 64 * kib }, top('base', { compat: '0.10' })],
+    run: commitOpen,
+    expect: committed('base', 'qcow2'),
+  },
+  {
+    name: 'commit of an image with a snapshot that stays open',
+    images: [base, top('base', { clusterSize: 512 })],
+    run: async (files) => {
+      await using image = await openImage(files.nameOf('top'));
+      const known = await image.snapshots.list();
+      if (known.length === 0) await image.snapshots.create('then');
+      await commit(image);
+    },
+    expect: committed('base', 'qcow2'),
+  },
+  {
     name: 'rebase onto another image',
     images: [base, { ...base, name: 'other', size: 64 * kib }, top('base')],
     run: (files) =>
@@ -149,6 +177,22 @@ export const chainWorkloads: readonly ChainWorkload[] = [
     name: 'rebase from an image with a long name onto nothing',
     images: [{ ...base, name: longName }, top(longName, { compat: '0.10' })],
     run: (files) => rebase(files.nameOf('top'), { backing: '' }),
+  },
+  {
+    name: 'commit into a shorter QED image',
+    images: [{ name: 'base', format: 'qed', size: 40 * kib, requests: 5 }, top('base')],
+    run: (files) => commit(files.nameOf('top')),
+    expect: committed('base', 'qed'),
+  },
+  {
+    name: 'rebase of a QED image onto one with a long name',
+    images: [
+      base,
+      { ...base, name: longName, size: 64 * kib },
+      { ...top('base', { clusterSize: 4096 }), format: 'qed' },
+    ],
+    run: (files) =>
+      rebase(files.nameOf('top'), { backing: files.nameOf(longName), backingFormat: 'qcow2' }),
   },
   {
     name: 'rebase onto an image of the chain, compressed',

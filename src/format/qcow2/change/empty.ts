@@ -19,7 +19,12 @@ import { CryptMethod, Incompatible, type Qcow2Header } from '../layout/header.js
 import { ExtensionType } from '../layout/header-extensions.js';
 import { refcountWidth } from '../layout/refcount-width.js';
 import type { Qcow2Metadata } from '../metadata/metadata.js';
+import { Structure } from '../overlap/levels.js';
+import { PackedCounts } from '../refcount/packed-counts.js';
 import { reclaimAll } from '../requests/reclaim.js';
+import { pointerAt } from '../tables/pointer-table.js';
+import { type ExclusiveChanges, lowerCounts } from './exclusive.js';
+import { activeL1, countReferences } from './references.js';
 
 /** Where the structures of an empty image lie, one behind the other from a cluster on. */
 interface Place {
@@ -90,6 +95,44 @@ export class Emptying {
     l1.place(l1Offset, l1.length);
     refcounts.table.place(hostOffset, geometry.clusterSize / 8);
   }
+}
+
+/** Forgets what the disk holds, cluster by cluster, for an image whose queues go on. */
+export async function forgetDisk(
+  metadata: Qcow2Metadata,
+  changes: ExclusiveChanges,
+): Promise<void> {
+  const { allocator, flushOrder, geometry, l1, l2Cache, overlap } = metadata;
+  const table = activeL1(metadata);
+  const counts = await referencesOf(metadata, table);
+  await allocator.checkAll(counts, -1);
+  l2Cache.clear();
+  for (let index = 0; index < l1.length; index++) l1.set(index, asHostOffset(0), false);
+  flushOrder.noteTable();
+  await flushOrder.flushAll();
+  await changes.later(async () => {
+    for (let at = 0; at < table.byteLength; at += 8) {
+      const place = pointerAt(table, at);
+      if (place !== 0) overlap.release(place, geometry.clusterSize, Structure.activeL2);
+    }
+    await lowerCounts(metadata, counts);
+    await flushOrder.flushAll();
+  });
+}
+
+/** The references to clusters of the image's own file that its L1 table makes. */
+async function referencesOf(metadata: Qcow2Metadata, l1: DataView): Promise<PackedCounts> {
+  const { geometry, headerFile } = metadata;
+  const { incompatibleFeatures } = headerFile.header;
+  if ((incompatibleFeatures & Incompatible.externalDataFile) === 0) {
+    return await countReferences(metadata, l1);
+  }
+  const counts = new PackedCounts(0);
+  for (let at = 0; at < l1.byteLength; at += 8) {
+    const place = pointerAt(l1, at);
+    if (place !== 0) counts.increment(geometry.clusterAt(place), 1);
+  }
+  return counts;
 }
 
 /** Whether every cluster behind the header belongs to the disk, or counts those. */

@@ -41,6 +41,12 @@ export class Qcow2Resizing implements DiskResizing {
     this.#prepare = prepare;
   }
 
+  /** A data file that is read as a raw disk holds all of it. */
+  get leastPreallocation(): Preallocation {
+    const { autoclearFeatures } = this.#metadata.headerFile.header;
+    return (autoclearFeatures & Autoclear.rawExternalData) === 0 ? 'off' : 'metadata';
+  }
+
   async check(size: number, preallocation: Preallocation, hidesBelow: boolean): Promise<void> {
     const { file, geometry, headerFile } = this.#metadata;
     const { header } = headerFile;
@@ -71,9 +77,6 @@ export class Qcow2Resizing implements DiskResizing {
       refuse(`Failed to grow the L1 table: an open image has room for ${capacity} entries`);
     }
     await this.#bitmaps.checkSize(size);
-    if ((header.autoclearFeatures & Autoclear.rawExternalData) !== 0) {
-      refuse("Can't resize an image whose data file is to be read as a raw disk");
-    }
   }
 
   #checkPreallocation(mode: Preallocation): void {
