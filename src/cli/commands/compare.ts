@@ -118,7 +118,7 @@ function failureOf(error: CowherdError, names: readonly NamedFile[]): CliError {
     return new CliError(text, { exitCode: exitCodes.status, cause: error });
   }
   const isKnown = filename !== undefined && offset !== undefined;
-  const given = names.find(({ path }) => path === filename)?.given ?? filename;
+  const given = names.find(({ path }) => path === filename)?.given ?? filename ?? '';
   const text = isKnown ? `Error while reading offset ${offset} of ${given}: ${reason}` : message;
   return new CliError(text, { exitCode: exitCodes.read, cause: error });
 }
