@@ -19,6 +19,11 @@ export interface BackingReader {
   readonly size: number;
   /** Fills the buffer, all of which lies within `size`. */
   read(buffer: Uint8Array, offset: number): Promise<void>;
+  /**
+   * Whether bytes, all of which lie within `size`, read as zeroes by how they are stored: none of them
+   * is read. What cannot be told, as tables are damaged or unreadable, is not.
+   */
+  isKnownZero(offset: number, length: number): Promise<boolean>;
   close(): Promise<void>;
 }
 

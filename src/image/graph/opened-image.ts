@@ -50,7 +50,7 @@ import type { BackingEdge } from './backing-edge.js';
 import { closeEach, eachStep } from './cleanup-steps.js';
 import { type LinkHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
 import { imageInfo } from '../report/info.js';
-import { type ChainLink, mapChain } from '../report/map.js';
+import { type ChainLink, areKnownZero, mapChain } from '../report/map.js';
 import { checkRules, mapRules } from '../options/report-options.js';
 import { checkQueueOptions, imageFormat } from '../options/open-options.js';
 import { checkOptions } from '../options/option-check.js';
@@ -544,6 +544,7 @@ export class OpenedImage implements Image {
         return node.size;
       },
       read: (buffer, offset) => queue.read(buffer, offset),
+      isKnownZero: (offset, length) => areKnownZero(this.#map(offset, length)),
       close,
     };
   }
