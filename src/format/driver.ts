@@ -187,6 +187,21 @@ export interface DecryptOptions {
   readonly secret?: Uint8Array | string | undefined;
 }
 
+/** How large the caches of metadata are to be, in bytes; what is left out is up to the format. */
+export interface CacheSizes {
+  /** Of all together. */
+  readonly total?: number | undefined;
+  /** Of L2 tables. */
+  readonly l2?: number | undefined;
+  /** Of reference counts. */
+  readonly refcounts?: number | undefined;
+  /**
+   * How much of an L2 table is read at once: a power of two between 512 and the size of a cluster. It is
+   * looked at, and up to 4 KiB are read.
+   */
+  readonly l2Entry?: number | undefined;
+}
+
 /** What a caller wants of an image that is opened. Formats look at what they know of. */
 export interface FormatOpenOptions {
   readonly readOnly: boolean;
@@ -196,8 +211,7 @@ export interface FormatOpenOptions {
   readonly forInfo: boolean;
   /** Told what the repair of an image that was not closed cleanly finds and does. */
   readonly onFinding: ((finding: Finding) => void) | undefined;
-  /** Budget of the metadata cache in bytes. */
-  readonly cacheBytes: number;
+  readonly cacheSizes: CacheSizes;
   /** Which metadata writes are kept off. */
   readonly overlapCheck: 'none' | 'constant' | 'cached' | 'all';
   /** Whether reference counts reach the disk late; undefined for what the image says. */

@@ -52,7 +52,7 @@ export async function openOver(
     dataFile,
     readOnly: file.readOnly,
     forInfo: false,
-    cacheBytes,
+    cacheSizes: { total: cacheBytes },
     overlapCheck,
     lazyRefcounts: undefined,
     inOrder: false,

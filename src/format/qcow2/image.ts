@@ -27,6 +27,7 @@ import { DescribedQueue } from '../encryption/described-queue.js';
 import type { FormatFacts } from '../facts.js';
 import { asHostOffset } from './layout/geometry.js';
 import { openEncryption } from './contents/encryption.js';
+import { shareCaches } from './metadata/cache-shares.js';
 import { storedExtents } from './report/stored-extents.js';
 import {
   Compatible,
@@ -122,6 +123,7 @@ export async function openQcow2(
   }
   if (forWriting) await checkBitmaps(file, header);
   const geometry = geometryOf(header);
+  const caches = shareCaches(options.cacheSizes, geometry.clusterSize, filename);
   let l1 = { offset: asHostOffset(header.l1TableOffset), entries: header.l1Entries };
   const { size } = header;
   const { lazyRefcounts = (header.compatibleFeatures & Compatible.lazyRefcounts) !== 0 } = options;
@@ -154,9 +156,9 @@ export async function openQcow2(
       });
     }
   }
-  const { cacheBytes, overlapCheck } = options;
+  const { overlapCheck } = options;
   const level = forWriting ? overlapCheck : undefined;
-  const memory = await loadQcow2Memory(file, geometry, header, l1, cacheBytes, level);
+  const memory = await loadQcow2Memory(file, geometry, header, l1, caches, level);
   const { dataFile, node, counters, inOrder } = options;
   const readOnly = !forWriting;
   const handle: Qcow2Handle = {

@@ -118,6 +118,12 @@ const filters: OptionRule = (value) => {
   return problems.find((problem) => problem !== undefined);
 };
 
+const cacheRules: OptionRules<NonNullable<OpenImageOptions['caches']>> = {
+  l2: defined('caches.l2'),
+  refcounts: defined('caches.refcounts'),
+  l2Entry: defined('caches.l2Entry'),
+};
+
 const encryptRules: OptionRules<DecryptOptions> = {
   format: defined('encrypt.format'),
   keySecret: defined('encrypt.keySecret'),
@@ -138,6 +144,7 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   cache: cacheMode,
   aio: aioMode,
   cacheSize: defined('cacheSize'),
+  caches: options(cacheRules),
   backing: oneOf('allow', 'deny', 'ignore'),
   backingFile: text,
   backingFormat: imageFormat,
