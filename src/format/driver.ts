@@ -98,6 +98,10 @@ export interface FormatQueue {
   ): Promise<void> | undefined;
   writeZeroes(offset: number, length: number, unmap: boolean): Promise<void>;
   discard(offset: number, length: number): Promise<void>;
+  /** Fills the buffer with machine state from a guest offset beyond the disk; absent where an image can have none. */
+  readVmState?(buffer: Uint8Array, offset: number): Promise<void>;
+  /** Writes machine state at a guest offset beyond the disk, where there is room for it. */
+  writeVmState?(buffer: Uint8Array, offset: number): Promise<void>;
   /**
    * Gives up whole clusters from a guest offset on, as if the image had never had them; absent for formats
    * that have no clusters, or whose disks do not shrink.
@@ -390,6 +394,16 @@ export interface BackingChange {
   write(backing: BackingReference | undefined): Promise<void>;
 }
 
+/** Where machine state lies in an image. Guest offsets in bytes. */
+export interface VmStatePlace {
+  /** At which it begins, beyond the disk. */
+  readonly offset: number;
+  /** Beyond which there is no room for any, as the image is now. */
+  readonly end: number;
+  /** Makes room for state that ends at a guest offset, durably, while no queue runs a request. */
+  makeRoom(end: number): Promise<void>;
+}
+
 /** An image of some format, open on this thread. */
 export interface FormatImage {
   /** Virtual size in bytes that it was opened with; its node says how large it is now. */
@@ -442,6 +456,8 @@ export interface FormatImage {
   readonly amendment?: Amendment | undefined;
   /** How its disk gets another size; absent where it cannot. */
   readonly resizing?: DiskResizing;
+  /** Absent where an image can have no machine state. */
+  readonly vmState?: VmStatePlace | undefined;
   /** Absent for a format without internal snapshots. */
   readonly snapshots?: DiskSnapshots;
   /** Absent for a format without persistent bitmaps. */

@@ -27,6 +27,7 @@ import { DescribedQueue } from '../encryption/described-queue.js';
 import type { FormatFacts } from '../facts.js';
 import { asHostOffset } from './layout/geometry.js';
 import { openEncryption } from './contents/encryption.js';
+import { Qcow2VmState } from './change/vm-state.js';
 import { shareCaches } from './metadata/cache-shares.js';
 import { storedExtents } from './report/stored-extents.js';
 import {
@@ -194,6 +195,7 @@ export class Qcow2Image implements FormatImage {
   readonly metadata: Qcow2Metadata;
   readonly granule: number;
   readonly resizing: Qcow2Resizing;
+  readonly vmState: Qcow2VmState | undefined;
   readonly snapshots: Qcow2Snapshots;
   readonly bitmaps: Qcow2Bitmaps;
   readonly backingChange: Qcow2BackingChange;
@@ -218,6 +220,7 @@ export class Qcow2Image implements FormatImage {
     this.granule = metadata.geometry.subclusterSize;
     this.bitmaps = new Qcow2Bitmaps(metadata);
     this.resizing = new Qcow2Resizing(metadata, dataFile, this.bitmaps, () => this.#prepare());
+    if (dataFile === undefined) this.vmState = new Qcow2VmState(metadata, this.resizing);
     this.backingChange = new Qcow2BackingChange(metadata);
     this.#changes = new ExclusiveChanges(metadata, handle.lazyRefcounts);
     this.snapshots = new Qcow2Snapshots(metadata, this.#changes);

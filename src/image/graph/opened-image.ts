@@ -22,6 +22,7 @@ import type {
   ImageHandle,
   ImageQueue,
   ImageSnapshots,
+  ImageVmState,
   ReadStreamOptions,
   WriteStreamOptions,
 } from '../api/image.js';
@@ -58,8 +59,9 @@ import { resizeDisk, resizeRules } from './resize.js';
 import { type NestedImage, imageShown, mapShown, withUnitsOf } from './shown-image.js';
 import type { SharedState } from './shared-state.js';
 import { SnapshotsOfImage } from './snapshots.js';
+import { VmStateOfImage } from './vm-state.js';
 import { imageStats } from './stats.js';
-import type { BareQueue, DiskRange, WholeDisk } from './whole-disk.js';
+import type { BareQueue, DiskRange, ChangeableDisk, WholeDisk } from './whole-disk.js';
 import type { StreamSource } from '../streams/read-stream.js';
 
 /** Where bytes of an image lie as its guest sees them. */
@@ -213,21 +215,22 @@ export class OpenedImage implements Image {
   }
 
   get snapshots(): ImageSnapshots {
-    return new SnapshotsOfImage({
-      ...this.disk,
-      change: (signal, section) => this.#change(signal, section),
-      onResized: () => {
-        this.#tellResized();
-      },
-    });
+    return new SnapshotsOfImage({ ...this.#changeable, onResized: this.#tellResized });
+  }
+
+  get vmState(): ImageVmState {
+    return new VmStateOfImage(this.#changeable);
   }
 
   get bitmaps(): ImageBitmaps {
     return new BitmapsOfImage({
-      ...this.disk,
-      change: (signal, section) => this.#change(signal, section),
+      ...this.#changeable,
       extents: (name, range) => this.bitmap(name, range),
     });
+  }
+
+  get #changeable(): ChangeableDisk {
+    return { ...this.disk, change: (signal, section) => this.#change(signal, section) };
   }
 
   /** Runs a change of the disk as a whole after those that are under way. */
@@ -243,9 +246,9 @@ export class OpenedImage implements Image {
     }
   }
 
-  #tellResized(): void {
+  readonly #tellResized = (): void => {
     for (const told of this.#onResized) told();
-  }
+  };
 
   /** @internal Has `action` run when the disk got another size by this object. @returns what undoes that */
   onResized(action: () => void): () => void {

@@ -344,7 +344,8 @@ export class Qcow2Metadata {
 
   /** Whether a guest offset has an L2 table in this image. */
   hasTable(guestOffset: GuestOffset): boolean {
-    return this.l1.offset(Math.floor(guestOffset / this.geometry.tableReach)) !== 0;
+    const index = Math.floor(guestOffset / this.geometry.tableReach);
+    return index < this.l1.length && this.l1.offset(index) !== 0;
   }
 
   /** The slice of a key, pinned; its L2 table must exist. */
