@@ -222,6 +222,8 @@ export interface FormatOpenOptions {
   readonly lazyRefcounts: boolean | undefined;
   /** Whether writes of a queue take new clusters in the order in which they begin. */
   readonly inOrder: boolean;
+  /** Whether clusters are reserved ahead of the writes that take them; true if left out. */
+  readonly reserveAhead?: boolean | undefined;
   /** The internal snapshot to read. */
   readonly snapshot: SnapshotChoice | undefined;
   /** By what an encrypted disk is read. */

@@ -75,6 +75,7 @@ export interface Qcow2Handle extends FormatHandle {
   readonly readOnly: boolean;
   readonly lazyRefcounts: boolean;
   readonly inOrder: boolean;
+  readonly reserveAhead: boolean;
   /** Of a disk that is encrypted, and not only described. */
   readonly diskKey: DiskKey | undefined;
 }
@@ -160,7 +161,7 @@ export async function openQcow2(
   const { overlapCheck } = options;
   const level = forWriting ? overlapCheck : undefined;
   const memory = await loadQcow2Memory(file, geometry, header, l1, caches, level);
-  const { dataFile, node, counters, inOrder } = options;
+  const { dataFile, node, counters, inOrder, reserveAhead = true } = options;
   const readOnly = !forWriting;
   const handle: Qcow2Handle = {
     format: 'qcow2',
@@ -170,6 +171,7 @@ export async function openQcow2(
     readOnly,
     lazyRefcounts,
     inOrder,
+    reserveAhead,
     diskKey,
   };
   return attachQcow2(file, dataFile, handle, node, counters);
@@ -257,6 +259,7 @@ export class Qcow2Image implements FormatImage {
       backing,
       counters,
       inOrder: this.#handle.inOrder,
+      reserveAhead: this.#handle.reserveAhead,
       cipher: this.#cipher,
       beforeFirstChange: () => this.#prepare(),
       onClosed: () => this.#queues.delete(queue),

@@ -80,6 +80,12 @@ export interface OpenImageOptions {
    * in guest order lies in guest order, however many are under way. Random writes wait for one another.
    */
   readonly inOrder?: boolean | undefined;
+  /**
+   * Whether clusters are reserved ahead of the writes that take them; default true. Without that each write of a
+   * queue takes what it needs in the first gap that has all of it, so that requests which come one at a time leave
+   * the file laid out as by QEMU. It is slower, and files in which much is freed become longer.
+   */
+  readonly reserveAhead?: boolean | undefined;
   /** Read even if another process has the image open for writing (`qemu-img -U`). */
   readonly forceShare?: boolean | undefined;
   /**

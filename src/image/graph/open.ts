@@ -231,6 +231,7 @@ async function openOn(
         overlapCheck: options.overlapCheck ?? 'cached',
         lazyRefcounts: options.lazyRefcounts,
         inOrder: options.inOrder ?? false,
+        reserveAhead: options.reserveAhead,
         snapshot: options.snapshot,
         encrypt: encryptOf(options),
         isOpenEnded: place.isOpenEnded === true,

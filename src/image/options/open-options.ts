@@ -171,6 +171,7 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   forCheck: flag,
   forInfo: flag,
   inOrder: flag,
+  reserveAhead: flag,
   onFinding: callback,
 };
 

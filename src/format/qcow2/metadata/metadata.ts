@@ -326,11 +326,18 @@ export class Qcow2Metadata {
   /**
    * Reserves consecutive host clusters; see `Allocator`.
    *
+   * @param isAhead whether they are to be taken at once, and need not lie where QEMU would have them
    * @throws CorruptionError also if they were given up and wait to be freed: they are counted too low
    */
-  async reserve(wanted: number): Promise<ClusterRun> {
+  async reserve(wanted: number, isAhead = true, follows?: number): Promise<ClusterRun> {
     await this.file.events?.hear('cluster_alloc');
-    const run = await this.allocator.reserve(wanted);
+    const { allocator } = this;
+    const run = await (isAhead
+      ? allocator.reserve(wanted)
+      : allocator.reserveFirstFit(
+          wanted,
+          follows === undefined ? undefined : asClusterIndex(follows),
+        ));
     if (!this.limbo.oldestTouches(run.cluster, run.length)) return run;
     const offset = this.geometry.startOf(run.cluster);
     const problem = `clusters that wait to be freed are counted as free (host offset ${offset})`;
@@ -411,6 +418,8 @@ export class Qcow2Metadata {
       this.overlap.check(place, 8, 'the L1 table', Structure.activeL1);
     }
     const { cluster, knownZero } = await arena.obtain();
+    // Where the file is laid out as QEMU's, a table is counted on disk though other counts may be late.
+    if (!arena.reservesAhead && this.headerFile.isDirty) await this.flushOrder.writeRefcounts();
     const hostOffset = this.geometry.startOf(asClusterIndex(cluster));
     const file = announced(this.file, tableEvents);
     try {

@@ -63,6 +63,7 @@ export interface Qcow2QueueOptions {
   readonly counters: QueueCounters;
   /** Whether writes take clusters in the order in which they begin. */
   readonly inOrder: boolean;
+  readonly reserveAhead?: boolean;
   /** How guest bytes are enciphered on their way to the file; undefined where they are not. */
   readonly cipher: PayloadCipher | undefined;
   /** Makes the header ready for the first change of guest data. */
@@ -117,7 +118,8 @@ export class Qcow2Queue implements FormatQueue {
         get diskSize() {
           return metadata.diskSize;
         },
-        reserve: (wanted) => metadata.reserve(wanted),
+        reserve: (wanted, follows) => metadata.reserve(wanted, options.reserveAhead, follows),
+        reservesAhead: options.reserveAhead,
       }),
       turns: options.inOrder ? new Turnstile(control.watchdog) : undefined,
       unflushed,
