@@ -129,7 +129,7 @@ export class Allocator {
    */
   reserveWhole(wanted: number): Promise<ClusterRun> {
     return this.#mutex.runExclusive(async () => {
-      const found = await this.#reuse(wanted, unitsPerSearch);
+      const found = await this.#reuseWhole(wanted);
       if (found?.length === wanted) return found;
       if (found !== undefined) await this.#giveBack(found);
       const run = await this.#append(this.end, wanted);
@@ -278,6 +278,12 @@ export class Allocator {
       return { cluster: found.cluster, length, knownZero: false };
     }
     return undefined;
+  }
+
+  /** The same for clusters that are of use all together; where QEMU has them if the others of the file are. */
+  #reuseWhole(wanted: number): Promise<ClusterRun | undefined> {
+    const isFirstFit = this.#lookedTo > 0 && !this.#file.limits.blockDevice;
+    return isFirstFit ? this.#firstFitOf(wanted, undefined) : this.#reuse(wanted, unitsPerSearch);
   }
 
   /** The first free clusters of a unit, at most `wanted`, none of them beyond the end. */
