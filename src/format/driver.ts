@@ -19,6 +19,11 @@ export interface BackingReader {
   readonly size: number;
   /** Fills the buffer, all of which lies within `size`. */
   read(buffer: Uint8Array, offset: number): Promise<void>;
+  /**
+   * Whether bytes, all of which lie within `size`, read as zeroes by how they are stored: none of them
+   * is read. What cannot be told, as tables are damaged or unreadable, is not.
+   */
+  isKnownZero(offset: number, length: number): Promise<boolean>;
   close(): Promise<void>;
 }
 
@@ -93,6 +98,10 @@ export interface FormatQueue {
   ): Promise<void> | undefined;
   writeZeroes(offset: number, length: number, unmap: boolean): Promise<void>;
   discard(offset: number, length: number): Promise<void>;
+  /** Fills the buffer with machine state from a guest offset beyond the disk; absent where an image can have none. */
+  readVmState?(buffer: Uint8Array, offset: number): Promise<void>;
+  /** Writes machine state at a guest offset beyond the disk, where there is room for it. */
+  writeVmState?(buffer: Uint8Array, offset: number): Promise<void>;
   /**
    * Gives up whole clusters from a guest offset on, as if the image had never had them; absent for formats
    * that have no clusters, or whose disks do not shrink.
@@ -182,6 +191,21 @@ export interface DecryptOptions {
   readonly secret?: Uint8Array | string | undefined;
 }
 
+/** How large the caches of metadata are to be, in bytes; what is left out is up to the format. */
+export interface CacheSizes {
+  /** Of all together. */
+  readonly total?: number | undefined;
+  /** Of L2 tables. */
+  readonly l2?: number | undefined;
+  /** Of reference counts. */
+  readonly refcounts?: number | undefined;
+  /**
+   * How much of an L2 table is read at once: a power of two between 512 and the size of a cluster. It is
+   * looked at, and up to 4 KiB are read.
+   */
+  readonly l2Entry?: number | undefined;
+}
+
 /** What a caller wants of an image that is opened. Formats look at what they know of. */
 export interface FormatOpenOptions {
   readonly readOnly: boolean;
@@ -191,14 +215,15 @@ export interface FormatOpenOptions {
   readonly forInfo: boolean;
   /** Told what the repair of an image that was not closed cleanly finds and does. */
   readonly onFinding: ((finding: Finding) => void) | undefined;
-  /** Budget of the metadata cache in bytes. */
-  readonly cacheBytes: number;
+  readonly cacheSizes: CacheSizes;
   /** Which metadata writes are kept off. */
   readonly overlapCheck: 'none' | 'constant' | 'cached' | 'all';
   /** Whether reference counts reach the disk late; undefined for what the image says. */
   readonly lazyRefcounts: boolean | undefined;
   /** Whether writes of a queue take new clusters in the order in which they begin. */
   readonly inOrder: boolean;
+  /** Whether clusters are reserved ahead of the writes that take them; true if left out. */
+  readonly reserveAhead?: boolean | undefined;
   /** The internal snapshot to read. */
   readonly snapshot: SnapshotChoice | undefined;
   /** By what an encrypted disk is read. */
@@ -373,6 +398,16 @@ export interface BackingChange {
   write(backing: BackingReference | undefined): Promise<void>;
 }
 
+/** Where machine state lies in an image. Guest offsets in bytes. */
+export interface VmStatePlace {
+  /** At which it begins, beyond the disk. */
+  readonly offset: number;
+  /** Beyond which there is no room for any, as the image is now. */
+  readonly end: number;
+  /** Makes room for state that ends at a guest offset, durably, while no queue runs a request. */
+  makeRoom(end: number): Promise<void>;
+}
+
 /** An image of some format, open on this thread. */
 export interface FormatImage {
   /** Virtual size in bytes that it was opened with; its node says how large it is now. */
@@ -430,6 +465,8 @@ export interface FormatImage {
   readonly amendment?: Amendment | undefined;
   /** How its disk gets another size; absent where it cannot. */
   readonly resizing?: DiskResizing;
+  /** Absent where an image can have no machine state. */
+  readonly vmState?: VmStatePlace | undefined;
   /** Absent for a format without internal snapshots. */
   readonly snapshots?: DiskSnapshots;
   /** Absent for a format without persistent bitmaps. */

@@ -24,6 +24,8 @@ export interface ImageFiles {
   readonly overlapCheck?: OverlapLevel;
   /** Budget of the metadata cache; the smallest by default. */
   readonly cacheBytes?: number;
+  /** Whether clusters are reserved ahead; they are by default. */
+  readonly reserveAhead?: boolean | undefined;
 }
 
 /**
@@ -39,6 +41,7 @@ export async function openOver(
     wrapBacking = (file) => file,
     overlapCheck = 'all',
     cacheBytes = 0,
+    reserveAhead,
   }: ImageFiles,
   prepare: (format: Qcow2Image) => void = () => undefined,
 ): Promise<OpenedImage> {
@@ -52,10 +55,11 @@ export async function openOver(
     dataFile,
     readOnly: file.readOnly,
     forInfo: false,
-    cacheBytes,
+    cacheSizes: { total: cacheBytes },
     overlapCheck,
     lazyRefcounts: undefined,
     inOrder: false,
+    reserveAhead,
     snapshot: undefined,
     forCheck: false,
     onFinding: undefined,

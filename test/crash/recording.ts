@@ -33,6 +33,8 @@ export interface Workload {
   readonly dataFile?: boolean;
   /** Whether what the files grow by is said to read as zeroes; it is by default. */
   readonly zeroInit?: boolean;
+  /** Whether clusters are reserved ahead; they are by default. */
+  readonly reserveAhead?: boolean;
   /** Whether `run` changes the image as a whole: takes snapshots, goes back to them or gives them up, or amends it. */
   readonly hasExclusiveChanges?: boolean;
   /** Whether `run` adds, changes or removes bitmaps. */
@@ -290,7 +292,7 @@ export async function repair(file: StorageFile): Promise<CheckReport> {
 }
 
 async function runOn(
-  workload: Pick<Workload, 'queues' | 'image'> & Required<Pick<Workload, 'run'>>,
+  workload: Pick<Workload, 'queues' | 'image' | 'reserveAhead'> & Required<Pick<Workload, 'run'>>,
   file: StorageFile,
   dataFile: StorageFile | undefined,
   { backing }: { readonly backing: Uint8Array | undefined },
@@ -299,7 +301,8 @@ async function runOn(
   random: Random,
   prepare?: (format: Qcow2Image) => void,
 ): Promise<void> {
-  const image = await openOver({ file, dataFile, backing }, prepare);
+  const { reserveAhead } = workload;
+  const image = await openOver({ file, dataFile, backing, reserveAhead }, prepare);
   const queues: RequestTarget[] = [image];
   while (queues.length < (workload.queues ?? 1)) queues.push(await image.openQueue());
   const sectorsPerCluster = image.clusterSize! / sectorSize;

@@ -443,7 +443,7 @@ async function openOver(
     forCheck: false,
     forInfo: false,
     onFinding: undefined,
-    cacheBytes: 0,
+    cacheSizes: { total: 0 },
     overlapCheck: 'all',
     lazyRefcounts: undefined,
     inOrder: false,

@@ -5,7 +5,7 @@ import type { DiskFacts, Step } from './step.js';
 
 /** What is said to `io` in one step, by the operation it counts as. */
 export function requests(geometry: Geometry): Readonly<Record<string, fc.Arbitrary<Step>>> {
-  const { bytes, clusterBytes, granule, comparesContentAlone } = geometry;
+  const { bytes, clusterBytes, granule } = geometry;
   // What was its end once may be beyond it later, too.
   const beyond = fc.integer({ min: 0, max: 31 }).map((drawn) => drawn === 0);
   const pattern = fc.integer({ min: 0, max: 255 });
@@ -31,7 +31,7 @@ export function requests(geometry: Geometry): Readonly<Record<string, fc.Arbitra
   const zeroes = (operation: string, words: string): fc.Arbitrary<Step> =>
     one(
       operation,
-      granules.map((at) => [`${words} ${at}`]),
+      places.map((at) => [`${words} ${at}`]),
     ).map((step) => ({ ...step, isStoredOtherwise }));
   const write = fc.tuple(pattern, places).map(([p, at]) => `write -P ${p} ${at}`);
   return {
@@ -40,13 +40,6 @@ export function requests(geometry: Geometry): Readonly<Record<string, fc.Arbitra
       'io aio_write',
       fc.tuple(pattern, places).map(([p, at]) => [`aio_write -q -P ${p} ${at}`, 'aio_flush']),
     ),
-    ...(comparesContentAlone && {
-      // Where the rest of a cluster reads as zeroes, QEMU makes it a cluster of zeroes, and we leave it.
-      'io write -z part': one(
-        'io write -z part',
-        places.map((at) => [`write -z ${at}`]),
-      ).map((step) => ({ ...step, isStoredOtherwise: () => true })),
-    }),
     'io write -z': zeroes('io write -z', 'write -z'),
     'io write -zu': zeroes('io write -zu', 'write -z -u'),
     'io discard': one(
@@ -79,7 +72,7 @@ export function requests(geometry: Geometry): Readonly<Record<string, fc.Arbitra
         fc.oneof(
           write,
           granules.map((at) => `discard ${at}`),
-          granules.map((at) => `write -z ${at}`),
+          places.map((at) => `write -z ${at}`),
           fc.constantFrom(
             'flush',
             'length',

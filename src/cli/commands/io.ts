@@ -107,7 +107,10 @@ export const ioCommand: Command = {
       await exerciser.open({ ...opening, ...(isList ? { list: given } : { given }) });
     }
     const lines = line.all('command');
-    const isGood = lines.length > 0 ? await runLines(lines, exerciser) : await runInput(exerciser);
+    // The real tool has one wherever its lines come from.
+    const hasPrompt = session.name === ioCommand.link || session.stdin.isTTY === true;
+    const isGood =
+      lines.length > 0 ? await runLines(lines, exerciser) : await runInput(exerciser, hasPrompt);
     await exerciser.close();
     return isGood ? 0 : 1;
   },

@@ -55,7 +55,10 @@ export async function openDisk(
   const below = belowNodes(opening, refuse);
   const { copiesOnRead } = below;
   const name = named(below, objects, attempt);
-  const options = { readOnly, forceShare, cache, discard, aio, onFinding };
+  const options = {
+    ...{ readOnly, forceShare, cache, discard, aio, onFinding },
+    reserveAhead: false,
+  };
   try {
     if (isSnapshot) {
       const { image, close } = await openers.openOverlay(name, options);

@@ -39,10 +39,11 @@ async function performRead(
     exerciser,
     { verb: 'read', what, offset, length, words },
     async () => {
-      if (lengths.length === 1) await queue.read(buffer, offset);
+      if (words.has('b')) await exerciser.image.vmState.read(buffer, offset);
+      else if (lengths.length === 1) await queue.read(buffer, offset);
       else await queue.readv(partsOf(buffer, lengths), offset);
       const { image, copiesOnRead } = exerciser.requireDisk();
-      if (copiesOnRead) await copyUp(image, offset, length);
+      if (copiesOnRead && !words.has('b')) await copyUp(image, offset, length);
     },
     async () => {
       if (expected === undefined || holds(buffer, expected)) return true;
@@ -100,7 +101,6 @@ export const readCommand: IoCommand = {
     if (words.has('b')) {
       requireSectors(offset, 'offset');
       requireSectors(length, 'count');
-      throw new IoFailure('read failed: Operation not supported');
     }
     const expected = byte === undefined ? undefined : { byte, start, length: checked };
     const reading = { what: 'read', offset, lengths: [length], expected };

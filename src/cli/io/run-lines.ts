@@ -20,10 +20,15 @@ export async function runLines(lines: Iterable<string>, exerciser: Exerciser): P
   return isGood;
 }
 
-/** The same with the lines of standard input, before each of which the program's name is printed. */
-export async function runInput(exerciser: Exerciser): Promise<boolean> {
+/**
+ * The same with the lines of standard input.
+ *
+ * @param hasPrompt whether the program's name is printed before each of them
+ */
+export async function runInput(exerciser: Exerciser, hasPrompt: boolean): Promise<boolean> {
   const { session } = exerciser;
   const prompt = async (): Promise<void> => {
+    if (!hasPrompt) return;
     await session.print(`${session.name}> `);
     await session.flush();
   };

@@ -33,7 +33,9 @@ async function performWrite(
   const length = sum(lengths);
   const queue = exerciser.queue();
   await perform(exerciser, { verb: 'wrote', what, offset, length, words }, async () => {
-    if (buffer === undefined) await queue.writeZeroes(offset, length, { unmap: words.has('u') });
+    if (words.has('b') && buffer !== undefined) await exerciser.image.vmState.write(buffer, offset);
+    else if (buffer === undefined)
+      await queue.writeZeroes(offset, length, { unmap: words.has('u') });
     else if (isCompressed) await writeClusters(exerciser.image, queue, buffer, offset);
     else if (lengths.length === 1) await queue.write(buffer, offset);
     else await queue.writev(partsOf(buffer, lengths), offset);
@@ -131,7 +133,6 @@ export const writeCommand: IoCommand = {
       requireSectors(offset, 'offset');
       requireSectors(length, 'count');
     }
-    if (words.has('b')) throw new IoFailure('write failed: Operation not supported');
     const writing = { what: 'write', offset, lengths: [length], isCompressed };
     if (isZeroes) {
       await performWrite(exerciser, words, writing);

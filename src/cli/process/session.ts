@@ -40,7 +40,7 @@ export class Session {
 
   /** @param name what the program calls itself in messages */
   constructor(
-    readonly stdin: Readable,
+    readonly stdin: Readable & { readonly isTTY?: boolean },
     readonly stdout: Writable & { readonly isTTY?: boolean; readonly fd?: number },
     private readonly stderr: Writable,
     readonly name = 'cowherd',

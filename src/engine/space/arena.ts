@@ -19,8 +19,8 @@ export interface ReservedRun extends ReservedClusters {
   readonly knownZero: boolean;
 }
 
-/** Reserves up to `wanted` consecutive clusters. */
-export type Reserve = (wanted: number) => Promise<ReservedRun>;
+/** Reserves up to `wanted` consecutive clusters, behind others if they can lie there. */
+export type Reserve = (wanted: number, follows: number | undefined) => Promise<ReservedRun>;
 
 const firstReservationBytes = 256 * 1024;
 const largestReservationBytes = 32 * 1024 * 1024;
@@ -40,6 +40,8 @@ export interface ArenaOptions {
   /** Virtual size in bytes. */
   readonly diskSize: number;
   readonly reserve: Reserve;
+  /** Whether more clusters are reserved than are about to be taken; true if left out. */
+  readonly reservesAhead?: boolean | undefined;
 }
 
 /** The clusters one queue may hand out without asking anyone. */
@@ -69,6 +71,11 @@ export class Arena {
   /** Whether the clusters `take` gives next read as zeroes. */
   get knownZero(): boolean {
     return this.#knownZero;
+  }
+
+  /** Whether more clusters are reserved than are about to be taken. */
+  get reservesAhead(): boolean {
+    return this.#options.reservesAhead ?? true;
   }
 
   /**
@@ -131,15 +138,16 @@ export class Arena {
    * Makes at least one cluster available; concurrent calls share one reservation.
    *
    * @param wanted clusters the caller is about to take, a hint for the size of the reservation
+   * @param follows the cluster behind those that the caller has got last, a hint for their place
    * @throws what reserving throws
    */
-  async refill(wanted = 1): Promise<void> {
+  async refill(wanted = 1, follows?: number): Promise<void> {
     if (this.#refill !== undefined) {
       // Whoever reserves waits for the mutex of the counts, or holds it.
       await (this.#memory.watch?.(ControlWord.refcountMutex, this.#refill) ?? this.#refill);
       return;
     }
-    this.#refill = this.#fill(wanted).finally(() => {
+    this.#refill = this.#fill(wanted, follows).finally(() => {
       this.#refill = undefined;
     });
     await this.#refill;
@@ -153,10 +161,10 @@ export class Arena {
     return rest;
   }
 
-  async #fill(wanted: number): Promise<void> {
+  async #fill(wanted: number, follows: number | undefined): Promise<void> {
     if (this.available > 0) return;
     const { memory, line, reserve } = this.#options;
-    const run = await reserve(this.#nextReservation(wanted));
+    const run = await reserve(this.#nextReservation(wanted), follows);
     assert(run.length > 0, 'nothing is reserved');
     assert(this.available === 0, 'clusters that are reserved would be forgotten');
     this.#first = run.cluster;
@@ -168,6 +176,7 @@ export class Arena {
   /** Clusters to reserve: twice as many each time, up to this queue's share of the disk. */
   #nextReservation(wanted: number): number {
     const { memory, clusterSize, diskSize } = this.#options;
+    if (!this.reservesAhead) return wanted;
     const share = (diskSize * shareOfDisk) / queuesInUse(memory);
     const most = Math.min(largestReservationBytes, share);
     const clusters = Math.floor(Math.min(this.#reservationBytes, most) / clusterSize);

@@ -27,6 +27,8 @@ import { DescribedQueue } from '../encryption/described-queue.js';
 import type { FormatFacts } from '../facts.js';
 import { asHostOffset } from './layout/geometry.js';
 import { openEncryption } from './contents/encryption.js';
+import { Qcow2VmState } from './change/vm-state.js';
+import { shareCaches } from './metadata/cache-shares.js';
 import { storedExtents } from './report/stored-extents.js';
 import {
   Compatible,
@@ -73,6 +75,7 @@ export interface Qcow2Handle extends FormatHandle {
   readonly readOnly: boolean;
   readonly lazyRefcounts: boolean;
   readonly inOrder: boolean;
+  readonly reserveAhead: boolean;
   /** Of a disk that is encrypted, and not only described. */
   readonly diskKey: DiskKey | undefined;
 }
@@ -122,6 +125,7 @@ export async function openQcow2(
   }
   if (forWriting) await checkBitmaps(file, header);
   const geometry = geometryOf(header);
+  const caches = shareCaches(options.cacheSizes, geometry.clusterSize, filename);
   let l1 = { offset: asHostOffset(header.l1TableOffset), entries: header.l1Entries };
   const { size } = header;
   const { lazyRefcounts = (header.compatibleFeatures & Compatible.lazyRefcounts) !== 0 } = options;
@@ -154,10 +158,10 @@ export async function openQcow2(
       });
     }
   }
-  const { cacheBytes, overlapCheck } = options;
+  const { overlapCheck } = options;
   const level = forWriting ? overlapCheck : undefined;
-  const memory = await loadQcow2Memory(file, geometry, header, l1, cacheBytes, level);
-  const { dataFile, node, counters, inOrder } = options;
+  const memory = await loadQcow2Memory(file, geometry, header, l1, caches, level);
+  const { dataFile, node, counters, inOrder, reserveAhead = true } = options;
   const readOnly = !forWriting;
   const handle: Qcow2Handle = {
     format: 'qcow2',
@@ -167,6 +171,7 @@ export async function openQcow2(
     readOnly,
     lazyRefcounts,
     inOrder,
+    reserveAhead,
     diskKey,
   };
   return attachQcow2(file, dataFile, handle, node, counters);
@@ -192,6 +197,7 @@ export class Qcow2Image implements FormatImage {
   readonly metadata: Qcow2Metadata;
   readonly granule: number;
   readonly resizing: Qcow2Resizing;
+  readonly vmState: Qcow2VmState | undefined;
   readonly snapshots: Qcow2Snapshots;
   readonly bitmaps: Qcow2Bitmaps;
   readonly backingChange: Qcow2BackingChange;
@@ -216,6 +222,7 @@ export class Qcow2Image implements FormatImage {
     this.granule = metadata.geometry.subclusterSize;
     this.bitmaps = new Qcow2Bitmaps(metadata);
     this.resizing = new Qcow2Resizing(metadata, dataFile, this.bitmaps, () => this.#prepare());
+    if (dataFile === undefined) this.vmState = new Qcow2VmState(metadata, this.resizing);
     this.backingChange = new Qcow2BackingChange(metadata);
     this.#changes = new ExclusiveChanges(metadata, handle.lazyRefcounts);
     this.snapshots = new Qcow2Snapshots(metadata, this.#changes);
@@ -252,6 +259,7 @@ export class Qcow2Image implements FormatImage {
       backing,
       counters,
       inOrder: this.#handle.inOrder,
+      reserveAhead: this.#handle.reserveAhead,
       cipher: this.#cipher,
       beforeFirstChange: () => this.#prepare(),
       onClosed: () => this.#queues.delete(queue),

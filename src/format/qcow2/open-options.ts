@@ -7,8 +7,8 @@ function tuning(name: string): OpenOption {
   return { name, type: 'size', help: 'taken, and changes nothing here' };
 }
 
-function cacheSize(name: string): OpenOption {
-  return { name, type: 'size', key: 'cacheSize', help: 'bytes of the metadata cache' };
+function cacheSize(name: string, key: string, what: string): OpenOption {
+  return { name, type: 'size', key, help: `bytes of ${what}` };
 }
 
 function passing(name: string, keeps?: readonly boolean[]): OpenOption {
@@ -36,10 +36,14 @@ export const openOptions: readonly OpenOption[] = [
     key: 'lazyRefcounts',
     help: 'whether reference counts reach the disk late',
   },
-  cacheSize('cache-size'),
-  cacheSize('l2-cache-size'),
-  tuning('refcount-cache-size'),
-  tuning('l2-cache-entry-size'),
+  cacheSize('cache-size', 'cacheSize', 'the metadata cache'),
+  cacheSize('l2-cache-size', 'caches.l2', 'the cache of L2 tables'),
+  cacheSize('refcount-cache-size', 'caches.refcounts', 'the cache of reference counts'),
+  cacheSize(
+    'l2-cache-entry-size',
+    'caches.l2Entry',
+    'an L2 table that are read at once; looked at',
+  ),
   tuning('cache-clean-interval'),
   passing('pass-discard-request', [true]),
   passing('pass-discard-snapshot', [true]),

@@ -91,6 +91,20 @@ export interface ImageSnapshots {
   delete(choice: SnapshotChoice, options?: SnapshotOptions): Promise<void>;
 }
 
+/**
+ * State of a machine that a disk belongs to, which an image keeps beyond its disk, as QEMU does: `savevm` puts its there
+ * before it takes a snapshot, which goes on having it. It moves when the disk gets another size, and is lost then.
+ * Offsets are within the state; requests come one after the other.
+ *
+ * Both throw ERR_COWHERD_UNSUPPORTED for formats without internal snapshots, for images whose data lie in another file,
+ * and for state that an open image has no room for; ERR_COWHERD_READ_ONLY, ERR_COWHERD_CLOSED.
+ */
+export interface ImageVmState {
+  /** Fills the whole buffer; what was never written reads as zeroes. */
+  read(buffer: BufferLike, offset: number): Promise<void>;
+  write(buffer: BufferLike, offset: number): Promise<void>;
+}
+
 /** How long work on a bitmap is cancelled. */
 export interface BitmapOptions {
   /** Ends with ERR_COWHERD_ABORTED what has not begun to change the image. */
@@ -293,6 +307,8 @@ export interface Image extends RequestTarget, AsyncDisposable {
   amend(options: AmendOptions): Promise<void>;
   /** Its internal snapshots. */
   readonly snapshots: ImageSnapshots;
+  /** The state of a machine that it keeps. */
+  readonly vmState: ImageVmState;
   /** Its persistent bitmaps. */
   readonly bitmaps: ImageBitmaps;
   /**

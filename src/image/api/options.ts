@@ -2,7 +2,7 @@
 import type { AbortSignalLike } from '../../abort-signal.js';
 import type { ThrottleOptions } from '../../engine/throttle.js';
 import type { CreateOptions, Preallocation } from '../../format/create-options.js';
-import type { DecryptOptions, FormatChanges } from '../../format/driver.js';
+import type { CacheSizes, DecryptOptions, FormatChanges } from '../../format/driver.js';
 import type { FilterChoice } from '../../storage/filters/registry.js';
 import type { HttpOptions } from '../../storage/http-options.js';
 import type { NbdOptions } from '../../storage/nbd-options.js';
@@ -13,7 +13,7 @@ import type { CheckFinding, ImageFormat } from './reports.js';
 
 export type { ThrottleOptions } from '../../engine/throttle.js';
 export type { CreateOptions, EncryptOptions, Preallocation } from '../../format/create-options.js';
-export type { DecryptOptions } from '../../format/driver.js';
+export type { CacheSizes, DecryptOptions } from '../../format/driver.js';
 export type { PasswordChange } from '../../format/encryption/passwords.js';
 export type { FilterChoice } from '../../storage/filters/registry.js';
 export type { HttpOptions } from '../../storage/http-options.js';
@@ -46,6 +46,8 @@ export interface OpenImageOptions {
   readonly aio?: AioMode | undefined;
   /** Budget of the metadata cache in bytes. */
   readonly cacheSize?: number | undefined;
+  /** Shares of it in bytes, if they are not to be as they are; of sizes for all three one is refused. */
+  readonly caches?: Omit<CacheSizes, 'total'> | undefined;
   /**
    * Whether the backing files (and external data files) an image names may be opened; default
    * `allow`, for an untrusted image `deny`. `ignore` opens the image without its backing file.
@@ -78,6 +80,12 @@ export interface OpenImageOptions {
    * in guest order lies in guest order, however many are under way. Random writes wait for one another.
    */
   readonly inOrder?: boolean | undefined;
+  /**
+   * Whether clusters are reserved ahead of the writes that take them; default true. Without that each write of a
+   * queue takes what it needs in the first gap that has all of it, so that requests which come one at a time leave
+   * the file laid out as by QEMU. It is slower, and files in which much is freed become longer.
+   */
+  readonly reserveAhead?: boolean | undefined;
   /** Read even if another process has the image open for writing (`qemu-img -U`). */
   readonly forceShare?: boolean | undefined;
   /**

@@ -215,6 +215,12 @@ class QueueEdge implements BackingReader {
     await this.#reader.read(buffer, offset);
   }
 
+  async isKnownZero(offset: number, length: number): Promise<boolean> {
+    await this.#edge.follow();
+    this.#reader ??= this.#openReader();
+    return this.#reader.isKnownZero(offset, length);
+  }
+
   #openReader(): BackingReader {
     const { image } = this.#edge;
     if (image !== undefined && !this.#isClosed) return image.reader();

@@ -14,7 +14,7 @@ import type {
   FormatImage,
 } from '../../format/driver.js';
 import { formatNamed, probeFormat } from '../../format/registry.js';
-import { defaultCacheBytes, maxChainDepth } from '../../limits.js';
+import { maxChainDepth } from '../../limits.js';
 import { WindowFile } from '../../storage/filters/window.js';
 import { identifyFile, openStorageFile, registerProtocol } from '../../storage/registry.js';
 import type { StorageFile } from '../../storage/storage.js';
@@ -237,10 +237,11 @@ async function openOn(
         forCheck: options.forCheck === true,
         forInfo: options.forInfo === true,
         onFinding: options.onFinding,
-        cacheBytes: options.cacheSize ?? defaultCacheBytes,
+        cacheSizes: { total: options.cacheSize, ...options.caches },
         overlapCheck: options.overlapCheck ?? 'cached',
         lazyRefcounts: options.lazyRefcounts,
         inOrder: options.inOrder ?? false,
+        reserveAhead: options.reserveAhead,
         snapshot: options.snapshot,
         encrypt: encryptOf(options),
         isOpenEnded: place.isOpenEnded === true,
@@ -469,6 +470,7 @@ async function openBacking(
         format,
         snapshot: undefined,
         lazyRefcounts: undefined,
+        caches: undefined,
         backingFile: undefined,
         backingFormat: undefined,
         dataFile: undefined,
@@ -524,7 +526,8 @@ async function openChild(
     return await openChildAt(options.dataFile, file, options);
   }
   if (name === undefined) {
-    throw cannotOpen('ERR_COWHERD_INVALID_IMAGE', filename, `the image names no ${title}`);
+    const why = `'${role}' is required for this image`;
+    throw cannotOpen('ERR_COWHERD_INVALID_IMAGE', filename, why);
   }
   if (mayNotReachOut(options)) {
     throw new CowherdError(

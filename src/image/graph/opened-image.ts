@@ -22,6 +22,7 @@ import type {
   ImageHandle,
   ImageQueue,
   ImageSnapshots,
+  ImageVmState,
   ReadStreamOptions,
   WriteStreamOptions,
 } from '../api/image.js';
@@ -51,7 +52,7 @@ import type { BackingEdge } from './backing-edge.js';
 import { closeEach, eachStep, openAbove } from './cleanup-steps.js';
 import { type LinkHandle, fileHandle, poisonAtThreadEnd } from './handle.js';
 import { imageInfo } from '../report/info.js';
-import { type ChainLink, mapChain } from '../report/map.js';
+import { type ChainLink, areKnownZero, mapChain } from '../report/map.js';
 import { checkRules, mapRules } from '../options/report-options.js';
 import { checkQueueOptions, imageFormat } from '../options/open-options.js';
 import { checkOptions } from '../options/option-check.js';
@@ -59,8 +60,9 @@ import { resizeDisk, resizeRules } from './resize.js';
 import { type NestedImage, imageShown, mapShown, withUnitsOf } from './shown-image.js';
 import type { SharedState } from './shared-state.js';
 import { SnapshotsOfImage } from './snapshots.js';
+import { VmStateOfImage } from './vm-state.js';
 import { imageStats } from './stats.js';
-import type { BareQueue, DiskRange, WholeDisk } from './whole-disk.js';
+import type { BareQueue, DiskRange, ChangeableDisk, WholeDisk } from './whole-disk.js';
 import type { StreamSource } from '../streams/read-stream.js';
 
 /** Where bytes of an image lie as its guest sees them. */
@@ -222,21 +224,22 @@ export class OpenedImage implements Image {
   }
 
   get snapshots(): ImageSnapshots {
-    return new SnapshotsOfImage({
-      ...this.disk,
-      change: (signal, section) => this.#change(signal, section),
-      onResized: () => {
-        this.#tellResized();
-      },
-    });
+    return new SnapshotsOfImage({ ...this.#changeable, onResized: this.#tellResized });
+  }
+
+  get vmState(): ImageVmState {
+    return new VmStateOfImage(this.#changeable);
   }
 
   get bitmaps(): ImageBitmaps {
     return new BitmapsOfImage({
-      ...this.disk,
-      change: (signal, section) => this.#change(signal, section),
+      ...this.#changeable,
       extents: (name, range) => this.bitmap(name, range),
     });
+  }
+
+  get #changeable(): ChangeableDisk {
+    return { ...this.disk, change: (signal, section) => this.#change(signal, section) };
   }
 
   /** Runs a change of the disk as a whole after those that are under way. */
@@ -252,9 +255,9 @@ export class OpenedImage implements Image {
     }
   }
 
-  #tellResized(): void {
+  readonly #tellResized = (): void => {
     for (const told of this.#onResized) told();
-  }
+  };
 
   /** @internal Has `action` run when the disk got another size by this object. @returns what undoes that */
   onResized(action: () => void): () => void {
@@ -553,6 +556,7 @@ export class OpenedImage implements Image {
         return node.size;
       },
       read: (buffer, offset) => queue.read(buffer, offset),
+      isKnownZero: (offset, length) => areKnownZero(this.#map(offset, length)),
       close,
     };
   }

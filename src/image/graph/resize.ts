@@ -49,6 +49,7 @@ export async function resizeDisk(
   const preallocation = size > old && asked === 'off' ? least : asked;
   await resizing.check(size, preallocation, size > old && node.belowSize > old);
   signal?.throwIfAborted();
+  if (size !== old) await forgetVmState(disk);
   if (size > old) {
     await node.runAlone(() => resizing.grow(size, preallocation, signal));
     if (preallocation !== 'off') await preallocateAdded(disk, old, size, preallocation, signal);
@@ -58,6 +59,19 @@ export async function resizeDisk(
     await resizing.finish(size);
     node.resize(size);
   });
+}
+
+/** Machine state lies where a larger disk would come to show it. */
+async function forgetVmState({ format, openQueue }: WholeDisk): Promise<void> {
+  const { offset = 0, end = 0 } = format.vmState ?? {};
+  if (end <= offset) return;
+  const { queue, close } = openQueue();
+  try {
+    await queue.forget?.(offset, end - offset);
+    await queue.flush();
+  } finally {
+    await close();
+  }
 }
 
 /**

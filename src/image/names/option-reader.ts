@@ -34,6 +34,7 @@ export type NamedSettings = Pick<
   | 'cache'
   | 'aio'
   | 'cacheSize'
+  | 'caches'
   | 'detectZeroes'
   | 'discard'
   | 'lazyRefcounts'

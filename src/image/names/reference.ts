@@ -43,11 +43,16 @@ export function dataFilePath(image: string, name: string): string {
   return withoutProtocol(image, name);
 }
 
-/** The data file itself; one that is not in the working directory is looked for beside the image. */
+/** The data file itself; one that is not in the working directory is taken from beside the image. */
 export async function findDataFile(image: string, name: string): Promise<string> {
   const path = dataFilePath(image, name);
-  const found = await stat(hostPath(path)).catch(() => undefined);
-  return found === undefined ? resolveReference(image, name) : path;
+  if (await isThere(path)) return path;
+  const beside = resolveReference(image, name);
+  return (await isThere(beside)) ? beside : path;
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return (await stat(hostPath(path)).catch(() => undefined)) !== undefined;
 }
 
 function protocolOf(name: string): string | undefined {

@@ -121,6 +121,12 @@ const filters: OptionRule = (value) => {
   return problems.find((problem) => problem !== undefined);
 };
 
+const cacheRules: OptionRules<NonNullable<OpenImageOptions['caches']>> = {
+  l2: defined('caches.l2'),
+  refcounts: defined('caches.refcounts'),
+  l2Entry: defined('caches.l2Entry'),
+};
+
 const encryptRules: OptionRules<DecryptOptions> = {
   format: defined('encrypt.format'),
   keySecret: defined('encrypt.keySecret'),
@@ -141,6 +147,7 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   cache: cacheMode,
   aio: aioMode,
   cacheSize: defined('cacheSize'),
+  caches: options(cacheRules),
   backing: oneOf('allow', 'deny', 'ignore'),
   backingFile: text,
   backingFormat,
@@ -168,6 +175,7 @@ export const openImageRules: OptionRules<OpenImageOptions> = {
   forCheck: flag,
   forInfo: flag,
   inOrder: flag,
+  reserveAhead: flag,
   onFinding: callback,
 };
 

@@ -38,6 +38,16 @@ export async function* mapChain(
   if (failure !== undefined) throw failure as Error;
 }
 
+/** Whether all bytes of a mapping read as zeroes; not so if it cannot be had. */
+export async function areKnownZero(extents: AsyncIterable<Extent>): Promise<boolean> {
+  try {
+    for await (const { zero } of extents) if (!zero) return false;
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 async function* extentsFrom(
   link: ChainLink,
   depth: number,

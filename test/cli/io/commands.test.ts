@@ -264,6 +264,20 @@ const scripts: Readonly<Record<string, Script>> = {
       ...['open disk above', 'open -t foo disk', 'open -d foo disk', 'open -i foo disk'],
       ...['open -r disk', 'write 0 1', 'close', 'open -o driver=qcow2 disk', 'length', 'close'],
       ...['open -o driver=qcow2,file.filename=disk', 'length', 'close', 'open -o foo=bar disk'],
+      ...['open -o cache-size=1280k,l2-cache-size=1M,refcount-cache-size=256k disk', 'length'],
+      ...['open -o cache-size=1M,l2-cache-size=2M disk', 'open -o l2-cache-entry-size=256 disk'],
+      ...[
+        'open -o cache-size=1M,refcount-cache-size=2M disk',
+        'open -o l2-cache-entry-size=5k disk',
+      ],
+      ...['open -o l2-cache-entry-size=128k disk', 'open -o l2-cache-entry-size=4k disk', 'close'],
+      ...[
+        'open -o cache-size=0 disk',
+        'write 0 64k',
+        'close',
+        'open -o refcount-cache-size=0 disk',
+      ],
+      ...['write 64k 64k', 'close', 'open -o cache-size=2M,l2-cache-size=1M disk', 'close'],
       ...['open -o driver=foo disk', 'open -o driver=qcow2 none', 'open -o file.filename=none'],
       ...['open -U disk', 'open -rU disk', 'close', 'open -s disk', 'write 0 1', 'length', 'close'],
       ...['open -rC disk', 'open -o driver=raw,size=512 raw', 'length', 'info', 'quit', 'length'],
@@ -351,4 +365,20 @@ test('images that cannot be opened, and options that are wrong', async (t) => {
   ]) {
     await bothRun(twins, ['length'], words);
   }
+});
+
+test('a data file that is not there, and one that is not named', async (t) => {
+  if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+  const twins = await ioTwins(t, async (folder) => {
+    for (const name of ['gone', 'unnamed']) {
+      const options = `data_file=${name} data`;
+      await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', options, name, '1M'], {
+        cwd: folder,
+      });
+    }
+    const list = 'driver=qcow2,file.filename=unnamed,data-file.filename=unnamed data';
+    await runOk('qemu-img', ['amend', '-o', 'data_file=', '--image-opts', list], { cwd: folder });
+    await rm(path.join(folder, 'gone data'));
+  });
+  for (const name of ['gone', 'unnamed']) await bothRun(twins, ['read 0 4k'], [name]);
 });

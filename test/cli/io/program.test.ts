@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { runCowherd } from '../../support/both-tools.js';
 import { assertAlike, bothCalled, ioTwins } from '../../support/io-twins.js';
-import { needsTool, run, runOk, temporaryFolder } from '../../support/tools.js';
+import { cowherdProgram, needsTool, run, runOk, temporaryFolder } from '../../support/tools.js';
 
 const makeDisk = async (folder: string): Promise<void> => {
   await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', 'disk', '1M'], { cwd: folder });
@@ -27,6 +27,21 @@ test('commands on standard input', async (t) => {
   }
   await bothCalled(twins, [], 'length\nopen disk\nlength\n');
   await assertAlike(twins, 'disk', 'qcow2', 'standard input');
+});
+
+test('a prompt is for a terminal, and for who calls the program by the name of the real tool', async (t) => {
+  const folder = await temporaryFolder(t);
+  await runCowherd(['create', '-q', '-f', 'qcow2', 'disk', '1M'], folder);
+  const words = [cowherdProgram, 'io', 'disk'];
+  const { stdout } = await run(process.execPath, words, { cwd: folder, input: 'length\n' });
+  assert.equal(stdout, '1 MiB\n');
+  const command = `${process.execPath} ${words.join(' ')}`;
+  if (!needsTool(t, 'script')) return;
+  const shown = await run('script', ['-qec', command, '/dev/null'], {
+    cwd: folder,
+    input: 'length\nquit\n',
+  });
+  assert.match(shown.stdout, /^[^]*cowherd> [^]*1 MiB\r\ncowherd> /);
 });
 
 test('a program that a signal ends', async (t) => {

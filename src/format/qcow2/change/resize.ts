@@ -96,12 +96,16 @@ export class Qcow2Resizing implements DiskResizing {
   }
 
   async grow(size: number): Promise<void> {
-    const { geometry, l1 } = this.#metadata;
     await this.#prepare();
     await this.#dataFile?.truncate(size);
+    await this.lengthenL1Table(this.#metadata.geometry.l1Entries(size));
+  }
+
+  /** Has the L1 table have so many entries at least, durably. */
+  async lengthenL1Table(entries: number): Promise<void> {
+    await this.#prepare();
     await this.giveBackAbandoned();
-    const entries = geometry.l1Entries(size);
-    if (entries > l1.length) await this.#moveL1Table(entries);
+    if (entries > this.#metadata.l1.length) await this.#moveL1Table(entries);
   }
 
   async finish(size: number): Promise<void> {

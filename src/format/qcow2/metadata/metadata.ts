@@ -19,13 +19,7 @@ import {
   SliceCache,
   allocateSliceCache,
 } from '../../../engine/cache/slice-cache.js';
-import {
-  maxBitmapBytes,
-  maxBitmaps,
-  maxOffset,
-  maxRefcountTableBytes,
-  minCacheBytes,
-} from '../../../limits.js';
+import { maxBitmapBytes, maxBitmaps, maxOffset, maxRefcountTableBytes } from '../../../limits.js';
 import { announced } from '../../../storage/filters/announced.js';
 import type { StorageFile } from '../../../storage/storage.js';
 import {
@@ -57,6 +51,7 @@ import {
   allocatePointerTable,
 } from '../tables/pointer-table.js';
 import { Refcounts } from '../refcount/refcounts.js';
+import type { CacheShares } from './cache-shares.js';
 import { type OverlapLevel, Structure } from '../overlap/levels.js';
 
 /** Entries that the L1 table of an image that is written to has room for, so that its disk can grow. */
@@ -64,8 +59,6 @@ const leastL1Room = 4096;
 /** Bytes of address space kept for what bitmaps record, and the finest granularity that they have. */
 const leastDirtyMapBytes = 64 * 1024 * 1024;
 const finestGranularity = 512;
-/** Share of the cache budget that L2 slices get; refcount slices get the rest. */
-const l2Share = 7 / 8;
 
 /** The shared memory of an open image; structured-cloneable. */
 export interface Qcow2Memory {
@@ -101,18 +94,17 @@ export async function loadQcow2Memory(
   geometry: Geometry,
   header: Qcow2Header,
   l1Place: L1Place,
-  cacheBytes: number,
+  caches: CacheShares,
   overlapLevel: OverlapLevel | undefined,
 ): Promise<Qcow2Memory> {
   const { sliceSize, refcountsPerSlice } = geometry;
-  const budget = Math.max(cacheBytes, minCacheBytes);
   // A snapshot of a smaller disk has a shorter table; what it lacks reads as unallocated.
   const l1Entries = Math.max(l1Place.entries, geometry.l1Entries(header.size));
   const l2Slices =
     l1Place.offset === header.l1TableOffset
       ? Math.ceil(header.size / geometry.sliceReach)
       : l1Entries * geometry.slicesPerTable;
-  const l2 = allocateSliceCache(budget * l2Share, sliceSize, l2Slices);
+  const l2 = allocateSliceCache(caches.l2, sliceSize, l2Slices);
   const fileEnd = geometry.clusters(await file.size());
   const mostClusters = mostHostClusters(geometry, header, fileEnd);
   const refcountEntries = (header.refcountTableClusters * geometry.clusterSize) / 8;
@@ -131,7 +123,7 @@ export async function loadQcow2Memory(
     claims: ClaimMarks.allocate(l2.slots, geometry.l2EntriesPerSlice),
     refcountTable,
     refcounts: allocateSliceCache(
-      budget * (1 - l2Share),
+      caches.refcounts,
       sliceSize,
       Math.ceil(mostClusters / refcountsPerSlice),
     ),
@@ -334,11 +326,18 @@ export class Qcow2Metadata {
   /**
    * Reserves consecutive host clusters; see `Allocator`.
    *
+   * @param isAhead whether they are to be taken at once, and need not lie where QEMU would have them
    * @throws CorruptionError also if they were given up and wait to be freed: they are counted too low
    */
-  async reserve(wanted: number): Promise<ClusterRun> {
+  async reserve(wanted: number, isAhead = true, follows?: number): Promise<ClusterRun> {
     await this.file.events?.hear('cluster_alloc');
-    const run = await this.allocator.reserve(wanted);
+    const { allocator } = this;
+    const run = await (isAhead
+      ? allocator.reserve(wanted)
+      : allocator.reserveFirstFit(
+          wanted,
+          follows === undefined ? undefined : asClusterIndex(follows),
+        ));
     if (!this.limbo.oldestTouches(run.cluster, run.length)) return run;
     const offset = this.geometry.startOf(run.cluster);
     const problem = `clusters that wait to be freed are counted as free (host offset ${offset})`;
@@ -352,7 +351,8 @@ export class Qcow2Metadata {
 
   /** Whether a guest offset has an L2 table in this image. */
   hasTable(guestOffset: GuestOffset): boolean {
-    return this.l1.offset(Math.floor(guestOffset / this.geometry.tableReach)) !== 0;
+    const index = Math.floor(guestOffset / this.geometry.tableReach);
+    return index < this.l1.length && this.l1.offset(index) !== 0;
   }
 
   /** The slice of a key, pinned; its L2 table must exist. */
@@ -418,6 +418,8 @@ export class Qcow2Metadata {
       this.overlap.check(place, 8, 'the L1 table', Structure.activeL1);
     }
     const { cluster, knownZero } = await arena.obtain();
+    // Where the file is laid out as QEMU's, a table is counted on disk though other counts may be late.
+    if (!arena.reservesAhead && this.headerFile.isDirty) await this.flushOrder.writeRefcounts();
     const hostOffset = this.geometry.startOf(asClusterIndex(cluster));
     const file = announced(this.file, tableEvents);
     try {

@@ -9,7 +9,8 @@ import type { StorageFile } from '../../../storage/storage.js';
 import { CorruptionError } from '../tables/corruption.js';
 import { type ClusterIndex, type Geometry, after, asClusterIndex } from '../layout/geometry.js';
 import type { OverlapCheck } from '../overlap/overlap.js';
-import type { Growth, RefcountGrowth } from './growth.js';
+import { planGrowthBehind } from './growth-behind.js';
+import type { CountedRange, Growth, RefcountGrowth } from './growth.js';
 import type { PackedCounts } from './packed-counts.js';
 import type { Refcounts } from './refcounts.js';
 
@@ -31,7 +32,7 @@ export interface AllocatorMemory {
   /**
    * [0] first cluster beyond everything in use; [1] the file's end when it was opened; [2] the end of
    * what may hold something beyond [0]: what the file had there when it was opened, and what a growth
-   * of the refcount structures that failed has left.
+   * of the refcount structures that failed has left; [3] where `reserveFirstFit` begins to look.
    */
   readonly marks: SharedArrayBuffer;
   /** Which units of clusters may have free ones. */
@@ -57,7 +58,7 @@ export function allocateAllocatorMemory(
   blocks: number,
   mostBlocks: number,
 ): AllocatorMemory {
-  const marks = new SharedArrayBuffer(24);
+  const marks = new SharedArrayBuffer(32);
   const end = Math.min(fileEnd, blocks * geometry.refcountsPerBlock);
   new Float64Array(marks).set([end, fileEnd, fileEnd]);
   return { marks, free: allocateFreeIndex(mostBlocks * unitsPerBlock(geometry)) };
@@ -117,15 +118,7 @@ export class Allocator {
     return this.#mutex.runExclusive(async () => {
       const found = await this.#reuse(wanted, unitsPerSearch);
       if (found !== undefined) return found;
-      try {
-        return await this.#append(this.end, wanted);
-      } catch (error) {
-        if (!(error instanceof CowherdError) || error.code !== 'ERR_COWHERD_NO_SPACE') throw error;
-        // What the search has not come to yet is to be used before anybody hears of it.
-        const run = (await this.#reuse(wanted, Infinity)) ?? (await this.#useGap(wanted));
-        if (run === undefined) throw error;
-        return run;
-      }
+      return this.#orAnywhere(wanted, () => this.#append(this.end, wanted));
     });
   }
 
@@ -136,7 +129,7 @@ export class Allocator {
    */
   reserveWhole(wanted: number): Promise<ClusterRun> {
     return this.#mutex.runExclusive(async () => {
-      const found = await this.#reuse(wanted, unitsPerSearch);
+      const found = await this.#reuseWhole(wanted);
       if (found?.length === wanted) return found;
       if (found !== undefined) await this.#giveBack(found);
       const run = await this.#append(this.end, wanted);
@@ -147,6 +140,21 @@ export class Allocator {
         filename,
       });
     });
+  }
+
+  /**
+   * Reserves consecutive host clusters where QEMU does: behind those that the same request has got last, as many as
+   * are free there, or else in the first gap that has all of them, or at the end. Gaps that were too short are not
+   * looked at again before something is given back in front of them.
+   *
+   * @param wanted how many, at least 1; fewer are given also where metadata lie that are counted as free
+   * @param follows behind which of them
+   */
+  reserveFirstFit(wanted: number, follows?: ClusterIndex): Promise<ClusterRun> {
+    if (this.#file.limits.blockDevice) return this.reserve(wanted);
+    return this.#mutex.runExclusive(() =>
+      this.#orAnywhere(wanted, () => this.#firstFitOf(wanted, follows)),
+    );
   }
 
   /** Counts one more reference to consecutive host clusters. */
@@ -188,6 +196,7 @@ export class Allocator {
       const freed: { cluster: ClusterIndex; length: number }[] = [];
       await this.#refcounts.changeAll(counts, sign, (cluster, length) => {
         this.#noteFree(cluster, length);
+        this.#lookFrom(cluster);
         const last = freed.at(-1);
         if (last !== undefined && last.cluster + last.length === cluster) last.length += length;
         else freed.push({ cluster, length });
@@ -204,7 +213,10 @@ export class Allocator {
   renew(section: () => Promise<boolean>): Promise<boolean> {
     return this.#mutex.runExclusive(async () => {
       const isRenewed = await section();
-      if (isRenewed) this.#noteFree(asClusterIndex(0), this.end);
+      if (isRenewed) {
+        this.#noteFree(asClusterIndex(0), this.end);
+        this.#lookFrom(asClusterIndex(0));
+      }
       return isRenewed;
     });
   }
@@ -240,6 +252,7 @@ export class Allocator {
   async #lower(cluster: ClusterIndex, count: number): Promise<number> {
     const lowered = await this.#refcounts.lower(cluster, count);
     this.#noteFree(cluster, lowered);
+    this.#lookFrom(cluster);
     return lowered;
   }
 
@@ -265,6 +278,12 @@ export class Allocator {
       return { cluster: found.cluster, length, knownZero: false };
     }
     return undefined;
+  }
+
+  /** The same for clusters that are of use all together; where QEMU has them if the others of the file are. */
+  #reuseWhole(wanted: number): Promise<ClusterRun | undefined> {
+    const isFirstFit = this.#lookedTo > 0 && !this.#file.limits.blockDevice;
+    return isFirstFit ? this.#firstFitOf(wanted, undefined) : this.#reuse(wanted, unitsPerSearch);
   }
 
   /** The first free clusters of a unit, at most `wanted`, none of them beyond the end. */
@@ -331,22 +350,152 @@ export class Allocator {
     const rest = (end - looked) * clusterSize;
     this.#overlap.check(this.#geometry.startOf(looked), rest, 'an allocation');
     await this.#extendFile(end);
-    const { zeroInit, blockDevice } = this.#file.limits;
-    const knownZero = zeroInit && !blockDevice && start >= this.#marks[2];
+    const knownZero = this.#isKnownZero(this.#marks[2], start);
     try {
-      await this.#growth.count(start, end, growth, knownZero);
+      const all = { cluster: start, length: end - start };
+      await this.#growth.count([all], growth, knownZero);
     } catch (error) {
       // A flush may have written counts into the new blocks, or the move its table.
       this.#marks[2] = Math.max(this.#marks[2], end - wanted);
       throw error;
     }
-    for (const block of growth.blocks) {
+    for (const block of growth.blocks.keys()) {
       this.#noteFree(this.#geometry.firstCounted(block), refcountsPerBlock);
     }
     this.#marks[0] = Math.max(this.#marks[0], end);
     // The new clusters are there, whether or not the old ones can be given back right now.
     await this.#lowerSuperseded().catch(() => undefined);
     return { cluster: after(end, -wanted), length: wanted, knownZero };
+  }
+
+  /** Reserves by a way that may find no room, and then whatever there is. */
+  async #orAnywhere(wanted: number, way: () => Promise<ClusterRun>): Promise<ClusterRun> {
+    try {
+      return await way();
+    } catch (error) {
+      if (!(error instanceof CowherdError) || error.code !== 'ERR_COWHERD_NO_SPACE') throw error;
+      // What the search has not come to yet is to be used before anybody hears of it.
+      const run = (await this.#reuse(wanted, Infinity)) ?? (await this.#useGap(wanted));
+      if (run === undefined) throw error;
+      return run;
+    }
+  }
+
+  async #firstFitOf(wanted: number, follows: ClusterIndex | undefined): Promise<ClusterRun> {
+    await this.#growth.settle();
+    for (;;) {
+      const behind = follows === undefined ? 0 : await this.#freeFrom(follows, wanted);
+      const isBehind = follows !== undefined && behind > 0;
+      const cluster = isBehind ? follows : await this.#firstFit(this.#lookedTo, wanted);
+      const length = this.#beforeMetadata(cluster, isBehind ? behind : wanted);
+      const end = after(cluster, length);
+      const uncounted = this.#firstUncounted(cluster, end);
+      if (uncounted !== undefined) {
+        const place = isBehind
+          ? await this.#placeBeside(cluster, uncounted)
+          : await this.#firstFit(end, 1);
+        await this.#growBehind(planGrowthBehind(this.#geometry, this.#refcounts, uncounted, place));
+        continue;
+      }
+      await this.#extendFile(end);
+      await this.#refcounts.raise(cluster, length);
+      const knownZero = this.#isKnownZero(Math.max(this.end, this.#marks[2]), cluster);
+      this.#marks[0] = Math.max(this.end, end);
+      if (!isBehind) this.#marks[3] = end;
+      return { cluster, length, knownZero };
+    }
+  }
+
+  /** Where `reserveFirstFit` begins to look. */
+  get #lookedTo(): ClusterIndex {
+    return asClusterIndex(this.#marks[3]);
+  }
+
+  /** How many clusters are free from one on, at most so many. */
+  async #freeFrom(cluster: ClusterIndex, most: number): Promise<number> {
+    let length = 0;
+    while (length < most) {
+      const at = after(cluster, length);
+      if (!this.#refcounts.hasBlock(at)) return at >= this.end ? most : length;
+      const found = await this.#refcounts.findFree(at, most - length);
+      if (found.cluster !== at) break;
+      length += found.length;
+    }
+    return length;
+  }
+
+  /** The first cluster that is free beside a run that ends at one which no block counts. */
+  async #placeBeside(run: ClusterIndex, uncounted: ClusterIndex): Promise<ClusterIndex> {
+    const place = await this.#firstFit(this.#lookedTo, 1);
+    return place >= run && place < uncounted ? this.#firstFit(uncounted, 1) : place;
+  }
+
+  /** Has `reserveFirstFit` look at a cluster that is free. */
+  #lookFrom(cluster: ClusterIndex): void {
+    this.#marks[3] = Math.min(this.#marks[3], cluster);
+  }
+
+  /** Whether new clusters from one on read as zeroes, if nothing lies beyond `end`. */
+  #isKnownZero(end: number, cluster: ClusterIndex): boolean {
+    const { zeroInit, blockDevice } = this.#file.limits;
+    return zeroInit && !blockDevice && cluster >= end;
+  }
+
+  /** The first of so many consecutive clusters that are free, from one on; they may lie beyond the end. */
+  async #firstFit(from: ClusterIndex, wanted: number): Promise<ClusterIndex> {
+    let start = from;
+    for (let length = 0; length < wanted;) {
+      const at = after(start, length);
+      if (!this.#refcounts.hasBlock(at)) {
+        if (at >= this.end) break;
+        // What no block counts between others is left to them that fill the file.
+        start = this.#geometry.firstCounted(Math.floor(at / this.#geometry.refcountsPerBlock) + 1);
+        length = 0;
+        continue;
+      }
+      const found = await this.#refcounts.findFree(at, wanted - length);
+      if (found.cluster === at) length += found.length;
+      else [start, length] = [found.cluster, found.length];
+    }
+    return start;
+  }
+
+  /** The first cluster of a run that no block counts; undefined if all are counted. */
+  #firstUncounted(cluster: ClusterIndex, end: ClusterIndex): ClusterIndex | undefined {
+    const { refcountsPerBlock } = this.#geometry;
+    for (let at = cluster; at < end;) {
+      if (!this.#refcounts.hasBlock(at)) return at;
+      at = this.#geometry.firstCounted(Math.floor(at / refcountsPerBlock) + 1);
+    }
+    return undefined;
+  }
+
+  /** Has more clusters counted. */
+  async #growBehind(growth: Growth): Promise<void> {
+    const { tableAt, tableClusters, blocks } = growth;
+    const ranges = joined([
+      ...[...blocks.values()].map((cluster) => ({ cluster, length: 1 })),
+      ...(tableClusters > 0 ? [{ cluster: tableAt, length: tableClusters }] : []),
+    ]);
+    const [first, last] = [ranges[0], ranges[ranges.length - 1]];
+    const end = after(last.cluster, last.length);
+    for (const { cluster, length } of ranges) {
+      const { clusterSize } = this.#geometry;
+      this.#overlap.check(this.#geometry.startOf(cluster), length * clusterSize, 'an allocation');
+    }
+    await this.#extendFile(end);
+    const knownZero = this.#isKnownZero(Math.max(this.end, this.#marks[2]), first.cluster);
+    try {
+      await this.#growth.count(ranges, growth, knownZero);
+    } catch (error) {
+      this.#marks[2] = Math.max(this.#marks[2], end);
+      throw error;
+    }
+    for (const block of blocks.keys()) {
+      this.#noteFree(this.#geometry.firstCounted(block), this.#geometry.refcountsPerBlock);
+    }
+    this.#marks[0] = Math.max(this.end, end);
+    await this.#lowerSuperseded().catch(() => undefined);
   }
 
   /** Moves `from` beyond clusters that are counted although they lie past the end. */
@@ -379,7 +528,7 @@ export class Allocator {
     let wanted = room < 1 ? 0 : this.#beforeMetadata(start, room);
     while (wanted > 0) {
       const growth = this.#growth.plan(start, wanted);
-      const end = after(start, growth.tableClusters + growth.blocks.length + wanted);
+      const end = after(start, growth.tableClusters + growth.blocks.size + wanted);
       if (end <= fileEnd) return { wanted, growth, end };
       wanted -= end - fileEnd;
     }
@@ -403,4 +552,15 @@ export class Allocator {
     await this.#file.truncate(bytes, true);
     this.#noteGrowth();
   }
+}
+
+/** Ranges in order, those that touch as one. */
+function joined(ranges: readonly CountedRange[]): readonly CountedRange[] {
+  const all: CountedRange[] = [];
+  for (const range of ranges) {
+    const last = all.at(-1);
+    if (last === undefined || last.cluster + last.length !== range.cluster) all.push(range);
+    else all[all.length - 1] = { cluster: last.cluster, length: last.length + range.length };
+  }
+  return all;
 }

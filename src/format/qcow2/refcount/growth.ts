@@ -20,8 +20,16 @@ import type { NewBlocks, Refcounts } from './refcounts.js';
 export interface Growth {
   /** Clusters of a longer refcount table, 0 if the present one does. */
   readonly tableClusters: number;
-  /** Numbers of the blocks that are missing. */
-  readonly blocks: readonly number[];
+  /** Where that begins. */
+  readonly tableAt: ClusterIndex;
+  /** Numbers of the blocks that are missing, and where each is to lie, in the same order. */
+  readonly blocks: ReadonlyMap<number, ClusterIndex>;
+}
+
+/** Consecutive clusters that are counted once each. */
+export interface CountedRange {
+  readonly cluster: ClusterIndex;
+  readonly length: number;
 }
 
 /** How the refcount table and its blocks get to the disk. */
@@ -103,26 +111,22 @@ export class RefcountGrowth {
         'the reference count table cannot grow further; the image file is too large for its cluster size',
       );
     }
-    return { tableClusters, blocks };
+    const first = after(start, tableClusters);
+    const places = blocks.map((block, index) => [block, after(first, index)] as const);
+    return { tableClusters, tableAt: start, blocks: new Map(places) };
   }
 
   /**
-   * Counts the clusters from `start` to `end` once each, those of the growth included, which come first;
-   * the file is as long already.
+   * Counts clusters once each, those of the growth included; the file is as long already.
    *
-   * @param knownZero whether the clusters read as zeroes
+   * @param knownZero whether those of the growth read as zeroes
    */
-  async count(
-    start: ClusterIndex,
-    end: ClusterIndex,
-    growth: Growth,
-    knownZero: boolean,
-  ): Promise<void> {
+  async count(ranges: readonly CountedRange[], growth: Growth, knownZero: boolean): Promise<void> {
     const { clusterSize } = this.#geometry;
     const { events } = this.#file;
     if (growth.tableClusters > 0) await events?.hear('reftable_grow');
-    if (growth.blocks.length > 0) await events?.hear('refblock_alloc');
-    const blocks = await this.#zeroNewBlocks(start, growth, knownZero);
+    if (growth.blocks.size > 0) await events?.hear('refblock_alloc');
+    const blocks = await this.#zeroNewBlocks(growth, knownZero);
     const { table } = this.#refcounts;
     const old = {
       cluster: this.#geometry.clusterAt(table.hostOffset),
@@ -130,7 +134,7 @@ export class RefcountGrowth {
     };
     await this.#refcounts.withNewBlocks(
       blocks,
-      () => this.#countNew(start, end - start, growth.tableClusters, blocks),
+      () => this.#countNew(ranges, growth, blocks),
       (section) => this.#home.betweenRounds(section),
     );
     if (blocks.size > 0) await events?.hear('refblock_alloc_hookup');
@@ -162,42 +166,43 @@ export class RefcountGrowth {
     }
   }
 
-  /** Counts new clusters, and moves the refcount table to the first of them if it has to grow. */
+  /** Counts new clusters, and moves the refcount table to those that are for it if it has to grow. */
   async #countNew(
-    start: ClusterIndex,
-    count: number,
-    tableClusters: number,
+    ranges: readonly CountedRange[],
+    { tableClusters, tableAt }: Growth,
     blocks: NewBlocks,
   ): Promise<void> {
     const { clusterSize } = this.#geometry;
-    await this.#refcounts.raise(start, count);
-    if (tableClusters === 0) return;
+    const counted: CountedRange[] = [];
     try {
-      await this.#home.move(
-        this.#geometry.startOf(start),
-        (tableClusters * clusterSize) / 8,
-        blocks,
-      );
+      for (const range of ranges) {
+        await this.#refcounts.raise(range.cluster, range.length);
+        counted.push(range);
+      }
+      if (tableClusters === 0) return;
+      const hostOffset = this.#geometry.startOf(tableAt);
+      await this.#home.move(hostOffset, (tableClusters * clusterSize) / 8, blocks);
     } catch (error) {
-      await this.#refcounts.takeBack(start, count);
+      for (const { cluster, length } of counted) await this.#refcounts.takeBack(cluster, length);
       throw error;
     }
   }
 
   /** Makes sure that new refcount blocks read as zeroes. @returns their host offsets in bytes */
-  async #zeroNewBlocks(
-    start: ClusterIndex,
-    growth: Growth,
-    knownZero: boolean,
-  ): Promise<NewBlocks> {
+  async #zeroNewBlocks({ tableClusters, blocks }: Growth, knownZero: boolean): Promise<NewBlocks> {
     const { clusterSize } = this.#geometry;
-    const first = this.#geometry.startOf(after(start, growth.tableClusters));
-    const writes =
-      growth.tableClusters > 0 ? 'refblock_alloc_write_blocks' : 'refblock_alloc_write';
-    if (growth.blocks.length > 0) await this.#file.events?.hear(writes);
-    if (!knownZero && growth.blocks.length > 0) {
-      await this.#file.writeZeroes(first, growth.blocks.length * clusterSize, false);
+    const writes = tableClusters > 0 ? 'refblock_alloc_write_blocks' : 'refblock_alloc_write';
+    if (blocks.size > 0) await this.#file.events?.hear(writes);
+    const places = [...blocks.values()];
+    for (let from = 0; !knownZero && from < places.length;) {
+      let to = from + 1;
+      while (to < places.length && places[to] === places[from] + to - from) to++;
+      const length = (to - from) * clusterSize;
+      await this.#file.writeZeroes(this.#geometry.startOf(places[from]), length, false);
+      from = to;
     }
-    return new Map(growth.blocks.map((block, index) => [block, after(first, index * clusterSize)]));
+    return new Map(
+      [...blocks].map(([block, cluster]) => [block, this.#geometry.startOf(cluster)] as const),
+    );
   }
 }

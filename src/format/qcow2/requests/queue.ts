@@ -64,6 +64,7 @@ export interface Qcow2QueueOptions {
   readonly counters: QueueCounters;
   /** Whether writes take clusters in the order in which they begin. */
   readonly inOrder: boolean;
+  readonly reserveAhead?: boolean;
   /** How guest bytes are enciphered on their way to the file; undefined where they are not. */
   readonly cipher: PayloadCipher | undefined;
   /** Makes the header ready for the first change of guest data. */
@@ -118,7 +119,8 @@ export class Qcow2Queue implements FormatQueue {
         get diskSize() {
           return metadata.diskSize;
         },
-        reserve: (wanted) => metadata.reserve(wanted),
+        reserve: (wanted, follows) => metadata.reserve(wanted, options.reserveAhead, follows),
+        reservesAhead: options.reserveAhead,
       }),
       turns: options.inOrder ? new Turnstile(control.watchdog) : undefined,
       unflushed,
@@ -230,6 +232,23 @@ export class Qcow2Queue implements FormatQueue {
     );
   }
 
+  async readVmState(buffer: Uint8Array, offset: GuestOffset): Promise<void> {
+    await this.#context.file.events?.hear('vmstate_load');
+    await this.#read(buffer, offset, this.#gate.tryEnter());
+  }
+
+  /** No bitmap tells of it. */
+  async writeVmState(buffer: Uint8Array, offset: GuestOffset): Promise<void> {
+    await this.#context.file.events?.hear('vmstate_save');
+    const { length } = buffer;
+    const hasParts = this.#hasParts(offset, length);
+    const write = (): Promise<void> => {
+      const bytes = this.#whole(buffer, length);
+      return hasParts ? this.#writeParts(bytes, offset) : this.#writer.write(bytes, offset);
+    };
+    await this.#gate.beside(() => this.#change(gateClosed, write, hasParts));
+  }
+
   forget(offset: GuestOffset, length: number): Promise<void> {
     return this.#runChange(this.#gate.tryEnter(), () => this.#zeroing.forget(offset, length));
   }
@@ -323,16 +342,21 @@ export class Qcow2Queue implements FormatQueue {
 
   /** Writes parts of sectors. */
   #writeWithin(buffer: Uint8Array, offset: GuestOffset): Promise<void> {
+    const { length } = buffer;
+    const write = (): Promise<void> => {
+      this.#note(offset, length);
+      return this.#writeParts(this.#whole(buffer, length), offset);
+    };
+    return this.#gate.beside(() => this.#change(gateClosed, write, true));
+  }
+
+  /** Writes parts of sectors with what is around them, while no queue runs another request. */
+  #writeParts(buffer: Uint8Array, offset: GuestOffset): Promise<void> {
     const access = {
       read: (bytes: Uint8Array, at: number) => this.#reader.read(bytes, asGuestOffset(at)),
       write: (bytes: Uint8Array, at: number) => this.#writer.write(bytes, asGuestOffset(at)),
     };
-    const { length } = buffer;
-    const write = (): Promise<void> => {
-      this.#note(offset, length);
-      return writeWithin(access, this.#whole(buffer, length), offset);
-    };
-    return this.#gate.beside(() => this.#change(gateClosed, write, true));
+    return writeWithin(access, buffer, offset);
   }
 
   async #zeroWithin(offset: GuestOffset, length: number, unmap: boolean): Promise<void> {

@@ -8,7 +8,13 @@ import assert from 'node:assert/strict';
 import { Counter } from '../../../engine/queues/counters.js';
 import type { Turn } from '../../../engine/queues/turnstile.js';
 import { givenAway } from '../../../errors.js';
-import { type GuestOffset, type HostOffset, after, asHostOffset } from '../layout/geometry.js';
+import {
+  type ClusterIndex,
+  type GuestOffset,
+  type HostOffset,
+  after,
+  asHostOffset,
+} from '../layout/geometry.js';
 import { CopyOnWrite, type Placement, isKnownZero } from './copy-on-write.js';
 import type { QueueContext, RemovedClusters } from './queue-context.js';
 import { freshReadZero, intoLimbo, takeClusters } from './queue-context.js';
@@ -42,6 +48,8 @@ type Step =
   | { readonly kind: 'in-place'; readonly length: number; readonly hostOffset: HostOffset }
   | { readonly kind: 'allocate'; readonly length: number; readonly allocation: Allocation }
   | { readonly kind: 'refill-arena'; readonly wanted: number };
+
+type PlannedStep = Extract<Step, { readonly length: number }>;
 
 /** One queue's writes. */
 export class Writer {
@@ -91,9 +99,11 @@ export class Writer {
     const steps: Promise<void>[] = [];
     try {
       if (turn !== undefined) await turn.begins;
+      let follows: ClusterIndex | undefined;
       for (let done = 0; done < length;) {
         const from = after(offset, done);
-        const step = await this.#next(from, length - done);
+        const step = await this.#next(from, length - done, follows);
+        follows = this.#behind(step);
         assert(step.length > 0, 'a step of a write writes nothing');
         const source = { buffer, whole: length, from: done, length: step.length };
         const work =
@@ -118,14 +128,24 @@ export class Writer {
   async #next(
     offset: GuestOffset,
     length: number,
-  ): Promise<Extract<Step, { readonly length: number }>> {
+    follows: ClusterIndex | undefined,
+  ): Promise<PlannedStep> {
     for (;;) {
       const step = await inWritableSlice(this.#context, offset, (slot, entry) =>
         this.#plan(slot, entry, offset, length),
       );
       if (step.kind !== 'refill-arena') return step;
-      await this.#context.arena.refill(step.wanted);
+      await this.#context.arena.refill(step.wanted, follows);
     }
+  }
+
+  /** The cluster behind those that a step writes to. */
+  #behind(step: PlannedStep): ClusterIndex {
+    const { geometry } = this.#context.metadata;
+    if (step.kind === 'in-place') {
+      return after(geometry.clusterAt(after(step.hostOffset, step.length - 1)), 1);
+    }
+    return after(geometry.clusterAt(step.allocation.hostOffset), step.allocation.count);
   }
 
   /** Decides on a step and claims what it allocates; undefined where the first cluster is claimed. */
@@ -154,11 +174,12 @@ export class Writer {
     const within = geometry.within(offset);
     const touched = geometry.clusters(within + length);
     const wanted = Math.min(touched, geometry.l2EntriesPerSlice - entry);
-    const available = externalData ? wanted : Math.min(wanted, arena.available);
+    const needsMore = !externalData && arena.available === 0;
+    const available = externalData || needsMore ? wanted : Math.min(wanted, arena.available);
     const first = slot * l2Cache.sliceSize + entry * geometry.l2EntrySize;
     const refusal = refusedRemoval(this.#context, first);
     if (refusal !== undefined) throw refusal;
-    if (available === 0) return { kind: 'refill-arena', wanted: touched };
+    if (needsMore && arena.reservesAhead) return { kind: 'refill-arena', wanted: touched };
     const whole = this.#needsWholeCluster(first);
     const guestOffset = after(offset, -within);
     let showedZeroes = isKnownZero(this.#context, first, guestOffset);
@@ -174,6 +195,7 @@ export class Writer {
       showedZeroes &&= isKnownZero(this.#context, at, after(guestOffset, count * clusterSize));
       count++;
     }
+    if (needsMore) return { kind: 'refill-arena', wanted: count };
     const stepLength = Math.min(length, count * clusterSize - within);
     const knownZero = !externalData && freshReadZero(this.#context);
     // In an external data file they lie where the guest sees them.

@@ -52,8 +52,8 @@ export class Zeroing {
     const start = asGuestOffset(Math.min(end, Math.ceil(offset / subclusterSize) * subclusterSize));
     const atEnd = end === metadata.diskSize;
     const stop = asGuestOffset(Math.max(start, atEnd ? end : end - (end % subclusterSize)));
-    await this.#zeroEdge(offset, start - offset);
-    await this.#zeroEdge(stop, end - stop);
+    await this.#zeroEdge(offset, start - offset, unmap);
+    await this.#zeroEdge(stop, end - stop, unmap);
     const firstCluster = asGuestOffset(
       Math.min(stop, Math.ceil(start / clusterSize) * clusterSize),
     );
@@ -107,16 +107,75 @@ export class Zeroing {
     }
   }
 
-  /** Zeroes less than one (sub)cluster, as data unless it reads as zeroes already. */
-  async #zeroEdge(offset: GuestOffset, length: number): Promise<void> {
+  /**
+   * Zeroes less than one (sub)cluster: as a whole, where the rest reads as zeroes already, or as data.
+   * So does QEMU.
+   */
+  async #zeroEdge(offset: GuestOffset, length: number, unmap: boolean): Promise<void> {
     if (length <= 0) return;
+    const isDone =
+      this.#context.version === 2
+        ? await this.#isNothing(offset, length)
+        : await this.#zeroAround(offset, length, unmap);
+    if (!isDone) await this.#writer.write(new Uint8Array(length), offset);
+  }
+
+  /** Whether a part of one cluster is neither in this image nor below it. */
+  async #isNothing(offset: GuestOffset, length: number): Promise<boolean> {
     const run = new Run();
     await this.#reader.plan(offset, length, run);
-    const isZero =
-      run.kind === RunKind.zero ||
-      (run.kind === RunKind.unallocated && nothingBelow(this.#context, offset));
-    if (isZero && run.length >= length) return;
-    await this.#writer.write(new Uint8Array(length), offset);
+    return run.kind === RunKind.unallocated && nothingBelow(this.#context, offset);
+  }
+
+  /** Zeroes the (sub)cluster around a part of it. @returns whether the rest reads as zeroes, as it has to */
+  async #zeroAround(offset: GuestOffset, length: number, unmap: boolean): Promise<boolean> {
+    const { metadata, externalData } = this.#context;
+    const { geometry, planner, entries, l2Cache } = metadata;
+    const start = after(offset, -(offset % geometry.subclusterSize));
+    const whole = Math.min(geometry.subclusterSize, metadata.diskSize - start);
+    const run = new Run();
+    await this.#reader.plan(start, whole, run);
+    const isFromBelow = run.kind === RunKind.unallocated;
+    if (!isFromBelow && run.kind !== RunKind.zero) return false;
+    if (isFromBelow && !(await this.#restIsZeroBelow(start, whole, offset, length))) return false;
+    // What is given up in a data file would have to be claimed first.
+    const mode = { unmap: unmap && !externalData, punch: unmap, discard: false };
+    const mask = entries.subclusterMask(geometry.within(start), geometry.subclusterSize);
+    const removed: RemovedClusters[] = [];
+    let isZero = false;
+    await this.#inSlice(start, 1, (at) => {
+      const slice = at - geometry.entryInSlice(start) * geometry.l2EntrySize;
+      planner.plan(l2Cache.view, slice, start, whole, run);
+      isZero = run.kind === RunKind.zero || (isFromBelow && run.kind === RunKind.unallocated);
+      if (!isZero) return false;
+      if (!geometry.extendedL2) {
+        return this.#changeEntry(at, entries.kind(l2Cache.view, at), mode, removed);
+      }
+      entries.setZeroSubclusters(l2Cache.view, at, mask);
+      return true;
+    });
+    intoLimbo(this.#context, removed, mode.punch);
+    return isZero;
+  }
+
+  /** Whether what is below is known to read as zeroes on both sides of a part of a (sub)cluster. */
+  async #restIsZeroBelow(
+    start: GuestOffset,
+    whole: number,
+    offset: GuestOffset,
+    length: number,
+  ): Promise<boolean> {
+    const end = after(offset, length);
+    return (
+      (await this.#isZeroBelow(start, offset - start)) &&
+      (await this.#isZeroBelow(end, start + whole - end))
+    );
+  }
+
+  async #isZeroBelow(offset: GuestOffset, length: number): Promise<boolean> {
+    const { backing } = this.#context;
+    const shown = Math.min(length, (backing?.size ?? 0) - offset);
+    return backing === undefined || shown <= 0 || (await backing.isKnownZero(offset, shown));
   }
 
   /** Zeroes whole subclusters of one cluster. */
@@ -146,7 +205,7 @@ export class Zeroing {
         next = after(next, geometry.tableReach - (next % geometry.tableReach));
       } else if (version === 2 && !mode.discard && !nothingBelow(this.#context, next)) {
         const part = Math.min(end - next, geometry.clusterSize);
-        await this.#zeroEdge(next, part);
+        await this.#zeroEdge(next, part, false);
         next = after(next, part);
       } else {
         const changed = await this.#changeInSlice(next, count, mode);

@@ -108,6 +108,7 @@ for (const how of ['standard', 'extended', 'data file', 'backing'] as const) {
               buffer.set(backing.subarray(offset, offset + buffer.length));
               return Promise.resolve();
             },
+            isKnownZero: () => Promise.resolve(false),
             close: () => Promise.resolve(),
           },
           counters: QueueCounters.take(allocateSharedState().counters),
