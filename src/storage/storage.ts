@@ -221,8 +221,8 @@ export interface StorageFile {
   readonly isSequential?: boolean;
   /** Whether it lies in several files, which may be in different folders. */
   readonly isScattered?: boolean;
-  /** Whether nobody else can write to it. */
-  readonly isPrivate?: boolean;
+  /** Whether it has no locks: then it is opened alike whatever others may do with it meanwhile. */
+  readonly isLockless?: boolean;
   /** Who hears what is done above it; absent where nobody does. */
   readonly events?: EventHearer | undefined;
 

@@ -185,7 +185,7 @@ async function openImageFile(path: string, options: OpenImageOptions): Promise<S
   const isBare = format === undefined || formatNamed(format)?.isBare === true;
   const sharesWriting = shareWriting && isBare;
   const file = await openStorageFile(path, { ...opening, sharesWriting });
-  const isSettled = !sharesWriting || format !== undefined || file.isPrivate === true;
+  const isSettled = !sharesWriting || format !== undefined || file.isLockless === true;
   if (!readOnly || isSettled) return file;
   let again: StorageFile;
   try {

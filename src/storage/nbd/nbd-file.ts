@@ -126,6 +126,7 @@ function refusalOf(name: string, { info }: NbdClient, readOnly: boolean): Cowher
 /** See the file's comment. */
 export class NbdFile extends BaseFile {
   readonly protocol = 'nbd';
+  readonly isLockless = true;
   readonly limits: StorageLimits;
   readonly #shared: Shared;
   readonly #connection: NbdConnection;

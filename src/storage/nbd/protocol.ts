@@ -12,6 +12,9 @@ export const nbdProtocols: readonly Protocol[] = ['', '+tcp', '+unix']
     openOptions: nbdOpenOptions,
     nameOf: nbdUriOf,
     open: async (name, options) => (await import('./nbd-file.js')).openNbdFile(name, options),
+    // What an export holds is overwritten, as on a device; it keeps its length.
+    create: async (name, options) =>
+      (await import('./nbd-file.js')).openNbdFile(name, { ...options, readOnly: false }),
     attach: async (handle) => {
       const { attachNbdFile } = await import('./nbd-file.js');
       return await attachNbdFile(handle);

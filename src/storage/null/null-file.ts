@@ -22,7 +22,7 @@ export function isNull(handle: StorageHandle): handle is NullHandle {
 /** See the file's comment. */
 export class NullFile extends BaseFile {
   readonly protocol: string;
-  readonly isPrivate = true;
+  readonly isLockless = true;
   readonly limits: StorageLimits;
   readonly #disk: NullOptions;
 

@@ -19,7 +19,7 @@ const holeBytes = 4096;
 /** The file that is left of a stream. */
 class SpooledFile extends WindowFile {
   /** Nobody else can change it. */
-  readonly isPrivate = true;
+  readonly isLockless = true;
 
   override openQueue(): SpooledFile {
     return new SpooledFile(this.inner.openQueue(), this, this.window);

@@ -112,8 +112,15 @@ describe('the command', () => {
       await command('convert', '-O', 'raw', '-m', '4', uri, 'copy.raw');
       assert.match(await command('info', uri), /virtual size: 48 MiB/);
       assert.match(await command('map', uri), /^Offset/);
-      await end();
       assert.ok((await readFile(target)).equals(source));
+      // An image in the export, whose old bytes are no part of it.
+      await command('convert', '-O', 'qcow2', '-c', 'source.raw', uri);
+      await command('check', '-f', 'qcow2', uri);
+      await command('compare', '-F', 'qcow2', 'source.raw', uri);
+      await end();
+      await runOk('qemu-img', ['compare', '-f', 'qcow2', '-F', 'raw', target, 'source.raw'], {
+        cwd: folder,
+      });
       assert.ok((await readFile(path.join(folder, 'copy.raw'))).equals(source));
       await runOk('qemu-img', ['check', 'copy.qcow2'], { cwd: folder });
       await runOk('qemu-img', ['compare', '-f', 'qcow2', '-F', 'raw', 'copy.qcow2', 'source.raw'], {
@@ -141,7 +148,7 @@ describe('the command', () => {
     await refused(['info', `nbd+unix:///?socket=/tmp/${'x'.repeat(103)}`], /at most 107 bytes/);
     await refused(['info', 'nbd://127.0.0.1:1/'], /Connection refused/);
     await refused(['convert', '-n', '-O', 'raw', 'disk.raw', uri], /to be read only/);
-    await refused(['create', '-f', 'raw', uri, '1M'], /does not support image creation/);
+    await refused(['create', '-f', 'raw', uri, '1M'], /to be read only/);
   });
 });
 
