@@ -43,7 +43,8 @@ export type Operation =
   | 'copy'
   | 'name backing'
   | 'store bitmap'
-  | 'copy bitmaps';
+  | 'copy bitmaps'
+  | 'empty';
 
 /**
  * What a file is to who asked: an image, by its content; a file as the host has it; the image below; the one that

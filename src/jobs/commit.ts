@@ -96,7 +96,18 @@ async function commitChain(
   await copyDown(image, target, depth, options);
   await target.flush();
   signal?.throwIfAborted();
-  if (empty) await emptyIt();
+  if (empty) await emptied(image.filename, emptyIt);
+}
+
+/** So that nobody takes what is committed for lost. */
+async function emptied(filename: string, emptyIt: () => Promise<void>): Promise<void> {
+  try {
+    await emptyIt();
+  } catch (error) {
+    if (!(error instanceof CowherdError)) throw error;
+    const message = `Failed to empty '${filename}', which is committed: ${error.message}`;
+    throw new CowherdError(error.code, message, { filename, operation: 'empty', cause: error });
+  }
 }
 
 /** Tells the image that is written to: the first below, or that of a name. */

@@ -113,6 +113,8 @@ function openEndedSize(options: ConvertOptions): Promise<number | undefined> {
   return openEndedBytes(options.to ?? defaultFormatName, options.options ?? {});
 }
 
+const noCompression = 'Compression and data file cannot be used together';
+
 function checkCombination(sources: number, target: string, options: ConvertOptions): void {
   const refuse = (message: string): never => {
     throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename: target });
@@ -132,7 +134,9 @@ function checkCombination(sources: number, target: string, options: ConvertOptio
     refuse('Compression not supported for this file format');
   }
   if (options.compress === true && options.options?.dataFile !== undefined) {
-    refuse('Compression and data file cannot be used together');
+    throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', noCompression, {
+      ...{ filename: target, offset: 0, reason: 'Operation not supported' },
+    });
   }
   if (options.copyOffload === true) {
     const { sparseSize, compress, salvage } = options;

@@ -362,6 +362,7 @@ function conversionFailure(
 ): CliError {
   // What is wrong with a stream is no failure to open a file.
   const isOfStream = error.filename === standardInputName;
-  const text = isOfStream ? error.message : conversionText(error, sources, target);
-  return new CliError(text, { cause: error });
+  const told = (isBrief: boolean): string =>
+    isOfStream ? error.message : conversionText(error, sources, target, isBrief);
+  return new CliError(told(false), { cause: error, asQemuImg: told(true) });
 }

@@ -41,6 +41,7 @@ export function jobText(error: CowherdError, image: NamedFile, isBrief = false):
   const { operation, code, message, reason = message, why = message } = error;
   if (operation === 'open') return openingText(image, error);
   if (code === 'ERR_COWHERD_BACKING') return why;
+  if (operation === 'empty') return isBrief ? `Failed to empty ${image.given}: ${reason}` : message;
   const isShort = isBrief || code === 'ERR_COWHERD_UNSUPPORTED';
   return `Block job failed: ${isShort ? reason : message}`;
 }
@@ -99,11 +100,16 @@ const changes: readonly (Operation | undefined)[] = [
   'copy',
 ];
 
-/** Of a conversion, as far as it is known which file failed. */
+/**
+ * Of a conversion, as far as it is known which file failed.
+ *
+ * @param isBrief whether of failing writes only the reason is told
+ */
 export function conversionText(
   error: CowherdError,
   sources: readonly NamedFile[],
   target?: NamedTarget,
+  isBrief = false,
 ): string {
   const { operation, filename, offset, message, why = message, reason = message } = error;
   if (operation === 'copy bitmaps') return error.hint === undefined ? why : `${why}\n${error.hint}`;
@@ -113,23 +119,24 @@ export function conversionText(
   }
   // What names no file is about the options of the one to be made.
   if (target !== undefined && (filename === undefined || filename === target.path)) {
-    return targetText(error, target);
+    return targetText(error, target, isBrief);
   }
   if (error.code === 'ERR_COWHERD_CHECKSUM') return message;
   if (offset !== undefined) {
     // Sources are only read, so this is about the target's data file.
     return changes.includes(operation)
-      ? `error while writing at byte ${offset}: ${message}`
+      ? `error while writing at byte ${offset}: ${isBrief ? reason : message}`
       : `error while reading at byte ${offset}: ${reason}`;
   }
   const source = sources.find(({ path }) => path === filename);
   return source === undefined ? message : openingText(source, error);
 }
 
-function targetText(error: CowherdError, target: NamedTarget): string {
-  const { operation, role, offset, message, why } = error;
+function targetText(error: CowherdError, target: NamedTarget, isBrief: boolean): string {
+  const { operation, role, offset, message, why, reason = message } = error;
   if (operation === 'open' && role === 'backing') return openingText(target, error);
-  if (offset !== undefined) return `error while writing at byte ${offset}: ${message}`;
+  if (offset !== undefined)
+    return `error while writing at byte ${offset}: ${isBrief ? reason : message}`;
   if (target.created) {
     return `${target.given}: error while converting ${target.format}: ${why ?? message}`;
   }

@@ -116,8 +116,8 @@ export async function forgetDisk(
       if (place !== 0) overlap.release(place, geometry.clusterSize, Structure.activeL2);
     }
     await lowerCounts(metadata, counts);
-    await flushOrder.flushAll();
   });
+  await flushOrder.flushAll();
 }
 
 /** The references to clusters of the image's own file that its L1 table makes. */
