@@ -87,6 +87,17 @@ test('a data file that is read as it is has the length and the bytes that QEMU g
     await assertTwins(made, images, words.join(' '));
     await runOk('cmp', [path.join(made.mine, 'data'), path.join(made.theirs, 'data')]);
   }
+  // What somebody has appended to it is not lost, but is what the larger disk shows.
+  await runBoth(made, ['resize', 'disk', '1M']);
+  for (const folder of [made.mine, made.theirs]) {
+    const appended = ['-f', 'raw', '-c', 'truncate 2M', '-c', 'write -P 9 1M 1M', 'data'];
+    await runOk('qemu-io', appended, { cwd: folder });
+  }
+  await runBoth(made, ['resize', 'disk', '2M']);
+  await runOk('cmp', [path.join(made.mine, 'data'), path.join(made.theirs, 'data')]);
+  await runOk('qemu-img', ['compare', '-f', 'raw', '-F', 'qcow2', 'data', 'disk'], {
+    cwd: made.mine,
+  });
 });
 
 test('disks above others, which do not show in what is added', async (t) => {

@@ -9,6 +9,7 @@ import {
   asGuestOffset,
   asHostOffset,
 } from '../layout/geometry.js';
+import { Autoclear } from '../layout/header.js';
 import { ClusterKind } from '../layout/l2-entry.js';
 import { type QueueContext, intoLimbo, nothingBelow, takeClusters } from './queue-context.js';
 import { type Claim, beginClaim, endClaim, inWritableSlice, unclaimed } from './slice-section.js';
@@ -98,6 +99,13 @@ export class Preallocating {
     return { claim, hostOffset };
   }
 
+  /** Whether what a data file holds is the disk, as whoever writes to that file sees it. */
+  #showsDataFile(): boolean {
+    const { geometry, headerFile } = this.#context.metadata;
+    const { autoclearFeatures } = headerFile.header;
+    return (autoclearFeatures & Autoclear.rawExternalData) !== 0 && !geometry.extendedL2;
+  }
+
   async #fill(
     { claim, hostOffset }: Place,
     { mode, hidesBelow, signal }: PreallocateOptions,
@@ -106,7 +114,8 @@ export class Preallocating {
     const { geometry, flushOrder } = metadata;
     const length = claim.count * geometry.clusterSize;
     try {
-      await payload.preallocate(hostOffset, length, mode, signal);
+      const isShown = mode === 'metadata' && this.#showsDataFile();
+      if (!isShown) await payload.preallocate(hostOffset, length, mode, signal);
     } catch (error) {
       if (!externalData) {
         const removed = { cluster: geometry.clusterAt(hostOffset), count: claim.count };
