@@ -10,7 +10,7 @@ import { formatSize, formatSizeAndBytes } from './size.js';
 /** The text that `info` prints for one image. */
 export function infoText(info: ImageInfo): string {
   const lines = [
-    `image: ${info.filename}`,
+    `image: ${info.fullName ?? info.filename}`,
     `file format: ${info.format}`,
     `virtual size: ${formatSizeAndBytes(info.virtualSize)}`,
     `disk size: ${sizeText(occupiedBytes(info))}`,

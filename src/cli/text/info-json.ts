@@ -15,7 +15,7 @@ export function infoJson(info: ImageInfo): JsonValue {
     'backing-filename-format': info.backingFormat,
     snapshots: snapshots.length > 0 ? snapshots.map(snapshotJson) : undefined,
     'virtual-size': info.virtualSize,
-    filename: info.filename,
+    filename: info.fullName ?? info.filename,
     'cluster-size': info.clusterSize,
     format: info.format,
     'actual-size': occupiedBytes(info),

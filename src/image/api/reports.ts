@@ -69,6 +69,8 @@ export interface ChildFileInfo {
 /** Facts about one image, without its backing chain. */
 export interface ImageInfo {
   readonly filename: string;
+  /** By which it can be opened again, where the file's name alone does not say what it is: `json:{…}`. */
+  readonly fullName?: string;
   readonly format: ImageFormat;
   /** Bytes. */
   readonly virtualSize: number;

@@ -27,7 +27,8 @@ export async function imageInfo(source: InfoSource): Promise<ImageInfo> {
     await format.facts();
   const { backing } = format;
   const facts = withoutUndefined({
-    filename: options.fullName ?? file.filename,
+    filename: file.filename,
+    fullName: options.fullName,
     format: formatName,
     virtualSize: node.size,
     fileLength: await whole.size(),

@@ -97,8 +97,11 @@ export class Qcow2Resizing implements DiskResizing {
 
   async grow(size: number): Promise<void> {
     await this.#prepare();
-    await this.#dataFile?.truncate(size);
-    await this.lengthenL1Table(this.#metadata.geometry.l1Entries(size));
+    const { geometry } = this.#metadata;
+    // As a raw disk it has room for whole clusters, which get their places.
+    const isRaw = this.leastPreallocation !== 'off';
+    await this.#dataFile?.truncate(isRaw ? geometry.clusterEnd(size) : size);
+    await this.lengthenL1Table(geometry.l1Entries(size));
   }
 
   /** Has the L1 table have so many entries at least, durably. */
