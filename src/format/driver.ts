@@ -492,6 +492,8 @@ export interface NewImage {
   readonly size: number;
   /** Whether that is only what it may come to; `endAt` says what it is. */
   readonly isOpenEnded: boolean;
+  /** Whether whoever makes it fills it, too, before anybody else comes to it. */
+  readonly isFilled: boolean;
   /** Checked by the driver's `check`. */
   readonly options: CreateOptions;
   readonly signal: AbortSignalLike | undefined;

@@ -218,7 +218,7 @@ async function createAndCopy(
     ...(options.backingFormat !== undefined && { backingFormat: options.backingFormat }),
   };
   // Removes what it made if it fails; what it has not touched stays.
-  const made = await createTarget(target, creation, isOpenEnded);
+  const made = await createTarget(target, creation, { isOpenEnded, isFilled: true });
   try {
     await openAndCopy(source, target, options, isOpenEnded ? 'open-ended' : 'new');
   } catch (error) {

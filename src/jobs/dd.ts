@@ -96,7 +96,7 @@ export async function ddImage(
     throw new CowherdError('ERR_COWHERD_INVALID_ARGUMENT', message, { filename: path });
   }
   const creation = { ...options.createOptions, format: to, size: length, signal };
-  const made = await createTarget(path, creation, false);
+  const made = await createTarget(path, creation, { isFilled: true });
   try {
     await using copy = await openImage(path, {
       format: to,

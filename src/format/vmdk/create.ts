@@ -63,7 +63,7 @@ export const vmdkCreation: ImageCreation = {
       refuse('a sparse VMDK image');
     }
   },
-  async create({ file, size, options, createChild }) {
+  async create({ file, size, isFilled, options, createChild }) {
     const { subformat, isFlat, isStream, extentName } = decide(options);
     const extents = extentsOf(file.filename, options, size);
     const descriptor = encodeDescriptor({
@@ -85,8 +85,8 @@ export const vmdkCreation: ImageCreation = {
         await extent.flush();
       }
       await file.write(descriptor, 0);
-    } else if (isStream) await createStream(file, size, descriptor, options);
-    else await createSparse(file, size, options, descriptor);
+    } else if (isStream && isFilled) await createStream(file, size, descriptor, options);
+    else await createSparse(file, size, options, descriptor, isStream);
     await file.flush();
   },
 };
@@ -150,12 +150,16 @@ function planOf(size: number) {
   return { tables, directorySectors, spareAt, directoryAt, grainsAt };
 }
 
-/** @param descriptor left out where it is in a file of its own */
+/**
+ * @param descriptor left out where it is in a file of its own
+ * @param isStream whether grains will be compressed: it has its tables at once, for whichever program fills it
+ */
 async function createSparse(
   file: StorageFile,
   size: number,
   { zeroedGrain = false }: CreateOptions,
   descriptor: Uint8Array = new Uint8Array(),
+  isStream = false,
 ): Promise<void> {
   const { tables, directorySectors, spareAt, directoryAt, grainsAt } = planOf(size);
   await file.truncate(grainsAt * sectorBytes);
@@ -169,7 +173,7 @@ async function createSparse(
   }
   await file.write(descriptor, sectorBytes);
   const header = encodeHostedHeader({
-    isStream: false,
+    isStream,
     hasZeroedGrains: zeroedGrain,
     capacity: size / sectorBytes,
     grain: grainSectors,

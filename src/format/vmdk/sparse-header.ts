@@ -184,7 +184,9 @@ export function encodeHostedHeader(header: NewHostedHeader): Uint8Array {
   const bytes = Buffer.alloc(sectorBytes);
   bytes.writeUInt32BE(hostedMagic, 0);
   bytes.writeUInt32LE(isStream ? 3 : hasZeroedGrains ? 2 : 1, 4);
-  let flags = newlineFlag | (isStream ? compressedFlag | markersFlag : spareDirectoryFlag);
+  let flags = newlineFlag;
+  if (isStream) flags |= compressedFlag | markersFlag;
+  if (spareDirectoryAt > 0) flags |= spareDirectoryFlag;
   if (hasZeroedGrains) flags |= zeroedGrainsFlag;
   bytes.writeUInt32LE(flags, 8);
   for (const [at, value] of [

@@ -6,11 +6,12 @@ import { promisify } from 'node:util';
 import zlib from 'node:zlib';
 import { Mutex } from 'async-mutex';
 import type { StorageFile } from '../../storage/storage.js';
+import { isZero } from '../../native/zero-scan.js';
 import { unsupportedImage } from '../failures.js';
 import type { BlockRun, GrowingMapping, Place } from '../mapped/mapping.js';
 import { ReadBuffers, CompressedGrain } from './grain.js';
 import { type VmdkLayout, sectorBytes } from './layout.js';
-import { decodeHostedHeader } from './sparse-header.js';
+import { type NewHostedHeader, decodeHostedHeader, encodeHostedHeader } from './sparse-header.js';
 import { encodeGrain, encodeStreamEnd, encodeTable } from './stream-markers.js';
 
 const deflate = promisify(zlib.deflate) as (input: Uint8Array) => Promise<Uint8Array>;
@@ -20,14 +21,26 @@ type Sparse = Extract<VmdkLayout['extents'][number], { kind: 'sparse' }>;
 
 /** The mapping of a stream that holds nothing yet. @throws ERR_COWHERD_UNSUPPORTED for one that does */
 export async function growingStream(extent: Sparse, file: StorageFile): Promise<GrowingMapping> {
-  const directory = new Uint8Array(extent.directoryEntries * entryBytes);
-  await file.read(directory, extent.directoryOffset);
-  if (directory.some((byte) => byte !== 0)) {
+  if (await hasGrains(extent, file)) {
     throw unsupportedImage(file.filename, 'streamOptimized VMDK images are written once, from new');
   }
   const header = new Uint8Array(sectorBytes);
   await file.read(header, 0);
   return new StreamMapping(extent, file, new DataView(header.buffer));
+}
+
+/** Whether anything is stored. One that was made before it is filled has tables, of nothing. */
+async function hasGrains(extent: Sparse, file: StorageFile): Promise<boolean> {
+  const directory = new DataView(new ArrayBuffer(extent.directoryEntries * entryBytes));
+  await file.read(new Uint8Array(directory.buffer), extent.directoryOffset);
+  const table = new Uint8Array(extent.tableEntries * entryBytes);
+  for (let at = 0; at < directory.byteLength; at += entryBytes) {
+    const sector = directory.getUint32(at, true);
+    if (sector === 0) continue;
+    await file.read(table, sector * sectorBytes);
+    if (!isZero(table)) return true;
+  }
+  return false;
 }
 
 class StreamMapping implements GrowingMapping {
@@ -105,6 +118,7 @@ class StreamMapping implements GrowingMapping {
       // What ends an empty stream is no end any more.
       this.#hasChanged = true;
       await this.#file.truncate(this.#next * sectorBytes);
+      if (!this.#header.isInFooter) await this.#file.write(encodeHostedHeader(this.#asStream()), 0);
     }
     const sector = this.#next;
     const end = sector + bytes.length / sectorBytes;
@@ -130,8 +144,13 @@ class StreamMapping implements GrowingMapping {
       // The table follows a sector that says what it is.
       directory[number] = (await this.#append(encodeTable(this.#tables.get(number)!))) + 1;
     }
+    await this.#append(encodeStreamEnd(this.#asStream(), directory, this.#next));
+  }
+
+  /** The header of one whose directory follows the grains. */
+  #asStream(): NewHostedHeader {
     const { capacity, grain, descriptorSize, tableEntries, overhead } = this.#header;
-    const header = {
+    return {
       isStream: true,
       hasZeroedGrains: this.#extent.hasZeroedGrains,
       capacity,
@@ -142,6 +161,5 @@ class StreamMapping implements GrowingMapping {
       directoryAt: undefined,
       overhead,
     };
-    await this.#append(encodeStreamEnd(header, directory, this.#next));
   }
 }

@@ -38,7 +38,7 @@ export type { MeasuredContent, Measurement } from '../../format/driver.js';
  *   is then removed again
  */
 export async function createImage(name: PathLike, options: CreateImageOptions): Promise<void> {
-  await createTarget(name, options, false);
+  await createTarget(name, options);
 }
 
 /**
@@ -92,10 +92,18 @@ export async function createSequential(
   const { format, size } = options;
   (await creationOf(format)).check(options, size);
   const file = new SinkFile(name, send);
-  await formatFile(file, options);
+  await formatFile(file, options, { isFilled: true });
   const image = await openImageOn(file, { format, inOrder: true });
   file.flow();
   return image;
+}
+
+/** What is done with a new image by whoever has it made. */
+export interface NewImageUse {
+  /** Whether the size is only what it may come to. */
+  readonly isOpenEnded?: boolean;
+  /** Whether it is filled before anybody else comes to it. */
+  readonly isFilled?: boolean;
 }
 
 /** By what a new image is then opened. */
@@ -119,13 +127,13 @@ export async function filesMadeWith(
 /**
  * As `createImage`.
  *
- * @param isOpenEnded whether the size is only what it may come to
+ * @param use what is done with it next
  * @returns the files that were made
  */
 export async function createTarget(
   name: PathLike,
   options: CreateImageOptions,
-  isOpenEnded: boolean,
+  use?: NewImageUse,
 ): Promise<readonly string[]> {
   const path = pathOf(name);
   checkOptions(options, createImageRules(), path, ['format']);
@@ -135,7 +143,7 @@ export async function createTarget(
   await refuseSharedFile(path, options);
   const file = await createStorageFile(path, opening);
   try {
-    await formatFile(file, { ...options, size }, isOpenEnded);
+    await formatFile(file, { ...options, size }, use);
     await file.close();
     return [path, ...(await filesMadeWith(path, { ...options, size }))];
   } catch (error) {
@@ -189,7 +197,7 @@ async function creationOf(format: string): Promise<ImageCreation> {
 export async function formatFile(
   file: StorageFile,
   options: CreateImageOptions & { readonly size: number },
-  isOpenEnded = false,
+  { isOpenEnded = false, isFilled = false }: NewImageUse = {},
 ): Promise<void> {
   const { size, signal } = options;
   const creation = await creationOf(options.format);
@@ -200,7 +208,7 @@ export async function formatFile(
     return child;
   };
   try {
-    await creation.create({ file, size, isOpenEnded, options, signal, createChild });
+    await creation.create({ file, size, isOpenEnded, isFilled, options, signal, createChild });
     for (const child of children) await child.close();
   } catch (error) {
     for (const child of children) {

@@ -7,7 +7,7 @@ import { openImage } from '../../../src/image/graph/open.js';
 import { Random } from '../../stress/random.js';
 import { runCowherd } from '../../support/both-tools.js';
 import { needsTool, runOk, temporaryFolder } from '../../support/tools.js';
-import { makeTwins, qemuImg, runBoth } from '../../support/twins.js';
+import { makeTwins, qemuImg, qemuIo, runBoth } from '../../support/twins.js';
 
 const gib = 2 ** 30;
 
@@ -27,6 +27,8 @@ for (const [options, name, ...sizes] of [
   ['subformat=twoGbMaxExtentFlat,compat6=on', 'disk.vmdk', '5G'],
   ['subformat=twoGbMaxExtentSparse', 'disk.vmdk', '5000192', '4G', '5G'],
   ['subformat=twoGbMaxExtentSparse,zeroed_grain=on,adapter_type=legacyESX', 'disk', '3G'],
+  ['subformat=streamOptimized', 'disk.vmdk', '5000192', '10G'],
+  ['subformat=streamOptimized,zeroed_grain=on', 'disk', '1M'],
 ] as const) {
   test(`${options}, as ${name}`, async (t) => {
     if (!needsTool(t, 'qemu-img')) return;
@@ -96,4 +98,30 @@ test('a conversion that fails leaves no extent, and none overwrites its source',
   assert.match(stderr, /disk-flat\.vmdk' is the source/);
   assert.deepEqual(await readFile(path.join(folder, 'disk-flat.vmdk')), Buffer.alloc(65_536, 7));
   assert.deepEqual(await readdir(folder), ['disk-flat.vmdk']);
+});
+
+test('a new stream is filled by QEMU, or by this program, and by nobody when it holds something', async (t) => {
+  if (!needsTool(t, 'qemu-img', 'qemu-io')) return;
+  const made = await makeTwins(t, async (folder) => {
+    await qemuImg(folder, 'create', '-q', '-f', 'raw', 'source', '5000192');
+    await qemuIo(folder, 'raw', 'source', 'write -P 3 64k 64k', 'write -P 4 4M 300k');
+  });
+  const words = ['-f', 'vmdk', '-o', 'subformat=streamOptimized'];
+  await runBoth(made, ['create', ...words, 'disk', '5000192']);
+  await qemuIo(made.mine, 'vmdk', 'disk', 'write -c -P 3 64k 64k', 'write -c -P 4 4M 64k');
+  const read = ['-c', 'read -P 3 64k 64k', '-c', 'read -P 4 4M 64k', '-c', 'read -P 0 0 64k'];
+  const { code, stdout } = await runCowherd(['io', '-r', '-f', 'vmdk', ...read, 'disk'], made.mine);
+  assert.equal(code, 0, stdout);
+  const again = ['convert', '-n', '-f', 'raw', '-O', 'vmdk', 'source', 'disk'];
+  const refused = await runCowherd(again, made.mine);
+  assert.match(refused.stderr, /streamOptimized VMDK images are written once, from new\n$/);
+  for (const folder of [made.mine, made.theirs]) {
+    await runCowherd(['create', '-q', ...words, 'disk', '5000192'], folder);
+    const filled = await runCowherd(again, folder);
+    assert.equal(filled.code, 0, filled.stderr);
+    await qemuImg(folder, 'compare', '-q', '-F', 'vmdk', '-f', 'raw', 'source', 'disk');
+    await qemuImg(folder, 'create', '-q', ...words, 'disk', '5000192');
+    await runCowherd(again, folder);
+    await qemuImg(folder, 'compare', '-q', '-F', 'vmdk', '-f', 'raw', 'source', 'disk');
+  }
 });
