@@ -165,8 +165,9 @@ test(`what a target leaves to its backing file is what qemu-img leaves (seed ${s
         { cwd: root },
       );
       assert.equal(compared.stdout, 'Images are identical.\n', compared.stderr);
-      // qemu-img copies what the host's blocks cut out of clusters as it comes.
-      if (given.target === 'new' && given.source !== 'raw') {
+      // qemu-img copies what the host's blocks cut out of clusters as it comes; and stores zeroes of version 2, which
+      // has none, as data also where nothing would show.
+      if (given.target === 'new' && given.source !== 'raw' && given.compat === '1.1') {
         const [mine, its] = await Promise.all([mapOf(ours), mapOf(theirs)]);
         assert.deepEqual(storedAs(mine), storedAs(its));
       }
