@@ -92,7 +92,8 @@ for (const [format, ...options] of real) {
     }
     const written = await runCowherd(['bench', '-w', '-c', '1', '-f', format, 'disk'], folder);
     const isWritten = written.code === 0;
-    if (!isWritten) assert.match(written.stderr, /can only be read|cannot|written once|take whole grains/);
+    if (!isWritten)
+      assert.match(written.stderr, /can only be read|cannot|written once|take whole grains/);
   });
 }
 
