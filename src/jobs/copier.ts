@@ -301,9 +301,10 @@ export class Copier {
 
   /** Warns of stretches of which nothing is known, up to a guest offset in bytes. */
   #warnOfStatus(last: number): void {
-    while (this.#untold.length > 0 && (this.#untold[0].offset ?? 0) <= last) {
-      const [failure] = this.#untold.splice(0, 1);
-      this.#warn('reading block status at', failure.offset ?? 0, failure);
+    for (let failure; (failure = this.#untold.at(0)) !== undefined; this.#untold.shift()) {
+      const { offset = 0 } = failure;
+      if (offset > last) return;
+      this.#warn('reading block status at', offset, failure);
     }
   }
 

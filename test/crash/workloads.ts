@@ -104,6 +104,24 @@ function inFragmentedSpace(
   };
 }
 
+/** Two queues that come to need a longer refcount table, and requests of such kinds after that. */
+function longerTable(weights: Mix['weights']): Omit<Workload, 'name'> {
+  return {
+    image: { clusterSize: 512, refcountBits: 64 },
+    sectors: 3200 * kib,
+    queues: 2,
+    // The table of one cluster counts 2 MiB, which what the second queue writes passes.
+    before: (disk) => disk.write(0, 1550 * kib),
+    run: async (disk) => {
+      for (const queue of [0, 1]) {
+        await disk.write((1600 + 300 * queue) * kib, 250 * kib, queue);
+        await disk.flush(queue);
+      }
+      await mix(disk, { lanes: 4, steps: 8, clusters: range(40, 60, 3900), weights });
+    },
+  };
+}
+
 /** Every workload. */
 export const workloads: readonly Workload[] = [
   {
@@ -329,44 +347,12 @@ export const workloads: readonly Workload[] = [
   },
   {
     name: 'a longer refcount table',
-    image: { clusterSize: 512, refcountBits: 64 },
-    sectors: 3200 * kib,
-    queues: 2,
-    // The table of one cluster counts 2 MiB, which what the second queue writes passes.
-    before: (disk) => disk.write(0, 1550 * kib),
-    run: async (disk) => {
-      for (const queue of [0, 1]) {
-        await disk.write((1600 + 300 * queue) * kib, 250 * kib, queue);
-        await disk.flush(queue);
-      }
-      await mix(disk, {
-        lanes: 4,
-        steps: 8,
-        clusters: range(40, 60, 3900),
-        weights: { write: 5, part: 1, flush: 2 },
-      });
-    },
+    ...longerTable({ write: 5, part: 1, flush: 2 }),
   },
   {
     name: 'a longer refcount table, and nothing reserved ahead',
-    image: { clusterSize: 512, refcountBits: 64 },
-    sectors: 3200 * kib,
+    ...longerTable({ write: 5, part: 1, discard: 2, flush: 2 }),
     reserveAhead: false,
-    queues: 2,
-    // The table of one cluster counts 2 MiB, which what the second queue writes passes.
-    before: (disk) => disk.write(0, 1550 * kib),
-    run: async (disk) => {
-      for (const queue of [0, 1]) {
-        await disk.write((1600 + 300 * queue) * kib, 250 * kib, queue);
-        await disk.flush(queue);
-      }
-      await mix(disk, {
-        lanes: 4,
-        steps: 8,
-        clusters: range(40, 60, 3900),
-        weights: { write: 5, part: 1, discard: 2, flush: 2 },
-      });
-    },
   },
   {
     name: 'many L2 tables',
