@@ -40,8 +40,7 @@ export async function aboveBase(
     throw problemWith('ERR_COWHERD_UNSUPPORTED', filename, why);
   }
   const empty = async (): Promise<void> => {
-    if (format.forget === undefined) return;
-    await format.forget();
+    await format.forget?.();
   };
   await node.runAlone(async () => {
     await format.settle?.();
